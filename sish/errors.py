@@ -1,0 +1,99 @@
+"""Every error that sish raises on purpose.
+
+One root, so that ``except SishError`` catches all of them; a message says what was got, what was
+wanted, and what to do next, on one line::
+
+    SishError
+    ├── SlideError          a slide cannot be used
+    │   ├── SlideOpenError      not a readable slide (broken, empty, a folder, another format)
+    │   ├── SlideReadError      it opened, and its pixels fail
+    │   └── MissingMppError     nothing tells its scale: give an mpp
+    ├── LabelsError         a labels file does not fit
+    ├── StoreError         an index folder cannot be used
+    │   ├── IndexNotFoundError  there is none at this path
+    │   ├── IndexFormatError    it is of another format version, or not one of ours
+    │   ├── IndexCorruptError   its bytes are not the ones that were written
+    │   └── IndexLockedError    another process is writing to it
+    ├── EncoderMismatchError   codes of two encoders would be mixed
+    ├── WeightsError        a weights file or checkpoint cannot be used
+    ├── QueryError          a search cannot be run as asked
+    └── ParameterError      an argument is out of its range
+"""
+
+__all__ = [
+    "EncoderMismatchError",
+    "IndexCorruptError",
+    "StoreError",
+    "IndexFormatError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "LabelsError",
+    "MissingMppError",
+    "ParameterError",
+    "QueryError",
+    "SishError",
+    "SlideError",
+    "SlideOpenError",
+    "SlideReadError",
+    "WeightsError",
+]
+
+
+class SishError(Exception):
+    """Root of every error that sish raises on purpose."""
+
+
+class SlideError(SishError):
+    """A slide cannot be used."""
+
+
+class SlideOpenError(SlideError):
+    """The file is not a readable slide."""
+
+
+class SlideReadError(SlideError):
+    """The slide opened, and reading its pixels failed."""
+
+
+class MissingMppError(SlideError):
+    """Nothing in the file tells its scale in micrometres per pixel."""
+
+
+class LabelsError(SishError):
+    """A labels file does not fit what was asked."""
+
+
+class StoreError(SishError):
+    """An index folder cannot be used."""
+
+
+class IndexNotFoundError(StoreError):
+    """There is no index at this path."""
+
+
+class IndexFormatError(StoreError):
+    """The folder is not an index, or one of a format version that this release cannot read."""
+
+
+class IndexCorruptError(StoreError):
+    """Bytes on disk are not the ones that were written."""
+
+
+class IndexLockedError(StoreError):
+    """Another process is writing to the index."""
+
+
+class EncoderMismatchError(SishError):
+    """Codes of two different encoders would be compared or mixed."""
+
+
+class WeightsError(SishError):
+    """A weights file or checkpoint cannot be used."""
+
+
+class QueryError(SishError):
+    """A search cannot be run as it was asked."""
+
+
+class ParameterError(SishError, ValueError):
+    """An argument is out of its range."""

@@ -1,0 +1,1 @@
+"""Codes from pixels: the vector-quantised autoencoder, its training and its shipped weights."""
