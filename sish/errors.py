@@ -23,7 +23,6 @@ wanted, and what to do next, on one line::
 __all__ = [
     "EncoderMismatchError",
     "IndexCorruptError",
-    "StoreError",
     "IndexFormatError",
     "IndexLockedError",
     "IndexNotFoundError",
@@ -35,6 +34,7 @@ __all__ = [
     "SlideError",
     "SlideOpenError",
     "SlideReadError",
+    "StoreError",
     "WeightsError",
 ]
 
