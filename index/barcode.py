@@ -1,0 +1,192 @@
+"""Barcodes: a feature vector as bits, and the Hamming distance between them.
+
+A barcode is a row of ``B`` bytes, most significant bit first; the paper's has 1,024 bits (B = 128).
+The kernels are compiled by numba and release the GIL. They work on 64-bit words where B is a
+multiple of 8 and the memory is contiguous, and byte by byte otherwise, with the same result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import ArrayLike, NDArray
+
+from sish.errors import ParameterError
+
+__all__ = ["Neighbours", "as_words", "hamming", "minmax_barcodes", "nearest"]
+
+Words = NDArray[np.uint64] | NDArray[np.uint8]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_BLOCK_BYTES = 1 << 15  # rows scanned together by all queries: about one first-level cache
+
+
+def compiled(function: _Function) -> _Function:
+    """`function` compiled by numba: without the GIL, and cached on disk between runs."""
+    return cast(_Function, njit(nogil=True, cache=True)(function))
+
+
+def _popcount(typing_context: Any, word: Any) -> Any:
+    """One machine instruction for the number of set bits; numba has no name for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return (word(word), generate) if isinstance(word, types.Integer) else None
+
+
+popcount: Any = intrinsic(_popcount)
+
+
+@compiled
+def distance(left: Words, i: int, right: Words, j: int) -> int:
+    """Bits in which row `i` of `left` differs from row `j` of `right` (for use in other kernels)."""
+    bits: Any = np.int64(0)
+    for word in range(left.shape[1]):
+        bits += np.int64(popcount(left[i, word] ^ right[j, word]))  # a uint64 would make it a float
+    return int(bits)
+
+
+def minmax_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
+    """Features (N, F) as min-max barcodes uint8 (N, F / 8): bit i is 1 where feature i >= feature i-1.
+
+    The first bit has no left neighbour and is 0 (Chen et al. 2022, Methods). F must be a multiple of 8.
+
+    >>> bin(minmax_barcodes([[5.0, 6.0, 6.0, 1.0, 2.0, 0.0, 0.0, 9.0]])[0, 0])
+    '0b1101011'
+    """
+    values = np.asarray(features)
+    if values.ndim != 2 or values.shape[1] == 0 or values.shape[1] % 8:
+        raise ParameterError(
+            f"features have shape {values.shape}; give (N, F) with F a positive multiple of 8"
+        )
+    if not np.isfinite(values).all():
+        raise ParameterError("features hold NaN or infinity; give finite numbers")
+    rises = np.zeros(values.shape, dtype=bool)
+    rises[:, 1:] = values[:, 1:] >= values[:, :-1]
+    return np.packbits(rises, axis=1)
+
+
+def as_words(barcodes: NDArray[np.uint8]) -> Words:
+    """A read-only view of barcodes uint8 (N, B) as uint64 (N, B / 8) where possible, else as they are.
+
+    Read-only always, so that numba compiles each kernel for one kind of array, memory maps included.
+    """
+    wide = barcodes.shape[1] % 8 == 0 and barcodes.flags.c_contiguous and barcodes.ctypes.data % 8 == 0
+    view: Words = barcodes.view(np.uint64) if wide else barcodes.view()
+    view.flags.writeable = False
+    return view
+
+
+def as_barcodes(barcodes: ArrayLike, name: str = "barcodes") -> NDArray[np.uint8]:
+    """`barcodes` as a uint8 array (N, B) with B >= 1, not copied if it is one; ParameterError otherwise."""
+    array = np.asarray(barcodes)
+    if array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] == 0:
+        raise ParameterError(f"{name} are {array.dtype} {array.shape}; give uint8 (N, B) with B >= 1")
+    return array
+
+
+def paired_words(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Words, Words]:
+    """Both sets of barcodes as words of one width; ParameterError where their widths differ."""
+    if left.shape[1] != right.shape[1]:
+        raise ParameterError(
+            f"barcodes of {left.shape[1]} bytes against {right.shape[1]}; both must come from one encoder"
+        )
+    wide = as_words(left), as_words(right)
+    if wide[0].dtype == wide[1].dtype:
+        return wide
+    narrow = left.view(), right.view()
+    for view in narrow:
+        view.flags.writeable = False
+    return narrow
+
+
+def hamming(barcodes: ArrayLike, query: ArrayLike) -> NDArray[np.int32]:
+    """Hamming distance int32 (N,) of one query barcode uint8 (B,) to each of barcodes uint8 (N, B).
+
+    >>> hamming(np.array([[0b1111], [0b0001]], np.uint8), np.array([0b0011], np.uint8)).tolist()
+    [2, 1]
+    """
+    rows = as_barcodes(barcodes)
+    left, right = paired_words(rows, as_barcodes(np.atleast_2d(np.asarray(query)), "queries"))
+    if len(right) != 1:
+        raise ParameterError(f"query holds {len(right)} barcodes; give one, or use nearest() for many")
+    out = np.empty(len(rows), dtype=np.int32)
+    _distances(left, right, out)
+    return out
+
+
+@compiled
+def _distances(rows: Words, query: Words, out: NDArray[np.int32]) -> None:
+    for row in range(rows.shape[0]):
+        out[row] = distance(rows, row, query, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The nearest barcodes of each query, nearest first; ties by row number."""
+
+    row: NDArray[np.int64]
+    """Row in the searched barcodes, (Q, k)."""
+    hamming: NDArray[np.int32]
+    """Distance in bits, (Q, k)."""
+
+
+def nearest(
+    barcodes: ArrayLike, queries: ArrayLike, k: int, *, skip: NDArray[np.bool_] | None = None
+) -> Neighbours:
+    """The `k` barcodes uint8 (P, B) nearest to each query uint8 (Q, B), by scanning all of them.
+
+    Exact, O(P Q). Rows where `skip` bool (P,) is true are left out. With fewer than `k` rows left the
+    answer has that many columns.
+
+    >>> found = nearest(np.array([[7], [1], [3]], np.uint8), np.array([[3]], np.uint8), k=2)
+    >>> found.row.tolist(), found.hamming.tolist()
+    ([[2, 0]], [[0, 1]])
+    """
+    rows = as_barcodes(barcodes)
+    left, right = paired_words(rows, as_barcodes(queries, "queries"))
+    if k < 1:
+        raise ParameterError(f"k is {k}; ask for at least 1 neighbour")
+    skipped = np.zeros(0, dtype=np.bool_) if skip is None else np.asarray(skip, dtype=np.bool_)
+    if skip is not None and skipped.shape != (len(rows),):
+        raise ParameterError(f"skip has shape {skipped.shape}; give one value a barcode, ({len(rows)},)")
+    width = min(k, len(rows) - int(skipped.sum()))
+    found = Neighbours(np.zeros((len(right), width), np.int64), np.zeros((len(right), width), np.int32))
+    if width:
+        block = max(1, _BLOCK_BYTES // rows.shape[1])
+        _scan(left, right, skipped, block, found.row, found.hamming)
+    return found
+
+
+@compiled
+def _scan(
+    rows: Words, queries: Words, skip: NDArray[np.bool_], block: int, best_row: NDArray[np.int64],
+    best: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Fill `best_row` and `best` (Q, k), block of rows by block, so that a block is read from cache."""
+    best[:] = np.iinfo(np.int32).max
+    for start in range(0, rows.shape[0], block):
+        stop = min(start + block, rows.shape[0])
+        for query in range(queries.shape[0]):
+            for row in range(start, stop):
+                if skip.size and skip[row]:
+                    continue
+                bits = distance(rows, row, queries, query)
+                if bits < best[query, -1]:
+                    _insert(best_row[query], best[query], row, bits)
+
+
+@compiled
+def _insert(best_row: NDArray[np.int64], best: NDArray[np.int32], row: int, bits: int) -> None:
+    """Put `row` into its place; behind rows of the same distance, which came earlier."""
+    place = best.size - 1
+    while place > 0 and best[place - 1] > bits:
+        best[place] = best[place - 1]
+        best_row[place] = best_row[place - 1]
+        place -= 1
+    best[place] = bits
+    best_row[place] = row
