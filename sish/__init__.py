@@ -1,6 +1,96 @@
-"""Find similar whole-slide images (SISH, Chen et al., Nat Biomed Eng 2022, and what it wanted to be)."""
+"""Find similar whole-slide images (SISH, Chen et al., Nat Biomed Eng 2022, and what it wanted to be).
 
-from sish.errors import SishError
+>>> import sish
+>>> issubclass(sish.MissingMppError, sish.SishError)
+True
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sish.errors import (
+    EncoderMismatchError,
+    IndexCorruptError,
+    IndexFormatError,
+    IndexLockedError,
+    IndexNotFoundError,
+    LabelsError,
+    MissingMppError,
+    ParameterError,
+    QueryError,
+    SishError,
+    SlideError,
+    SlideOpenError,
+    SlideReadError,
+    StoreError,
+    WeightsError,
+)
 from sish.version import __version__
 
-__all__ = ["SishError", "__version__"]
+if TYPE_CHECKING:
+    from sish.encode import Recipe
+    from sish.evaluate import evaluate
+    from sish.index.search import SearchParams
+    from sish.report import write_report
+    from sish.results import AddReport, Hit, PatchPair, Query, Results
+    from sish.slide import Slide, open_slide
+    from sish.slide_index import Index
+
+__all__ = [
+    "AddReport",
+    "EncoderMismatchError",
+    "Hit",
+    "Index",
+    "IndexCorruptError",
+    "IndexFormatError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "LabelsError",
+    "MissingMppError",
+    "ParameterError",
+    "PatchPair",
+    "Query",
+    "QueryError",
+    "Recipe",
+    "Results",
+    "SearchParams",
+    "SishError",
+    "Slide",
+    "SlideError",
+    "SlideOpenError",
+    "SlideReadError",
+    "StoreError",
+    "WeightsError",
+    "__version__",
+    "evaluate",
+    "open_slide",
+    "write_report",
+]
+
+# Numba, Pillow and the like are imported when a name that needs them is first used: `import sish` stays instant.
+_HOME = {
+    "AddReport": "sish.results",
+    "Hit": "sish.results",
+    "Index": "sish.slide_index",
+    "PatchPair": "sish.results",
+    "Query": "sish.results",
+    "Recipe": "sish.encode",
+    "Results": "sish.results",
+    "SearchParams": "sish.index.search",
+    "Slide": "sish.slide",
+    "evaluate": "sish.evaluate",
+    "open_slide": "sish.slide",
+    "write_report": "sish.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported from its module."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'sish' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

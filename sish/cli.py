@@ -1,0 +1,372 @@
+"""The command line: ``sish index``, ``search``, ``evaluate``, ``preview``, ``demo`` and ``train``.
+
+Exit codes: 0 done; 1 an error, or some slides of an add failed; 2 the command line itself is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from sish.encode import Recipe
+from sish.errors import QueryError, SishError
+from sish.version import __version__
+
+if TYPE_CHECKING:
+    from sish.evaluate import Evaluation
+    from sish.results import Results
+    from sish.slide_index import Index
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] == ["train"]:  # Lightning's own command line reads the rest
+            from sish.vqvae.cli import main as train
+
+            return train(words[1:])
+        arguments = _parser().parse_args(words)
+        return _COMMANDS[_command(arguments)](_leaf(arguments))
+    except SishError as error:
+        sys.stderr.write(f"sish: error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("sish: interrupted; what was added stays, and the same command goes on from there\n")
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as in `sish index list | head`
+        sys.stderr.close()
+        return 1
+
+
+def _command(arguments: Namespace) -> str:
+    name: str = arguments.subcommand
+    return f"index {arguments.index.subcommand}" if name == "index" else name
+
+
+def _leaf(arguments: Namespace) -> Namespace:
+    leaf: Namespace = arguments[arguments.subcommand]
+    return leaf[leaf.subcommand] if arguments.subcommand == "index" else leaf
+
+
+# ---- what can be said
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="sish", description="Find whole-slide images that look alike.", version=__version__)
+    commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("index", _index_parser(), help="make and keep an index of an archive")
+    commands.add_subcommand("search", _search_parser(), help="find slides that look like a slide, a region or an image")
+    commands.add_subcommand("evaluate", _evaluate_parser(), help="measure retrieval, leaving each patient out in turn")
+    commands.add_subcommand("preview", _preview_parser(), help="picture of a slide's tissue and mosaic")
+    commands.add_subcommand("demo", _demo_parser(), help="generate slides, index, search, evaluate, report")
+    commands.add_subcommand("train", ArgumentParser(add_help=False), help="train an encoder (Lightning command line)")
+    return parser
+
+
+def _index_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Make and keep an index of an archive.")
+    commands = parser.add_subcommands(required=True)
+    for name, sub, text in (
+        ("create", _create_parser(), "make an empty index with settings of your own"),
+        ("add", _add_parser(), "add slides; makes the index if there is none"),
+        ("remove", _remove_parser(), "remove slides by id"),
+        ("label", _label_parser(), "give indexed slides labels, patients, sites, metadata"),
+        ("list", _bare_parser("List the slides of an index."), "list its slides"),
+        ("info", _bare_parser("Counts and sizes of an index."), "counts and sizes"),
+        ("verify", _bare_parser("Read every byte of an index and check it."), "check every byte"),
+        ("compact", _bare_parser("Rewrite an index without what was removed."), "drop what was removed"),
+    ):
+        commands.add_subcommand(name, sub, help=text)
+    return parser
+
+
+def _bare_parser(description: str) -> ArgumentParser:
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _create_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Make an empty index.")
+    parser.add_argument("--index", type=str, required=True, help="the folder to make")
+    parser.add_argument("--recipe", type=Recipe, default=Recipe(), help="how slides become keys and barcodes")
+    return parser
+
+
+def _add_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Add slides: files, or folders that are searched for slides. Resumable.")
+    parser.add_argument("slides", type=str, nargs="+", help="slides, or folders of slides")
+    parser.add_argument("--index", type=str, required=True, help="the index's folder; made if it is not there")
+    parser.add_argument("--labels", type=str | None, help="CSV with path or slide_id, and any of label, patient, site, mpp")
+    parser.add_argument("--mpp", type=float | None, help="scale in um per pixel of slides that do not tell theirs")
+    parser.add_argument("--replace", action="store_true", help="make the codes of slides anew that are there already")
+    parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="after a slide that fails: go on, or stop")
+    parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _remove_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Remove slides by id.")
+    parser.add_argument("slide_ids", type=str, nargs="+", help="ids as sish index list shows them")
+    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    return parser
+
+
+def _label_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Give indexed slides labels, patients, sites and metadata.")
+    parser.add_argument("labels", type=str, help="CSV with path or slide_id, and any of label, patient, site")
+    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    return parser
+
+
+def _search_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Find slides that look like a slide, a region of one, or an image.")
+    parser.add_argument("queries", type=str, nargs="+", help="slides or images to search for")
+    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    parser.add_argument("-k", type=int, default=5, help="hits wanted")
+    parser.add_argument("--mpp", type=float | None, help="scale of the query, where its file does not tell")
+    parser.add_argument("--region", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="part of it, level-0 pixels")
+    parser.add_argument("--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank")
+    parser.add_argument("--exclude-patient", action="store_true", help="leave out the query's own patient")
+    parser.add_argument("--patient", type=str | None, help="the query's patient, if the index does not know it")
+    parser.add_argument("--where", type=str, nargs="+", default=[], metavar="COLUMN=VALUE", help="only slides with these")
+    parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
+    parser.add_argument("--json", action="store_true", help="print JSON; a list of objects for several queries")
+    parser.add_argument("--report", type=str | None, help="write a self-contained HTML page")
+    return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = _bare_parser("Search every labelled slide with its own patient left out, and measure the answers.")
+    parser.add_argument("-k", type=int, default=5, help="hits a query")
+    parser.add_argument("--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank")
+    return parser
+
+
+def _preview_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Picture of a slide: thumbnail, outline of its tissue, mosaic by colour cluster.")
+    parser.add_argument("slide", type=str, help="the slide")
+    parser.add_argument("--output", "-o", type=str, required=True, help="the picture to write (.png, .jpg)")
+    parser.add_argument("--mpp", type=float | None, help="its scale, where its file does not tell")
+    parser.add_argument("--recipe", type=Recipe, default=Recipe(), help="how slides become keys and barcodes")
+    return parser
+
+
+def _demo_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Generate slides, index them, search, evaluate, and write a report to look at.")
+    parser.add_argument("folder", type=str, nargs="?", default="demo", help="where to put it all")
+    parser.add_argument("--slides", type=int, default=36, help="how many slides to generate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the slides")
+    return parser
+
+
+# ---- what is done
+
+
+def _create(arguments: Namespace) -> int:
+    from sish.slide_index import Index
+
+    index = Index.create(arguments.index, recipe=arguments.recipe)
+    print(f"made {index.path} with encoder {index.fingerprint}")
+    return 0
+
+
+def _add(arguments: Namespace) -> int:
+    from dataclasses import asdict
+
+    index = _open_or_create(arguments)
+    report = index.add(
+        arguments.slides,
+        labels=arguments.labels,
+        mpp=arguments.mpp,
+        replace=arguments.replace,
+        on_error=arguments.on_error,
+        show_progress=not arguments.quiet,
+    )
+    for skipped in report.failed:
+        sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
+    print(json.dumps(asdict(report), indent=2) if arguments.json else f"{report.summary()}; {index.path} holds {len(index)} slides")
+    return 1 if report.failed else 0
+
+
+def _open_or_create(arguments: Namespace) -> Index:
+    from sish.errors import IndexNotFoundError
+    from sish.slide_index import Index
+
+    try:
+        return Index.open(arguments.index, weights=arguments.weights)
+    except IndexNotFoundError:
+        return Index.create(arguments.index, recipe=Recipe(weights=arguments.weights or "shipped"))
+
+
+def _open(arguments: Namespace) -> Index:
+    from sish.slide_index import Index
+
+    return Index.open(arguments.index, weights=arguments.get("weights"))
+
+
+def _remove(arguments: Namespace) -> int:
+    index = _open(arguments)
+    print(f"removed {index.remove(arguments.slide_ids)}; {index.path} holds {len(index)} slides")
+    return 0
+
+
+def _label(arguments: Namespace) -> int:
+    print(f"relabelled {_open(arguments).relabel(arguments.labels)} slides")
+    return 0
+
+
+def _list(arguments: Namespace) -> int:
+    from dataclasses import asdict
+
+    rows = _open(arguments).slides
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    for row in () if arguments.json else rows:
+        print(f"{row.slide_id}\t{row.label or '-'}\t{row.patient}\t{row.n_patches} patches\t{row.status}\t{row.path}")
+    return 0
+
+
+def _info(arguments: Namespace) -> int:
+    from dataclasses import asdict
+
+    index = _open(arguments)
+    facts = {"path": str(index.path), "encoder": index.fingerprint, **asdict(index.info()), "recipe": asdict(index.recipe)}
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    for name, value in {} if arguments.json else facts.items():
+        print(f"{name:12} {value}")
+    return 0
+
+
+def _verify(arguments: Namespace) -> int:
+    problems = _open(arguments).verify()
+    if arguments.json:
+        print(json.dumps(problems, indent=2))
+    else:
+        print("\n".join(problems) or "every byte is as it was written")
+    return 1 if problems else 0
+
+
+def _compact(arguments: Namespace) -> int:
+    index = _open(arguments)
+    before = index.info().n_bytes
+    index.compact()
+    print(f"{before} bytes before, {index.info().n_bytes} after")
+    return 0
+
+
+def _search(arguments: Namespace) -> int:
+    if arguments.region and len(arguments.queries) > 1:
+        raise QueryError(f"got --region with {len(arguments.queries)} queries; give one query")
+    index = _open(arguments)
+    answers = list(
+        index.search_many(
+            arguments.queries,
+            k=arguments.k,
+            mpp=arguments.mpp,
+            region=tuple(arguments.region) if arguments.region else None,
+            ranking=arguments.ranking,
+            exclude_patient=arguments.exclude_patient,
+            patient=arguments.patient,
+            where=_filters(arguments.where),
+        )
+    )
+    if arguments.report:
+        from sish.report import write_report
+
+        write_report(answers, arguments.report, index=index)
+    if arguments.json:
+        plain = [answer.to_dict() for answer in answers]
+        print(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2))
+    else:
+        print("\n\n".join(_as_text(answer) for answer in answers))
+    return 0
+
+
+def _filters(words: Sequence[str]) -> dict[str, str]:
+    for word in words:
+        if "=" not in word:
+            raise QueryError(f"got --where {word}; want COLUMN=VALUE, as in --where site=lung")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _as_text(results: Results) -> str:
+    query = results.query
+    lines = [f"{query.slide_id}: {query.n_patches} patches, ranked by {results.ranking}"]
+    for hit in results:
+        flag = "  below the threshold: nearest, not similar" if hit.below_threshold else ""
+        lines.append(f"{hit.rank:3}  {hit.slide_id:32}  {hit.label or '-':20}  {hit.score:.3f}{flag}")
+    if not results.hits:
+        lines.append("  nothing: no slide is left to search after the filters")
+    return "\n".join(lines + ([results.note] if results.note else []))
+
+
+def _evaluate(arguments: Namespace) -> int:
+    from sish.evaluate import evaluate
+
+    found = evaluate(_open(arguments), k=arguments.k, ranking=arguments.ranking)
+    print(json.dumps(found.to_dict(), indent=2) if arguments.json else _evaluation_table(found))
+    return 0
+
+
+def _evaluation_table(found: Evaluation) -> str:
+    rows = [
+        ("slides", str(found.slides)),
+        ("queries", str(found.queries)),
+        ("ranking", found.ranking),
+        *((name, f"{value:.3f}" if isinstance(value, float) else str(value)) for name, value in found.metrics.named()),
+        ("query ms, median", f"{found.query_ms_median:.2f}"),
+        ("query ms, 95 %", f"{found.query_ms_p95:.2f}"),
+    ]
+    return "\n".join(f"{name:18} {value:>12}" for name, value in rows)
+
+
+def _preview(arguments: Namespace) -> int:
+    from sish.encode import SlideEncoder
+    from sish.errors import ParameterError
+    from sish.preview import draw_mosaic
+    from sish.slide import open_slide
+
+    with open_slide(arguments.slide, mpp=arguments.mpp) as slide:
+        prepared = SlideEncoder(arguments.recipe).prepare(slide)
+        picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic)
+    try:
+        picture.save(arguments.output)
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"cannot write {arguments.output}: {error}; give a path that ends in .png or .jpg") from error
+    print(f"{arguments.output}: {len(prepared.mosaic.l0_xy)} patches of {prepared.mosaic.n_tiles} tiles of tissue")
+    return 0
+
+
+def _demo(arguments: Namespace) -> int:
+    from sish.demo import run_demo
+
+    run_demo(arguments.folder, n_slides=arguments.slides, seed=arguments.seed)
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "index create": _create,
+    "index add": _add,
+    "index remove": _remove,
+    "index label": _label,
+    "index list": _list,
+    "index info": _info,
+    "index verify": _verify,
+    "index compact": _compact,
+    "search": _search,
+    "evaluate": _evaluate,
+    "preview": _preview,
+    "demo": _demo,
+}

@@ -1,0 +1,65 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing if it is not wanted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Progress", "progress"]
+
+_LINE_EVERY_S = 10.0
+
+
+class Progress(Protocol):
+    """Told what was done; shows it."""
+
+    def step(self, name: str) -> None:
+        """One more is done, and this was its name."""
+
+
+class _Silent:
+    def step(self, name: str) -> None:
+        """Show nothing."""
+
+
+class _Lines:
+    """A line at most every ten seconds and one for the last: readable in the log of a batch job."""
+
+    def __init__(self, task: str, total: int) -> None:
+        self._task, self._total, self._done = task, total, 0
+        self._next_line_at = time.monotonic() + _LINE_EVERY_S
+
+    def step(self, name: str) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now >= self._next_line_at or self._done == self._total:
+            sys.stderr.write(f"{self._task}: {self._done}/{self._total} {name}\n")
+            sys.stderr.flush()
+            self._next_line_at = now + _LINE_EVERY_S
+
+
+@contextmanager
+def progress(task: str, total: int, *, show: bool = True) -> Iterator[Progress]:
+    """Show the progress of ``total`` steps on standard error while the context is open."""
+    if not show or total == 0:
+        yield _Silent()
+        return
+    if not sys.stderr.isatty():
+        yield _Lines(task, total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        number = bar.add_task("", total=total)
+
+        class _Bar:
+            def step(self, name: str) -> None:
+                bar.update(number, advance=1, description=name)
+
+        yield _Bar()

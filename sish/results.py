@@ -1,0 +1,162 @@
+"""What comes back: ranked hits of a search, and the account of an add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["AddReport", "Hit", "PatchPair", "Query", "Results", "Skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPair:
+    """A patch of the query and the patch of a hit that it was matched with."""
+
+    query_xy: tuple[int, int]
+    """Top left corner of the query's patch, level-0 pixels of the query."""
+    xy: tuple[int, int]
+    """Top left corner of the hit's patch, level-0 pixels of the hit."""
+    hamming: int
+    """Bits in which their barcodes differ."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"query_xy": list(self.query_xy), "xy": list(self.xy), "hamming": self.hamming}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A slide that a search found."""
+
+    rank: int
+    """Place in the ranking, from 1."""
+    slide_id: str
+    """The slide's name in the index."""
+    path: str
+    """Its file when it was added."""
+    mpp: float
+    """Scale of its level 0, um per pixel."""
+    label: str | None
+    """Its diagnosis, if known."""
+    patient: str
+    """Its patient; the slide's own id where none was given."""
+    score: float
+    """Similarity in [0, 1], as the ranking defines it."""
+    uncertainty: float | None
+    """Entropy in bits of the labels around the patch that found it; only the ranking by uncertainty has one."""
+    below_threshold: bool
+    """True if no patch passed the distance threshold: the hit is among the nearest there are, not similar."""
+    patches: tuple[PatchPair, ...]
+    """The patch pairs that made it a hit, best first."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The other columns of the labels file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        names = ("rank", "slide_id", "path", "label", "patient", "score", "uncertainty", "below_threshold")
+        plain = {name: getattr(self, name) for name in names}
+        return plain | {"patches": [pair.to_dict() for pair in self.patches], "metadata": dict(self.metadata)}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was searched for."""
+
+    slide_id: str
+    """Name of the query slide."""
+    path: str | None
+    """Its file; None for an image in memory."""
+    patient: str
+    """Its patient: as given, else as the index has it, else the slide's id."""
+    mpp: float
+    """Scale of its level 0, um per pixel."""
+    region: tuple[int, int, int, int] | None
+    """The part that was searched for: x, y, width, height in level-0 pixels; None for all of it."""
+    n_patches: int
+    """Patches of its mosaic."""
+    patch_l0_px: float
+    """Edge of a patch in level-0 pixels."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "slide_id": self.slide_id,
+            "path": self.path,
+            "patient": self.patient,
+            "mpp": self.mpp,
+            "region": None if self.region is None else list(self.region),
+            "n_patches": self.n_patches,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The answer to a search: iterate over it for its :class:`Hit` s, best first."""
+
+    query: Query
+    """What was searched for."""
+    ranking: str
+    """How hits were ranked: ``uncertainty`` or ``similarity``."""
+    hits: tuple[Hit, ...]
+    """The hits, best first."""
+    note: str = ""
+    """What a reader should know of this answer; empty if there is nothing."""
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Hits, best first."""
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        """Number of hits."""
+        return len(self.hits)
+
+    def __getitem__(self, place: int) -> Hit:
+        """The hit at a place, from 0."""
+        return self.hits[place]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: ``query``, ``ranking``, ``note`` and ``results``."""
+        return {
+            "query": self.query.to_dict(),
+            "ranking": self.ranking,
+            "note": self.note,
+            "results": [hit.to_dict() for hit in self.hits],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A slide that could not be added."""
+
+    path: str
+    """Its file, or its name in the labels file."""
+    reason: str
+    """One line: what was wrong, and what to do."""
+
+
+@dataclass(slots=True)
+class AddReport:
+    """What an add did; every slide that was asked for is in exactly one of the lists."""
+
+    added: list[str] = field(default_factory=list)
+    """Ids of slides that are new in the index."""
+    replaced: list[str] = field(default_factory=list)
+    """Ids of slides whose codes were made anew."""
+    already: list[str] = field(default_factory=list)
+    """Ids of slides that were there, and stay as they were."""
+    no_tissue: list[str] = field(default_factory=list)
+    """Ids of slides in which no tissue was found: recorded, so that they are not tried again, never found."""
+    failed: list[Skipped] = field(default_factory=list)
+    """Slides that could not be read, and rows of the labels file without a slide."""
+
+    def summary(self) -> str:
+        """One line, as in ``12 added, 3 already there, 1 failed``."""
+        counts = {
+            "added": len(self.added),
+            "replaced": len(self.replaced),
+            "already there": len(self.already),
+            "without tissue": len(self.no_tissue),
+            "failed": len(self.failed),
+        }
+        return ", ".join(f"{n} {what}" for what, n in counts.items() if n or what == "added")

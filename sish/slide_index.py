@@ -1,0 +1,296 @@
+"""The index of an archive: add slides, search for similar ones.
+
+>>> import sish, tempfile
+>>> from sish.synthetic import write_slides
+>>> folder = tempfile.mkdtemp()
+>>> labels = write_slides(f"{folder}/slides", n_slides=2)
+>>> index = sish.Index.create(f"{folder}/archive.sish")
+>>> index.add(f"{folder}/slides", labels=labels, show_progress=False).summary()
+'2 added'
+>>> [hit.rank for hit in index.search(index.slides[0].path, k=2)]
+[1, 2]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.encode import Box, Recipe, SlideEncoder
+from sish.errors import QueryError
+from sish.index.search import SearchParams
+from sish.index.store import SlideRow, Store, StoreInfo
+from sish.ingest import Ingest, OnError
+from sish.labels import read_labels, slide_id_of
+from sish.results import AddReport, Query, Results
+from sish.slide import Slide, open_slide, slide_from_array
+from sish.view import RankingName, View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | Image
+
+__all__ = ["Index"]
+
+
+class Index:
+    """An archive of slides that can be searched; a folder on disk.
+
+    Make one with :meth:`create`, open one with :meth:`open`. Many processes may search while one adds.
+    """
+
+    def __init__(self, store: Store, *, weights: str | os.PathLike[str] | None = None) -> None:
+        header = store.header
+        recipe = dict(header["recipe"]) | ({} if weights is None else {"weights": str(weights)})
+        self.encoder = SlideEncoder(Recipe.from_json(recipe), expected_fingerprint=header["fingerprint"])
+        self._store = store
+        self.params = SearchParams(**header["search"])
+        self._view: tuple[int, View] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        recipe: Recipe | None = None,
+        search: SearchParams | None = None,
+    ) -> Index:
+        """Make an empty index.
+
+        Parameters
+        ----------
+        path : path-like
+            Folder to make; it may exist if it is empty.
+        recipe : Recipe, optional
+            How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
+        search : SearchParams, optional
+            Budget and threshold of the guided search. Default: the paper's budget, the threshold that was measured
+            for the encoder's barcodes, and the query's own key examined first.
+
+        Raises
+        ------
+        StoreError
+            If there is something at ``path`` already, or it cannot be written.
+        """
+        encoder = SlideEncoder(recipe or Recipe())
+        if search is None:
+            search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
+        header = {"recipe": asdict(encoder.recipe), "fingerprint": encoder.fingerprint, "search": asdict(search)}
+        return cls(Store.create(path, header))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Index:
+        """Open an index to search it or to add to it.
+
+        Parameters
+        ----------
+        path : path-like
+            The index's folder.
+        weights : path-like, optional
+            Where the weights are that it was made with, if not where they were.
+        """
+        return cls(Store.open(path), weights=weights)
+
+    def __repr__(self) -> str:
+        """Path, slides and encoder."""
+        return f"<Index {str(self.path)!r}: {len(self)} slides, encoder {self.fingerprint}>"
+
+    def __len__(self) -> int:
+        """Number of slides."""
+        return len(self.slides)
+
+    def __contains__(self, slide_id: object) -> bool:
+        """Whether a slide of this id is in it."""
+        return any(row.slide_id == slide_id for row in self.slides)
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self._store.path
+
+    @property
+    def fingerprint(self) -> str:
+        """The encoder that it was made with."""
+        return str(self._store.header["fingerprint"])
+
+    @property
+    def recipe(self) -> Recipe:
+        """How slides become keys and barcodes."""
+        return self.encoder.recipe
+
+    @property
+    def slides(self) -> tuple[SlideRow, ...]:
+        """Its slides, in the order they were added."""
+        self._store.refresh()
+        return self._store.slides
+
+    # ---- changing it
+
+    def add(
+        self,
+        slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        labels: str | os.PathLike[str] | None = None,
+        mpp: float | None = None,
+        replace: bool = False,
+        on_error: OnError = "skip",
+        show_progress: bool = True,
+    ) -> AddReport:
+        """Add slides; each is durable as soon as it is in, so an interrupted add goes on where it stopped.
+
+        Parameters
+        ----------
+        slides : path-like or iterable of path-like
+            Files, or folders that are searched for slides.
+        labels : path-like, optional
+            CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``; other
+            columns are kept as metadata.
+        mpp : float, optional
+            Scale in um per pixel of slides that do not tell theirs; a row of ``labels`` comes first.
+        replace : bool
+            Make the codes of slides anew that are there already (default: leave them alone and say so).
+        on_error : {"skip", "raise"}
+            Go on after a slide that fails and report it, or stop with its error.
+        show_progress : bool
+            A bar on a terminal, plain lines elsewhere.
+
+        Returns
+        -------
+        AddReport
+        """
+        given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+        rows = None if labels is None else read_labels(labels)
+        with Store.open(self.path, write=True) as store:
+            ingest = Ingest(store, self.encoder, labels=rows, mpp=mpp, replace=replace, on_error=on_error)
+            return ingest.run(given, show_progress=show_progress)
+
+    def remove(self, slide_ids: str | Iterable[str]) -> int:
+        """Remove slides by id; returns how many there were. Their bytes go with the next :meth:`compact`."""
+        ids = [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
+        missing = sorted(set(ids) - {row.slide_id for row in self.slides})
+        if missing:
+            raise QueryError(f"{self.path} holds no slide {', '.join(map(repr, missing[:5]))}: see its slide ids with sish index list")
+        with Store.open(self.path, write=True) as store:
+            return store.remove(ids)
+
+    def relabel(self, labels: str | os.PathLike[str]) -> int:
+        """Give slides that are in the index new labels, patients, sites and metadata; returns how many changed."""
+        rows = read_labels(labels)
+        changed: dict[str, SlideRow] = {}
+        for row in self.slides:
+            known = rows.find(Path(row.path), row.slide_id)
+            if known is not None:
+                changed[row.slide_id] = known.applied_to(row)
+        with Store.open(self.path, write=True) as store:
+            store.relabel(changed)
+        return len(changed)
+
+    def compact(self) -> None:
+        """Rewrite everything as one segment, without what was removed."""
+        with Store.open(self.path, write=True) as store:
+            store.compact()
+
+    def verify(self) -> list[str]:
+        """Read every byte and check it; returns what is wrong, one line each."""
+        self._store.refresh()
+        return self._store.verify()
+
+    def info(self) -> StoreInfo:
+        """Counts and sizes."""
+        self._store.refresh()
+        return self._store.info()
+
+    # ---- searching it
+
+    def search(
+        self,
+        query: Queryable,
+        *,
+        k: int = 5,
+        mpp: float | None = None,
+        region: Box | None = None,
+        ranking: RankingName = "auto",
+        exclude_patient: bool = False,
+        patient: str | None = None,
+        where: Mapping[str, str] | None = None,
+    ) -> Results:
+        """Find the slides that look most like a slide, a region of one, or an image.
+
+        Parameters
+        ----------
+        query : path-like, Slide, uint8 array (H, W, 3), or PIL image
+            What to search for.
+        k : int
+            Hits wanted. Fewer come back only if the index holds fewer that may be found.
+        mpp : float, optional
+            Scale of the query in um per pixel, where its file does not tell; always needed for arrays.
+        region : (x, y, width, height), optional
+            The part of the query to search for, in level-0 pixels.
+        ranking : {"auto", "uncertainty", "similarity"}
+            By uncertainty as published (needs labels), or label-free. See :mod:`sish.ranking`.
+        exclude_patient : bool
+            Leave out every slide of the query's own patient.
+        patient : str, optional
+            The query's patient. Default: what the index knows of a slide of that name, else the slide's own id.
+        where : mapping, optional
+            Only slides whose ``label``, ``site``, ``patient`` or metadata column has this value.
+
+        Raises
+        ------
+        QueryError
+            If the query has no tissue, or the search cannot be run as asked.
+        EncoderMismatchError
+            If the weights at hand are not the ones that the index was made with.
+        SlideError
+            If the query cannot be read.
+        """
+        slide = _as_slide(query, mpp)
+        try:
+            prepared = self.encoder.prepare(slide, region)
+            codes = self.encoder.encode(prepared)
+        finally:
+            if slide is not query:
+                slide.close()
+        if not len(codes):
+            raise QueryError(f"{slide.name}: got no tissue in {'this region' if region else 'it'}; want some to search for")
+        slide_id = slide_id_of(slide.path) if slide.path else slide.name
+        known = next((row.patient for row in self.slides if row.slide_id == slide_id), slide_id)
+        asked = Query(
+            slide_id=slide_id,
+            path=str(slide.path) if slide.path else None,
+            patient=patient or known,
+            mpp=slide.mpp,
+            region=region,
+            n_patches=len(codes),
+            patch_l0_px=prepared.mosaic.l0_size,
+        )
+        return self.view().search(asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where)
+
+    def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
+        """:meth:`search` for each of several queries, with the same options."""
+        for query in queries:
+            yield self.search(query, **options)
+
+    def view(self) -> View:
+        """What is in the index now, ready to be searched; made anew only after a change."""
+        store = self._reader()
+        if self._view is None or self._view[0] != store.generation:
+            self._view = store.generation, View.of(store.snapshot(), self.params)
+        return self._view[1]
+
+
+def _as_slide(query: Queryable, mpp: float | None) -> Slide:
+    if isinstance(query, Slide):
+        return query
+    if isinstance(query, str | os.PathLike):
+        return open_slide(query, mpp=mpp)
+    if mpp is None:
+        raise QueryError("got an image without its scale: give mpp=, in micrometres per pixel")
+    return slide_from_array(np.asarray(query), mpp, "image")
