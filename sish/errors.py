@@ -13,7 +13,9 @@ wanted, and what to do next, on one line::
     │   ├── IndexNotFoundError  there is none at this path
     │   ├── IndexFormatError    it is of another format version, or not one of ours
     │   ├── IndexCorruptError   its bytes are not the ones that were written
-    │   └── IndexLockedError    another process is writing to it
+    │   ├── IndexLockedError    another process is writing to it
+    │   ├── SlideExistsError    a slide of that id is in it already
+    │   └── UnknownSlideError   no slide of that id is in it
     ├── EncoderMismatchError   codes of two encoders would be mixed
     ├── WeightsError        a weights file or checkpoint cannot be used
     ├── QueryError          a search cannot be run as asked
@@ -32,9 +34,11 @@ __all__ = [
     "QueryError",
     "SishError",
     "SlideError",
+    "SlideExistsError",
     "SlideOpenError",
     "SlideReadError",
     "StoreError",
+    "UnknownSlideError",
     "WeightsError",
 ]
 
@@ -81,6 +85,14 @@ class IndexCorruptError(StoreError):
 
 class IndexLockedError(StoreError):
     """Another process is writing to the index."""
+
+
+class SlideExistsError(StoreError):
+    """A slide of that id is in the index already."""
+
+
+class UnknownSlideError(StoreError):
+    """No slide of that id is in the index."""
 
 
 class EncoderMismatchError(SishError):

@@ -1,0 +1,433 @@
+"""The durable index: a folder of immutable segments behind one manifest that is replaced atomically.
+
+    archive.sish/
+        manifest.json           the only commit point (`sish.index.manifest`)
+        lock                    the writer's process number (`sish.index.lock`)
+        segments/00000001/      keys, barcodes, ... and slides.json (`sish.index.segment`)
+
+A commit writes new files, flushes them, and then replaces the manifest; a crash at any moment leaves the
+old index or the new one. Files that the new manifest no longer names are unlinked after the commit, and
+readers keep theirs mapped, so a snapshot stays valid while a writer goes on.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from sish.errors import (
+    IndexCorruptError,
+    IndexFormatError,
+    ParameterError,
+    SlideExistsError,
+    StoreError,
+    UnknownSlideError,
+)
+from sish.index.disk import NEW, replace_file, storage_errors, sync
+from sish.index.lock import WriterLock
+from sish.index.manifest import FORMAT_VERSION, JSON, MANIFEST, Manifest, encode_json, read_manifest
+from sish.index.segment import DTYPES, Segment, array_shapes, open_segment, save_changes, write_segment
+from sish.index.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, slide_snapshot
+from sish.index.verify import SEGMENTS, find_leftovers, verify
+
+__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "Store", "StoreInfo"]
+
+LOCK = "lock"
+MERGE_RATIO = 2
+"""A segment joins an append if it weighs at most this many times what is merged so far.
+
+So every segment weighs more than twice the next one: n appends leave O(log n) segments, and a patch is
+rewritten O(log n) times, for the segment that holds it grows by half or more each time.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """Counts of one state of the index."""
+
+    generation: int
+    """Commits since it was created."""
+    format_version: int
+    """Version of the format on disk."""
+    slides: int
+    """Live slides."""
+    patches: int
+    """Their patches."""
+    removed_slides: int
+    """Removed or replaced slides whose patches still take space; `Store.compact` frees it."""
+    removed_patches: int
+    """Their patches."""
+    segments: int
+    """Segments."""
+    bytes: int
+    """Bytes of all files that belong to the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One committed state, opened."""
+
+    manifest: Manifest
+    segments: tuple[Segment, ...]
+
+
+class Store:
+    """An index folder, open for reading or for writing.
+
+    A reader stays at the state that it opened until `refresh`. Methods may be called from several threads;
+    one process at a time may write. It is a context manager; closing gives the writer's lock back, and
+    snapshots outlive it.
+    """
+
+    def __init__(self, path: Path, state: _State, lock: WriterLock | None) -> None:
+        """Use `create` or `open`."""
+        self.path = path
+        self._state = state
+        self._lock = lock
+        self._thread_lock = threading.RLock()
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], header: Mapping[str, JSON]) -> "Store":
+        """Make an empty index at ``path``, a folder that is missing or empty, and open it for writing.
+
+        Args:
+            path: the folder; missing parents are made too.
+            header: what must be known of every key and barcode in it; kept verbatim.
+
+        Raises:
+            ParameterError: the header is not JSON.
+            StoreError: ``path`` is taken, or cannot be written.
+        """
+        folder = Path(path)
+        encode_json(dict(header), "the header")
+        with storage_errors(folder, "create an index at"):
+            if folder.exists() and not folder.is_dir():
+                raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_vacant(folder)
+            lock = WriterLock.acquire(folder / LOCK)
+            try:
+                _check_vacant(folder)
+                (folder / SEGMENTS).mkdir(exist_ok=True)
+                replace_file(folder / MANIFEST, Manifest(dict(header)).to_bytes())
+                sync(folder.parent)
+                return cls(folder, _load(folder), lock)
+            except BaseException:
+                lock.release()
+                raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> "Store":
+        """Open the index at ``path``; for reading, nothing is written at all.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            IndexFormatError: it is of another format, or a file.
+            IndexCorruptError: a file is missing or damaged.
+            IndexLockedError: ``write`` was asked and another writer is at work.
+            StoreError: ``write`` was asked and the folder cannot be written.
+        """
+        folder = Path(path)
+        state = _load(folder)
+        if not write:
+            return cls(folder, state, None)
+        with storage_errors(folder, "write to"):
+            lock = WriterLock.acquire(folder / LOCK)
+        try:
+            return cls(folder, _load(folder), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        """Give the writer's lock back; from then on it is a reader."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> "Store":
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def __contains__(self, slide_id: object) -> bool:
+        """Return whether a slide of this id is in the index."""
+        return any(row.slide_id == slide_id for row in self.slides)
+
+    def __len__(self) -> int:
+        """Return the number of live slides."""
+        return len(self.slides)
+
+    @property
+    def header(self) -> Mapping[str, JSON]:
+        """What `create` was given, as JSON gives it back (tuples are lists)."""
+        return MappingProxyType(dict(self._state.manifest.header))
+
+    @property
+    def generation(self) -> int:
+        """How many commits there were since the index was created."""
+        return self._state.manifest.generation
+
+    @property
+    def slides(self) -> tuple[SlideRow, ...]:
+        """The live slides in insertion order (a replaced slide counts as new)."""
+        return tuple(row for segment in self._state.segments for row in segment.slides)
+
+    def snapshot(self) -> Snapshot:
+        """Return all live patches in key order, valid for as long as it is held.
+
+        One segment without removed slides is served straight from its mapped files; anything else is
+        merged in memory. An empty index has T = B = 1.
+        """
+        return _join(self._state.segments)
+
+    def refresh(self) -> bool:
+        """Go on to the state that is on the disk now, and return whether it is another one."""
+        with self._thread_lock:
+            if read_manifest(self.path) == self._state.manifest:
+                return False
+            self._state = _load(self.path)
+            return True
+
+    def append(
+        self,
+        row: SlideRow,
+        keys: npt.ArrayLike,
+        barcodes: npt.ArrayLike,
+        l0_xy: npt.ArrayLike,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Add one slide; when this returns it is on the disk.
+
+        Args:
+            row: the slide; ``row.n_patches`` is N, 0 for a slide without tissue.
+            keys: integers (N, T); the first column orders the index.
+            barcodes: uint8 (N, B).
+            l0_xy: integers (N, 2), top left corners in level-0 pixels.
+            replace: remove the slide of that id, if there is one, in the same commit.
+
+        Raises:
+            SlideExistsError: the id is taken and ``replace`` is off.
+            ParameterError: shapes or types do not fit the slide or the index.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            new = slide_snapshot(row, keys, barcodes, l0_xy)
+            _check_widths(new, state.manifest)
+            if row.slide_id in self and not replace:
+                raise SlideExistsError(f"slide {row.slide_id} is in {self.path} already: ask to replace it")
+            segments = [segment.without({row.slide_id}) for segment in state.segments]
+            weight, kept = row.n_patches + 1, len(segments)
+            while kept and segments[kept - 1].weight <= MERGE_RATIO * weight:
+                kept -= 1
+                weight += segments[kept].weight
+            self._commit(state, segments[:kept], [*(s.live() for s in segments[kept:] if s.slides), new])
+
+    def remove(self, slide_ids: Collection[str]) -> int:
+        """Remove slides in one commit and return how many there were; ids that are not there do not matter.
+
+        Raises:
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        if isinstance(slide_ids, str):
+            raise ParameterError(f"slide_ids is the string {slide_ids!r}, wanted a list of ids")
+        doomed = frozenset(slide_ids)
+        with self._writing() as state:
+            count = sum(row.slide_id in doomed for row in self.slides)
+            if count:
+                self._commit(state, [segment.without(doomed) for segment in state.segments])
+            return count
+
+    def relabel(self, rows: Mapping[str, SlideRow]) -> None:
+        """Replace what is known of some slides in one commit; patches and insertion order stay.
+
+        Args:
+            rows: the new row of each slide id, with the same ``slide_id`` and ``n_patches`` as before.
+
+        Raises:
+            UnknownSlideError: an id is not in the index.
+            ParameterError: a row is not of that slide.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            old = {row.slide_id: row for row in self.slides}
+            for slide_id, row in rows.items():
+                if slide_id not in old:
+                    raise UnknownSlideError(f"slide {slide_id} is not in {self.path}: add it first")
+                if (row.slide_id, row.n_patches) != (slide_id, old[slide_id].n_patches):
+                    raise ParameterError(
+                        f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, "
+                        f"wanted the same id and {old[slide_id].n_patches}: append with replace to change them"
+                    )
+            segments = [segment.relabelled(rows) for segment in state.segments]
+            if any(segment.unsaved for segment in segments):
+                self._commit(state, segments)
+
+    def compact(self) -> None:
+        """Write all live slides into one segment and delete whatever else is left in the folder.
+
+        Raises:
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            live = [segment.live() for segment in state.segments if segment.slides]
+            if len(state.segments) > 1 or any(segment.removed for segment in state.segments):
+                self._commit(state, [], live)
+            for path in find_leftovers(self.path, self._state.manifest):
+                _delete(path)
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the index as it is on the disk now, one line for each problem."""
+        return verify(self.path)
+
+    def leftovers(self) -> list[str]:
+        """Return the harmless files and folders that interrupted writers left, which `compact` deletes."""
+        manifest = read_manifest(self.path)
+        return [path.relative_to(self.path).as_posix() for path in find_leftovers(self.path, manifest)]
+
+    def info(self) -> StoreInfo:
+        """Count what is in the index."""
+        manifest, segments = self._state.manifest, self._state.segments
+        slides = self.slides
+        patches = sum(row.n_patches for row in slides)
+        files = [file.size for record in manifest.segments for file in record.files.values()]
+        return StoreInfo(
+            generation=manifest.generation,
+            format_version=FORMAT_VERSION,
+            slides=len(slides),
+            patches=patches,
+            removed_slides=sum(len(segment.removed) for segment in segments),
+            removed_patches=sum(len(segment.patches) for segment in segments) - patches,
+            segments=len(segments),
+            bytes=sum(files) + len(manifest.to_bytes()),
+        )
+
+    @contextmanager
+    def _writing(self) -> Iterator[_State]:
+        """Hold the right to write; after any failure, go by what the disk says."""
+        with self._thread_lock:
+            if self._lock is None or not self._lock.held:
+                raise StoreError(f"{self.path} is not open for writing: open it with write=True")
+            before = self._state
+            try:
+                with storage_errors(self.path, "write to"):
+                    yield before
+            except BaseException:
+                self._recover(before)
+                raise
+
+    def _recover(self, before: _State) -> None:
+        """Take the state on the disk (failing after the rename is a commit); drop what was half written."""
+        on_disk = read_manifest(self.path)
+        if on_disk != self._state.manifest:
+            self._state = _load(self.path)
+        for path in find_leftovers(self.path, self._state.manifest):
+            if path.name not in {record.name for record in before.manifest.segments}:
+                _delete(path)
+
+    def _commit(self, state: _State, kept: Sequence[Segment], parts: Sequence[Snapshot] = ()) -> None:
+        """Make ``kept`` segments, and ``parts`` merged into one new one after them, the index."""
+        old = state.manifest
+        generation = old.generation + 1
+        segments = [
+            save_changes(self._folder(segment), segment, generation) for segment in kept if segment.slides
+        ]
+        number, widths = old.next_segment, (old.key_orders, old.barcode_bytes)
+        if parts:
+            new = merge(parts)
+            while (folder := self.path / SEGMENTS / f"{number:08d}").exists():
+                number += 1
+            segments.append(write_segment(folder, new))
+            sync(folder.parent)
+            number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
+        records = tuple(segment.record for segment in segments)
+        manifest = Manifest(old.header, generation, number, *widths, records)
+        replace_file(self.path / MANIFEST, manifest.to_bytes())
+        self._state = _State(manifest, tuple(segments))
+        _delete_unnamed(self.path, old, manifest)
+
+    def _folder(self, segment: Segment) -> Path:
+        return self.path / SEGMENTS / segment.record.name
+
+
+def _join(segments: Sequence[Segment]) -> Snapshot:
+    live = [segment.live() for segment in segments if segment.slides]
+    if live:
+        return merge(live)
+    arrays = {name: np.empty(shape, DTYPES[name]) for name, shape in array_shapes(0, 1, 1).items()}
+    return Snapshot((), **arrays)
+
+
+def _load(folder: Path) -> _State:
+    """Open the state on the disk; a writer that unlinks files meanwhile has committed a newer one."""
+    manifest = read_manifest(folder)
+    while True:
+        try:
+            with storage_errors(folder, "read the index at"):
+                return _State(manifest, tuple(_open_segments(folder, manifest)))
+        except IndexCorruptError:
+            seen, manifest = manifest, read_manifest(folder)
+            if manifest == seen:
+                raise
+
+
+def _open_segments(folder: Path, manifest: Manifest) -> Iterator[Segment]:
+    for record in manifest.segments:
+        yield open_segment(
+            folder / SEGMENTS / record.name, record, manifest.key_orders or 1, manifest.barcode_bytes or 1
+        )
+
+
+def _check_vacant(folder: Path) -> None:
+    """Refuse a folder that holds anything but what an interrupted `Store.create` left."""
+    names = {path.name for path in folder.iterdir()}
+    if MANIFEST in names:
+        raise StoreError(f"there is an index at {folder} already: open it, or give another path")
+    if names - {LOCK, SEGMENTS, MANIFEST + NEW}:
+        raise IndexFormatError(
+            f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: give a new or an empty folder"
+        )
+
+
+def _check_widths(new: Snapshot, manifest: Manifest) -> None:
+    got = (new.keys.shape[1], new.barcodes.shape[1])
+    want = (manifest.key_orders, manifest.barcode_bytes)
+    if want != (None, None) and got != want:
+        raise ParameterError(
+            f"slide {new.slides[0].slide_id} has {got[0]} keys and {got[1]} barcode bytes a patch, wanted "
+            f"{want[0]} and {want[1]} as in the index: encode it with the settings of the index"
+        )
+
+
+def _delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
+    """Unlink the files that ``old`` named and ``new`` does not; what resists stays as a leftover."""
+    now = {record.name: record.files for record in new.segments}
+    for record in old.segments:
+        path = folder / SEGMENTS / record.name
+        if record.name not in now:
+            _delete(path)
+        else:
+            for name in record.files.keys() - now[record.name].keys():
+                _delete(path / name)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return  # harmless: it is reported as a leftover

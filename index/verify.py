@@ -1,0 +1,107 @@
+"""Checking an index folder byte by byte, and finding what crashes left in it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sish.errors import IndexCorruptError, StoreError
+from sish.index.disk import NEW, record_file, storage_errors
+from sish.index.manifest import MANIFEST, SEGMENT_NAME, Manifest, SegmentRecord, read_manifest
+from sish.index.segment import Segment, open_segment
+
+__all__ = ["SEGMENTS", "find_leftovers", "verify"]
+
+SEGMENTS = "segments"
+"""The folder of the segments within the index."""
+VERSIONED_TABLE = re.compile(r"(slides|tombstones)\.[0-9]{8,}\.json")
+
+
+def verify(folder: Path) -> list[str]:
+    """Return what is wrong with the index at ``folder``, one line for each problem; empty if all is well.
+
+    Every byte is read: missing files, sizes, checksums, key order, slide numbers, and counts. Writers may
+    go on meanwhile. What a crash left behind is no problem: see `find_leftovers`.
+    """
+    while True:
+        try:
+            manifest = read_manifest(folder)
+        except StoreError as error:
+            return [str(error)]
+        problems = list(_problems(folder, manifest))
+        if not problems or read_manifest(folder) == manifest:
+            return problems
+
+
+def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
+    """Return the files and folders that a writer made and that ``manifest`` does not name.
+
+    They are harmless: a crash or a failed clean-up left them, or a writer is at work. Files that no writer
+    of ours would make are never among them.
+    """
+    records = {record.name: record for record in manifest.segments}
+    found = [path for path in [folder / (MANIFEST + NEW)] if path.exists()]
+    segments = folder / SEGMENTS
+    for path in sorted(segments.iterdir()) if segments.is_dir() else []:
+        if path.name in records:
+            named = records[path.name].files
+            tables = (p for p in sorted(path.iterdir()) if VERSIONED_TABLE.fullmatch(p.name))
+            found += [table for table in tables if table.name not in named]
+        elif SEGMENT_NAME.fullmatch(path.name):
+            found.append(path)
+    return found
+
+
+def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    seen: set[str] = set()
+    for record in manifest.segments:
+        path = folder / SEGMENTS / record.name
+        damaged = list(_damaged_files(path, record))
+        yield from damaged
+        if damaged:
+            continue
+        try:
+            segment = open_segment(path, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
+        except IndexCorruptError as error:
+            yield str(error)
+            continue
+        yield from _wrong_contents(path, segment)
+        ids = [row.slide_id for row in segment.slides]
+        twice = seen.intersection(ids) | {slide_id for slide_id in ids if ids.count(slide_id) > 1}
+        yield from (f"{path / record.table}: slide {slide_id} is there twice" for slide_id in sorted(twice))
+        seen.update(ids)
+
+
+def _damaged_files(folder: Path, record: SegmentRecord) -> Iterator[str]:
+    for name, wanted in record.files.items():
+        path = folder / name
+        try:
+            with storage_errors(path, "read"):
+                got = record_file(path)
+        except StoreError:
+            yield f"{path}: is missing or cannot be read"
+            continue
+        if got.size != wanted.size:
+            yield f"{path}: has {got.size} bytes, wanted {wanted.size}"
+        elif got != wanted:
+            yield f"{path}: its bytes changed (SHA-256 {got.sha256[:12]}..., wanted {wanted.sha256[:12]}...)"
+
+
+def _wrong_contents(folder: Path, segment: Segment) -> Iterator[str]:
+    """Check what checksums cannot: that what was written makes sense."""
+    record, patches = segment.record, segment.patches
+    n_slides = len(patches.slides)
+    if n_slides != record.slides:
+        yield f"{folder / record.table}: has {n_slides} slides, wanted {record.slides}"
+    if not all(0 <= number < n_slides for number in segment.removed):
+        yield f"{folder / (record.tombstones or '')}: names slides beyond the table's {n_slides}"
+    if len(patches) and not 0 <= patches.slide.min() <= patches.slide.max() < n_slides:
+        yield f"{folder / 'slide'}: slide numbers beyond the table's {n_slides}"
+        return
+    counts = np.bincount(patches.slide, minlength=n_slides)
+    if counts.tolist() != [row.n_patches for row in patches.slides]:
+        yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {record.table}"
+    order = np.lexsort((patches.row, patches.slide, patches.keys[:, 0]))
+    if not np.array_equal(order, np.arange(len(order))):
+        yield f"{folder / 'keys'}: not sorted by the first key, ties in insertion order"
