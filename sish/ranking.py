@@ -1,0 +1,329 @@
+"""From the bags of a query's patches to ranked slides.
+
+Two rankings. `rank_by_uncertainty` is the published one (Chen et al. 2022, Methods: weighted
+uncertainty, cleaning, filtering by prediction); it reads the labels of the archive's slides.
+`rank_by_similarity` needs no labels and is what to use where they are missing.
+
+Words: a *bag* is the results of one query patch, best first; a *slide number* is a slide's place in the
+archive's list of slides; a *patch number* is a patch's place in the archive's list of patches.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sish.errors import LabelsError, ParameterError
+from sish.index.search import Bags
+
+__all__ = [
+    "PatchMatch",
+    "RankedSlide",
+    "Ranking",
+    "SlideLabels",
+    "rank_by_similarity",
+    "rank_by_uncertainty",
+]
+
+_FIRST = 5  # results of a bag, and bags of a query, that the published cleaning and prediction look at
+_FEW_LENGTHS = 3  # bags of no more distinct lengths than this are not cleaned by length
+_SHORTEST, _LONGEST = 5, 95  # percentiles of the lengths, both left out
+_N_MATCHES = 5  # patch pairs that a ranked slide carries
+
+SUBTYPE_WEIGHT = 10.0
+"""The paper's sum of class weights for disease subtypes."""
+SITE_WEIGHT = 30.0
+"""The paper's sum of class weights for anatomic sites."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchMatch:
+    """A patch of the query and the patch of the archive that it found."""
+
+    query_patch: int
+    """Number of the patch within the query."""
+    patch: int
+    """Number of the patch in the archive."""
+    hamming: int
+    """Distance of their barcodes in bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedSlide:
+    """One slide of an answer."""
+
+    rank: int
+    """1 for the first."""
+    slide: int
+    """Slide number."""
+    score: float
+    """In [0, 1], never larger further down the list; what it says depends on the ranking."""
+    uncertainty: float | None
+    """Entropy in bits of the labels in the bag that it came from; None where labels were not read."""
+    hamming: int
+    """Distance in bits of the match that placed it; in a ranking by similarity, of its best match."""
+    query_patch: int
+    """The query's patch of that match."""
+    matches: tuple[PatchMatch, ...]
+    """That match first, then others of other query patches, nearest first: at most five."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The answer to one query."""
+
+    slides: tuple[RankedSlide, ...]
+    """Best first."""
+    reason: str = ""
+    """Why there are no slides, in words; empty where there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideLabels:
+    """The labels of an archive, counted once and used for every query."""
+
+    names: tuple[str, ...]
+    """Distinct labels, in the order first seen."""
+    number: NDArray[np.int64]
+    """For each slide, its label's place in `names`, (n_slides,)."""
+    weight: NDArray[np.float64]
+    """Weight of each label, (n_labels,)."""
+
+    @classmethod
+    def of(cls, labels: Sequence[str], weight_scale: float = SUBTYPE_WEIGHT) -> "SlideLabels":
+        """Count `labels`, one a slide: w_L = (W / sum over labels of 1 / n) / n_L, so rare ones weigh more.
+
+        W, `weight_scale`, is the sum of all weights: 10 for subtypes and 30 for sites in the paper. It
+        cancels out in the ranking.
+
+        >>> SlideLabels.of(["a", "b", "b", "b"]).weight.tolist()
+        [7.5, 2.5]
+        """
+        if not weight_scale > 0:
+            raise ParameterError(f"weight_scale is {weight_scale}; give a positive number")
+        counts = Counter(labels)
+        names = tuple(counts)
+        place = {name: i for i, name in enumerate(names)}
+        unit = weight_scale / sum(1 / n for n in counts.values()) if counts else 0.0
+        return cls(
+            names,
+            np.array([place[label] for label in labels], dtype=np.int64),
+            np.array([unit / counts[name] for name in names], dtype=np.float64),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bag:
+    """A bag that is not empty, with what the published ranking wants to know of it."""
+
+    query_patch: int
+    patch: NDArray[np.int64]
+    slide: NDArray[np.int64]
+    hamming: NDArray[np.int32]
+    votes: dict[int, float]  # label number: weight, normalised to sum 1, in the order first seen
+    uncertainty: float
+    closeness: np.floating  # mean distance of its first results
+
+    @property
+    def strongest(self) -> int:
+        """The label of the largest weight; the first seen of equals."""
+        return max(self.votes, key=lambda label: self.votes[label])
+
+
+def rank_by_uncertainty(
+    bags: Bags, slide: ArrayLike, labels: SlideLabels | Sequence[str], *, k: int = 5
+) -> Ranking:
+    """The published ranking of the slides in one query's bags; at most `k` of them.
+
+    `slide` int (n_patches,) is the slide number of each patch number. `labels` are those of all slides
+    of the archive, the excluded ones too; count them once as SlideLabels where queries are many. Slides
+    are in order of the uncertainty of the bag that each came from, then of its distance there. The score
+    is 2 ** -uncertainty: 1 where the bag held one label, 1/2 where it was as mixed as two equal ones.
+
+    Steps: label weights and entropy of each bag; bags of odd lengths and of large distances go; the
+    first five bags vote for a label, and those of them that disagree go; slides are taken from what is
+    left, the most certain bag first. Where nothing is left (the authors' script stops there) the answer
+    is empty and says why.
+    """
+    _check_k(k)
+    counted = labels if isinstance(labels, SlideLabels) else SlideLabels.of(labels)
+    full = _labelled_bags(bags, np.asarray(slide), counted)
+    if not full:
+        return Ranking((), "no patch of the query has a neighbour within the threshold")
+    kept, tau = _clean(full)
+    if not kept:
+        return Ranking((), f"cleaning by length and distance left none of {len(full)} bags")
+    removed = _removed_by_prediction(kept[:_FIRST])
+    taken = [(bag, i) for bag, i in _collect(kept, tau) if bag.query_patch not in removed]
+    if not taken:
+        return Ranking((), "every slide was taken from a bag that disagrees with the prediction")
+    witnesses = [bag for bag in kept if bag.query_patch not in removed]
+    return Ranking(tuple(_ranked(n, bag, i, witnesses) for n, (bag, i) in enumerate(taken[:k], start=1)))
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ParameterError(f"k is {k}; ask for at least 1 slide")
+
+
+def _labelled_bags(bags: Bags, slide: NDArray[Any], labels: SlideLabels) -> list[_Bag]:
+    """The bags that are not empty, with weights and uncertainty."""
+    slides = slide[bags.patch].astype(np.int64)
+    if len(slides) and slides.max() >= len(labels.number):
+        raise LabelsError(
+            f"slide number {slides.max()} is in a bag and labels has {len(labels.number)}; give one a slide"
+        )
+    out = []
+    for query_patch in range(len(bags)):
+        span = slice(bags.offset[query_patch], bags.offset[query_patch + 1])
+        if span.start < span.stop:
+            votes = _votes(labels.number[slides[span]], labels.weight)
+            hamming = bags.hamming[span]
+            closeness = np.mean(hamming[:_FIRST])
+            bag = (query_patch, bags.patch[span], slides[span], hamming, votes, _entropy(votes), closeness)
+            out.append(_Bag(*bag))
+    return out
+
+
+def _votes(label: NDArray[np.int64], weight: NDArray[np.float64]) -> dict[int, float]:
+    """Weight of each label in a bag: the sum of w_L / i over its places i = 1, 2, ..., normalised."""
+    sums = np.bincount(label, weights=weight[label] / np.arange(1, len(label) + 1), minlength=len(weight))
+    seen = dict.fromkeys(label.tolist())
+    votes = {number: float(sums[number]) for number in seen}
+    total = sum(votes.values())
+    return {number: vote / total for number, vote in votes.items()}
+
+
+def _entropy(votes: dict[int, float]) -> float:
+    """Entropy in bits; exactly 0 for a single label."""
+    return sum((-share * math.log2(share) for share in votes.values()), 0.0)
+
+
+def _clean(bags: list[_Bag]) -> tuple[list[_Bag], float]:
+    """The bags of ordinary length and of no more than the mean distance tau, most certain first; and tau."""
+    lengths = [len(bag.hamming) for bag in bags]
+    if len(set(lengths)) > _FEW_LENGTHS:
+        low, high = np.percentile(lengths, [_SHORTEST, _LONGEST])
+        bags = [bag for bag, length in zip(bags, lengths, strict=True) if low < length < high]
+    if not bags:
+        return [], math.nan
+    tau = float(np.mean([bag.closeness for bag in bags]))
+    bags = sorted(bags, key=lambda bag: bag.uncertainty)
+    return [bag for bag in bags if bag.closeness <= tau], tau
+
+
+def _removed_by_prediction(first: list[_Bag]) -> set[int]:
+    """Query patches of those of the first bags whose strongest label is not the prediction.
+
+    The prediction is the label of most weight in these bags that is the strongest of one of them at least.
+    """
+    total: dict[int, float] = {}
+    for bag in first:
+        for label, vote in bag.votes.items():
+            total[label] = total.get(label, 0.0) + vote
+    strongest = [bag.strongest for bag in first]
+    prediction = next(label for label in sorted(total, key=lambda it: -total[it]) if label in strongest)
+    return {bag.query_patch for bag in first if bag.strongest != prediction}
+
+
+def _collect(bags: list[_Bag], tau: float) -> list[tuple[_Bag, int]]:
+    """Each slide once, where it is first taken (a bag and the place in it), by uncertainty and distance."""
+    seen: set[int] = set()
+    taken: list[tuple[_Bag, int]] = []
+    for bag in bags:
+        enough = len(bag.slide) if bag.uncertainty == 0 else int(np.count_nonzero(bag.hamming <= tau))
+        for place, slide in enumerate(bag.slide[:enough].tolist()):
+            if slide not in seen:
+                seen.add(slide)
+                taken.append((bag, place))
+    return sorted(taken, key=lambda it: (it[0].uncertainty, it[0].hamming[it[1]]))
+
+
+def _ranked(rank: int, bag: _Bag, place: int, witnesses: list[_Bag]) -> RankedSlide:
+    """A slide of the answer; its further matches are looked for in the bags that made the ranking."""
+    slide = int(bag.slide[place])
+    made = PatchMatch(bag.query_patch, int(bag.patch[place]), int(bag.hamming[place]))
+    others = []
+    for other in witnesses:
+        places = np.flatnonzero(other.slide == slide)
+        if len(places) and other is not bag:
+            best = places[0]
+            others.append(PatchMatch(other.query_patch, int(other.patch[best]), int(other.hamming[best])))
+    others.sort(key=lambda match: match.hamming)
+    return RankedSlide(
+        rank, slide, 2.0**-bag.uncertainty, bag.uncertainty, made.hamming, made.query_patch,
+        (made, *others[: _N_MATCHES - 1]),
+    )  # fmt: skip
+
+
+def rank_by_similarity(bags: Bags, slide: ArrayLike, *, k: int = 5, n_bits: int = 1024) -> Ranking:
+    """The slides that have a counterpart for most of the query, without labels; at most `k` of them.
+
+    For query patch p and slide s let d be the distance of the nearest entry of s in the bag of p. The
+    closeness c(p, s) = max(0, 1 - 2 d / `n_bits`) is the correlation of the two barcodes as +-1 vectors: 1
+    for equal ones, 0 for unrelated ones and where the bag has no entry of s. The score is
+
+        score(s) = sum_p w_p c(p, s) / sum_p w_p,     w_p = log(1 + n_slides / n_p)
+
+    with n_p the number of slides in the bag of p (at least 1) and n_slides that of all bags together. So
+    it orders slides by the share of the query's tissue that they also hold, where tissue that few
+    slides hold counts more: fat and stroma, found everywhere, say little. It maximises the expected
+    closeness of a query patch drawn with probability w_p / sum w. One match a patch, so large slides
+    do not win by repetition; patches that found nothing lower every score alike.
+
+    A slide asked for itself scores 1 where each patch finds itself. Ties by slide number. `slide` int
+    (n_patches,) is the slide number of each patch number.
+
+    >>> bags = Bags(np.array([0, 2, 3]), np.array([0, 1, 2]), np.array([0, 4, 0], np.int32))
+    >>> answer = rank_by_similarity(bags, [7, 8, 7], n_bits=16)
+    >>> [(hit.slide, hit.score) for hit in answer.slides]       # w = log 2, log 3; 8 has c = 1/2 once
+    [(7, 1.0), (8, 0.193...)]
+    """
+    _check_k(k)
+    if len(bags.patch) == 0:
+        return Ranking((), "no patch of the query has a neighbour within the threshold")
+    pairs = _best_pairs(bags, np.asarray(slide))
+    names, place = np.unique(pairs.slide, return_inverse=True)
+    found_in = np.bincount(pairs.query_patch, minlength=len(bags))
+    weight = np.log1p(len(names) / np.maximum(found_in, 1))
+    closeness = np.maximum(0.0, 1.0 - 2.0 * pairs.hamming / n_bits)
+    # summed one by one, in the order of the query's patches, on both sides: a slide equal to the query
+    # then scores exactly 1
+    whole = np.bincount(np.zeros(len(bags), dtype=np.int64), weights=weight)
+    score = np.bincount(place, weights=weight[pairs.query_patch] * closeness) / whole
+    best = np.lexsort((names, -score))[:k]
+    return Ranking(
+        tuple(_similar(n, int(names[i]), float(score[i]), pairs) for n, i in enumerate(best, start=1))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """The best entry of each slide in each bag, by query patch."""
+
+    query_patch: NDArray[np.int64]
+    slide: NDArray[np.int64]
+    patch: NDArray[np.int64]
+    hamming: NDArray[np.int32]
+
+
+def _best_pairs(bags: Bags, slide: NDArray[Any]) -> _Pairs:
+    """The first entry of each slide in each bag: bags are sorted, so it is the nearest."""
+    query_patch = np.repeat(np.arange(len(bags)), bags.lengths())
+    slides = slide[bags.patch].astype(np.int64)
+    _, first = np.unique(query_patch * (slides.max() + 1) + slides, return_index=True)
+    return _Pairs(query_patch[first], slides[first], bags.patch[first], bags.hamming[first])
+
+
+def _similar(rank: int, slide: int, score: float, pairs: _Pairs) -> RankedSlide:
+    """A slide of the answer with its nearest pairs."""
+    own = np.flatnonzero(pairs.slide == slide)
+    nearest = own[np.argsort(pairs.hamming[own], kind="stable")][:_N_MATCHES]
+    matches = tuple(
+        PatchMatch(int(pairs.query_patch[i]), int(pairs.patch[i]), int(pairs.hamming[i])) for i in nearest
+    )
+    return RankedSlide(rank, slide, score, None, matches[0].hamming, matches[0].query_patch, matches)
