@@ -1,5 +1,5 @@
 # Two commands for a newcomer: make demo, make test. Everything runs in .venv, which is made on the way.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.

@@ -29,7 +29,7 @@ from sish.version import __version__
 
 if TYPE_CHECKING:
     from sish.encode import Recipe
-    from sish.evaluate import evaluate
+    from sish.evaluation import evaluate
     from sish.index.search import SearchParams
     from sish.report import write_report
     from sish.results import AddReport, Hit, PatchPair, Query, Results
@@ -78,7 +78,7 @@ _HOME = {
     "Results": "sish.results",
     "SearchParams": "sish.index.search",
     "Slide": "sish.slide",
-    "evaluate": "sish.evaluate",
+    "evaluate": "sish.evaluation",
     "open_slide": "sish.slide",
     "write_report": "sish.report",
 }

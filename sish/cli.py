@@ -17,7 +17,7 @@ from sish.errors import QueryError, SishError
 from sish.version import __version__
 
 if TYPE_CHECKING:
-    from sish.evaluate import Evaluation
+    from sish.evaluation import Evaluation
     from sish.results import Results
     from sish.slide_index import Index
 
@@ -260,9 +260,9 @@ def _verify(arguments: Namespace) -> int:
 
 def _compact(arguments: Namespace) -> int:
     index = _open(arguments)
-    before = index.info().n_bytes
+    before = index.info().bytes
     index.compact()
-    print(f"{before} bytes before, {index.info().n_bytes} after")
+    print(f"{before} bytes before, {index.info().bytes} after")
     return 0
 
 
@@ -313,7 +313,7 @@ def _as_text(results: Results) -> str:
 
 
 def _evaluate(arguments: Namespace) -> int:
-    from sish.evaluate import evaluate
+    from sish.evaluation import evaluate
 
     found = evaluate(_open(arguments), k=arguments.k, ranking=arguments.ranking)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else _evaluation_table(found))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from sish.errors import IndexNotFoundError
-from sish.evaluate import Evaluation, evaluate
+from sish.evaluation import Evaluation, evaluate
 from sish.report import write_report
 from sish.slide_index import Index
 from sish.synthetic import write_slides

@@ -12,7 +12,7 @@ from typing import Literal
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
-from sish.index.store import SlideRow, Store
+from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store
 from sish.labels import LabelRow, Labels, slide_id_of
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
@@ -172,8 +172,7 @@ def _taken(slide_id: str, path: Path, other: Path) -> SlideError:
 
 def _row(job: _Job, slide: Slide, patch_l0_px: float, codes: SlideCodes) -> SlideRow:
     width, height = slide.dimensions
-    known = job.labels
-    return SlideRow(
+    row = SlideRow(
         slide_id=job.slide_id,
         path=str(job.path),
         n_patches=len(codes),
@@ -182,9 +181,9 @@ def _row(job: _Job, slide: Slide, patch_l0_px: float, codes: SlideCodes) -> Slid
         mpp_source=slide.mpp_source,
         width=width,
         height=height,
-        label=known.label if known else None,
-        patient=(known.patient if known else None) or job.slide_id,
-        site=known.site if known else None,
-        status="indexed" if len(codes) else "no tissue",
-        metadata=dict(known.metadata) if known else {},
+        label=None,
+        patient=job.slide_id,
+        site=None,
+        status=INDEXED if len(codes) else NO_TISSUE,
     )
+    return job.labels.applied_to(row) if job.labels else row

@@ -83,7 +83,8 @@ class Index:
         if search is None:
             search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
         header = {"recipe": asdict(encoder.recipe), "fingerprint": encoder.fingerprint, "search": asdict(search)}
-        return cls(Store.create(path, header))
+        with Store.create(path, header) as store:
+            return cls(store)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Index:
@@ -280,7 +281,8 @@ class Index:
 
     def view(self) -> View:
         """What is in the index now, ready to be searched; made anew only after a change."""
-        store = self._reader()
+        store = self._store
+        store.refresh()
         if self._view is None or self._view[0] != store.generation:
             self._view = store.generation, View.of(store.snapshot(), self.params)
         return self._view[1]

@@ -13,7 +13,7 @@ from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
 from sish.index.search import Bags, PatchTable, SearchParams, guided_search
 from sish.index.store import SlideRow, Snapshot
-from sish.ranking import RankedSlide, rank_by_similarity, rank_by_uncertainty
+from sish.ranking import RankedSlide, SlideLabels, rank_by_similarity, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
 
 __all__ = ["RankingName", "View"]
@@ -32,6 +32,8 @@ class View:
     """Patches and slides."""
     table: PatchTable
     """The patches as the guided search wants them; a patch's number is its row in the snapshot."""
+    labels: SlideLabels
+    """The slides' labels, counted once; slides without one share the empty label."""
     params: SearchParams
     """Budget and threshold."""
 
@@ -39,7 +41,7 @@ class View:
     def of(cls, snapshot: Snapshot, params: SearchParams) -> View:
         """The view of a snapshot: nothing is copied."""
         table = PatchTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
-        return cls(snapshot, table, params)
+        return cls(snapshot, table, SlideLabels.of([slide.label or "" for slide in snapshot.slides]), params)
 
     def search(
         self,
@@ -69,10 +71,9 @@ class View:
 
     def _rank(self, name: str, bags: Bags, k: int) -> tuple[Sequence[RankedSlide], str]:
         if name == "uncertainty":
-            labels = [slide.label or "" for slide in self.snapshot.slides]
-            ranking = rank_by_uncertainty(bags, self.snapshot.slide, labels, k=k)
+            ranking = rank_by_uncertainty(bags, self.snapshot.slide, self.labels, k=k)
         else:
-            ranking = rank_by_similarity(bags, self.snapshot.slide, k=k, n_bits=self._n_bits)
+            ranking = rank_by_similarity(bags, self.snapshot.slide, k=k, bits=self._n_bits)
         return ranking.slides, ranking.reason
 
     @property

@@ -1,9 +1,13 @@
 """Fixtures that every test may use."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+import sish
+from sish.synthetic import write_slides
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +17,29 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SISH_DATA to a folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic_slides(tmp_path_factory) -> Path:
+    """A folder of eight small generated slides with its labels.csv; not to be written to."""
+    folder = tmp_path_factory.mktemp("synthetic") / "slides"
+    write_slides(folder, n_slides=8, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built_index(synthetic_slides, tmp_path_factory) -> Path:
+    """An index of the generated slides; not to be written to: take `own_index` for that."""
+    path = tmp_path_factory.mktemp("built") / "archive.sish"
+    report = sish.Index.create(path).add(
+        synthetic_slides, labels=synthetic_slides / "labels.csv", show_progress=False
+    )
+    assert len(report.added) == 8
+    return path
+
+
+@pytest.fixture
+def own_index(built_index, tmp_path) -> sish.Index:
+    """A copy of the built index that the test may change."""
+    shutil.copytree(built_index, tmp_path / "own.sish")
+    return sish.Index.open(tmp_path / "own.sish")

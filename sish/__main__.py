@@ -1,0 +1,7 @@
+"""``python -m sish`` is the command ``sish``."""
+
+import sys
+
+from sish.cli import main
+
+sys.exit(main())

@@ -1,0 +1,93 @@
+"""How well an index finds slides of the same label: every slide is searched with its own patient left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sish.encode import SlideCodes
+from sish.errors import QueryError
+from sish.metrics import Metrics, retrieval_metrics
+from sish.results import Query
+from sish.slide_index import Index
+from sish.view import RankingName, View
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Retrieval measured on an index by leave-one-patient-out."""
+
+    index: str
+    """The index's folder."""
+    ranking: str
+    """How hits were ranked."""
+    slides: int
+    """Slides in the database."""
+    queries: int
+    """Labelled slides with tissue, each a query once."""
+    metrics: Metrics
+    """Majority votes, precisions, hit rates."""
+    query_ms_median: float
+    """Milliseconds of a query slide from codes to ranked slides, without reading and encoding it."""
+    query_ms_p95: float
+    """The same, 95th percentile."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Evaluation:
+    """Search every labelled slide of an index with its own patient left out, and measure the answers.
+
+    Parameters
+    ----------
+    index : Index
+        With labels.
+    k : int
+        Hits a query.
+    ranking : {"auto", "uncertainty", "similarity"}
+        As in :meth:`sish.Index.search`.
+
+    Raises
+    ------
+    QueryError
+        If fewer than two patients have labelled slides.
+    """
+    view = index.view()
+    slides = view.snapshot.slides
+    labelled = [slide for slide in slides if slide.label is not None and slide.n_patches]
+    if len({slide.patient for slide in labelled}) < 2:
+        raise QueryError(
+            f"{index.path}: evaluation needs labelled slides of at least two patients: "
+            "give labels with sish index add --labels or sish index label"
+        )
+    answers, times, used = [], [], ""
+    for query, label, codes in _queries(view):
+        start = time.perf_counter()
+        results = view.search(query, codes, k=k, ranking=ranking, exclude_patient=True)
+        times.append(1000 * (time.perf_counter() - start))
+        answers.append((label, [hit.label for hit in results if hit.label is not None]))
+        used = results.ranking
+    median, p95 = np.percentile(times, [50, 95])
+    return Evaluation(str(index.path), used, len(slides), len(answers), retrieval_metrics(answers), float(median), float(p95))
+
+
+def _queries(view: View) -> Iterator[tuple[Query, str, SlideCodes]]:
+    """Each labelled slide as a query, from its stored codes."""
+    snapshot = view.snapshot
+    by_slide = snapshot.insertion_order()
+    bounds = np.searchsorted(snapshot.slide[by_slide], np.arange(len(snapshot.slides) + 1))
+    for number, slide in enumerate(snapshot.slides):
+        rows = by_slide[bounds[number] : bounds[number + 1]]
+        if slide.label is None or not len(rows):
+            continue
+        codes = SlideCodes(snapshot.keys[rows], snapshot.barcodes[rows], snapshot.l0_xy[rows])
+        query = Query(slide.slide_id, slide.path, slide.patient, slide.mpp, None, len(rows), slide.patch_l0_px)
+        yield query, slide.label, codes

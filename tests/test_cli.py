@@ -1,0 +1,157 @@
+"""The command line: what it prints, its exit codes, and one line for everything that goes wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sish
+from sish.cli import main
+
+
+def run(capsys, *words) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def failure(capsys, *words) -> str:
+    """The one line that a command fails with."""
+    code, _, err = run(capsys, *words)
+    assert code == 1, err
+    assert err.count("\n") == 1 and "Traceback" not in err, err
+    return err
+
+
+def test_add_makes_the_index_and_search_prints_the_documented_json(capsys, tmp_path, synthetic_slides):
+    index = tmp_path / "archive.sish"
+    code, out, _ = run(
+        capsys, "index", "add", synthetic_slides, "--index", index, "--labels", synthetic_slides / "labels.csv", "--quiet"
+    )
+    assert code == 0 and out.startswith("8 added")
+    query = sish.Index.open(index).slides[0]
+    code, out, _ = run(capsys, "search", query.path, "--index", index, "-k", "5", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert set(answer) == {"query", "ranking", "note", "results"}
+    first = answer["results"][0]
+    wanted = {"rank", "slide_id", "path", "label", "score", "uncertainty", "below_threshold", "patches"}
+    assert wanted <= set(first)
+    assert first["slide_id"] == query.slide_id and first["rank"] == 1
+    assert set(first["patches"][0]) == {"query_xy", "xy", "hamming"}
+
+
+def test_every_index_command(capsys, own_index, tmp_path):
+    path = own_index.path
+    first = own_index.slides[0].slide_id
+    assert "8 slides" in run(capsys, "index", "add", own_index.slides[0].path, "--index", path)[1]
+    assert first in run(capsys, "index", "list", "--index", path)[1]
+    assert json.loads(run(capsys, "index", "list", "--index", path, "--json")[1])[0]["slide_id"] == first
+    assert json.loads(run(capsys, "index", "info", "--index", path, "--json")[1])["slides"] == 8
+    assert "encoder" in run(capsys, "index", "info", "--index", path)[1]
+    table = tmp_path / "new.csv"
+    table.write_text(f"slide_id,label\n{first},renamed\n")
+    assert "relabelled 1" in run(capsys, "index", "label", table, "--index", path)[1]
+    assert "removed 1" in run(capsys, "index", "remove", first, "--index", path)[1]
+    assert run(capsys, "index", "compact", "--index", path)[0] == 0
+    code, out, _ = run(capsys, "index", "verify", "--index", path)
+    assert (code, out) == (0, "every byte is as it was written\n")
+
+
+def test_search_as_text_by_region_filter_and_batch(capsys, built_index):
+    rows = sish.Index.open(built_index).slides
+    one, two = rows[0].path, rows[1].path
+    code, out, _ = run(capsys, "search", one, two, "--index", built_index, "-k", "2", "--exclude-patient")
+    assert code == 0 and rows[0].slide_id in out and rows[1].slide_id in out
+    answers = json.loads(run(capsys, "search", one, two, "--index", built_index, "--json")[1])
+    assert [answer["query"]["slide_id"] for answer in answers] == [rows[0].slide_id, rows[1].slide_id]
+    region = json.loads(
+        run(capsys, "search", one, "--index", built_index, "--region", 600, 600, 800, 800, "--json")[1]
+    )
+    assert region["query"]["region"] == [600, 600, 800, 800]
+    only = json.loads(run(capsys, "search", one, "--index", built_index, "--where", f"label={rows[1].label}", "--json")[1])
+    assert {hit["label"] for hit in only["results"]} == {rows[1].label}
+
+
+def test_evaluate_prints_a_table_and_json(capsys, built_index):
+    code, out, _ = run(capsys, "evaluate", "--index", built_index)
+    assert code == 0 and "mmv5" in out and "query ms, median" in out
+    found = json.loads(run(capsys, "evaluate", "--index", built_index, "--json", "--ranking", "similarity")[1])
+    assert found["queries"] == 8 and found["ranking"] == "similarity"
+    assert 0 <= found["metrics"]["map5"] <= 1
+
+
+def test_preview_writes_a_picture(capsys, synthetic_slides, tmp_path):
+    slide = next(synthetic_slides.glob("*.tif*"))
+    code, out, _ = run(capsys, "preview", slide, "-o", tmp_path / "mosaic.png")
+    assert code == 0 and "tiles of tissue" in out
+    assert (tmp_path / "mosaic.png").stat().st_size > 10_000
+    assert "cannot write" in failure(capsys, "preview", slide, "-o", tmp_path / "mosaic.nothing")
+
+
+def test_failed_slides_are_told_and_make_exit_code_1(capsys, tmp_path, own_index):
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "text.svs").write_text("no slide")
+    shutil.copy(own_index.slides[0].path, tmp_path / "mixed" / "good.tif")
+    code, out, err = run(capsys, "index", "add", tmp_path / "mixed", "--index", own_index.path, "--quiet")
+    assert code == 1
+    assert "1 added" in out and "1 failed" in out
+    assert err.count("sish: skipped:") == 1 and "text.svs" in err
+    assert own_index.verify() == []
+
+
+def test_each_bad_input_is_one_line(capsys, tmp_path, built_index, own_index):
+    good = own_index.slides[0].path
+    (tmp_path / "text.svs").write_text("no slide")
+    (tmp_path / "empty.svs").touch()
+    (tmp_path / "truncated.tif").write_bytes(Path(good).read_bytes()[:3000])
+    (tmp_path / "a_file").touch()
+    (tmp_path / "labels.csv").write_text("name,label\nx,y\n")
+    for query in ("text.svs", "empty.svs", "truncated.tif", "missing.svs", "."):
+        failure(capsys, "search", tmp_path / query, "--index", built_index)
+    assert "no index" in failure(capsys, "search", good, "--index", tmp_path / "nowhere")
+    failure(capsys, "index", "info", "--index", tmp_path / "a_file")
+    failure(capsys, "index", "add", good, "--index", tmp_path / "a_file")
+    failure(capsys, "index", "add", good, "--index", own_index.path, "--labels", tmp_path / "labels.csv")
+    failure(capsys, "index", "add", good, "--index", own_index.path, "--labels", tmp_path / "missing.csv")
+    failure(capsys, "search", good, "--index", built_index, "-k", "0")
+    failure(capsys, "search", good, "--index", built_index, "--where", "label")
+    failure(capsys, "search", good, good, "--index", built_index, "--region", 0, 0, 9, 9)
+    failure(capsys, "search", good, "--index", built_index, "--report", tmp_path / "no" / "such" / "page.html")
+    failure(capsys, "search", good, "--index", built_index, "--weights", tmp_path / "text.svs")
+    failure(capsys, "index", "remove", "nobody", "--index", own_index.path)
+    assert own_index.verify() == []
+
+
+def test_a_flipped_byte_is_found_and_never_crashes(capsys, own_index):
+    biggest = max((path for path in own_index.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(biggest.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    biggest.write_bytes(content)
+    code, out, _ = run(capsys, "index", "verify", "--index", own_index.path)
+    assert code == 1 and biggest.name in out
+    biggest.write_bytes(content[:100])
+    failure(capsys, "index", "info", "--index", own_index.path)
+
+
+def test_a_wrong_command_line_is_exit_code_2():
+    for words in ([], ["serch"], ["search"], ["search", "x", "--index", "y", "-k", "many"]):
+        done = subprocess.run([sys.executable, "-m", "sish", *words], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_help_and_version(capsys):
+    for words in (["--help"], ["--version"], ["index", "--help"], ["index", "add", "--help"], ["search", "--help"]):
+        with pytest.raises(SystemExit) as leaving:
+            main(words)
+        assert leaving.value.code == 0
+        assert capsys.readouterr().out
+
+
+def test_train_is_the_lightning_command_line():
+    done = subprocess.run([sys.executable, "-m", "sish", "train", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "fit" in done.stdout

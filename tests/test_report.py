@@ -1,0 +1,52 @@
+"""The page: self-contained, complete, and honest where a slide is gone."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sish
+
+
+def test_the_page_holds_the_query_every_hit_and_the_patch_pairs(built_index, tmp_path):
+    index = sish.Index.open(built_index)
+    results = index.search(index.slides[0].path, k=3)
+    page = sish.write_report(results, tmp_path / "out.html", index=index).read_text()
+    for hit in results:
+        assert hit.slide_id in page and hit.label in page and f"{hit.score:.3f}" in page
+    n_pairs = sum(len(hit.patches) for hit in results)
+    assert page.count("<img") == 1 + len(results) + 2 * n_pairs
+    assert page.count("bits apart") == n_pairs
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert sources and all(source.startswith("data:image/jpeg;base64,") for source in sources)
+
+
+def test_slides_that_are_gone_leave_a_grey_box(own_index, tmp_path):
+    results = own_index.search(own_index.slides[0].path, k=2)
+    gone = tmp_path / "gone.sish"
+    from dataclasses import replace
+
+    moved = replace(results, hits=tuple(replace(hit, path=str(gone)) for hit in results))
+    page = sish.write_report(moved, tmp_path / "out.html", index=own_index).read_text()
+    assert page.count("no picture") >= 2
+
+
+def test_a_query_in_memory_and_names_that_look_like_html(own_index, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    table = tmp_path / "labels.csv"
+    first = own_index.slides[0].slide_id
+    table.write_text(f"slide_id,label\n{first},<script>alert(1)</script>\n")
+    own_index.relabel(table)
+    results = own_index.search(noise, mpp=1.0, k=8)
+    page = sish.write_report(results, tmp_path / "out.html", index=own_index).read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "below the threshold" in page
+
+
+def test_a_page_that_cannot_be_written_is_an_error(built_index, tmp_path):
+    index = sish.Index.open(built_index)
+    results = index.search(index.slides[0].path, k=1)
+    with pytest.raises(sish.ParameterError, match="give another path"):
+        sish.write_report(results, tmp_path / "no" / "page.html", index=index)
+    assert not list(Path(tmp_path).iterdir())

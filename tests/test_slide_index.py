@@ -1,0 +1,252 @@
+"""The index as a user meets it: add, search, filter, change, go on after an interruption."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sish
+from sish.encode import SlideEncoder
+
+
+def write_image(path: Path, value: int) -> Path:
+    Image.new("RGB", (600, 600), (value, value, value)).save(path)
+    return path
+
+
+def test_a_slide_finds_itself_first_with_nothing_between(built_index):
+    index = sish.Index.open(built_index)
+    for row in index.slides:
+        results = index.search(row.path, k=3, ranking="similarity")
+        assert results[0].slide_id == row.slide_id
+        assert results[0].score == pytest.approx(1.0)
+        assert all(pair.hamming == 0 and pair.query_xy == pair.xy for pair in results[0].patches)
+        assert [hit.rank for hit in results] == [1, 2, 3]
+
+
+def test_both_rankings_put_the_slide_itself_first(built_index):
+    index = sish.Index.open(built_index)
+    results = index.search(index.slides[0].path, k=2)
+    assert results.ranking == "uncertainty"
+    assert results[0].slide_id == index.slides[0].slide_id
+    assert results[0].uncertainty is not None
+
+
+def test_k_hits_come_back_even_where_few_pass_the_threshold(built_index):
+    index = sish.Index.open(built_index)
+    results = index.search(index.slides[0].path, k=8, ranking="similarity")
+    assert len(results) == 8
+    assert len({hit.slide_id for hit in results}) == 8
+    flags = [hit.below_threshold for hit in results]
+    assert flags == sorted(flags), "hits that pass come before those that do not"
+
+
+def test_what_is_like_nothing_gets_the_nearest_with_a_flag(built_index):
+    index = sish.Index.open(built_index)
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    results = index.search(noise, mpp=1.0, k=3)
+    assert len(results) == 3
+    assert all(hit.below_threshold for hit in results)
+
+
+def test_the_querys_patient_is_left_out_when_asked(built_index):
+    index = sish.Index.open(built_index)
+    by_patient = {}
+    for row in index.slides:
+        by_patient.setdefault(row.patient, []).append(row)
+    patient, rows = max(by_patient.items(), key=lambda item: len(item[1]))
+    found = {hit.patient for hit in index.search(rows[0].path, k=8, exclude_patient=True)}
+    assert patient not in found
+    named = index.search(rows[0].path, k=8, exclude_patient=True, patient=index.slides[-1].patient)
+    assert index.slides[-1].patient not in {hit.patient for hit in named}
+
+
+def test_filters_by_label_and_metadata(built_index):
+    index = sish.Index.open(built_index)
+    label = index.slides[0].label
+    hits = index.search(index.slides[-1].path, k=8, where={"label": label})
+    assert hits.hits and {hit.label for hit in hits} == {label}
+    with pytest.raises(sish.QueryError, match="no slide has"):
+        index.search(index.slides[0].path, where={"colour": "red"})
+
+
+def test_a_region_is_found_in_its_own_slide(built_index):
+    index = sish.Index.open(built_index)
+    row = index.slides[0]
+    whole = index.search(row.path, k=1)[0]
+    x, y = whole.patches[0].xy
+    size = int(row.patch_l0_px)
+    hit = index.search(row.path, k=1, region=(x, y, size, size))[0]
+    assert hit.slide_id == row.slide_id
+    assert hit.patches[0] == sish.PatchPair((x, y), (x, y), 0)
+
+
+def test_arrays_and_pil_images_are_queries_and_need_a_scale(built_index):
+    index = sish.Index.open(built_index)
+    row = index.slides[0]
+    x, y = index.search(row.path, k=1)[0].patches[0].xy
+    with sish.open_slide(row.path) as slide:
+        patch = slide.read((x, y), index.recipe.patch_px, index.recipe.mpp)
+    for query in (patch, Image.fromarray(patch)):
+        assert index.search(query, mpp=index.recipe.mpp, k=1)[0].slide_id == row.slide_id
+    with pytest.raises(sish.SishError, match="mpp"):
+        index.search(patch)
+
+
+def test_adding_twice_does_nothing_unless_asked_to_replace(own_index, synthetic_slides):
+    before = own_index.info()
+    again = own_index.add(synthetic_slides, show_progress=False)
+    assert len(again.already) == 8 and not again.added
+    assert own_index.info() == before
+    one = own_index.slides[0]
+    replaced = own_index.add(one.path, replace=True, show_progress=False)
+    assert replaced.replaced == [one.slide_id]
+    assert len(own_index) == 8
+    assert own_index.verify() == []
+
+
+def test_an_interrupted_add_keeps_what_was_done_and_goes_on(tmp_path, synthetic_slides, monkeypatch):
+    index = sish.Index.create(tmp_path / "archive.sish")
+    encode, calls = SlideEncoder.encode, []
+
+    def interrupted_in_the_third(self, prepared):
+        calls.append(prepared)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, prepared)
+
+    monkeypatch.setattr(SlideEncoder, "encode", interrupted_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(synthetic_slides, show_progress=False)
+    assert len(sish.Index.open(index.path)) == 2
+    report = index.add(synthetic_slides, show_progress=False)
+    assert len(report.already) == 2 and len(report.added) == 6
+
+
+def test_removed_slides_are_not_found_and_compact_frees_their_bytes(own_index):
+    gone = own_index.slides[0]
+    assert own_index.remove(gone.slide_id) == 1
+    assert gone.slide_id not in own_index
+    assert gone.slide_id not in {hit.slide_id for hit in own_index.search(gone.path, k=8)}
+    before = own_index.info().bytes
+    own_index.compact()
+    assert own_index.info().bytes < before
+    assert own_index.verify() == []
+    with pytest.raises(sish.QueryError, match="holds no slide 'nowhere'"):
+        own_index.remove("nowhere")
+
+
+def test_relabel_changes_labels_without_touching_codes(own_index, tmp_path):
+    first = own_index.slides[0]
+    table = tmp_path / "new.csv"
+    table.write_text(f"slide_id,label,patient,stain\n{first.slide_id},renamed,Q1,HE\n")
+    assert own_index.relabel(table) == 1
+    changed = next(row for row in own_index.slides if row.slide_id == first.slide_id)
+    assert (changed.label, changed.patient, dict(changed.metadata)) == ("renamed", "Q1", {"stain": "HE"})
+    assert own_index.search(first.path, k=1, where={"stain": "HE"})[0].slide_id == first.slide_id
+
+
+def test_an_open_index_sees_what_another_process_adds(own_index):
+    reader = sish.Index.open(own_index.path)
+    query = reader.slides[-1].path
+    assert reader.search(query, k=1)[0].slide_id == reader.slides[-1].slide_id
+    gone = reader.slides[-1].slide_id
+    own_index.remove(gone)
+    assert gone not in {hit.slide_id for hit in reader.search(query, k=8)}
+
+
+def test_a_slide_without_tissue_is_recorded_and_never_found(own_index, tmp_path):
+    glass = write_image(tmp_path / "glass.png", 244)
+    report = own_index.add(glass, mpp=1.0, show_progress=False)
+    assert report.no_tissue == ["glass"]
+    assert own_index.add(glass, mpp=1.0, show_progress=False).already == ["glass"]
+    assert "glass" not in {hit.slide_id for hit in own_index.search(own_index.slides[0].path, k=20)}
+    with pytest.raises(sish.QueryError, match="no tissue"):
+        own_index.search(glass, mpp=1.0)
+
+
+def test_broken_slides_are_skipped_and_reported_or_stop_the_add(own_index, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "text.svs").write_text("this is no slide")
+    (folder / "empty.svs").touch()
+    shutil.copy(own_index.slides[0].path, folder / "good.tif")
+    report = own_index.add(folder, show_progress=False)
+    assert report.added == ["good"]
+    assert sorted(Path(skipped.path).name for skipped in report.failed) == ["empty.svs", "text.svs"]
+    assert all("\n" not in skipped.reason for skipped in report.failed)
+    with pytest.raises(sish.SlideOpenError):
+        own_index.add(folder / "text.svs", on_error="raise", show_progress=False)
+    assert own_index.verify() == []
+
+
+def test_two_files_of_one_slide_id_are_not_mixed_up(own_index, tmp_path):
+    first = own_index.slides[0]
+    other = tmp_path / Path(first.path).name
+    shutil.copy(own_index.slides[1].path, other)
+    report = own_index.add(other, show_progress=False)
+    assert "rename one" in report.failed[0].reason
+    table = tmp_path / "ids.csv"
+    table.write_text(f"path,slide_id\n{other},second\n")
+    assert own_index.add(other, labels=table, show_progress=False).added == ["second"]
+
+
+def test_label_rows_without_a_slide_are_reported(own_index, synthetic_slides, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("slide_id,label\nnobody,tumour\n")
+    report = own_index.add(synthetic_slides, labels=table, show_progress=False)
+    assert "nobody" in report.failed[0].reason
+    with pytest.raises(sish.LabelsError, match="nobody"):
+        own_index.add(synthetic_slides, labels=table, on_error="raise", show_progress=False)
+
+
+def test_no_label_means_ranking_without_labels(tmp_path, synthetic_slides):
+    index = sish.Index.create(tmp_path / "archive.sish")
+    index.add(sorted(synthetic_slides.glob("*.tif*"))[:2], show_progress=False)
+    assert index.search(index.slides[0].path).ranking == "similarity"
+    with pytest.raises(sish.QueryError, match="needs a label"):
+        index.search(index.slides[0].path, ranking="uncertainty")
+
+
+def test_another_encoder_is_refused_with_both_fingerprints(own_index, tmp_path):
+    other = sish.Recipe(mpp=0.5)
+    half = sish.Index.create(tmp_path / "half.sish", recipe=other)
+    assert half.fingerprint != own_index.fingerprint
+    header = dict(own_index._store.header) | {"fingerprint": half.fingerprint}
+    from sish.index.store import Store
+
+    Store.create(tmp_path / "foreign.sish", header)
+    with pytest.raises(sish.EncoderMismatchError, match=f"{half.fingerprint}.*{own_index.fingerprint}".replace("+", r"\+")):
+        sish.Index.open(tmp_path / "foreign.sish").add(own_index.slides[0].path, on_error="raise", show_progress=False)
+
+
+def test_an_empty_index_answers_with_nothing(tmp_path, synthetic_slides):
+    index = sish.Index.create(tmp_path / "empty.sish")
+    results = index.search(next(synthetic_slides.glob("*.tif*")))
+    assert len(results) == 0 and len(index) == 0
+
+
+def test_the_same_slides_give_the_same_codes(own_index, built_index, tmp_path, synthetic_slides):
+    index = sish.Index.create(tmp_path / "again.sish")
+    index.add(synthetic_slides, show_progress=False)
+    one, two = index.view().snapshot, sish.Index.open(built_index).view().snapshot
+    assert np.array_equal(one.keys, two.keys) and np.array_equal(one.barcodes, two.barcodes)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [({"k": 0}, "k=0"), ({"ranking": "best"}, "ranking='best'"), ({"region": (0, 0, -5, 10)}, "region")],
+)
+def test_bad_options_are_refused(built_index, options, match):
+    index = sish.Index.open(built_index)
+    with pytest.raises(sish.SishError, match=match):
+        index.search(index.slides[0].path, **options)
+
+
+@pytest.mark.parametrize("recipe", [{"patch_px": 100}, {"mpp": 0}, {"fraction": 2}, {"pooling": "mean"}])
+def test_bad_recipes_are_refused(tmp_path, recipe):
+    with pytest.raises(sish.ParameterError, match="got"):
+        sish.Index.create(tmp_path / "bad.sish", recipe=sish.Recipe(**recipe))
+    assert not (tmp_path / "bad.sish").exists()
