@@ -269,7 +269,7 @@ class Store:
                 if (row.slide_id, row.n_patches) != (slide_id, old[slide_id].n_patches):
                     raise ParameterError(
                         f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, "
-                        f"wanted the same id and {old[slide_id].n_patches}: append with replace to change them"
+                        f"wanted the same id and {old[slide_id].n_patches}: append it with replace=True"
                     )
             segments = [segment.relabelled(rows) for segment in state.segments]
             if any(segment.unsaved for segment in segments):

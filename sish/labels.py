@@ -1,0 +1,309 @@
+"""Labels files: what is known of slides beside their pixels, from a table with one row a slide.
+
+The first line names the columns: ``path`` or ``slide_id`` (or both), and any of ``label``, ``patient``,
+``site`` and ``mpp``; every other column is kept as metadata. Commas separate them, or semicolons or tabs
+where the header shows it; an empty field says nothing. ::
+
+    slide_id,label,patient,stain
+    TCGA-A1-A0SB-01Z-00-DX1,breast,TCGA-A1-A0SB,H&E
+"""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from sish.errors import LabelsError
+from sish.index.store import SlideRow
+
+__all__ = ["LabelRow", "Labels", "read_labels", "slide_id_of"]
+
+NAMING = ("path", "slide_id")
+KNOWN = (*NAMING, "label", "patient", "site", "mpp")
+DELIMITERS = (",", ";", "\t")
+MIN_MPP, MAX_MPP = 0.05, 4.0
+"""Micrometres per pixel outside of this range are no microscope's."""
+COMPOUND_ENDINGS = (".ome",)
+"""What may stand before the last extension and belongs to it, as in ``a.ome.tiff``."""
+LISTED = 5
+"""Names that an error spells out at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """What one line says of its slide; None where its field is empty or there is no such column."""
+
+    line: int
+    """Number of the line in the file; the header is line 1."""
+    path: str | None
+    """The slide's file, as written in the table."""
+    slide_id: str | None
+    """The slide's id."""
+    label: str | None
+    """Its diagnosis or site to be found again."""
+    patient: str | None
+    """Whose it is; see `patient_of`."""
+    site: str | None
+    """Anatomic site or hospital."""
+    mpp: float | None
+    """Micrometres per level-0 pixel."""
+    metadata: Mapping[str, str]
+    """The other columns' fields that are not empty."""
+
+    @property
+    def name(self) -> str:
+        """What the line calls its slide."""
+        return self.slide_id or self.path or ""
+
+    def patient_of(self, slide_id: str) -> str:
+        """Return whose the slide is: a slide without a patient is its own.
+
+        >>> LabelRow(2, None, "a", None, None, None, None, {}).patient_of("a")
+        'a'
+        """
+        return self.patient or slide_id
+
+    def applied_to(self, row: SlideRow) -> SlideRow:
+        """Return an indexed slide's row with what this line says; what it leaves empty stays as it was."""
+        return replace(
+            row,
+            label=self.label or row.label,
+            patient=self.patient or row.patient,
+            site=self.site or row.site,
+            metadata={**row.metadata, **self.metadata},
+        )
+
+
+class Labels:
+    """The rows of one labels file, to be found by slide."""
+
+    __slots__ = ("_by_file_name", "_by_id", "_by_path", "_by_target", "path", "rows")
+
+    def __init__(self, path: Path, rows: Iterable[LabelRow]) -> None:
+        """Index ``rows`` of the file at ``path``.
+
+        Raises:
+            LabelsError: two rows name the same slide.
+        """
+        self.path = path
+        self.rows = tuple(rows)
+        self._by_id: dict[str, LabelRow] = {}
+        self._by_path: dict[str, LabelRow] = {}
+        self._by_target: dict[str, LabelRow] = {}  # with symbolic links followed
+        self._by_file_name: dict[str, list[LabelRow]] = {}
+        for row in self.rows:
+            self._enter(row)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def find(self, slide_path: str | os.PathLike[str], slide_id: str) -> LabelRow | None:
+        """Return the row of a slide, None if there is none.
+
+        A row's ``path`` comes first: the slide's own, absolute or relative to the labels file's folder; else
+        the end of it (``b/c.svs`` is ``/a/b/c.svs``). Then its ``slide_id``: the slide's, or its file name.
+
+        Raises:
+            LabelsError: several rows' paths are ends of the slide's path.
+        """
+        found = self._candidates(Path(slide_path), slide_id)
+        if len(found) > 1:
+            lines = ", ".join(str(row.line) for row in found[:LISTED])
+            raise LabelsError(
+                f"{self.path}: lines {lines} all fit {slide_path}: give longer paths in that file"
+            )
+        return found[0] if found else None
+
+    def unmatched(self, known: Iterable[tuple[str | os.PathLike[str], str]]) -> list[str]:
+        """Return the names of rows that fit none of the ``known`` slides, given as (path, slide id)."""
+        matched = {row.line for path, slide_id in known for row in self._candidates(Path(path), slide_id)}
+        return [row.name for row in self.rows if row.line not in matched]
+
+    def check_known(self, known: Iterable[tuple[str | os.PathLike[str], str]]) -> None:
+        """Refuse rows that fit none of the ``known`` slides, given as (path, slide id).
+
+        Raises:
+            LabelsError: there are such rows; the first few are named.
+        """
+        names = self.unmatched(known)
+        if names:
+            more = ", ..." if len(names) > LISTED else ""
+            raise LabelsError(
+                f"{self.path}: {len(names)} of {len(self.rows)} rows fit no slide "
+                f"({', '.join(names[:LISTED])}{more}): correct their path or slide_id, or add those slides"
+            )
+
+    def _enter(self, row: LabelRow) -> None:
+        if row.slide_id:
+            self._claim(self._by_id, row.slide_id, row)
+        if row.path:
+            file = self.path.parent / _posix(row.path)
+            self._claim(self._by_path, _absolute(file), row)
+            self._by_target.setdefault(os.path.realpath(file), row)
+            self._by_file_name.setdefault(_posix(row.path).name, []).append(row)
+
+    def _claim(self, rows: dict[str, LabelRow], key: str, row: LabelRow) -> None:
+        first = rows.setdefault(key, row)
+        if first is not row:
+            raise LabelsError(
+                f"{self.path}, line {row.line}: {row.name} is on line {first.line} already: keep one of them"
+            )
+
+    def _candidates(self, slide_path: Path, slide_id: str) -> list[LabelRow]:
+        own = self._by_path.get(_absolute(slide_path)) or self._by_target.get(os.path.realpath(slide_path))
+        if own:
+            return [own]
+        ends = [
+            row for row in self._by_file_name.get(slide_path.name, []) if _ends_with(slide_path, row.path)
+        ]
+        if ends:
+            return ends
+        for name in (slide_id, slide_path.name, slide_id_of(slide_path)):
+            if name in self._by_id:
+                return [self._by_id[name]]
+        return []
+
+
+def read_labels(path: str | os.PathLike[str]) -> Labels:
+    """Read a labels file.
+
+    Raises:
+        LabelsError: it cannot be read, or a line does not fit; the line is named.
+    """
+    file = Path(path)
+    text = _read_text(file)
+    if not text.strip():
+        raise LabelsError(
+            f"{file} is empty, wanted a header with the column path or slide_id, then one row a slide"
+        )
+    records = _records(file, text, _delimiter(text.lstrip().splitlines()[0]))
+    columns = _columns(file, *next(records))
+    rows = [_row(file, line, columns, cells) for line, cells in records]
+    if not rows:
+        raise LabelsError(f"{file} has a header and no rows, wanted one row for each slide")
+    return Labels(file, rows)
+
+
+def slide_id_of(path: str | os.PathLike[str]) -> str:
+    """Return a slide's id: its file name without the extension.
+
+    >>> slide_id_of("slides/TCGA-3L-AA1B-01Z-00-DX1.8923.svs"), slide_id_of("a.ome.tiff")
+    ('TCGA-3L-AA1B-01Z-00-DX1.8923', 'a')
+    """
+    stem = Path(path).stem
+    for ending in COMPOUND_ENDINGS:
+        if stem.lower().endswith(ending) and len(stem) > len(ending):
+            stem = stem[: -len(ending)]
+    return stem
+
+
+def _read_text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise LabelsError(f"{file} cannot be read ({error.strerror}), wanted a labels file in CSV") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise LabelsError(
+            f"{file}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8 CSV"
+        ) from None
+
+
+def _delimiter(header: str) -> str:
+    """Return the first delimiter that makes the header name a slide; a comma if none does."""
+    for delimiter in DELIMITERS:
+        if set(NAMING) & {_column_name(cell) for cell in header.split(delimiter)}:
+            return delimiter
+    return DELIMITERS[0]
+
+
+def _column_name(cell: str) -> str:
+    """Return a header's cell as metadata names it; the columns that we know are in lower case."""
+    name = cell.strip().strip('"').strip()
+    return name.lower() if name.lower() in KNOWN else name
+
+
+def _records(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each record's first line number and its stripped fields; empty records are left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise LabelsError(f"{file}, line {line}: {error}: close its quotation marks") from None
+        stripped = [" ".join(cell.splitlines()).strip() for cell in cells]
+        if any(stripped):
+            yield line, stripped
+
+
+def _columns(file: Path, line: int, header: list[str]) -> list[str]:
+    columns = [_column_name(cell) for cell in header]
+    if not set(NAMING) & set(columns):
+        raise LabelsError(
+            f"{file}, line {line}: columns are {', '.join(map(repr, columns[:8]))}, wanted path or slide_id "
+            "among them: name the columns in the first line, separated by commas"
+        )
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise LabelsError(f"{file}, line {line}: the column {twice[0]} is there twice: rename or delete one")
+    return columns
+
+
+def _row(file: Path, line: int, columns: list[str], cells: list[str]) -> LabelRow:
+    if len(cells) < len(columns) or any(cells[len(columns) :]):
+        raise LabelsError(
+            f"{file}, line {line}: {len(cells)} fields, wanted {len(columns)} as in the first line: "
+            "put quotation marks around a field that holds the separator"
+        )
+    said = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell}
+    if not set(NAMING) & set(said):
+        raise LabelsError(f"{file}, line {line}: names no slide: fill in its path or slide_id, or delete it")
+    return LabelRow(
+        line=line,
+        path=said.get("path"),
+        slide_id=said.get("slide_id"),
+        label=said.get("label"),
+        patient=said.get("patient"),
+        site=said.get("site"),
+        mpp=_mpp(file, line, said.get("mpp")),
+        metadata={name: cell for name, cell in said.items() if name not in KNOWN},
+    )
+
+
+def _mpp(file: Path, line: int, cell: str | None) -> float | None:
+    if cell is None:
+        return None
+    try:
+        mpp = float(cell)
+    except ValueError:
+        mpp = math.nan
+    if not MIN_MPP <= mpp <= MAX_MPP:
+        raise LabelsError(
+            f"{file}, line {line}: mpp is {cell!r}, wanted micrometres per pixel from {MIN_MPP} "
+            f"to {MAX_MPP}, such as 0.25 (or an empty field)"
+        )
+    return mpp
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  Path.resolve would follow links: that is _by_target's part
+
+
+def _posix(path: str) -> PurePosixPath:
+    r"""Return a path as the table writes it; a table from Windows has ``slides\a.svs``."""
+    return PurePosixPath(path.replace("\\", "/"))
+
+
+def _ends_with(slide_path: Path, path: str | None) -> bool:
+    """Return whether the relative ``path`` is the end of ``slide_path``, in whole components."""
+    end = _posix(path or "").parts
+    return 0 < len(end) <= len(slide_path.parts) and slide_path.parts[-len(end) :] == end
