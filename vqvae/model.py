@@ -1,0 +1,227 @@
+"""The autoencoder: pixels to a grid of codes and back.
+
+As published (SISH, Chen et al. 2022, Methods, "VQ-VAE"): stride-2 convolutions with kernel 4, residual
+blocks, a codebook, and a decoder that mirrors the encoder; pixels scaled to [-1, 1]; the loss is
+reconstruction MSE + codebook term + beta times commitment (van den Oord et al. 2017, equation 3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sish.errors import ParameterError, WeightsError
+from sish.vqvae.features import PooledFeatures
+from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
+
+__all__ = ["PRESETS", "FeatureSource", "ModelConfig", "Pass", "VQVAE", "from_unit", "to_unit"]
+
+FeatureSource = Literal["pooled", "densenet121"]
+
+
+@dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
+class ModelConfig:
+    """What the network is. Everything else about a training run lives elsewhere."""
+
+    name: str = "default"
+    """Name of the architecture; the first part of the fingerprint."""
+    channels: tuple[int, ...] = (48, 96, 128)
+    """Channels after each stride-2 convolution; n of them make a total stride of 2**n."""
+    residual_blocks: int = 2
+    """Residual blocks after the convolutions."""
+    residual_channels: int = 64
+    """Channels inside a residual block."""
+    codes: int = 128
+    """Entries of the codebook, at most 256 (codes are stored as bytes)."""
+    code_dim: int = 64
+    """Numbers in a codebook entry."""
+    codebook: CodebookUpdate = "ema"
+    """How codes learn: moving averages of what chose them (ema), or the published gradient."""
+    decay: float = 0.99
+    """Share of the old value in the moving averages of the codebook."""
+    revive_below: float = 0.05
+    """A code used less than this share of the mean is moved onto a vector of the batch; 0 turns it off."""
+    commitment_cost: float = 0.25
+    """beta: the weight of the commitment term."""
+    features: FeatureSource = "pooled"
+    """Where the barcode's 1,024 features come from: this network's own maps, or DenseNet121 (the paper)."""
+    patch_px: int = 256
+    """Side of the square patch that the encoder is meant for, in pixels at `mpp`."""
+    mpp: float = 1.0
+    """Micrometres per pixel that the encoder is meant for."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built (ParameterError)."""
+        numbers = (*self.channels, self.codes, self.code_dim, self.residual_channels, self.patch_px)
+        if not self.channels or min(numbers) < 1 or self.residual_blocks < 0:
+            raise ParameterError(f"channels, codes and sizes must be at least 1, got {self}")
+        if not 2 <= self.codes <= 256:
+            raise ParameterError(f"codes must be 2 to 256 (a code is stored in a byte), got {self.codes}")
+        if not 0 <= self.decay < 1 or self.mpp <= 0 or self.commitment_cost < 0 or self.revive_below < 0:
+            raise ParameterError(f"decay must be in [0, 1), mpp positive, costs not negative, got {self}")
+        if self.codebook not in get_args(CodebookUpdate) or self.features not in get_args(FeatureSource):
+            raise ParameterError(f"unknown codebook update or feature source, got {self}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels a code stands for, on a side."""
+        return 2 ** len(self.channels)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"channels": list(self.channels)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The inverse of `as_dict`; an unknown or missing name is a WeightsError."""
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            odd = sorted(set(values) ^ known)
+            raise WeightsError(f"the weights' configuration does not fit this release: {odd}; export it again")
+        return cls(**(values | {"channels": tuple(values["channels"])}))
+
+
+_DEFAULT = ModelConfig()
+PRESETS: dict[str, ModelConfig] = {
+    "default": _DEFAULT,
+    "paper": replace(
+        _DEFAULT,
+        name="paper",
+        channels=(256, 256, 256, 256),
+        residual_channels=256,
+        code_dim=256,
+        codebook="gradient",
+        revive_below=0.0,
+        features="densenet121",
+        patch_px=1024,
+        mpp=0.5,
+    ),
+}
+"""`default`: light, stride 8, one 256 px patch at 1.0 um/px; `paper`: as published, 1024 px at 0.5 um/px."""
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Pixels uint8 (N, H, W, 3) as the network reads them: float32 (N, 3, H, W) in [-1, 1], channels last."""
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def from_unit(images: Tensor) -> Tensor:
+    """The inverse of `to_unit`, rounded and clipped: float (N, 3, H, W) to uint8 (N, H, W, 3)."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass through the whole autoencoder."""
+
+    reconstruction: Tensor
+    """float (N, 3, H, W), about [-1, 1]."""
+    quantized: Quantized
+    """Codes and their losses."""
+    mse: Tensor
+    """Scalar: mean squared error of the reconstruction, on the [-1, 1] scale."""
+    loss: Tensor
+    """Scalar: mse + codebook loss + beta * commitment."""
+
+
+class _Residual(nn.Sequential):
+    """x + 1x1(relu(3x3(relu(x)))), the residual block of the VQ-VAE paper."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, inner, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(inner, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape out as in."""
+        return x + super().forward(x)
+
+
+class _Down(nn.Module):
+    """The encoder: stride-2 convolutions, residual blocks, and a 1x1 convolution to the codes' dimension."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        sizes = (3, *config.channels)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.blocks = nn.ModuleList(
+            _Residual(sizes[-1], config.residual_channels) for _ in range(config.residual_blocks)
+        )
+        self.head = nn.Conv2d(sizes[-1], config.code_dim, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """All feature maps from the first convolution to the latent grid, which is the last one."""
+        maps: list[Tensor] = []
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+            maps.append(x)
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return [*maps, self.head(F.relu(x))]
+
+
+class _Up(nn.Sequential):
+    """The decoder: the encoder's mirror image."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        wide = config.channels[-1]
+        layers: list[nn.Module] = [nn.Conv2d(config.code_dim, wide, 3, padding=1)]
+        layers += [_Residual(wide, config.residual_channels) for _ in range(config.residual_blocks)]
+        for a, b in zip(config.channels[::-1], (*config.channels[-2::-1], 3), strict=True):
+            layers += [nn.ReLU(), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)]
+        super().__init__(*layers)
+
+
+class VQVAE(nn.Module):
+    """Encoder, codebook, decoder, and the pooled features of the encoder's maps."""
+
+    def __init__(self, config: ModelConfig = _DEFAULT) -> None:
+        """Random weights; `sish.vqvae.pretrained` loads trained ones."""
+        super().__init__()
+        self.config = config
+        self.encoder = _Down(config)
+        self.quantizer = VectorQuantizer(
+            config.codes,
+            config.code_dim,
+            update=config.codebook,
+            decay=config.decay,
+            revive_below=config.revive_below,
+        )
+        self.decoder = _Up(config)
+        maps: Sequence[int] = (
+            *config.channels,
+            *[config.channels[-1]] * config.residual_blocks,
+            config.code_dim,
+        )
+        self.pooled = PooledFeatures(maps)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of images float (N, 3, H, W) in [-1, 1]; the last one is the latent (N, D, h, w)."""
+        height, width = images.shape[-2:]
+        stride = self.config.stride
+        if height % stride or width % stride or not height or not width:
+            raise ParameterError(
+                f"an image of {width} x {height} px does not divide into codes of {stride} px;"
+                f" crop it to a multiple of {stride}"
+            )
+        out: list[Tensor] = self.encoder(images)
+        return out
+
+    def forward(self, images: Tensor) -> Pass:
+        """Images float (N, 3, H, W) in [-1, 1], H and W multiples of the stride, to their reconstruction."""
+        quantized: Quantized = self.quantizer(self.maps(images)[-1])
+        reconstruction: Tensor = self.decoder(quantized.vectors)
+        mse = F.mse_loss(reconstruction.float(), images)
+        loss = mse + quantized.codebook_loss + self.config.commitment_cost * quantized.commitment
+        return Pass(reconstruction, quantized, mse, loss)

@@ -1,0 +1,117 @@
+"""Training: the optimiser and what is logged."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from sish.errors import ParameterError
+from sish.vqvae.model import VQVAE, ModelConfig, Pass
+from sish.vqvae.quantizer import perplexity
+
+__all__ = ["CONFIG_KEY", "VQVAEModule"]
+
+CONFIG_KEY = "sish_vqvae_config"
+"""Where a checkpoint keeps the model's configuration, as plain values (loaded without pickle)."""
+
+
+class VQVAEModule(pl.LightningModule):
+    """A VQ-VAE in training.
+
+    Logged for ``train`` (each step) and ``valid`` (whole set): ``loss``, ``mse`` (reconstruction, on the
+    [-1, 1] scale), ``commitment``, ``perplexity`` and ``codes_in_use``.
+    """
+
+    def __init__(
+        self,
+        net: ModelConfig = ModelConfig(),  # noqa: B008  # frozen, so sharing the default is safe
+        learning_rate: float = 5e-4,
+        warmup_steps: int = 200,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """One network and its schedule.
+
+        Args:
+            net: what the network is; see the two files in vqvae/configs for presets.
+            learning_rate: highest learning rate of AdamW; it falls to 0 along a cosine.
+            warmup_steps: steps of linear rise before that.
+            weight_decay: weight decay of AdamW.
+        """
+        super().__init__()
+        if learning_rate <= 0 or warmup_steps < 0 or weight_decay < 0:
+            raise ParameterError(
+                "learning_rate must be positive, warmup_steps and weight_decay not negative, got"
+                f" {learning_rate}, {warmup_steps}, {weight_decay}"
+            )
+        self.vqvae = VQVAE(net)
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self.weight_decay = weight_decay
+        self.register_buffer("valid_counts", torch.zeros(net.codes), persistent=False)
+        self.valid_counts: Tensor
+
+    def forward(self, images: Tensor) -> Pass:
+        """Images float (N, 3, H, W) in [-1, 1] through the whole autoencoder."""
+        out: Pass = self.vqvae(images)
+        return out
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """The loss of one batch, float (N, 3, H, W)."""
+        out: Pass = self(batch)
+        self._log_losses("train", out, on_step=True)
+        self._log_codes("train", out.quantized.counts)
+        return out.loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Losses of one batch; its codes are counted for the end of the epoch."""
+        out: Pass = self(batch)
+        self._log_losses("valid", out, on_step=False, batch_size=len(batch), sync_dist=True)
+        self.valid_counts += out.quantized.counts
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew."""
+        self.valid_counts.zero_()
+
+    def on_validation_epoch_end(self) -> None:
+        """Perplexity of the whole set: that of a batch says little about it."""
+        self._log_codes("valid", self.valid_counts)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW, linear warm-up, cosine to zero at the last step of the run."""
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learned, self.learning_rate, weight_decay=self.weight_decay)
+        last = max(1, int(min(self.trainer.estimated_stepping_batches, 2**53)))
+        warmup = min(self.warmup_steps, last // 2)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            done = (step - warmup) / max(1, last - warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint says what it holds."""
+        checkpoint[CONFIG_KEY] = self.vqvae.config.as_dict()
+
+    def _log_losses(self, stage: str, out: Pass, **how: Any) -> None:
+        values = {
+            f"{stage}/loss": out.loss,
+            f"{stage}/mse": out.mse,
+            f"{stage}/commitment": out.quantized.commitment,
+        }
+        self.log_dict(values, prog_bar=False, **how)
+
+    def _log_codes(self, stage: str, counts: Tensor) -> None:
+        values = {
+            f"{stage}/perplexity": perplexity(counts),
+            f"{stage}/codes_in_use": (counts > 0).sum().float(),
+        }
+        # counts are already summed over the processes, so every rank logs the same number
+        self.log_dict(values, sync_dist=stage == "valid" and dist.is_initialized())

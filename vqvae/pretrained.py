@@ -1,0 +1,173 @@
+"""Weights on disk: safetensors with everything that is needed to use them, and a fingerprint.
+
+No pickle: safetensors holds numbers only, and checkpoints are read with ``weights_only=True``.
+"""
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sish.errors import WeightsError
+from sish.vqvae.encoder import Encoder, FeatureNetwork, HammingScale
+from sish.vqvae.features import PERCENTILES
+from sish.vqvae.model import VQVAE, ModelConfig
+from sish.vqvae.module import CONFIG_KEY
+
+__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights"]
+
+_FORMAT = "sish-vqvae-1"
+_PUBLISHED_THRESHOLD = 128
+_THRESHOLD_PERCENTILE = 1.0
+# what only training needs is neither exported nor part of the fingerprint
+_TRAINING_ONLY = ("quantizer.ema_counts", "quantizer.ema_sums", "quantizer.batches")
+
+
+def _inference_tensors(model: VQVAE) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in sorted(model.state_dict().items())
+        if name not in _TRAINING_ONLY
+    }
+
+
+def fingerprint_of(model: VQVAE, network: FeatureNetwork | None = None) -> str:
+    """Name of these weights, like ``default-1a2b3c4d5e6f``: sha256 over configuration and tensors.
+
+    Two files with the same numbers have the same fingerprint, however they are laid out; training facts do
+    not count. A second ``network`` that has a ``fingerprint`` counts.
+    """
+    digest = hashlib.sha256(json.dumps(model.config.as_dict(), sort_keys=True).encode())
+    for name, tensor in _inference_tensors(model).items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    digest.update(str(getattr(network, "fingerprint", "")).encode())
+    return f"{model.config.name}-{digest.hexdigest()[:12]}"
+
+
+def save_weights(model: VQVAE, path: Path, *, training: dict[str, Any] | None = None) -> str:
+    """Write ``model`` as safetensors and give back its fingerprint.
+
+    ``training`` are facts to keep with it (plain values). Pooled features must have been calibrated:
+    otherwise WeightsError.
+    """
+    facts = json.dumps(training or {}, sort_keys=True)
+    hamming = hamming_scale(model)
+    fingerprint = fingerprint_of(model)
+    metadata = {
+        "format": _FORMAT,
+        "config": json.dumps(model.config.as_dict(), sort_keys=True),
+        "hamming": json.dumps(
+            {"threshold": hamming.threshold, "percentiles": hamming.percentiles, "obtained": hamming.obtained}
+        ),
+        "fingerprint": fingerprint,
+        "training": facts,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(_inference_tensors(model), path, metadata)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write weights to {path}: {error}; give another --output") from error
+    return fingerprint
+
+
+def hamming_scale(model: VQVAE) -> HammingScale:
+    """The scale of Hamming distances that the model's calibration gives, or the paper's for its features."""
+    if model.config.features != "pooled":
+        return HammingScale(_PUBLISHED_THRESHOLD, (), "published for DenseNet121 features (SISH, Methods)")
+    if not model.pooled.calibrated:
+        raise WeightsError(
+            "the barcode's features were never measured (the run had no validation);"
+            " run `python -m sish.vqvae export --checkpoint ... --output ... --data.folder TRAINING_IMAGES`"
+        )
+    table = tuple(zip(PERCENTILES, map(float, model.pooled.distances.tolist()), strict=True))
+    return HammingScale(
+        int(dict(table)[_THRESHOLD_PERCENTILE]),
+        table,
+        f"the distance that {_THRESHOLD_PERCENTILE:g} % of random pairs of different training patches stay"
+        f" within, measured on {int(model.pooled.patches)} patches",
+    )
+
+
+def load_encoder(
+    path: str | Path | None = None, *, features: str | Path | None = None, device: str = "cpu"
+) -> Encoder:
+    """The frozen encoder of a weights file (.safetensors) or checkpoint (.ckpt); None: the shipped weights.
+
+    ``features`` is a file with DenseNet121 weights, for models whose barcode comes from it (without one
+    they come from the model hub). What cannot be used is a WeightsError.
+    """
+    if path is None:
+        shipped = resources.files("sish.vqvae").joinpath("weights/default.safetensors")
+        with resources.as_file(shipped) as file:
+            model, _ = read_model(file)
+    else:
+        model, _ = read_model(Path(path))
+    network: FeatureNetwork | None = None
+    if model.config.features == "densenet121":
+        from sish.vqvae.densenet import DenseNetFeatures
+
+        network = DenseNetFeatures(None if features is None else Path(features), device=device)
+    hamming = hamming_scale(model)
+    return Encoder(model.to(device), fingerprint_of(model, network), hamming, network)
+
+
+def read_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:
+    """The network in a weights file or checkpoint, and the facts of its training."""
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
+    if path.suffix == ".ckpt":
+        config, tensors, training = _read_checkpoint(path)
+    else:
+        config, tensors, training = _read_safetensors(path)
+    model = VQVAE(config)
+    needed = {name: tensor.shape for name, tensor in _inference_tensors(model).items()}
+    got = {name: tensor.shape for name, tensor in tensors.items() if name not in _TRAINING_ONLY}
+    if needed != got:
+        odd = sorted(name for name in needed.keys() | got.keys() if needed.get(name) != got.get(name))
+        raise WeightsError(
+            f"{path} is of another architecture than its configuration says: {odd[0]} and {len(odd) - 1} more"
+            " do not fit; export it again"
+        )
+    model.load_state_dict(tensors, strict=False)
+    return model.eval(), training
+
+
+def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        if metadata.get("format") != _FORMAT:
+            raise WeightsError(
+                f"{path} is not a weights file of this release: wanted format {_FORMAT}, got"
+                f" {metadata.get('format', 'none')}; write it with `python -m sish.vqvae export`"
+            )
+        config = ModelConfig.from_dict(json.loads(metadata["config"]))
+        return config, tensors, json.loads(metadata.get("training", "{}"))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} is not a weights file ({error}); give one that `export` wrote") from error
+
+
+def _read_checkpoint(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} is not a readable checkpoint ({reason}); give one that `fit` wrote") from error
+    if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
+        raise WeightsError(f"{path} is a checkpoint of another kind of model; give one of `sish.vqvae fit`")
+    config = ModelConfig.from_dict(checkpoint[CONFIG_KEY])
+    prefix = "vqvae."
+    tensors = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    return config, tensors, {"steps": int(checkpoint["global_step"]), "epochs": int(checkpoint["epoch"])}
