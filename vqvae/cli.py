@@ -16,7 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sish.errors import SishError
 from sish.vqvae.calibration import Calibrate, calibrate
-from sish.vqvae.data import PatchData
+from sish.vqvae.data import Cut, PatchData, Split
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.pictures import SavePictures
 from sish.vqvae.pretrained import read_model, save_weights
@@ -53,7 +53,7 @@ class TrainingCLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 1 with one line on stderr when not (2, by exit, for wrong options)."""
+    """Run one command: 0 when it worked, 1 with one line on stderr when not; wrong options exit with 2."""
     argv = sys.argv[1:] if args is None else list(args)
     _be_quiet()
     try:
@@ -90,7 +90,7 @@ def _export_parser() -> ArgumentParser:
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a training run (.ckpt)")
     parser.add_argument(
-        "--output", type=Path, required=True, help="file to write (.safetensors), or a folder for NAME.safetensors"
+        "--output", type=Path, required=True, help="file to write (.safetensors), or a folder for it"
     )
     parser.add_argument(
         "--data.folder",
@@ -99,7 +99,7 @@ def _export_parser() -> ArgumentParser:
         help="training images (folder or CSV file): measure the barcode's features on them again",
     )
     parser.add_argument("--data.prefix", type=str, default="", help="only files whose path begins so")
-    parser.add_argument("--data.size_px", type=int, default=96, help="side of the centre square taken of each")
+    parser.add_argument("--data.size_px", type=int, default=96, help="side of the centre square of each")
     parser.add_argument("--patches", type=int, default=4096, help="images to measure on, at most")
     parser.add_argument("--training", type=dict[str, Any], default={}, help="facts to keep with the weights")
     return parser
@@ -109,9 +109,8 @@ def _export(argv: list[str]) -> None:
     options = _export_parser().parse_args(argv)
     model, facts = read_model(options.checkpoint)
     if options.data.folder is not None:
-        data = PatchData(
-            options.data.folder, train_prefix=options.data.prefix, valid_px=options.data.size_px
-        )
+        split = Split(train=options.data.prefix)
+        data = PatchData(options.data.folder, split=split, cut=Cut(valid_px=options.data.size_px))
         data.setup("fit")
         calibrate(model, data.calibration_batches(options.patches))
     output = Path(options.output)

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from sish.slide import Slide
     from sish.tissue import TissueMask
 
-__all__ = ["IMAGE_SUFFIXES", "SLIDE_SUFFIXES", "ImagePatches", "PatchData", "SlidePatches", "list_images"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SLIDE_SUFFIXES",
+    "Cut",
+    "ImagePatches",
+    "PatchData",
+    "SlidePatches",
+    "Split",
+    "list_images",
+]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """What counts as an image in a folder of images."""
@@ -102,7 +111,7 @@ class _Crop:
             height, width = pixels.shape[:2]
             raise ParameterError(
                 f"{name} is {width} x {height} px, smaller than the crop of {self.size_px};"
-                " give a smaller --data.crop_px and --data.valid_px"
+                " give a smaller --data.cut.train_px or --data.cut.valid_px"
             )
         y, x = (_random(spare_y + 1), _random(spare_x + 1)) if self.augment else (spare_y // 2, spare_x // 2)
         part = pixels[y : y + self.size_px, x : x + self.size_px]
@@ -160,25 +169,50 @@ def _opened(path: Path, mpp: float | None) -> tuple["Slide", "TissueMask"]:
     return slide, find_tissue(slide)
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """At what scale slides are read."""
+@dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
+class Split:
+    """Which files train and which validate."""
 
-    mpp: float
-    """Micrometres per pixel of the patches."""
+    train: str = ""
+    """Train on files whose path, relative to the folder, begins so, e.g. train/."""
+    valid: str = ""
+    """Validate on files whose path begins so, e.g. valid/."""
+    share: float = 0.05
+    """Share of the training files held out for validation where `valid` is empty."""
+
+    def __post_init__(self) -> None:
+        """Refuse an impossible share (ParameterError)."""
+        if not 0 < self.share < 1:
+            raise ParameterError(f"the share held out must be between 0 and 1, got {self.share}")
+
+
+@dataclass(frozen=True)  # without slots, as above
+class Cut:
+    """How patches are cut."""
+
+    train_px: int = 64
+    """Side of the random square that training sees, a multiple of the network's stride."""
+    valid_px: int = 96
+    """Side of the centre square that validation sees, a multiple of the network's stride."""
+    mpp: float = 1.0
+    """Micrometres per pixel at which slides are read (images are taken as they are)."""
     slide_mpp: float | None = None
     """Micrometres per pixel of level 0, for slides that do not tell."""
+    per_slide: int = 500
+    """Patches drawn from each slide in an epoch."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut (ParameterError)."""
+        if min(self.train_px, self.valid_px, self.cut.per_slide) < 1 or self.mpp <= 0:
+            raise ParameterError(f"sizes, counts and mpp of patches must be positive, got {self}")
 
 
 class SlidePatches(Dataset[Tensor]):
-    """Patches uint8 (size, size, 3) drawn from the tissue of slides, new ones at each epoch if ``augment``."""
+    """Patches uint8 (size, size, 3) from the tissue of slides, others in each epoch if ``augment``."""
 
-    def __init__(
-        self, paths: Sequence[Path], size_px: int, scale: Scale, *, per_slide: int, augment: bool
-    ) -> None:
-        """``per_slide`` patches a slide and epoch. Slides that do not open are warned of and left out."""
-        self.scale = scale
-        self.per_slide = per_slide
+    def __init__(self, paths: Sequence[Path], size_px: int, cut: Cut, *, augment: bool) -> None:
+        """``cut.per_slide`` patches a slide and epoch. Slides that do not open are warned of and left out."""
+        self.cut = cut
         self._crop = _Crop(size_px, augment)
         self.skipped: list[Path] = []
         self.paths = [path for path in paths if self._usable(path)]
@@ -187,30 +221,30 @@ class SlidePatches(Dataset[Tensor]):
 
     def __len__(self) -> int:
         """Patches in an epoch."""
-        return len(self.paths) * self.per_slide
+        return len(self.paths) * self.cut.per_slide
 
     def __getitem__(self, number: int) -> Tensor:
         """A patch of slide ``number // per_slide``; without augmentation the place depends on number only."""
-        slide, tissue = _opened(self.paths[number // self.per_slide], self.scale.slide_mpp)
+        slide, tissue = _opened(self.paths[number // self.cut.per_slide], self.cut.slide_mpp)
         if self._crop.augment:
             seed = _random(2**31)
         else:
-            seed = number % self.per_slide
+            seed = number % self.cut.per_slide
         generator = np.random.default_rng(seed)
         places = np.argwhere(tissue.mask)
         row_column = places[generator.integers(len(places))] + generator.random(2)
         center = np.asarray(tissue.l0_xy) + row_column[::-1] * tissue.l0_per_px
-        half = self._crop.size_px * self.scale.mpp / slide.mpp / 2
+        half = self._crop.size_px * self.cut.mpp / slide.mpp / 2
         x, y = np.round(center - half).astype(int).tolist()
-        pixels = slide.read((x, y), self._crop.size_px, self.scale.mpp)
+        pixels = slide.read((x, y), self._crop.size_px, self.cut.mpp)
         return self._crop(pixels, slide.path)
 
     def _usable(self, path: Path) -> bool:
         try:
-            _, tissue = _opened(path, self.scale.slide_mpp)
+            _, tissue = _opened(path, self.cut.slide_mpp)
             reason = "" if tissue.mask.any() else "no tissue was found"
         except MissingMppError as error:
-            reason = f"{error} (here: --data.slide_mpp)"
+            reason = f"{error} (here: --data.cut.slide_mpp)"
         except SishError as error:
             reason = str(error)
         if reason:
@@ -236,14 +270,8 @@ class PatchData(pl.LightningDataModule):
         self,
         folder: Path | None = None,
         slides: Path | None = None,
-        train_prefix: str = "",
-        valid_prefix: str = "",
-        valid_share: float = 0.05,
-        crop_px: int = 64,
-        valid_px: int = 96,
-        mpp: float = 1.0,
-        slide_mpp: float | None = None,
-        patches_per_slide: int = 500,
+        split: Split = Split(),
+        cut: Cut = Cut(),
         stain_jitter: float = 0.05,
         batch_size: int = 32,
         num_workers: int = 0,
@@ -253,41 +281,27 @@ class PatchData(pl.LightningDataModule):
         Args:
             folder: folder of images (with or without a labels.csv), or a CSV file with a column `path`.
             slides: folder of whole-slide images; patches are drawn from their tissue on the fly.
-            train_prefix: train on files whose path, relative to the folder, begins so, e.g. train/.
-            valid_prefix: validate on files whose path begins so, e.g. valid/.
-            valid_share: share of the files held out for validation where no valid_prefix is given.
-            crop_px: side of the random square that training sees, a multiple of the network's stride.
-            valid_px: side of the centre square that validation sees.
-            mpp: micrometres per pixel at which slides are read (images are taken as they are).
-            slide_mpp: micrometres per pixel of level 0, for slides that do not tell.
-            patches_per_slide: patches drawn from each slide in an epoch.
+            split: which files train and which validate.
+            cut: how patches are cut.
             stain_jitter: how far each stain is scaled at random, e.g. 0.05 for 5 percent.
             batch_size: patches in a batch.
             num_workers: processes that read; 0 reads in the training process.
         """
         super().__init__()
-        self._check(folder, slides, min(crop_px, valid_px, patches_per_slide, batch_size), valid_share)
+        if folder is None and slides is None:
+            raise ParameterError("no training data; give --data.folder or --data.slides")
+        if batch_size < 1 or num_workers < 0 or stain_jitter < 0:
+            raise ParameterError(
+                "batch_size must be at least 1, num_workers and stain_jitter not negative, got"
+                f" {batch_size}, {num_workers}, {stain_jitter}"
+            )
         self.folder = folder
         self.slides = slides
-        self.prefixes = (train_prefix, valid_prefix)
-        self.valid_share = valid_share
-        self.crop_px = crop_px
-        self.valid_px = valid_px
-        self.scale = Scale(mpp, slide_mpp)
-        self.patches_per_slide = patches_per_slide
+        self.split = split
+        self.cut = cut
         self.stain_jitter = stain_jitter
         self.batch_size = batch_size
         self.num_workers = num_workers
-
-    @staticmethod
-    def _check(folder: Path | None, slides: Path | None, least: int, valid_share: float) -> None:
-        if folder is None and slides is None:
-            raise ParameterError("no training data; give --data.folder or --data.slides")
-        if least < 1 or not 0 < valid_share < 1:
-            raise ParameterError(
-                "sizes and counts must be at least 1 and valid_share between 0 and 1,"
-                f" got {least} and {valid_share}"
-            )
 
     def setup(self, stage: str) -> None:
         """List files and make the data sets (ParameterError where there is nothing to train on)."""
@@ -295,21 +309,21 @@ class PatchData(pl.LightningDataModule):
         train_slides, valid_slides = self._slides()
         if not (train_images or train_slides) or not (valid_images or valid_slides):
             raise ParameterError(
-                "one file cannot be both trained and validated on; give more files or another --data.valid_share"
+                "nothing is left to train or to validate on; give more files or another --data.split.share"
             )
-        self.train_set = self._patches(train_images, train_slides, self.crop_px, augment=True)
-        self.valid_set = self._patches(valid_images, valid_slides, self.valid_px, augment=False)
-        self.plain_set = self._patches(train_images, train_slides, self.valid_px, augment=False)
+        self.train_set = self._patches(train_images, train_slides, self.cut.train_px, augment=True)
+        self.valid_set = self._patches(valid_images, valid_slides, self.cut.valid_px, augment=False)
+        self.plain_set = self._patches(train_images, train_slides, self.cut.valid_px, augment=False)
 
     def _images(self) -> tuple[list[Path], list[Path]]:
         if self.folder is None:
             return [], []
-        train_prefix, valid_prefix = self.prefixes
-        train = list_images(self.folder, train_prefix)
-        if valid_prefix:
-            valid = list_images(self.folder, valid_prefix)
-            return [path for path in train if path not in set(valid)], valid
-        return _share_out(train, self.valid_share)
+        train = list_images(self.folder, self.split.train)
+        if not self.split.valid:
+            return _share_out(train, self.split.share)
+        valid = list_images(self.folder, self.split.valid)
+        held_out = set(valid)
+        return [path for path in train if path not in held_out], valid
 
     def _slides(self) -> tuple[list[Path], list[Path]]:
         if self.slides is None:
@@ -319,7 +333,7 @@ class PatchData(pl.LightningDataModule):
         found = sorted(path for path in self.slides.rglob("*") if path.suffix.lower() in SLIDE_SUFFIXES)
         if not found:
             raise ParameterError(f"no slides in {self.slides}; wanted {', '.join(sorted(SLIDE_SUFFIXES))}")
-        train, valid = _share_out(found, self.valid_share)
+        train, valid = _share_out(found, self.split.share)
         # with few slides the hash may hold out none (or all): then patches are held out, not slides
         return (train, valid) if train and valid else (found, found)
 
@@ -330,9 +344,7 @@ class PatchData(pl.LightningDataModule):
         if images:
             parts.append(ImagePatches(images, size_px, augment=augment))
         if slides:
-            parts.append(
-                SlidePatches(slides, size_px, self.scale, per_slide=self.patches_per_slide, augment=augment)
-            )
+            parts.append(SlidePatches(slides, size_px, self.cut, augment=augment))
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
     def train_dataloader(self) -> DataLoader[Tensor]:

@@ -126,8 +126,10 @@ class Encoder:
 
 
 def _check_images(images: NDArray[np.uint8], stride: int) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+    if not isinstance(images, np.ndarray):
+        raise ParameterError(f"wanted patches as a uint8 array (N, H, W, 3), got {type(images).__name__}")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        got = f"{images.dtype} {images.shape}"
         raise ParameterError(f"wanted patches as uint8 (N, H, W, 3), got {got}")
     height, width = images.shape[1:3]
     if not height or not width or height % stride or width % stride:

@@ -33,7 +33,7 @@ _TINY = 1e-6  # a channel that never fires has no spread; its feature stays 0
 
 
 class PooledFeatures(nn.Module):
-    """Mean and deviation of each channel of each map, standardised over training patches, in a fixed order."""
+    """Mean and deviation of each channel of each map, standardised by training patches, in fixed order."""
 
     order: Tensor
     """int64 (1024,): which statistics are used, and where."""
@@ -42,7 +42,7 @@ class PooledFeatures(nn.Module):
     std: Tensor
     """float32 (1024,): their standard deviation."""
     distances: Tensor
-    """float32 (8,): Hamming distance at each of `PERCENTILES`, between barcodes of random pairs of patches."""
+    """float32 (8,): Hamming distance of random pairs of patches at each of `PERCENTILES`."""
     patches: Tensor
     """int64 scalar: how many patches the three before were measured on; 0 = not calibrated yet."""
 

@@ -7,6 +7,7 @@ reconstruction MSE + codebook term + beta times commitment (van den Oord et al. 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +18,7 @@ from sish.errors import ParameterError, WeightsError
 from sish.vqvae.features import PooledFeatures
 from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
 
-__all__ = ["PRESETS", "FeatureSource", "ModelConfig", "Pass", "VQVAE", "from_unit", "to_unit"]
+__all__ = ["PRESETS", "VQVAE", "FeatureSource", "ModelConfig", "Pass", "from_unit", "to_unit"]
 
 FeatureSource = Literal["pooled", "densenet121"]
 
@@ -68,7 +69,7 @@ class ModelConfig:
     @property
     def stride(self) -> int:
         """Pixels a code stands for, on a side."""
-        return 2 ** len(self.channels)
+        return 1 << len(self.channels)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -81,7 +82,7 @@ class ModelConfig:
         known = {field.name for field in fields(cls)}
         if set(values) != known:
             odd = sorted(set(values) ^ known)
-            raise WeightsError(f"the weights' configuration does not fit this release: {odd}; export it again")
+            raise WeightsError(f"the weights' configuration does not fit this release ({odd}); export again")
         return cls(**(values | {"channels": tuple(values["channels"])}))
 
 
@@ -141,7 +142,10 @@ class _Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape out as in."""
-        return x + super().forward(x)
+        branch = x
+        for layer in self:
+            branch = layer(branch)
+        return x + branch
 
 
 class _Down(nn.Module):
@@ -150,9 +154,7 @@ class _Down(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = (3, *config.channels)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(sizes))
         self.blocks = nn.ModuleList(
             _Residual(sizes[-1], config.residual_channels) for _ in range(config.residual_blocks)
         )

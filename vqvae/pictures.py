@@ -77,7 +77,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
 
 
 class SavePictures(pl.Callback):
-    """After each validation, save its first patches with reconstructions and codes; at the end, the curves."""
+    """After each validation, draw its first patches with reconstructions and codes; at the end the curves."""
 
     def __init__(self, patches: int = 10) -> None:
         """Show so many patches.

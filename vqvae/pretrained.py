@@ -160,7 +160,7 @@ def _read_checkpoint(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[s
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is not a readable checkpoint ({reason}); give one that `fit` wrote") from error
+        raise WeightsError(f"{path} is not a readable checkpoint ({reason}); give one of `fit`") from error
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
         raise WeightsError(f"{path} is a checkpoint of another kind of model; give one of `sish.vqvae fit`")
     config = ModelConfig.from_dict(checkpoint[CONFIG_KEY])

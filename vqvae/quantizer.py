@@ -91,7 +91,7 @@ class VectorQuantizer(nn.Module):
         revive_below: float = 0.05,
         revive_every: int = 100,
     ) -> None:
-        """``revive_below`` is a share of the mean use of a code: below it a code counts as dead (0: never)."""
+        """A code is dead if its use is below the share ``revive_below`` of the mean use (0: never)."""
         super().__init__()
         self.update = update
         self.decay = decay
