@@ -67,7 +67,7 @@ __all__ = [
     "write_report",
 ]
 
-# Numba, Pillow and the like are imported when a name that needs them is first used: `import sish` stays instant.
+# What needs numba, Pillow and the like is imported when first used: `import sish` stays instant.
 _HOME = {
     "AddReport": "sish.results",
     "Hit": "sish.results",

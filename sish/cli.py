@@ -1,6 +1,6 @@
 """The command line: ``sish index``, ``search``, ``evaluate``, ``preview``, ``demo`` and ``train``.
 
-Exit codes: 0 done; 1 an error, or some slides of an add failed; 2 the command line itself is wrong; 130 interrupted.
+Exit codes: 0 done; 1 an error, or some slides of an add failed; 2 a wrong command line; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -59,14 +59,22 @@ def _leaf(arguments: Namespace) -> Namespace:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="sish", description="Find whole-slide images that look alike.", version=__version__)
+    parser = ArgumentParser(
+        prog="sish", description="Find whole-slide images that look alike.", version=__version__
+    )
     commands = parser.add_subcommands(required=True)
     commands.add_subcommand("index", _index_parser(), help="make and keep an index of an archive")
-    commands.add_subcommand("search", _search_parser(), help="find slides that look like a slide, a region or an image")
-    commands.add_subcommand("evaluate", _evaluate_parser(), help="measure retrieval, leaving each patient out in turn")
+    commands.add_subcommand(
+        "search", _search_parser(), help="find slides that look like a slide, a region or an image"
+    )
+    commands.add_subcommand(
+        "evaluate", _evaluate_parser(), help="measure retrieval, leaving each patient out in turn"
+    )
     commands.add_subcommand("preview", _preview_parser(), help="picture of a slide's tissue and mosaic")
     commands.add_subcommand("demo", _demo_parser(), help="generate slides, index, search, evaluate, report")
-    commands.add_subcommand("train", ArgumentParser(add_help=False), help="train an encoder (Lightning command line)")
+    commands.add_subcommand(
+        "train", ArgumentParser(add_help=False), help="train an encoder (Lightning command line)"
+    )
     return parser
 
 
@@ -102,13 +110,28 @@ def _create_parser() -> ArgumentParser:
 
 
 def _add_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Add slides: files, or folders that are searched for slides. Resumable.")
+    parser = ArgumentParser(
+        description="Add slides: files, or folders that are searched for slides. Resumable."
+    )
     parser.add_argument("slides", type=str, nargs="+", help="slides, or folders of slides")
-    parser.add_argument("--index", type=str, required=True, help="the index's folder; made if it is not there")
-    parser.add_argument("--labels", type=str | None, help="CSV with path or slide_id, and any of label, patient, site, mpp")
-    parser.add_argument("--mpp", type=float | None, help="scale in um per pixel of slides that do not tell theirs")
-    parser.add_argument("--replace", action="store_true", help="make the codes of slides anew that are there already")
-    parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="after a slide that fails: go on, or stop")
+    parser.add_argument(
+        "--index", type=str, required=True, help="the index's folder; made if it is not there"
+    )
+    parser.add_argument(
+        "--labels", type=str | None, help="CSV with path or slide_id, and any of label, patient, site, mpp"
+    )
+    parser.add_argument(
+        "--mpp", type=float | None, help="scale in um per pixel of slides that do not tell theirs"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="make the codes of slides anew that are there already"
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=["skip", "raise"],
+        default="skip",
+        help="after a slide that fails: go on, or stop",
+    )
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -135,26 +158,42 @@ def _search_parser() -> ArgumentParser:
     parser.add_argument("--index", type=str, required=True, help="the index's folder")
     parser.add_argument("-k", type=int, default=5, help="hits wanted")
     parser.add_argument("--mpp", type=float | None, help="scale of the query, where its file does not tell")
-    parser.add_argument("--region", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="part of it, level-0 pixels")
-    parser.add_argument("--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank")
+    parser.add_argument(
+        "--region", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="part of it, level-0 pixels"
+    )
+    parser.add_argument(
+        "--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank"
+    )
     parser.add_argument("--exclude-patient", action="store_true", help="leave out the query's own patient")
-    parser.add_argument("--patient", type=str | None, help="the query's patient, if the index does not know it")
-    parser.add_argument("--where", type=str, nargs="+", default=[], metavar="COLUMN=VALUE", help="only slides with these")
+    parser.add_argument(
+        "--patient", type=str | None, help="the query's patient, if the index does not know it"
+    )
+    parser.add_argument(
+        "--where", type=str, nargs="+", default=[], metavar="COLUMN=VALUE", help="only slides with these"
+    )
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
-    parser.add_argument("--json", action="store_true", help="print JSON; a list of objects for several queries")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON; a list of objects for several queries"
+    )
     parser.add_argument("--report", type=str | None, help="write a self-contained HTML page")
     return parser
 
 
 def _evaluate_parser() -> ArgumentParser:
-    parser = _bare_parser("Search every labelled slide with its own patient left out, and measure the answers.")
+    parser = _bare_parser(
+        "Search every labelled slide with its own patient left out, and measure the answers."
+    )
     parser.add_argument("-k", type=int, default=5, help="hits a query")
-    parser.add_argument("--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank")
+    parser.add_argument(
+        "--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank"
+    )
     return parser
 
 
 def _preview_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Picture of a slide: thumbnail, outline of its tissue, mosaic by colour cluster.")
+    parser = ArgumentParser(
+        description="Picture of a slide: thumbnail, outline of its tissue, mosaic by colour cluster."
+    )
     parser.add_argument("slide", type=str, help="the slide")
     parser.add_argument("--output", "-o", type=str, required=True, help="the picture to write (.png, .jpg)")
     parser.add_argument("--mpp", type=float | None, help="its scale, where its file does not tell")
@@ -163,7 +202,9 @@ def _preview_parser() -> ArgumentParser:
 
 
 def _demo_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Generate slides, index them, search, evaluate, and write a report to look at.")
+    parser = ArgumentParser(
+        description="Generate slides, index them, search, evaluate, and write a report to look at."
+    )
     parser.add_argument("folder", type=str, nargs="?", default="demo", help="where to put it all")
     parser.add_argument("--slides", type=int, default=36, help="how many slides to generate")
     parser.add_argument("--seed", type=int, default=0, help="seed of the slides")
@@ -195,7 +236,11 @@ def _add(arguments: Namespace) -> int:
     )
     for skipped in report.failed:
         sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
-    print(json.dumps(asdict(report), indent=2) if arguments.json else f"{report.summary()}; {index.path} holds {len(index)} slides")
+    print(
+        json.dumps(asdict(report), indent=2)
+        if arguments.json
+        else f"{report.summary()}; {index.path} holds {len(index)} slides"
+    )
     return 1 if report.failed else 0
 
 
@@ -233,7 +278,8 @@ def _list(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     for row in () if arguments.json else rows:
-        print(f"{row.slide_id}\t{row.label or '-'}\t{row.patient}\t{row.n_patches} patches\t{row.status}\t{row.path}")
+        patches = f"{row.n_patches} patches"
+        print("\t".join((row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)))
     return 0
 
 
@@ -241,7 +287,12 @@ def _info(arguments: Namespace) -> int:
     from dataclasses import asdict
 
     index = _open(arguments)
-    facts = {"path": str(index.path), "encoder": index.fingerprint, **asdict(index.info()), "recipe": asdict(index.recipe)}
+    facts = {
+        "path": str(index.path),
+        "encoder": index.fingerprint,
+        **asdict(index.info()),
+        "recipe": asdict(index.recipe),
+    }
     if arguments.json:
         print(json.dumps(facts, indent=2))
     for name, value in {} if arguments.json else facts.items():
@@ -325,7 +376,10 @@ def _evaluation_table(found: Evaluation) -> str:
         ("slides", str(found.slides)),
         ("queries", str(found.queries)),
         ("ranking", found.ranking),
-        *((name, f"{value:.3f}" if isinstance(value, float) else str(value)) for name, value in found.metrics.named()),
+        *(
+            (name, f"{value:.3f}" if isinstance(value, float) else str(value))
+            for name, value in found.metrics.named()
+        ),
         ("query ms, median", f"{found.query_ms_median:.2f}"),
         ("query ms, 95 %", f"{found.query_ms_p95:.2f}"),
     ]
@@ -344,8 +398,11 @@ def _preview(arguments: Namespace) -> int:
     try:
         picture.save(arguments.output)
     except (OSError, ValueError) as error:
-        raise ParameterError(f"cannot write {arguments.output}: {error}; give a path that ends in .png or .jpg") from error
-    print(f"{arguments.output}: {len(prepared.mosaic.l0_xy)} patches of {prepared.mosaic.n_tiles} tiles of tissue")
+        raise ParameterError(
+            f"cannot write {arguments.output}: {error}; give a path that ends in .png or .jpg"
+        ) from error
+    mosaic = prepared.mosaic
+    print(f"{arguments.output}: {len(mosaic.l0_xy)} patches of {mosaic.n_tiles} tiles of tissue")
     return 0
 
 

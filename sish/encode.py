@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
+from sish.index.barcode import minmax_barcodes
+from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.mosaic import Mosaic, select_mosaic, tile
 from sish.slide import Slide
 from sish.tissue import TissueMask, find_tissue
 
 if TYPE_CHECKING:
-    from sish.vqvae.pretrained import Encoder
+    from sish.vqvae.encoder import Encoder
 
 __all__ = ["Box", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder"]
 
@@ -45,13 +47,13 @@ class Recipe:
 
     weights: str = "shipped"
     """Path of the VQ-VAE's weights (``.safetensors`` or ``.ckpt``), or ``shipped``."""
-    features: str = "encoder"
-    """Where barcodes come from: ``encoder``, or ``densenet121`` (extra ``[timm]``), or ``densenet121:FILE``."""
+    densenet_weights: str = ""
+    """File of DenseNet121 weights, for a VQ-VAE whose barcodes come from it; empty: from the model hub."""
     patch_px: int = 256
     """Edge of a patch in pixels at ``mpp``."""
     mpp: float = 1.0
     """Scale at which patches are read, um per pixel."""
-    pooling: str = "integer"
+    pooling: Pooling = "integer"
     """Reading of the paper's key: ``integer`` as its authors compute it, ``exact`` as it is written."""
     n_clusters: int = 9
     """Colour clusters of the mosaic's first stage."""
@@ -61,9 +63,9 @@ class Recipe:
     """Seed of both k-means."""
 
     @classmethod
-    def paper(cls, weights: str, features: str = "densenet121") -> Recipe:
-        """The published setting: 1,024 px patches at 0.5 um/px and DenseNet121 barcodes."""
-        return cls(weights=weights, features=features, patch_px=1024, mpp=0.5)
+    def paper(cls, weights: str, densenet_weights: str = "") -> Recipe:
+        """The published setting: 1,024 px patches at 0.5 um/px; ``weights`` of the architecture ``paper``."""
+        return cls(weights=weights, densenet_weights=densenet_weights, patch_px=1024, mpp=0.5)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Recipe:
@@ -77,18 +79,23 @@ class Recipe:
         names = {field.name for field in fields(cls)}
         if set(stored) != names:
             odd = ", ".join(sorted(set(stored) ^ names))
-            raise IndexFormatError(f"the index's recipe differs in its fields ({odd}): open it with the release that made it")
+            raise IndexFormatError(
+                f"the index's recipe differs in its fields ({odd}): open it with the release that made it"
+            )
         return cls(**stored)
 
     def check(self) -> Recipe:
         """Return itself when every value is in its range, else raise ParameterError."""
         if self.patch_px < 64 or self.patch_px % 64:
-            raise ParameterError(f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)")
+            raise ParameterError(
+                f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"
+            )
         if not 0.05 <= self.mpp <= 16:
             raise ParameterError(f"got a patch mpp of {self.mpp}; want 0.05 to 16 um per pixel")
         if self.n_clusters < 1 or not 0 < self.fraction <= 1:
             raise ParameterError(
-                f"got n_clusters={self.n_clusters}, fraction={self.fraction}; want at least 1 cluster and a share in (0, 1]"
+                f"got n_clusters={self.n_clusters}, fraction={self.fraction}; "
+                "want at least 1 cluster and a share in (0, 1]"
             )
         if self.pooling not in ("integer", "exact"):
             raise ParameterError(f"got pooling={self.pooling!r}; want 'integer' or 'exact'")
@@ -137,6 +144,7 @@ class SlideEncoder:
     """
 
     def __init__(self, recipe: Recipe, expected_fingerprint: str | None = None) -> None:
+        """Check the recipe; see the class for the arguments."""
         self.recipe = recipe.check()
         self._expected = expected_fingerprint
 
@@ -144,22 +152,22 @@ class SlideEncoder:
     def _model(self) -> Encoder:
         from sish.vqvae.pretrained import load_encoder
 
-        recipe = self.recipe
-        model = load_encoder(
-            None if recipe.weights == "shipped" else Path(recipe.weights),
-            features=None if recipe.features == "encoder" else recipe.features,
-        )
+        weights = None if self.recipe.weights == "shipped" else Path(self.recipe.weights)
+        model = load_encoder(weights, features=self.recipe.densenet_weights or None)
         if self._expected not in (None, self._fingerprint_of(model)):
             raise EncoderMismatchError(
-                f"the index was made with encoder {self._expected}, and {recipe.weights} weights give "
-                f"{self._fingerprint_of(model)}: open it with the weights it was made with (weights=, --weights)"
+                f"the index was made with encoder {self._expected}, and {self.recipe.weights} weights give "
+                f"{self._fingerprint_of(model)}: give the weights it was made with (weights=, --weights)"
             )
         return model
 
     def _fingerprint_of(self, model: Encoder) -> str:
         """Weights and everything else that keys and barcodes depend on."""
         settings = asdict(self.recipe)
-        for name in ("weights", "features"):  # these are paths; what they hold is in the model's own fingerprint
+        for name in (
+            "weights",
+            "densenet_weights",
+        ):  # these are paths; what they hold is in the model's own fingerprint
             del settings[name]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return f"{model.fingerprint}+{digest[:6]}"
@@ -176,8 +184,6 @@ class SlideEncoder:
 
     @cached_property
     def _code_order(self) -> NDArray[np.int64]:
-        from sish.index.keys import order_codebook
-
         return order_codebook(self._model.codebook)
 
     def prepare(self, slide: Slide, region: Box | None = None) -> PreparedSlide:
@@ -201,9 +207,6 @@ class SlideEncoder:
 
     def encode_patches(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Keys int64 (N, 1) and barcodes uint8 (N, bytes) of patches uint8 (N, patch_px, patch_px, 3)."""
-        from sish.index.barcode import minmax_barcodes
-        from sish.index.keys import paper_keys
-
         encoded = self._model.encode(pixels)
         keys = paper_keys(encoded.codes, self._code_order, self.recipe.pooling)
         return keys[:, None], minmax_barcodes(encoded.features)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sish.encode import Box, Recipe, SlideEncoder
 from sish.errors import QueryError
 from sish.index.search import SearchParams
+from sish.index.manifest import JSON
 from sish.index.store import SlideRow, Store, StoreInfo
 from sish.ingest import Ingest, OnError
 from sish.labels import read_labels, slide_id_of
@@ -47,8 +48,9 @@ class Index:
     """
 
     def __init__(self, store: Store, *, weights: str | os.PathLike[str] | None = None) -> None:
-        header = store.header
-        recipe = dict(header["recipe"]) | ({} if weights is None else {"weights": str(weights)})
+        """Use :meth:`create` or :meth:`open`."""
+        header: Mapping[str, Any] = store.header
+        recipe = header["recipe"] | ({} if weights is None else {"weights": str(weights)})
         self.encoder = SlideEncoder(Recipe.from_json(recipe), expected_fingerprint=header["fingerprint"])
         self._store = store
         self.params = SearchParams(**header["search"])
@@ -71,8 +73,8 @@ class Index:
         recipe : Recipe, optional
             How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
         search : SearchParams, optional
-            Budget and threshold of the guided search. Default: the paper's budget, the threshold that was measured
-            for the encoder's barcodes, and the query's own key examined first.
+            Budget and threshold of the guided search. Default: the paper's budget, the threshold that was
+            measured for the encoder's barcodes, and the query's own key examined first.
 
         Raises
         ------
@@ -82,7 +84,11 @@ class Index:
         encoder = SlideEncoder(recipe or Recipe())
         if search is None:
             search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-        header = {"recipe": asdict(encoder.recipe), "fingerprint": encoder.fingerprint, "search": asdict(search)}
+        header = {
+            "recipe": asdict(encoder.recipe),
+            "fingerprint": encoder.fingerprint,
+            "search": asdict(search),
+        }
         with Store.create(path, header) as store:
             return cls(store)
 
@@ -151,8 +157,8 @@ class Index:
         slides : path-like or iterable of path-like
             Files, or folders that are searched for slides.
         labels : path-like, optional
-            CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``; other
-            columns are kept as metadata.
+            CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``;
+            other columns are kept as metadata.
         mpp : float, optional
             Scale in um per pixel of slides that do not tell theirs; a row of ``labels`` comes first.
         replace : bool
@@ -177,12 +183,13 @@ class Index:
         ids = [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
         missing = sorted(set(ids) - {row.slide_id for row in self.slides})
         if missing:
-            raise QueryError(f"{self.path} holds no slide {', '.join(map(repr, missing[:5]))}: see its slide ids with sish index list")
+            names = ", ".join(map(repr, missing[:5]))
+            raise QueryError(f"{self.path} holds no slide {names}: sish index list shows its slide ids")
         with Store.open(self.path, write=True) as store:
             return store.remove(ids)
 
     def relabel(self, labels: str | os.PathLike[str]) -> int:
-        """Give slides that are in the index new labels, patients, sites and metadata; returns how many changed."""
+        """Give indexed slides new labels, patients, sites and metadata; returns how many the file names."""
         rows = read_labels(labels)
         changed: dict[str, SlideRow] = {}
         for row in self.slides:
@@ -239,7 +246,7 @@ class Index:
         exclude_patient : bool
             Leave out every slide of the query's own patient.
         patient : str, optional
-            The query's patient. Default: what the index knows of a slide of that name, else the slide's own id.
+            The query's patient. Default: what the index knows of a slide of that name, else its own id.
         where : mapping, optional
             Only slides whose ``label``, ``site``, ``patient`` or metadata column has this value.
 
@@ -260,7 +267,9 @@ class Index:
             if slide is not query:
                 slide.close()
         if not len(codes):
-            raise QueryError(f"{slide.name}: got no tissue in {'this region' if region else 'it'}; want some to search for")
+            raise QueryError(
+                f"{slide.name}: got no tissue in {'this region' if region else 'it'}; want some to search for"
+            )
         slide_id = slide_id_of(slide.path) if slide.path else slide.name
         known = next((row.patient for row in self.slides if row.slide_id == slide_id), slide_id)
         asked = Query(
@@ -272,7 +281,9 @@ class Index:
             n_patches=len(codes),
             patch_l0_px=prepared.mosaic.l0_size,
         )
-        return self.view().search(asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where)
+        return self.view().search(
+            asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where
+        )
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
         """:meth:`search` for each of several queries, with the same options."""

@@ -73,12 +73,12 @@ class View:
         if name == "uncertainty":
             ranking = rank_by_uncertainty(bags, self.snapshot.slide, self.labels, k=k)
         else:
-            ranking = rank_by_similarity(bags, self.snapshot.slide, k=k, bits=self._n_bits)
+            ranking = rank_by_similarity(bags, self.snapshot.slide, k=k, n_bits=self._n_bits)
         return ranking.slides, ranking.reason
 
     @property
     def _n_bits(self) -> int:
-        return 8 * self.snapshot.barcodes.shape[1]
+        return 8 * int(self.snapshot.barcodes.shape[1])
 
     def _nearest(self, codes: SlideCodes, exclude: NDArray[np.bool_], found: set[int], k: int) -> list[Hit]:
         """Up to k more slides, whatever their distance: the same walks with every entry accepted.
@@ -89,7 +89,9 @@ class View:
         exclude[list(found)] = True
         bags = self._bags(codes, exclude, replace(self.params, threshold=self._n_bits))
         ranked, _ = self._rank("similarity", bags, k)
-        return [self._hit(place, slide, codes, below=True) for place, slide in enumerate(ranked, len(found) + 1)]
+        return [
+            self._hit(place, slide, codes, below=True) for place, slide in enumerate(ranked, len(found) + 1)
+        ]
 
     def _hit(self, rank: int, ranked: RankedSlide, codes: SlideCodes, *, below: bool) -> Hit:
         row = self.snapshot.slides[ranked.slide]
@@ -137,8 +139,12 @@ def _choose_ranking(asked: RankingName, slides: Sequence[SlideRow]) -> Literal["
 def _excluded(slides: Sequence[SlideRow], patient: str | None, where: Mapping[str, str]) -> NDArray[np.bool_]:
     """Which slides may not be found, bool (slides,)."""
     for column in where:
-        if column not in ("label", "patient", "site") and not any(column in slide.metadata for slide in slides):
-            raise QueryError(f"got a filter on {column!r}, which no slide has; want label, patient, site or a metadata column")
+        if column not in ("label", "patient", "site") and not any(
+            column in slide.metadata for slide in slides
+        ):
+            raise QueryError(
+                f"got a filter on {column!r}, which no slide has; want label, patient, site or a metadata column"
+            )
     return np.array(
         [
             slide.patient == patient or any(_value(slide, column) != value for column, value in where.items())
