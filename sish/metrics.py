@@ -27,7 +27,6 @@ Answer = tuple[str, Sequence[str]]
 """Label of a query, labels of its results."""
 
 _PAPER_DIVISOR = 5  # the authors divide by 5 whatever k is
-_SHORT_RANKS = (1, 3, 5)  # ranks at which hit rates are given
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +173,25 @@ def retrieval_metrics(
     )  # fmt: skip
     low, high = bootstrap_interval(right, labels)
     return Metrics(
-        k, len(answers), sum(len(results) < k for _, results in answers),
-        _over(rows, lambda row: row.mmv), low, high, _over(rows, lambda row: row.map),
-        _over(rows, lambda row: row.map_paper), _over(rows, lambda row: row.f1),
-        *(float(np.mean([label in results[:n] for label, results in answers])) for n in _SHORT_RANKS), rows,
-    )  # fmt: skip
+        k=k,
+        queries=len(answers),
+        short=sum(len(results) < k for _, results in answers),
+        mmv=_over(rows, lambda row: row.mmv),
+        mmv_low=low,
+        mmv_high=high,
+        map=_over(rows, lambda row: row.map),
+        map_paper=_over(rows, lambda row: row.map_paper),
+        macro_f1=_over(rows, lambda row: row.f1),
+        hit_1=_hit_rate(answers, 1),
+        hit_3=_hit_rate(answers, 3),
+        hit_5=_hit_rate(answers, 5),
+        by_label=rows,
+    )
+
+
+def _hit_rate(answers: Sequence[Answer], k: int) -> float:
+    """Share of the queries with a right result among the first `k`."""
+    return sum(label in results[:k] for label, results in answers) / len(answers)
 
 
 def _mean_of(label: str, labels: Sequence[str], values: Sequence[float]) -> float:
@@ -210,7 +223,7 @@ def bootstrap_interval(
     """
     if not 0 < level < 1 or repeats < 1 or not values:
         raise ParameterError(
-            f"level {level}, {repeats} repeats, {len(values)} values; give 0 < level < 1 and 1 or more of both"
+            f"level {level}, {repeats} repeats, {len(values)} values; give 0 < level < 1 and 1 of both"
         )
     random = np.random.default_rng(seed)
     classes = sorted(set(labels))
