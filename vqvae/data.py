@@ -203,7 +203,7 @@ class Cut:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be cut (ParameterError)."""
-        if min(self.train_px, self.valid_px, self.cut.per_slide) < 1 or self.mpp <= 0:
+        if min(self.train_px, self.valid_px, self.per_slide) < 1 or self.mpp <= 0:
             raise ParameterError(f"sizes, counts and mpp of patches must be positive, got {self}")
 
 
