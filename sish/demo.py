@@ -32,7 +32,7 @@ def run_demo(folder: str | os.PathLike[str], *, n_slides: int = 36, seed: int = 
     shown = _one_a_label(index)[:_QUERIES_SHOWN]
     answers = list(index.search_many(shown, k=5, exclude_patient=True))
     page = write_report(answers, root / "report.html", index=index)
-    print(f"[{time.perf_counter() - start:5.1f} s] searched for {len(shown)} slides, their own patients left out")
+    print(f"[{time.perf_counter() - start:5.1f} s] searched for {len(shown)} slides, own patients left out")
     for answer in answers:
         hits = ", ".join(f"{hit.label} {hit.score:.2f}" for hit in answer)
         print(f"           {answer.query.slide_id}: {hits}")

@@ -1,4 +1,4 @@
-"""Slides into the store, one durable commit a slide: resumable, and broken slides are skipped and reported."""
+"""Slides into the store, one durable commit a slide: resumable; broken slides are skipped and reported."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ class Ingest:
         replace: bool = False,
         on_error: OnError = "skip",
     ) -> None:
+        """Check the arguments; see the class for them."""
         if on_error not in ("skip", "raise"):
             raise ParameterError(f"got on_error={on_error!r}; want 'skip' or 'raise'")
         self._store, self._encoder, self._labels = store, encoder, labels
@@ -103,7 +104,9 @@ class Ingest:
             try:
                 found = find_slides(Path(given))
                 if not found:
-                    raise SlideOpenError(f"{given}: got a folder without slides or images in it; want at least one")
+                    raise SlideOpenError(
+                        f"{given}: got a folder without slides or images in it; want at least one"
+                    )
             except SlideError as error:
                 self._fail(Path(given), error)
                 continue
@@ -116,7 +119,10 @@ class Ingest:
         known = [(path, slide_id) for slide_id, path in seen.items()]
         known += [(Path(row.path), row.slide_id) for row in stored.values()]
         for name in self._labels.unmatched(known):
-            self._fail(Path(name), LabelsError(f"{self._labels.path} names {name}, and no such slide was given or is indexed"))
+            self._fail(
+                Path(name),
+                LabelsError(f"{self._labels.path} names {name}, and no such slide was given or is indexed"),
+            )
 
     def _prepare_ahead(self, jobs: list[_Job]) -> Iterator[tuple[_Job, Future[PreparedSlide]]]:
         """Each job with its mosaic; that of the next slide is chosen while this one is encoded."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
+from importlib import resources
 from pathlib import Path
 
 from PIL import Image
@@ -25,30 +26,6 @@ __all__ = ["write_report"]
 _THUMBNAIL_PX = 320
 _QUERY_PX = 640
 _PATCH_PX = 112
-
-_STYLE = """
-:root { --ink: #1d2430; --soft: #5d6778; --line: #dfe3ea; --paper: #f6f7f9; --accent: #8b2f6b; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
-main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 20px; margin: 40px 0 12px; }
-.soft { color: var(--soft); } .note { border-left: 3px solid var(--accent); padding: 4px 12px; background: #fff; }
-.card { display: flex; gap: 20px; background: #fff; border: 1px solid var(--line); border-radius: 10px;
-        padding: 16px; margin: 12px 0; align-items: flex-start; flex-wrap: wrap; }
-.card > img { border-radius: 6px; border: 1px solid var(--line); max-width: 100%; }
-.facts { flex: 1 1 260px; min-width: 240px; }
-.facts h3 { margin: 0 0 6px; font-size: 17px; overflow-wrap: anywhere; }
-.chip { display: inline-block; padding: 1px 10px; border-radius: 999px; background: #f0e3ec; color: var(--accent);
-        font-weight: 600; font-size: 13px; margin-right: 6px; }
-.chip.right { background: #e0f1e6; color: #1c6b3c; } .chip.flag { background: #fdeccb; color: #7a5200; }
-.bar { height: 8px; border-radius: 4px; background: var(--line); margin: 8px 0; max-width: 260px; }
-.bar i { display: block; height: 100%; border-radius: 4px; background: var(--accent); }
-.pairs { display: flex; gap: 14px; flex-wrap: wrap; margin-top: 12px; }
-figure { margin: 0; font-size: 12px; color: var(--soft); text-align: center; }
-figure img { display: inline-block; border-radius: 4px; } .gone { display: grid; place-items: center; border-radius: 6px;
-        background: var(--line); color: var(--soft); font-size: 13px; padding: 8px; text-align: center; }
-footer { margin-top: 48px; font-size: 13px; color: var(--soft); }
-"""
 
 
 def write_report(results: Results | Sequence[Results], path: str | os.PathLike[str], *, index: Index) -> Path:
@@ -71,18 +48,21 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
     asked = [results] if isinstance(results, Results) else list(results)
     with _Gallery(index.encoder) as gallery:
         body = "".join(_section(answer, gallery) for answer in asked)
+    style = resources.files("sish").joinpath("report.css").read_text(encoding="utf-8")
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Similar slides</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><main><h1>Similar slides</h1>"
+        f"<style>{style}</style></head><body><main><h1>Similar slides</h1>"
         f'<div class="soft">{len(index)} slides in {escape(index.path.name)}</div>{body}'
-        f"<footer>sish {__version__} · encoder {escape(index.fingerprint)} · for research only, not for diagnosis"
-        "</footer></main></body></html>"
+        f"<footer>sish {__version__} · encoder {escape(index.fingerprint)} · "
+        "for research only, not for diagnosis</footer></main></body></html>"
     )
     try:
         Path(path).write_text(page, encoding="utf-8")
     except OSError as error:
-        raise ParameterError(f"cannot write the report {path}: {error.strerror}; give another path") from error
+        raise ParameterError(
+            f"cannot write the report {path}: {error.strerror}; give another path"
+        ) from error
     return Path(path)
 
 
@@ -146,7 +126,8 @@ def _section(results: Results, gallery: _Gallery) -> str:
     note = f'<p class="note">{escape(results.note)}</p>' if results.note else ""
     cards = "".join(_card(hit, query, gallery) for hit in results)
     return (
-        f'<h2>Query</h2><div class="card">{gallery.query(query)}<div class="facts"><h3>{escape(query.slide_id)}</h3>'
+        f'<h2>Query</h2><div class="card">{gallery.query(query)}'
+        f'<div class="facts"><h3>{escape(query.slide_id)}</h3>'
         f'<div class="soft">{query.n_patches} patches · {query.mpp:.3g} um/px{place}</div>'
         f'<div class="soft">ranked by {results.ranking}</div>{note}</div></div>'
         f"<h2>{len(results)} most similar slides</h2>{cards}"
@@ -177,8 +158,10 @@ def _img(picture: Image.Image, alt: str) -> str:
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{alt}" width="{picture.width}" height="{picture.height}" src="data:image/jpeg;base64,{data}">'
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img alt="{alt}" {size} src="data:image/jpeg;base64,{data}">'
 
 
 def _gone(why: str, size: int) -> str:
-    return f'<span class="gone" style="width:{size}px;min-height:{size // 2}px" title="{escape(why)}">no picture</span>'
+    style = f"width:{size}px;min-height:{size // 2}px"
+    return f'<span class="gone" style="{style}" title="{escape(why)}">no picture</span>'

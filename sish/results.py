@@ -44,9 +44,9 @@ class Hit:
     score: float
     """Similarity in [0, 1], as the ranking defines it."""
     uncertainty: float | None
-    """Entropy in bits of the labels around the patch that found it; only the ranking by uncertainty has one."""
+    """Entropy in bits of the labels in the bag that found it; None where the ranking reads no labels."""
     below_threshold: bool
-    """True if no patch passed the distance threshold: the hit is among the nearest there are, not similar."""
+    """True if no patch of it passed the distance threshold: it is among the nearest there are, no more."""
     patches: tuple[PatchPair, ...]
     """The patch pairs that made it a hit, best first."""
     metadata: Mapping[str, str] = field(default_factory=dict)

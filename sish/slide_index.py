@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from sish.encode import Box, Recipe, SlideEncoder
 from sish.errors import QueryError
 from sish.index.search import SearchParams
-from sish.index.manifest import JSON
 from sish.index.store import SlideRow, Store, StoreInfo
 from sish.ingest import Ingest, OnError
 from sish.labels import read_labels, slide_id_of
@@ -84,7 +83,7 @@ class Index:
         encoder = SlideEncoder(recipe or Recipe())
         if search is None:
             search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-        header = {
+        header: dict[str, Any] = {
             "recipe": asdict(encoder.recipe),
             "fingerprint": encoder.fingerprint,
             "search": asdict(search),

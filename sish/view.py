@@ -1,4 +1,4 @@
-"""A searchable view of an index: one snapshot of its patches in memory or memory-mapped, and the search over it."""
+"""A searchable view of an index: one snapshot of its patches, and the search over it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ def _excluded(slides: Sequence[SlideRow], patient: str | None, where: Mapping[st
             column in slide.metadata for slide in slides
         ):
             raise QueryError(
-                f"got a filter on {column!r}, which no slide has; want label, patient, site or a metadata column"
+                f"got a filter on {column!r}, which no slide has; "
+                "want label, patient, site or a column of the labels file"
             )
     return np.array(
         [
