@@ -76,7 +76,15 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
         answers.append((label, [hit.label for hit in results if hit.label is not None]))
         used = results.ranking
     median, p95 = np.percentile(times, [50, 95])
-    return Evaluation(str(index.path), used, len(slides), len(answers), retrieval_metrics(answers), float(median), float(p95))
+    return Evaluation(
+        str(index.path),
+        used,
+        len(slides),
+        len(answers),
+        retrieval_metrics(answers),
+        float(median),
+        float(p95),
+    )
 
 
 def _queries(view: View) -> Iterator[tuple[Query, str, SlideCodes]]:
@@ -89,5 +97,7 @@ def _queries(view: View) -> Iterator[tuple[Query, str, SlideCodes]]:
         if slide.label is None or not len(rows):
             continue
         codes = SlideCodes(snapshot.keys[rows], snapshot.barcodes[rows], snapshot.l0_xy[rows])
-        query = Query(slide.slide_id, slide.path, slide.patient, slide.mpp, None, len(rows), slide.patch_l0_px)
+        query = Query(
+            slide.slide_id, slide.path, slide.patient, slide.mpp, None, len(rows), slide.patch_l0_px
+        )
         yield query, slide.label, codes

@@ -29,7 +29,15 @@ def failure(capsys, *words) -> str:
 def test_add_makes_the_index_and_search_prints_the_documented_json(capsys, tmp_path, synthetic_slides):
     index = tmp_path / "archive.sish"
     code, out, _ = run(
-        capsys, "index", "add", synthetic_slides, "--index", index, "--labels", synthetic_slides / "labels.csv", "--quiet"
+        capsys,
+        "index",
+        "add",
+        synthetic_slides,
+        "--index",
+        index,
+        "--labels",
+        synthetic_slides / "labels.csv",
+        "--quiet",
     )
     assert code == 0 and out.startswith("8 added")
     query = sish.Index.open(index).slides[0]
@@ -72,14 +80,18 @@ def test_search_as_text_by_region_filter_and_batch(capsys, built_index):
         run(capsys, "search", one, "--index", built_index, "--region", 600, 600, 800, 800, "--json")[1]
     )
     assert region["query"]["region"] == [600, 600, 800, 800]
-    only = json.loads(run(capsys, "search", one, "--index", built_index, "--where", f"label={rows[1].label}", "--json")[1])
+    only = json.loads(
+        run(capsys, "search", one, "--index", built_index, "--where", f"label={rows[1].label}", "--json")[1]
+    )
     assert {hit["label"] for hit in only["results"]} == {rows[1].label}
 
 
 def test_evaluate_prints_a_table_and_json(capsys, built_index):
     code, out, _ = run(capsys, "evaluate", "--index", built_index)
     assert code == 0 and "mmv5" in out and "query ms, median" in out
-    found = json.loads(run(capsys, "evaluate", "--index", built_index, "--json", "--ranking", "similarity")[1])
+    found = json.loads(
+        run(capsys, "evaluate", "--index", built_index, "--json", "--ranking", "similarity")[1]
+    )
     assert found["queries"] == 8 and found["ranking"] == "similarity"
     assert 0 <= found["metrics"]["map5"] <= 1
 
@@ -120,14 +132,18 @@ def test_each_bad_input_is_one_line(capsys, tmp_path, built_index, own_index):
     failure(capsys, "search", good, "--index", built_index, "-k", "0")
     failure(capsys, "search", good, "--index", built_index, "--where", "label")
     failure(capsys, "search", good, good, "--index", built_index, "--region", 0, 0, 9, 9)
-    failure(capsys, "search", good, "--index", built_index, "--report", tmp_path / "no" / "such" / "page.html")
+    failure(
+        capsys, "search", good, "--index", built_index, "--report", tmp_path / "no" / "such" / "page.html"
+    )
     failure(capsys, "search", good, "--index", built_index, "--weights", tmp_path / "text.svs")
     failure(capsys, "index", "remove", "nobody", "--index", own_index.path)
     assert own_index.verify() == []
 
 
 def test_a_flipped_byte_is_found_and_never_crashes(capsys, own_index):
-    biggest = max((path for path in own_index.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    biggest = max(
+        (path for path in own_index.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
     content = bytearray(biggest.read_bytes())
     content[len(content) // 2] ^= 0x10
     biggest.write_bytes(content)
@@ -145,7 +161,13 @@ def test_a_wrong_command_line_is_exit_code_2():
 
 
 def test_help_and_version(capsys):
-    for words in (["--help"], ["--version"], ["index", "--help"], ["index", "add", "--help"], ["search", "--help"]):
+    for words in (
+        ["--help"],
+        ["--version"],
+        ["index", "--help"],
+        ["index", "add", "--help"],
+        ["search", "--help"],
+    ):
         with pytest.raises(SystemExit) as leaving:
             main(words)
         assert leaving.value.code == 0

@@ -19,7 +19,10 @@ def test_every_labelled_slide_is_a_query_and_never_finds_its_own_patient(built_i
     found = sish.evaluate(index, ranking="similarity")
     assert [answer.query.slide_id for answer in answers] == [row.slide_id for row in index.slides]
     assert all(answer.query.patient not in {hit.patient for hit in answer} for answer in answers)
-    right = [any(hit.label == row.label for hit in list(answer)[:5]) for answer, row in zip(answers, index.slides, strict=True)]
+    right = [
+        any(hit.label == row.label for hit in list(answer)[:5])
+        for answer, row in zip(answers, index.slides, strict=True)
+    ]
     assert found.queries == 8
     assert found.metrics.hit5 == pytest.approx(sum(right) / len(right))
     assert found.query_ms_median <= found.query_ms_p95

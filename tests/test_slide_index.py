@@ -218,8 +218,12 @@ def test_another_encoder_is_refused_with_both_fingerprints(own_index, tmp_path):
     from sish.index.store import Store
 
     Store.create(tmp_path / "foreign.sish", header)
-    with pytest.raises(sish.EncoderMismatchError, match=f"{half.fingerprint}.*{own_index.fingerprint}".replace("+", r"\+")):
-        sish.Index.open(tmp_path / "foreign.sish").add(own_index.slides[0].path, on_error="raise", show_progress=False)
+    with pytest.raises(
+        sish.EncoderMismatchError, match=f"{half.fingerprint}.*{own_index.fingerprint}".replace("+", r"\+")
+    ):
+        sish.Index.open(tmp_path / "foreign.sish").add(
+            own_index.slides[0].path, on_error="raise", show_progress=False
+        )
 
 
 def test_an_empty_index_answers_with_nothing(tmp_path, synthetic_slides):
