@@ -330,12 +330,12 @@ class Store:
 
     def _recover(self, before: _State) -> None:
         """Take the state on the disk (failing after the rename is a commit); drop what was half written."""
-        on_disk = read_manifest(self.path)
-        if on_disk != self._state.manifest:
+        if read_manifest(self.path) != before.manifest:
+            # The rename was done and perhaps not flushed: the old files must stay until a later commit is.
             self._state = _load(self.path)
-        for path in find_leftovers(self.path, self._state.manifest):
-            if path.name not in {record.name for record in before.manifest.segments}:
-                _delete(path)
+            return
+        for path in find_leftovers(self.path, before.manifest):
+            _delete(path)
 
     def _commit(self, state: _State, kept: Sequence[Segment], parts: Sequence[Snapshot] = ()) -> None:
         """Make ``kept`` segments, and ``parts`` merged into one new one after them, the index."""

@@ -1,6 +1,7 @@
 """Checking an index folder byte by byte, and finding what crashes left in it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ __all__ = ["SEGMENTS", "find_leftovers", "verify"]
 
 SEGMENTS = "segments"
 """The folder of the segments within the index."""
-VERSIONED_TABLE = re.compile(r"(slides|tombstones)\.[0-9]{8,}\.json")
+VERSIONED_TABLE = re.compile(r"(slides|tombstones)(\.[0-9]{8,})?\.json")
 
 
 def verify(folder: Path) -> list[str]:
@@ -68,7 +69,7 @@ def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
             continue
         yield from _wrong_contents(path, segment)
         ids = [row.slide_id for row in segment.slides]
-        twice = seen.intersection(ids) | {slide_id for slide_id in ids if ids.count(slide_id) > 1}
+        twice = seen.intersection(ids) | {slide_id for slide_id, n in Counter(ids).items() if n > 1}
         yield from (f"{path / record.table}: slide {slide_id} is there twice" for slide_id in sorted(twice))
         seen.update(ids)
 
