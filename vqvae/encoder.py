@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sish.errors import ParameterError
+from sish.vqvae.features import FEATURES
 from sish.vqvae.model import VQVAE, ModelConfig, from_unit, to_unit
 
 __all__ = ["Encoded", "Encoder", "FeatureNetwork", "HammingScale"]
@@ -99,7 +100,7 @@ class Encoder:
         _check_images(images, self.stride)
         grid = (len(images), images.shape[1] // self.stride, images.shape[2] // self.stride)
         codes = np.empty(grid, np.uint8)
-        features = np.empty((len(images), 1024), np.float32)
+        features = np.empty((len(images), FEATURES), np.float32)
         for number, image in enumerate(images):
             pixels = self._pixels(image)
             maps = self._model.maps(to_unit(pixels))

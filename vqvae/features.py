@@ -47,7 +47,7 @@ class PooledFeatures(nn.Module):
     """int64 scalar: how many patches the three before were measured on; 0 = not calibrated yet."""
 
     def __init__(self, channels: Sequence[int]) -> None:
-        """``channels`` of each feature map; twice their sum must be at least 1,024, or none are made."""
+        """``channels`` of each feature map; twice their sum is at least 1,024 where features are wanted."""
         super().__init__()
         statistics = 2 * sum(channels)
         generator = torch.Generator().manual_seed(_ORDER_SEED)
@@ -65,11 +65,6 @@ class PooledFeatures(nn.Module):
 
     def raw(self, maps: Sequence[Tensor]) -> Tensor:
         """The statistics before standardising: maps (N, C, h, w), several, to float32 (N, 1024)."""
-        if len(self.order) < FEATURES:
-            raise ParameterError(
-                f"the network has {len(self.order)} statistics, a barcode needs {FEATURES};"
-                " give it more channels"
-            )
         pooled: list[Tensor] = []
         for feature_map in maps:
             variance, mean = torch.var_mean(feature_map.float(), dim=(2, 3), correction=0)

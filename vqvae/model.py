@@ -5,7 +5,6 @@ blocks, a codebook, and a decoder that mirrors the encoder; pixels scaled to [-1
 reconstruction MSE + codebook term + beta times commitment (van den Oord et al. 2017, equation 3).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sish.errors import ParameterError, WeightsError
-from sish.vqvae.features import PooledFeatures
+from sish.vqvae.features import FEATURES, PooledFeatures
 from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
 
 __all__ = ["PRESETS", "VQVAE", "FeatureSource", "ModelConfig", "Pass", "from_unit", "to_unit"]
@@ -59,12 +58,22 @@ class ModelConfig:
         numbers = (*self.channels, self.codes, self.code_dim, self.residual_channels, self.patch_px)
         if not self.channels or min(numbers) < 1 or self.residual_blocks < 0:
             raise ParameterError(f"channels, codes and sizes must be at least 1, got {self}")
+        if self.features == "pooled" and 2 * sum(self.map_channels) < FEATURES:
+            raise ParameterError(
+                f"{2 * sum(self.map_channels)} pooled statistics are fewer than the barcode's {FEATURES};"
+                f" give channels that sum to {FEATURES // 2} or more over all feature maps"
+            )
         if not 2 <= self.codes <= 256:
             raise ParameterError(f"codes must be 2 to 256 (a code is stored in a byte), got {self.codes}")
         if not 0 <= self.decay < 1 or self.mpp <= 0 or self.commitment_cost < 0 or self.revive_below < 0:
             raise ParameterError(f"decay must be in [0, 1), mpp positive, costs not negative, got {self}")
         if self.codebook not in get_args(CodebookUpdate) or self.features not in get_args(FeatureSource):
             raise ParameterError(f"unknown codebook update or feature source, got {self}")
+
+    @property
+    def map_channels(self) -> tuple[int, ...]:
+        """Channels of each feature map of the encoder, the latent grid last."""
+        return (*self.channels, *[self.channels[-1]] * self.residual_blocks, self.code_dim)
 
     @property
     def stride(self) -> int:
@@ -200,12 +209,7 @@ class VQVAE(nn.Module):
             revive_below=config.revive_below,
         )
         self.decoder = _Up(config)
-        maps: Sequence[int] = (
-            *config.channels,
-            *[config.channels[-1]] * config.residual_blocks,
-            config.code_dim,
-        )
-        self.pooled = PooledFeatures(maps)
+        self.pooled = PooledFeatures(config.map_channels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def maps(self, images: Tensor) -> list[Tensor]:

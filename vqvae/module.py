@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -78,7 +77,8 @@ class VQVAEModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Perplexity of the whole set: that of a batch says little about it."""
-        self._log_codes("valid", self.valid_counts)
+        counts = self.trainer.strategy.reduce(self.valid_counts, reduce_op="sum")
+        self._log_codes("valid", counts)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, linear warm-up, cosine to zero at the last step of the run."""
@@ -113,5 +113,4 @@ class VQVAEModule(pl.LightningModule):
             f"{stage}/perplexity": perplexity(counts),
             f"{stage}/codes_in_use": (counts > 0).sum().float(),
         }
-        # counts are already summed over the processes, so every rank logs the same number
-        self.log_dict(values, sync_dist=stage == "valid" and dist.is_initialized())
+        self.log_dict(values)  # counts are already summed over the processes

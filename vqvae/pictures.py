@@ -35,7 +35,10 @@ def code_colors(codebook: NDArray[np.float32]) -> Pixels:
 
 @torch.no_grad()
 def draw_reconstructions(model: VQVAE, images: Tensor) -> Pixels:
-    """Three rows: inputs float (N, 3, H, W) in [-1, 1], their reconstructions, their codes as colours."""
+    """Three rows: inputs float (N, 3, H, W) in [-1, 1], their reconstructions, their codes as colours.
+
+    The model is in evaluation mode.
+    """
     out = model(images)
     colors = code_colors(model.quantizer.codebook.detach().float().cpu().numpy())
     codes = colors[out.quantized.codes.cpu().numpy()]

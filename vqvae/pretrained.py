@@ -3,7 +3,6 @@
 No pickle: safetensors holds numbers only, and checkpoints are read with ``weights_only=True``.
 """
 
-import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from sish.errors import WeightsError
 from sish.vqvae.encoder import Encoder, FeatureNetwork, HammingScale
 from sish.vqvae.features import PERCENTILES
+from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import VQVAE, ModelConfig
 from sish.vqvae.module import CONFIG_KEY
 
@@ -32,7 +32,7 @@ _TRAINING_ONLY = ("quantizer.ema_counts", "quantizer.ema_sums", "quantizer.batch
 def _inference_tensors(model: VQVAE) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in sorted(model.state_dict().items())
+        for name, tensor in model.state_dict().items()
         if name not in _TRAINING_ONLY
     }
 
@@ -43,12 +43,9 @@ def fingerprint_of(model: VQVAE, network: FeatureNetwork | None = None) -> str:
     Two files with the same numbers have the same fingerprint, however they are laid out; training facts do
     not count. A second ``network`` that has a ``fingerprint`` counts.
     """
-    digest = hashlib.sha256(json.dumps(model.config.as_dict(), sort_keys=True).encode())
-    for name, tensor in _inference_tensors(model).items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    digest.update(str(getattr(network, "fingerprint", "")).encode())
-    return f"{model.config.name}-{digest.hexdigest()[:12]}"
+    header = {"config": model.config.as_dict(), "network": getattr(network, "fingerprint", "")}
+    digest = digest_of(json.dumps(header, sort_keys=True), _inference_tensors(model))
+    return f"{model.config.name}-{digest[:12]}"
 
 
 def save_weights(model: VQVAE, path: Path, *, training: dict[str, Any] | None = None) -> str:

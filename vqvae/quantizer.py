@@ -48,7 +48,7 @@ class Quantized:
     codes: Tensor
     """int64 (N, h, w): the number of each position's code."""
     counts: Tensor
-    """float32 (K,): how often each code was chosen, over all processes."""
+    """float32 (K,): how often each code was chosen; in training over all processes, else in this one."""
     codebook_loss: Tensor
     """Scalar: mean squared distance that moves the codes (zero under ``ema``)."""
     commitment: Tensor
@@ -120,7 +120,7 @@ class VectorQuantizer(nn.Module):
             if self.training and not int(self.batches):
                 self._start_from(flat.detach())
             codes = self.nearest(flat.detach())
-            counts = _sum_over_ranks(torch.bincount(codes, minlength=len(self.codebook)).float())
+            counts = torch.bincount(codes, minlength=len(self.codebook)).float()
             chosen = F.embedding(codes, self.codebook)
             commitment = F.mse_loss(flat, chosen.detach())
             if self.update == "gradient":
@@ -128,7 +128,8 @@ class VectorQuantizer(nn.Module):
             else:
                 codebook_loss = torch.zeros_like(commitment)
             straight = flat + (chosen - flat).detach()
-            if self.training:
+            if self.training:  # only here, so that one rank alone may draw a picture
+                counts = _sum_over_ranks(counts)
                 self._learn(flat.detach(), codes, counts)
         vectors = straight.reshape(grid.shape).permute(0, 3, 1, 2)
         return Quantized(vectors, codes.reshape(grid.shape[:-1]), counts, codebook_loss, commitment)
