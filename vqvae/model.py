@@ -17,7 +17,10 @@ from sish.errors import ParameterError, WeightsError
 from sish.vqvae.features import FEATURES, PooledFeatures
 from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
 
-__all__ = ["PRESETS", "VQVAE", "FeatureSource", "ModelConfig", "Pass", "from_unit", "to_unit"]
+__all__ = ["CONFIG_KEY", "PRESETS", "VQVAE", "FeatureSource", "ModelConfig", "Pass", "from_unit", "to_unit"]
+
+CONFIG_KEY = "sish_vqvae_config"
+"""Where a checkpoint keeps the model's configuration, as plain values (loaded without pickle)."""
 
 FeatureSource = Literal["pooled", "densenet121"]
 

@@ -9,14 +9,10 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from sish.errors import ParameterError
-from sish.vqvae.model import VQVAE, ModelConfig, Pass
+from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig, Pass
 from sish.vqvae.quantizer import perplexity
 
-__all__ = ["CONFIG_KEY", "VQVAEModule"]
-
-CONFIG_KEY = "sish_vqvae_config"
-"""Where a checkpoint keeps the model's configuration, as plain values (loaded without pickle)."""
-
+__all__ = ["VQVAEModule"]
 
 class VQVAEModule(pl.LightningModule):
     """A VQ-VAE in training.

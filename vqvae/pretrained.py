@@ -17,8 +17,7 @@ from sish.errors import WeightsError
 from sish.vqvae.encoder import Encoder, FeatureNetwork, HammingScale
 from sish.vqvae.features import PERCENTILES
 from sish.vqvae.fingerprint import digest_of
-from sish.vqvae.model import VQVAE, ModelConfig
-from sish.vqvae.module import CONFIG_KEY
+from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig
 
 __all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights"]
 
