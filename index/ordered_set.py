@@ -1,0 +1,79 @@
+"""What a tree of keys can do: the interface of this package's ordered sets.
+
+`VanEmdeBoas`, `SortedArray` and `SortedListSet` implement it and pass one test suite. The compiled search
+walks a sorted array itself (`sish.index.search`); the sets are for archives that change key by key, for
+comparison, and as the reference that the search is tested against.
+"""
+
+import operator
+from collections.abc import Iterator
+from typing import Protocol, Self, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sish.errors import ParameterError
+
+__all__ = ["LARGEST_KEY", "OrderedSet", "as_key", "distinct_keys"]
+
+LARGEST_KEY = 2**63 - 1
+"""Keys are integers from 0 to this; queries may be any integer."""
+
+
+class OrderedSet(Protocol):
+    """A set of integer keys 0 to 2**63 - 1 that knows the neighbours of any integer."""
+
+    @classmethod
+    def of(cls, keys: ArrayLike) -> Self:
+        """The set of integer `keys` (N,), in any order, repeated or not; ParameterError out of range."""
+
+    def add(self, key: SupportsIndex) -> None:
+        """Put `key` in; nothing happens if it is there. ParameterError out of range."""
+
+    def discard(self, key: SupportsIndex) -> None:
+        """Take `key` out; nothing happens if it is not there."""
+
+    def successor(self, key: SupportsIndex) -> int | None:
+        """The smallest key strictly greater than `key`, which need not be in the set; None if none."""
+
+    def predecessor(self, key: SupportsIndex) -> int | None:
+        """The greatest key strictly smaller than `key`, which need not be in the set; None if none."""
+
+    def min(self) -> int | None:
+        """The smallest key; None in an empty set."""
+
+    def max(self) -> int | None:
+        """The greatest key; None in an empty set."""
+
+    def __contains__(self, key: SupportsIndex) -> bool:
+        """Whether `key` is in the set."""
+
+    def __len__(self) -> int:
+        """Number of keys."""
+
+    def __iter__(self) -> Iterator[int]:
+        """The keys, ascending."""
+
+    def _check(self) -> None:
+        """Assert the invariants; for tests."""
+
+
+def as_key(key: SupportsIndex) -> int:
+    """`key` as a Python integer; ParameterError where no set can hold it."""
+    number = operator.index(key)
+    if not 0 <= number <= LARGEST_KEY:
+        raise ParameterError(f"key {number} is out of range; keys are 0 to 2**63 - 1")
+    return number
+
+
+def distinct_keys(keys: ArrayLike) -> NDArray[np.int64]:
+    """Integer `keys` (N,) ascending, each once; ParameterError where no set can hold them."""
+    array = np.asarray(keys)
+    if array.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ParameterError(f"keys are {array.dtype} {array.shape}; give integers of shape (N,)")
+    distinct = np.unique(array)
+    as_key(int(distinct[0]))
+    as_key(int(distinct[-1]))
+    return distinct.astype(np.int64)
