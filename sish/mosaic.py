@@ -90,7 +90,7 @@ def tile(
     size_px: int = 256,
     mpp: float = 1.0,
     region: Region | None = None,
-    min_tissue: float = 0.1,
+    min_tissue: float = 0.25,
 ) -> Patches:
     """Cover the tissue by a grid of tiles without overlap.
 

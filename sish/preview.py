@@ -1,0 +1,66 @@
+"""A picture of what was chosen: thumbnail, tissue outline, mosaic boxes coloured by cluster."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from sish.errors import ParameterError
+from sish.mosaic import Mosaic
+from sish.slide import Slide
+from sish.tissue import Mask, TissueMask
+
+__all__ = ["CLUSTER_COLOURS", "draw_mosaic"]
+
+CLUSTER_COLOURS = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (213, 94, 0),
+    (86, 180, 233),
+    (240, 228, 66),
+    (60, 60, 60),
+    (148, 0, 211),
+    (128, 128, 0),
+)
+"""One a colour cluster, again from the first after the ninth. The first six are Okabe and Ito's, which
+colour-blind eyes tell apart; their pink is left out because stained tissue is pink."""
+
+OUTLINE_COLOUR = (0, 110, 60)
+
+FILL_ALPHA = 28
+"""Of 255: how strongly a box is tinted; the tissue under it stays readable."""
+
+
+def draw_mosaic(slide: Slide, tissue: TissueMask, mosaic: Mosaic, max_px: int = 1024) -> Image.Image:
+    """Draw a slide's mosaic on its thumbnail, an RGB picture of at most ``max_px`` on its longer side.
+
+    Small images are not enlarged. Raises SlideReadError where the slide's pixels fail.
+    """
+    if max_px < 1:
+        raise ParameterError(f"got max_px={max_px}; want at least 1")
+    _, _, width, height = slide.bounds
+    step = max(1.0, max(width, height) / max_px)
+    thumbnail = slide.overview(step * slide.mpp)[:max_px, :max_px].copy()
+    stroke = max(1, round(max(thumbnail.shape) / 500))
+    thumbnail[outline(tissue, step, thumbnail.shape[:2], stroke)] = OUTLINE_COLOUR
+    picture = Image.fromarray(thumbnail)
+    # Drawing in RGBA mode on an RGB picture blends the fill.
+    draw = ImageDraw.Draw(picture, "RGBA")
+    low = (mosaic.l0_xy - np.array(slide.bounds[:2])) / step
+    side = mosaic.l0_size / step
+    for (left, top), cluster in zip(low.tolist(), mosaic.cluster.tolist(), strict=True):
+        colour = CLUSTER_COLOURS[cluster % len(CLUSTER_COLOURS)]
+        box = (left, top, max(left, left + side - 1), max(top, top + side - 1))
+        draw.rectangle(box, fill=(*colour, FILL_ALPHA), outline=colour, width=stroke + 1)
+    return picture
+
+
+def outline(tissue: TissueMask, step: float, shape: tuple[int, int], stroke: int) -> Mask:
+    """The inner rim of the tissue, bool of ``shape``; a pixel of the thumbnail spans ``step`` of level 0."""
+    height, width = shape
+    box = (0, 0, width * step / tissue.l0_per_px, height * step / tissue.l0_per_px)
+    clipped = (0.0, 0.0, min(box[2], tissue.mask.shape[1]), min(box[3], tissue.mask.shape[0]))
+    grey = Image.fromarray(tissue.mask.astype(np.uint8) * 255)
+    large = np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR, box=clipped)) >= 128
+    rim: Mask = large & ~ndimage.binary_erosion(large, iterations=stroke, border_value=0)
+    return rim
