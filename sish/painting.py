@@ -133,7 +133,7 @@ def outline(canvas: Canvas, pieces: int) -> Field:
         across, down = (x - centre_x) / radius_x, (y - centre_y) / radius_y
         oval = 1 - np.hypot(across + turned * down, down - turned * across)
         best = np.maximum(best, oval.astype(np.float32))
-    return np.clip((best + ragged) * 60 + 0.5, 0, 1).astype(np.float32)
+    return step(best + ragged, 1 / 60)
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], size: float) -> Field:
@@ -145,8 +145,8 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], size: float) -> Fiel
     box = (1 + left, 1 + top, 1 + left + shape[1] / size, 1 + top + shape[0] / size)
     box = (box[0], box[1], min(box[2], width), min(box[3], height))
     large = Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=box)
-    field: Field = np.asarray(large)
-    return field * np.float32(1.3)
+    field: Field = np.asarray(large) * np.float32(1.3)
+    return field
 
 
 def enlarge(field: Field, shape: tuple[int, ...]) -> Field:
