@@ -31,22 +31,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "SLIDE_SUFFIXES",
     "Cut",
     "ImagePatches",
     "PatchData",
     "SlidePatches",
     "Split",
     "list_images",
+    "usable_slides",
 ]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """What counts as an image in a folder of images."""
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".tif", ".tiff", ".dcm"}
-)
-"""What counts as a slide in a folder of slides."""
-
 Pixels = NDArray[np.uint8]
 
 
@@ -169,6 +164,33 @@ def _opened(path: Path, mpp: float | None) -> tuple["Slide", "TissueMask"]:
     return slide, find_tissue(slide)
 
 
+def usable_slides(paths: Sequence[Path], slide_mpp: float | None = None) -> list[Path]:
+    """Those slides that open, have a scale (or are given one) and hold tissue; a warning for each other.
+
+    A ParameterError if there are none.
+    """
+    usable = []
+    for path in paths:
+        reason = _why_unusable(path, slide_mpp)
+        if reason:
+            warnings.warn(f"{path} is skipped: {reason}", stacklevel=2)
+        else:
+            usable.append(path)
+    if not usable:
+        raise ParameterError(f"none of the {len(paths)} slides can be used; see the warnings for each")
+    return usable
+
+
+def _why_unusable(path: Path, slide_mpp: float | None) -> str:
+    try:
+        _, tissue = _opened(path, slide_mpp)
+    except MissingMppError as error:
+        return f"{error} (here: --data.cut.slide_mpp)"
+    except SishError as error:
+        return str(error)
+    return "no tissue was found" if tissue.is_empty else ""
+
+
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class Split:
     """Which files train and which validate."""
@@ -211,13 +233,10 @@ class SlidePatches(Dataset[Tensor]):
     """Patches uint8 (size, size, 3) from the tissue of slides, others in each epoch if ``augment``."""
 
     def __init__(self, paths: Sequence[Path], size_px: int, cut: Cut, *, augment: bool) -> None:
-        """``cut.per_slide`` patches a slide and epoch. Slides that do not open are warned of and left out."""
+        """``cut.per_slide`` patches a slide and epoch, of `usable_slides`."""
         self.cut = cut
+        self.paths = list(paths)
         self._crop = _Crop(size_px, augment)
-        self.skipped: list[Path] = []
-        self.paths = [path for path in paths if self._usable(path)]
-        if not self.paths:
-            raise ParameterError(f"none of the {len(paths)} slides can be used; see the warnings for each")
 
     def __len__(self) -> int:
         """Patches in an epoch."""
@@ -238,19 +257,6 @@ class SlidePatches(Dataset[Tensor]):
         x, y = np.round(center - half).astype(int).tolist()
         pixels = slide.read((x, y), self._crop.size_px, self.cut.mpp)
         return self._crop(pixels, slide.path)
-
-    def _usable(self, path: Path) -> bool:
-        try:
-            _, tissue = _opened(path, self.cut.slide_mpp)
-            reason = "" if tissue.mask.any() else "no tissue was found"
-        except MissingMppError as error:
-            reason = f"{error} (here: --data.cut.slide_mpp)"
-        except SishError as error:
-            reason = str(error)
-        if reason:
-            self.skipped.append(path)
-            warnings.warn(f"{path} is skipped: {reason}", stacklevel=3)
-        return not reason
 
 
 def _share_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
@@ -328,14 +334,15 @@ class PatchData(pl.LightningDataModule):
     def _slides(self) -> tuple[list[Path], list[Path]]:
         if self.slides is None:
             return [], []
-        if not self.slides.is_dir():
-            raise ParameterError(f"no folder at {self.slides}; give one with --data.slides")
-        found = sorted(path for path in self.slides.rglob("*") if path.suffix.lower() in SLIDE_SUFFIXES)
+        from sish.slide import find_slides
+
+        found = find_slides(self.slides)
         if not found:
-            raise ParameterError(f"no slides in {self.slides}; wanted {', '.join(sorted(SLIDE_SUFFIXES))}")
-        train, valid = _share_out(found, self.split.share)
-        # with few slides the hash may hold out none (or all): then patches are held out, not slides
-        return (train, valid) if train and valid else (found, found)
+            raise ParameterError(f"no slides in {self.slides}; give a folder of slides with --data.slides")
+        usable = usable_slides(found, self.cut.slide_mpp)
+        train, valid = _share_out(usable, self.split.share)
+        # with few slides the hash may hold out none or all: then only places differ, not slides
+        return (train, valid) if train and valid else (usable, usable)
 
     def _patches(
         self, images: list[Path], slides: list[Path], size_px: int, *, augment: bool

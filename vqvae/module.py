@@ -14,6 +14,7 @@ from sish.vqvae.quantizer import perplexity
 
 __all__ = ["VQVAEModule"]
 
+
 class VQVAEModule(pl.LightningModule):
     """A VQ-VAE in training.
 

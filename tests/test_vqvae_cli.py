@@ -1,0 +1,212 @@
+"""The command line: train a tiny network, go on, export, load."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sish.vqvae import load_encoder
+from sish.vqvae.cli import main
+from sish.vqvae.pictures import code_colors, draw_curves
+
+CONFIGS = Path(__file__).parents[1] / "vqvae" / "configs"
+
+NET = [
+    "--model.net.name=tiny",
+    "--model.net.channels=[8,16,240]",
+    "--model.net.residual_blocks=1",
+    "--model.net.residual_channels=4",
+    "--model.net.codes=16",
+    "--model.net.code_dim=8",
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        part = "train" if number < 8 else "valid"
+        (folder / part).mkdir(exist_ok=True)
+        pixels = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(6, 0).repeat(6, 1)
+        Image.fromarray(pixels).save(folder / part / f"{number}.png")
+    return folder
+
+
+def options(images, folder, steps):
+    return [
+        "fit",
+        *NET,
+        f"--data.folder={images}",
+        "--data.split.train=train/",
+        "--data.split.valid=valid/",
+        "--data.cut.train_px=16",
+        "--data.cut.valid_px=24",
+        "--data.batch_size=4",
+        f"--checkpoint.dirpath={folder}/checkpoints",
+        f"--trainer.logger.init_args.save_dir={folder}",
+        f"--trainer.max_steps={steps}",
+        "--trainer.accelerator=cpu",
+        "--trainer.log_every_n_steps=1",
+        "--calibrate.patches=8",
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(images, tmp_path_factory):
+    """A folder with a run of three steps in it."""
+    folder = tmp_path_factory.mktemp("run")
+    assert main(options(images, folder, 3)) == 0
+    return folder
+
+
+def metrics(folder, version=0):
+    with (folder / "vqvae" / f"version_{version}" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_fit_logs_and_draws(run):
+    rows = metrics(run)
+    for stage in ("train", "valid"):
+        for name in ("loss", "mse", "commitment", "perplexity", "codes_in_use"):
+            values = [float(row[f"{stage}/{name}"]) for row in rows if row[f"{stage}/{name}"]]
+            assert values, (stage, name)
+            assert np.isfinite(values).all()
+    assert max(int(row["step"]) for row in rows) == 2
+    pictures = run / "vqvae" / "version_0" / "pictures"
+    with Image.open(next(pictures.glob("step_*.png"))) as sheet:
+        assert sheet.size == (4 * 26 - 2, 3 * 26 - 2)
+    assert (pictures / "curves.png").stat().st_size > 1000
+    assert (run / "vqvae" / "version_0" / "config.yaml").is_file()
+
+
+def test_fit_is_quiet_and_repeats_with_its_seed(images, run, tmp_path, capfd):
+    assert main(options(images, tmp_path, 3)) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ""
+    first, second = (load_encoder(folder / "checkpoints" / "last.ckpt") for folder in (run, tmp_path))
+    assert first.fingerprint == second.fingerprint
+
+
+def test_resume_goes_on_from_the_last_checkpoint(images, run, tmp_path):
+    assert main(options(images, tmp_path, 2)) == 0
+    checkpoints = tmp_path / "checkpoints"
+    before = torch.load(checkpoints / "last.ckpt", weights_only=True)
+    assert main([*options(images, tmp_path, 5), "--ckpt_path=last"]) == 0
+    after = torch.load(checkpoints / "last.ckpt", weights_only=True)
+    assert (before["global_step"], after["global_step"]) == (2, 5)
+    batches = "vqvae.quantizer.batches"
+    assert (int(before["state_dict"][batches]), int(after["state_dict"][batches])) == (2, 5)
+    assert min(int(row["step"]) for row in metrics(tmp_path, 1)) >= 2
+
+
+def test_export_and_load(images, run, tmp_path, capsys):
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    assert main(["export", f"--checkpoint={checkpoint}", f"--output={tmp_path}"]) == 0
+    encoder = load_encoder(tmp_path / "tiny.safetensors")
+    assert encoder.fingerprint in capsys.readouterr().out
+    assert encoder.fingerprint == load_encoder(checkpoint).fingerprint
+    pixels = np.zeros((2, 16, 24, 3), np.uint8)
+    assert encoder.encode(pixels).codes.shape == (2, 2, 3)
+    assert np.array_equal(encoder.encode(pixels).codes, load_encoder(checkpoint).encode(pixels).codes)
+
+
+def test_export_measures_features_again(images, run, tmp_path):
+    base = ["export", f"--checkpoint={run}/checkpoints/last.ckpt"]
+    again = [f"--data.folder={images}", "--data.prefix=train/", "--data.size_px=24", "--patches=5"]
+    assert main([*base, f"--output={tmp_path}/a.safetensors"]) == 0
+    assert main([*base, f"--output={tmp_path}/b.safetensors", *again]) == 0
+    first, second = (load_encoder(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert "measured on 8 patches" in first.hamming.obtained
+    assert "measured on 5 patches" in second.hamming.obtained
+    assert first.fingerprint != second.fingerprint
+    assert np.array_equal(first.codebook, second.codebook)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "--data.folder=no/such/folder"],
+        ["fit"],
+        ["fit", "--data.folder=.", "--model.net.codes=300"],
+        ["fit", "--data.folder=.", "--model.learning_rate=-1"],
+        ["export", "--checkpoint=none.ckpt", "--output=out.safetensors"],
+    ],
+)
+def test_bad_input_is_one_line(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # refused while the options were read
+        code = stop.code
+    err = capsys.readouterr().err
+    assert code in (1, 2)
+    assert "Traceback" not in err
+    assert code == 2 or len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["fit", "--trainer.max_stepz=3"], ["fit", "--trainer.max_steps=many"], ["nonsense"], ["export"], []],
+)
+def test_wrong_options_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_image_off_the_stride_is_one_line(images, tmp_path, capsys):
+    assert main([*options(images, tmp_path, 1), "--data.cut.train_px=20"]) == 1
+    err = capsys.readouterr().err
+    assert "multiple of 8" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_shipped_configurations_parse(name, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", f"--config={CONFIGS}/{name}.yaml", f"--data.folder={tmp_path}", "--print_config"])
+    assert stop.value.code == 0
+    assert f"name: {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_shipped_configurations_are_the_presets(name):
+    import yaml
+
+    from sish.vqvae.model import PRESETS, ModelConfig
+
+    values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert ModelConfig.from_dict(values["model"]["net"]) == PRESETS[name]
+
+
+def test_help_explains_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("folder of images", "Entries of the codebook", "highest learning rate"):
+        assert words in text
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "export" in capsys.readouterr().out
+
+
+def test_near_codewords_get_near_colours():
+    line = np.linspace(0, 1, 9, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    red = code_colors(line)[:, 0].astype(int)
+    steps = np.diff(red)
+    assert (steps > 0).all() or (steps < 0).all()
+    assert {red.min(), red.max()} == {0, 255}
+
+
+def test_curves_of_a_run_without_validation(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/mse,train/perplexity\n0,0.5,3\n1,0.4,4\n")
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (720, 440)

@@ -1,0 +1,206 @@
+"""Training data: what is listed, how it is cut, and what is said about bad input."""
+
+import csv
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sish.errors import ParameterError, SishError
+from sish.vqvae.data import Cut, ImagePatches, PatchData, SlidePatches, Split, list_images, usable_slides
+
+
+def write_image(path, size=(40, 32), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    Image.fromarray(generator.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def write_labels(folder, names):
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label"], *[[name, "x"] for name in names]])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("train/b.png", "train/a.jpg", "valid/c.png", "other/d.tif"):
+        write_image(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_images_of_a_folder(folder):
+    names = ["other/d.tif", "train/a.jpg", "train/b.png", "valid/c.png"]
+    assert list_images(folder) == [folder / name for name in names]
+    assert list_images(folder, "train/") == [folder / "train/a.jpg", folder / "train/b.png"]
+
+
+def test_images_of_a_csv_file(folder):
+    write_labels(folder, ["valid/c.png", "train/a.jpg", ""])
+    expected = [folder / "train/a.jpg", folder / "valid/c.png"]
+    assert list_images(folder) == expected
+    assert list_images(folder / "labels.csv") == expected
+    assert list_images(folder, "valid/") == [folder / "valid/c.png"]
+
+
+def test_sources_that_hold_nothing(tmp_path):
+    with pytest.raises(ParameterError, match=r"--data\.folder"):
+        list_images(tmp_path / "none")
+    with pytest.raises(ParameterError, match="no images"):
+        list_images(tmp_path)
+    write_image(tmp_path / "a.png")
+    with pytest.raises(ParameterError, match="'train/'"):
+        list_images(tmp_path, "train/")
+    (tmp_path / "labels.csv").write_text("file,label\na.png,1\n")
+    with pytest.raises(ParameterError, match="no column 'path'"):
+        list_images(tmp_path)
+    (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00bad")
+    with pytest.raises(ParameterError, match="not a CSV file"):
+        list_images(tmp_path)
+
+
+def test_centre_crop_is_the_centre(tmp_path):
+    path = write_image(tmp_path / "a.png", (40, 32))
+    patch = ImagePatches([path], 16, augment=False)[0]
+    assert patch.dtype == torch.uint8
+    assert np.array_equal(patch, np.asarray(Image.open(path))[8:24, 12:28])
+
+
+def test_random_crops_are_turned_parts_of_the_image(tmp_path):
+    path = write_image(tmp_path / "a.png", (20, 20))
+    pixels = np.asarray(Image.open(path))
+    windows = {pixels[y : y + 16, x : x + 16].tobytes() for y in range(5) for x in range(5)}
+    torch.manual_seed(0)
+    patches = ImagePatches([path], 16, augment=True)
+    ways = set()
+    for _ in range(60):
+        patch = patches[0].numpy()
+        turns = [(k, f) for k in range(4) for f in (False, True)]
+        undone = [np.rot90(patch[::-1] if f else patch, -k) for k, f in turns]
+        found = [way for way, part in zip(turns, undone, strict=True) if part.tobytes() in windows]
+        assert len(found) == 1
+        ways.add(found[0])
+    assert len(ways) == 8
+
+
+def test_augmentation_repeats_with_the_seed(tmp_path):
+    patches = ImagePatches([write_image(tmp_path / "a.png")], 16, augment=True)
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(torch.stack([patches[0] for _ in range(5)]))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_images_that_do_not_decode_are_replaced(tmp_path):
+    good = write_image(tmp_path / "good.png")
+    bad = [tmp_path / "bad.png", tmp_path / "cut.png"]
+    bad[0].write_text("no image")
+    bad[1].write_bytes(good.read_bytes()[:200])
+    patches = ImagePatches([*bad, good], 16, augment=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        drawn = [patches[number] for number in range(3)] + [patches[0]]
+    assert all(torch.equal(patch, drawn[2]) for patch in drawn)
+    assert len(patches.unreadable) == 2
+    assert len(caught) == 1
+    with pytest.raises(ParameterError, match="none of the 2 images decodes"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ImagePatches(bad, 16, augment=False)[0]
+
+
+def test_images_smaller_than_the_crop_are_refused(tmp_path):
+    patches = ImagePatches([write_image(tmp_path / "a.png", (40, 32))], 33, augment=False)
+    with pytest.raises(ParameterError, match="40 x 32 px, smaller than the crop of 33"):
+        patches[0]
+
+
+def test_split_by_prefix(folder):
+    data = PatchData(folder, split=Split("train/", "valid/"), cut=Cut(16, 24), batch_size=2)
+    data.setup("fit")
+    assert (len(data.train_set), len(data.valid_set)) == (2, 1)
+    assert next(iter(data.train_dataloader())).shape == (2, 16, 16, 3)
+    assert next(iter(data.val_dataloader())).shape == (1, 24, 24, 3)
+    assert [batch.shape for batch in data.calibration_batches(10)] == [(2, 24, 24, 3)]
+
+
+def test_no_file_is_both_trained_and_validated_on(folder):
+    data = PatchData(folder, split=Split("", "valid/"), cut=Cut(16, 16))
+    data.setup("fit")
+    assert not {*data.train_set.paths} & {*data.valid_set.paths}
+    assert len(data.train_set) + len(data.valid_set) == 4
+
+
+def test_split_by_share_moves_no_file_when_others_come(tmp_path):
+    for number in range(40):
+        write_image(tmp_path / f"{number}.png", (16, 16))
+    before = PatchData(tmp_path, split=Split(share=0.3), cut=Cut(16, 16))
+    before.setup("fit")
+    assert 3 <= len(before.valid_set) <= 25
+    held_out = {*before.valid_set.paths}
+    write_image(tmp_path / "new.png", (16, 16))
+    after = PatchData(tmp_path, split=Split(share=0.3), cut=Cut(16, 16))
+    after.setup("fit")
+    assert {*after.valid_set.paths} - {tmp_path / "new.png"} == held_out
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: PatchData(),
+        lambda path: PatchData(path, batch_size=0),
+        lambda path: PatchData(path, split=Split(share=1.0)),
+        lambda path: PatchData(path, cut=Cut(train_px=0)),
+        lambda path: PatchData(path, cut=Cut(mpp=0.0)),
+        lambda path: PatchData(path, stain_jitter=-1.0),
+        lambda path: PatchData(path / "none").setup("fit"),
+        lambda path: PatchData(slides=path / "none").setup("fit"),
+        lambda path: PatchData(slides=path).setup("fit"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, make):
+    with pytest.raises(SishError):
+        make(tmp_path)
+
+
+def test_one_image_cannot_be_split(tmp_path):
+    write_image(tmp_path / "a.png")
+    with pytest.raises(ParameterError, match=r"--data\.split\.share"):
+        PatchData(tmp_path).setup("fit")
+
+
+def test_patches_of_slides_come_from_tissue(data_dir):
+    slide = data_dir / "slides" / "cmu-1-small-region.svs"
+    cut = Cut(64, 64, mpp=1.0, per_slide=12)
+    patches = SlidePatches([slide], 64, cut, augment=False)
+    assert len(patches) == 12
+    drawn = torch.stack([patches[number] for number in range(12)])
+    assert drawn.shape == (12, 64, 64, 3)
+    assert len({patch.numpy().tobytes() for patch in drawn}) == 12
+    assert (drawn.float().mean((1, 2, 3)) < 235).float().mean() > 0.7
+    again = SlidePatches([slide], 64, cut, augment=False)
+    assert torch.equal(again[5], drawn[5])
+
+
+def test_slides_that_cannot_be_used_are_skipped(data_dir):
+    slides = data_dir / "slides"
+    paths = [slides / "bad" / "broken.svs", slides / "tcga-cr-7395-01a-01-ts1.svs"]
+    with pytest.warns(UserWarning) as caught, pytest.raises(ParameterError, match="none of the 2 slides"):
+        usable_slides(paths)
+    assert len(caught) == 2
+    assert "slide_mpp" in str(caught[1].message)
+    with pytest.warns(UserWarning, match=r"broken\.svs"):
+        assert usable_slides(paths, 0.5) == paths[1:]
+    assert SlidePatches(paths[1:], 64, Cut(slide_mpp=0.5), augment=True)[0].shape == (64, 64, 3)
+
+
+def test_images_and_slides_together(folder, data_dir):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the folder of slides holds some that cannot be used
+        data = PatchData(folder, data_dir / "slides", cut=Cut(16, 16, per_slide=4), split=Split(share=0.5))
+        data.setup("fit")
+    assert data.train_set[0].shape == data.train_set[len(data.train_set) - 1].shape == (16, 16, 3)
