@@ -6,6 +6,8 @@ micrometres nor resampling. It is safe in threads, and pickles as its path: the 
 
 import contextlib
 import itertools
+import logging
+import math
 import os
 import threading
 import warnings
@@ -29,6 +31,9 @@ Pixels = NDArray[np.uint8]
 
 PLAIN_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """What Pillow may try: its other decoders serve no microscope and only widen the door."""
+
+# tifffile logs what it finds wrong with a file; we say it ourselves, in an error.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -165,10 +170,13 @@ def level_downsample(level0: Size, level: Size, stated: float) -> tuple[float, f
     >>> level_downsample((1500, 1000), (450, 300), 3.3333)
     (3.3333333333333335, 3.3333333333333335)
     """
-    factor = max(1, round(stated))
+    if stated.is_integer():
+        return stated, stated
     pairs = tuple(zip(level0, level, strict=True))
-    if stated == factor or all(whole // factor <= part <= -(-whole // factor) for whole, part in pairs):
-        return float(factor), float(factor)
+    # The sizes of a small level fit several factors; the power of two is the likely one.
+    for factor in (2 ** max(0, round(math.log2(stated))), max(1, round(stated))):
+        if all(whole // factor <= part <= -(-whole // factor) for whole, part in pairs):
+            return float(factor), float(factor)
     x, y = (whole / part for whole, part in pairs)
     # Ratios that disagree come from levels padded to whole tiles; there the vendor's number is better.
     return (x, y) if abs(x - y) < 0.02 * stated else (stated, stated)
@@ -227,8 +235,9 @@ class OpenSlideLevels:
 
     def close(self) -> None:
         """See Levels."""
-        self._closed = True
-        self._slide.close()
+        if not self._closed:
+            self._closed = True
+            self._slide.close()
 
 
 class ArrayLevels:
@@ -342,7 +351,7 @@ def check_page(page: Any, path: Path) -> None:
     """Refuse a TIFF page that is not plain 8-bit grey or RGB in contiguous samples, or bursts memory."""
     plain = page.dtype == np.uint8 and page.imagedepth == page.planarconfig == 1 and not page.extrasamples
     colours = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
-    if not plain or page.photometric not in colours:
+    if not plain or page.photometric not in colours or min(page.chunks[:2]) < 1:
         raise ValueError("not an 8-bit grey or RGB TIFF")
     # Raises KeyError where the codec is an optional package; Pillow may know it.
     tifffile.TIFF.DECOMPRESSORS[page.compression]
