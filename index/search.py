@@ -187,6 +187,14 @@ class _Table(NamedTuple):
     exclude: NDArray[np.bool_]
 
 
+class _Query(NamedTuple):
+    """One query patch."""
+
+    key: int
+    words: Words  # (1, W)
+    mark: int  # what its closed keys are marked with
+
+
 class _Plan(NamedTuple):
     """SearchParams as the kernels want them."""
 
@@ -198,8 +206,8 @@ class _Plan(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """Memory that queries use in turn. No clearing between them: a key is closed for query q where the
-    first entry of its run has closed == q + 1. Untouched pages of it are never made real by the system.
+    """Memory that queries use in turn. No clearing between them: a key is closed for a query where
+    the first entry of its run has the query's mark. Untouched pages of it are never made real by the system.
     """
 
     closed: NDArray[np.int32]
@@ -238,7 +246,8 @@ def _search(
     offset = np.zeros(query_keys.size + 1, np.int64)
     rank, hamming = np.empty(1024, np.int64), np.empty(1024, np.int32)
     for query in range(query_keys.size):
-        start, count = offset[query], _fill_bag(table, query_keys, queries, query, plan, scratch)
+        own = _Query(query_keys[query], queries[query : query + 1], query + 1)
+        start, count = offset[query], _fill_bag(table, own, plan, scratch)
         if start + count > rank.size:
             rank, hamming = _grown(rank, start, start + count), _grown(hamming, start, start + count)
         _sort_bag(scratch, count, plan.threshold, rank[start:], hamming[start:])
@@ -248,17 +257,14 @@ def _search(
 
 
 @compiled
-def _fill_bag(
-    table: _Table, query_keys: NDArray[np.int64], queries: Words, query: int, plan: _Plan, scratch: _Scratch
-) -> int:
+def _fill_bag(table: _Table, query: _Query, plan: _Plan, scratch: _Scratch) -> int:
     """Put the results of one query into `scratch` in the order found; their number."""
-    key = query_keys[query]
-    count = _visit_own(table, key, queries, query, plan, scratch) if plan.visit_query_key else 0
+    count = _visit_own(table, query, plan, scratch) if plan.visit_query_key else 0
     for sign in (-1, 1):
         for away in plan.away:
-            below, above = _around(table.keys, key, sign, away)
-            count = _walk(table, queries, query, below - 1, -1, plan.pre_step, plan.threshold, scratch, count)
-            count = _walk(table, queries, query, above, 1, plan.succ_step, plan.threshold, scratch, count)
+            below, above = _around(table.keys, query.key, sign, away)
+            count = _walk(table, query, below - 1, -1, plan, scratch, count)
+            count = _walk(table, query, above, 1, plan, scratch, count)
     return count
 
 
@@ -292,48 +298,38 @@ def _lower_bound(keys: NDArray[np.int64], value: int) -> int:
 
 @compiled
 def _walk(
-    table: _Table, queries: Words, query: int, place: int, stride: int, steps: int, threshold: int,
-    scratch: _Scratch, count: int,
-) -> int:  # fmt: skip
+    table: _Table, query: _Query, place: int, stride: int, plan: _Plan, scratch: _Scratch, count: int
+) -> int:
     """Walk from `place` by `stride` (-1 down, +1 up), adding results behind the first `count`; their number.
 
     Entries of one key are neighbours in the table: a run. O(entries passed). The arrays are taken out of
-    their tuples first: reading them from there at every step costs eight times the walk.
+    their tuples first, and the loop over a run stands here: otherwise a step costs ten times as much.
     """
-    keys, closed = table.keys, scratch.closed
-    words, slide, exclude = table.words, table.slide, table.exclude
+    keys, slide, exclude, words, own = table.keys, table.slide, table.exclude, table.words, query.words
+    closed, threshold = scratch.closed, plan.threshold
+    steps = plan.pre_step if stride < 0 else plan.succ_step
     while steps > 0 and 0 <= place < keys.size:
         end = place
         while 0 <= end + stride < keys.size and keys[end + stride] == keys[place]:
             end += stride
         first = min(place, end)
-        if closed[first] == query + 1:
+        if closed[first] == query.mark:
             break
-        best, bits = _best_of_run(words, slide, exclude, queries, query, first, max(place, end) + 1)
+        best, least = -1, _INT64_MAX
+        for entry in range(first, max(place, end) + 1):
+            if not _excluded(slide, exclude, entry):
+                bits = distance(words, entry, own, 0)
+                if bits < least:
+                    best, least = entry, bits
         place = end + stride
         if best < 0:
             continue
         steps -= 1
-        if bits <= threshold:
-            scratch.rank[count], scratch.bits[count] = best, bits
-            closed[first] = query + 1
+        if least <= threshold:
+            scratch.rank[count], scratch.bits[count] = best, least
+            closed[first] = query.mark
             count += 1
     return count
-
-
-@compiled
-def _best_of_run(
-    words: Words, slide: NDArray[np.int32], exclude: NDArray[np.bool_], queries: Words, query: int,
-    first: int, stop: int,
-) -> tuple[int, int]:  # fmt: skip
-    """Of the entries [first, stop), the nearest that is not excluded (the first of equals); -1 if none."""
-    best, least = -1, _INT64_MAX
-    for entry in range(first, stop):
-        if not _excluded(slide, exclude, entry):
-            bits = distance(words, entry, queries, query)
-            if bits < least:
-                best, least = entry, bits
-    return best, least
 
 
 @compiled
@@ -343,16 +339,16 @@ def _excluded(slide: NDArray[np.int32], exclude: NDArray[np.bool_], entry: int) 
 
 
 @compiled
-def _visit_own(table: _Table, key: int, queries: Words, query: int, plan: _Plan, scratch: _Scratch) -> int:
+def _visit_own(table: _Table, query: _Query, plan: _Plan, scratch: _Scratch) -> int:
     """Take every entry at the query's own key that is within the threshold; their number."""
-    first, stop = _around(table.keys, key, 1, 0)
+    first, stop = _around(table.keys, query.key, 1, 0)
     count = 0
     for entry in range(first, stop):
         if not _excluded(table.slide, table.exclude, entry):
-            bits = distance(table.words, entry, queries, query)
+            bits = distance(table.words, entry, query.words, 0)
             if bits <= plan.threshold:
                 scratch.rank[count], scratch.bits[count] = entry, bits
-                scratch.closed[first] = query + 1
+                scratch.closed[first] = query.mark
                 count += 1
     return count
 
