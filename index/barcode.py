@@ -25,8 +25,15 @@ _BLOCK_BYTES = 1 << 15  # rows scanned together by all queries: about one first-
 
 
 def compiled(function: _Function) -> _Function:
-    """`function` compiled by numba: without the GIL, and cached on disk between runs."""
-    return cast(_Function, njit(nogil=True, cache=True)(function))
+    """`function` compiled by numba: without the GIL, and cached on disk between runs.
+
+    Where neither the package's folder nor the user's cache can be written, compiled once a process. The
+    cache knows changes of a function's own file only: after a change of `distance` clear ``__pycache__``.
+    """
+    try:
+        return cast(_Function, njit(nogil=True, cache=True)(function))
+    except RuntimeError:  # numba: "no locator available"
+        return cast(_Function, njit(nogil=True)(function))
 
 
 def _popcount(typing_context: Any, word: Any) -> Any:

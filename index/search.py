@@ -58,8 +58,8 @@ class SearchParams:
         """Refuse values out of range."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "visit_query_key" and not 0 <= value <= _INT64_MAX:
-                raise ParameterError(f"{field.name} is {value}; give an integer of at least 0")
+            if not isinstance(value, int | np.integer) or not 0 <= value <= _INT64_MAX:
+                raise ParameterError(f"{field.name} is {value!r}; give an integer of at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,9 @@ def guided_search(
     if keys.shape != (len(barcodes),):
         raise QueryError(f"query_keys have shape {keys.shape}; give one a barcode, ({len(barcodes)},)")
     rows, queries = paired_words(table.barcodes, barcodes)
-    mask = np.zeros(0, np.bool_) if exclude is None else np.ascontiguousarray(exclude, dtype=np.bool_)
+    mask = np.zeros(0, np.bool_) if exclude is None else np.asarray(exclude)
+    if mask.dtype != np.bool_ or mask.ndim != 1:
+        raise QueryError(f"exclude is {mask.dtype} {mask.shape}; give bool (n_slides,), not slide numbers")
     offset, rank, hamming = _search(
         _Table(_frozen(table.keys), rows, _frozen(table.slide), _frozen(mask)),
         _frozen(keys),

@@ -1,11 +1,13 @@
 """Barcodes and their distances against numpy's bits."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sish.errors import ParameterError
+from sish.index import barcode
 from sish.index.barcode import hamming, minmax_barcodes, nearest
 
 
@@ -113,6 +115,16 @@ def test_memory_of_any_layout_gives_the_same(view, tmp_path):
         laid = np.load(tmp_path / "barcodes.npy", mmap_mode="r")
     assert nearest(laid, plain[:4], 5).row.tolist() == nearest(plain, plain[:4], 5).row.tolist()
     assert hamming(laid, laid[0]).tolist() == plain_distances(plain, plain[:1])[0].tolist()
+
+
+def test_kernels_are_compiled_where_no_cache_can_be_written(monkeypatch):
+    def njit(**options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return numba.njit(**options)
+
+    monkeypatch.setattr(barcode, "njit", njit)
+    assert barcode.compiled(lambda value: value + 1)(1) == 2
 
 
 def test_what_does_not_fit_is_refused():

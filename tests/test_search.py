@@ -291,6 +291,18 @@ def test_negative_parameters_are_refused(name):
         SearchParams(**{name: -1})
 
 
+@pytest.mark.parametrize("value", [1.5, "9", None])
+def test_parameters_that_are_no_integers_are_refused(value):
+    with pytest.raises(ParameterError, match="pre_step is"):
+        SearchParams(pre_step=value)
+
+
+def test_slide_numbers_are_not_taken_for_a_mask():
+    table = PatchTable.build([5], np.zeros((1, 16), np.uint8), [0])
+    with pytest.raises(QueryError, match="exclude is int64"):
+        guided_search(table, [5], np.zeros((1, 16), np.uint8), exclude=np.array([1, 2]))
+
+
 def test_what_does_not_fit_is_refused():
     table = PatchTable.build([5], np.zeros((1, 16), np.uint8), [0])
     with pytest.raises(ParameterError, match="16 bytes against 8"):
