@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sish.encode import Recipe
 from sish.errors import QueryError, SishError
@@ -59,11 +59,14 @@ def _leaf(arguments: Namespace) -> Namespace:
 
 
 def _parser() -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # a field's help is its docstring
     parser = ArgumentParser(
         prog="sish", description="Find whole-slide images that look alike.", version=__version__
     )
     commands = parser.add_subcommands(required=True)
-    commands.add_subcommand("index", _index_parser(), help="make and keep an index of an archive")
+    index = ArgumentParser(description="Make and keep an index of an archive.")
+    commands.add_subcommand("index", index, help="make and keep an index of an archive")
+    _add_index_commands(index)  # after its parent, as jsonargparse wants it
     commands.add_subcommand(
         "search", _search_parser(), help="find slides that look like a slide, a region or an image"
     )
@@ -78,8 +81,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _index_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Make and keep an index of an archive.")
+def _add_index_commands(parser: ArgumentParser) -> None:
     commands = parser.add_subcommands(required=True)
     for name, sub, text in (
         ("create", _create_parser(), "make an empty index with settings of your own"),
@@ -92,7 +94,6 @@ def _index_parser() -> ArgumentParser:
         ("compact", _bare_parser("Rewrite an index without what was removed."), "drop what was removed"),
     ):
         commands.add_subcommand(name, sub, help=text)
-    return parser
 
 
 def _bare_parser(description: str) -> ArgumentParser:
@@ -105,7 +106,7 @@ def _bare_parser(description: str) -> ArgumentParser:
 def _create_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Make an empty index.")
     parser.add_argument("--index", type=str, required=True, help="the folder to make")
-    parser.add_argument("--recipe", type=Recipe, default=Recipe(), help="how slides become keys and barcodes")
+    parser.add_class_arguments(Recipe, "recipe")
     return parser
 
 
@@ -197,7 +198,7 @@ def _preview_parser() -> ArgumentParser:
     parser.add_argument("slide", type=str, help="the slide")
     parser.add_argument("--output", "-o", type=str, required=True, help="the picture to write (.png, .jpg)")
     parser.add_argument("--mpp", type=float | None, help="its scale, where its file does not tell")
-    parser.add_argument("--recipe", type=Recipe, default=Recipe(), help="how slides become keys and barcodes")
+    parser.add_class_arguments(Recipe, "recipe")
     return parser
 
 
@@ -217,7 +218,7 @@ def _demo_parser() -> ArgumentParser:
 def _create(arguments: Namespace) -> int:
     from sish.slide_index import Index
 
-    index = Index.create(arguments.index, recipe=arguments.recipe)
+    index = Index.create(arguments.index, recipe=Recipe(**arguments.recipe))
     print(f"made {index.path} with encoder {index.fingerprint}")
     return 0
 
@@ -372,18 +373,8 @@ def _evaluate(arguments: Namespace) -> int:
 
 
 def _evaluation_table(found: Evaluation) -> str:
-    rows = [
-        ("slides", str(found.slides)),
-        ("queries", str(found.queries)),
-        ("ranking", found.ranking),
-        *(
-            (name, f"{value:.3f}" if isinstance(value, float) else str(value))
-            for name, value in found.metrics.named()
-        ),
-        ("query ms, median", f"{found.query_ms_median:.2f}"),
-        ("query ms, 95 %", f"{found.query_ms_p95:.2f}"),
-    ]
-    return "\n".join(f"{name:18} {value:>12}" for name, value in rows)
+    rows = ((name, f"{it:.3f}" if isinstance(it, float) else str(it)) for name, it in found.rows())
+    return "\n".join(f"{name:36} {value:>14}" for name, value in rows)
 
 
 def _preview(arguments: Namespace) -> int:
@@ -393,7 +384,7 @@ def _preview(arguments: Namespace) -> int:
     from sish.slide import open_slide
 
     with open_slide(arguments.slide, mpp=arguments.mpp) as slide:
-        prepared = SlideEncoder(arguments.recipe).prepare(slide)
+        prepared = SlideEncoder(Recipe(**arguments.recipe)).prepare(slide)
         picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic)
     try:
         picture.save(arguments.output)

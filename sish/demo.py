@@ -54,4 +54,7 @@ def _one_a_label(index: Index) -> list[str]:
 
 
 def _tell(found: Evaluation, how: str) -> None:
-    print(f"           leave-one-patient-out, {found.queries} queries, {how}: " + found.metrics.one_line())
+    print(
+        f"           leave-one-patient-out, {found.metrics.queries} queries, {how}: "
+        + found.metrics.one_line()
+    )

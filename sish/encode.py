@@ -198,10 +198,10 @@ class SlideEncoder:
 
     def encode(self, prepared: PreparedSlide) -> SlideCodes:
         """Read the mosaic's patches and turn them into keys and barcodes."""
-        l0_xy = prepared.mosaic.l0_xy
+        recipe, l0_xy = self.recipe, prepared.mosaic.l0_xy
         batches = [self.encode_patches(pixels) for pixels in self._read(prepared)]
-        if not batches:
-            return SlideCodes(np.empty((0, 1), np.int64), np.empty((0, 0), np.uint8), l0_xy)
+        if not batches:  # no tissue: no rows, of the right widths
+            batches = [self.encode_patches(np.empty((0, recipe.patch_px, recipe.patch_px, 3), np.uint8))]
         keys, barcodes = (np.concatenate(columns) for columns in zip(*batches, strict=True))
         return SlideCodes(keys, barcodes, l0_xy)
 

@@ -11,12 +11,15 @@ import numpy as np
 
 from sish.encode import SlideCodes
 from sish.errors import QueryError
-from sish.metrics import Metrics, retrieval_metrics
+from sish.metrics import Answer, Metrics, retrieval_metrics
 from sish.results import Query
 from sish.slide_index import Index
 from sish.view import RankingName, View
 
 __all__ = ["Evaluation", "evaluate"]
+
+
+_FEWER = (1, 3)  # majorities of so few are told beside the one of k
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +32,45 @@ class Evaluation:
     """How hits were ranked."""
     slides: int
     """Slides in the database."""
-    queries: int
-    """Labelled slides with tissue, each a query once."""
     metrics: Metrics
-    """Majority votes, precisions, hit rates."""
+    """Majority votes, precisions and hit rates at k; every labelled slide with tissue is a query once."""
+    fewer: tuple[Metrics, ...]
+    """The same at 1 and at 3."""
     query_ms_median: float
     """Milliseconds of a query slide from codes to ranked slides, without reading and encoding it."""
     query_ms_p95: float
     """The same, 95th percentile."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON, with names like ``mmv5`` and ``map5``."""
+        found, k = self.metrics, self.metrics.k
+        return {
+            "index": self.index,
+            "ranking": self.ranking,
+            "slides": self.slides,
+            "queries": found.queries,
+            "short": found.short,
+            **{f"mmv{at.k}": at.mmv for at in (*self.fewer, found)},
+            f"map{k}": found.map,
+            "map_paper": found.map_paper,
+            "macro_f1": found.macro_f1,
+            "hit1": found.hit_1,
+            "hit3": found.hit_3,
+            "hit5": found.hit_5,
+            "query_ms_median": self.query_ms_median,
+            "query_ms_p95": self.query_ms_p95,
+            "ci": {f"mmv{k}": [found.mmv_low, found.mmv_high]},
+            "by_label": [asdict(label) for label in found.by_label],
+        }
+
+    def rows(self) -> Iterator[tuple[str, float | int | str]]:
+        """Name and value of every figure, for a table."""
+        yield "slides", self.slides
+        yield "ranking", self.ranking
+        yield from ((f"mMV@{at.k}", at.mmv) for at in self.fewer)
+        yield from self.metrics.named()
+        yield "query ms, median", self.query_ms_median
+        yield "query ms, 95th percentile", self.query_ms_p95
 
 
 def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Evaluation:
@@ -68,22 +98,22 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
             f"{index.path}: evaluation needs labelled slides of at least two patients: "
             "give labels with sish index add --labels or sish index label"
         )
-    answers, times, used = [], [], ""
+    answers: list[Answer] = []
+    times: list[float] = []
     for query, label, codes in _queries(view):
         start = time.perf_counter()
         results = view.search(query, codes, k=k, ranking=ranking, exclude_patient=True)
         times.append(1000 * (time.perf_counter() - start))
-        answers.append((label, [hit.label for hit in results if hit.label is not None]))
-        used = results.ranking
+        answers.append((label, [hit.label or "" for hit in results]))
     median, p95 = np.percentile(times, [50, 95])
     return Evaluation(
-        str(index.path),
-        used,
-        len(slides),
-        len(answers),
-        retrieval_metrics(answers),
-        float(median),
-        float(p95),
+        index=str(index.path),
+        ranking=results.ranking,
+        slides=len(slides),
+        metrics=retrieval_metrics(answers, k),
+        fewer=tuple(retrieval_metrics(answers, fewer) for fewer in _FEWER if fewer < k),
+        query_ms_median=float(median),
+        query_ms_p95=float(p95),
     )
 
 

@@ -58,6 +58,8 @@ class View:
             raise ParameterError(f"got k={k}; want at least 1 hit")
         slides = self.snapshot.slides
         name = _choose_ranking(ranking, slides)
+        if not len(self.table):
+            return Results(query, name, (), "the index holds no patches: add slides first")
         exclude = _excluded(slides, query.patient if exclude_patient else None, where or {})
         bags = self._bags(codes, exclude, self.params)
         ranked, note = self._rank(name, bags, k)

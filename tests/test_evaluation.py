@@ -23,8 +23,8 @@ def test_every_labelled_slide_is_a_query_and_never_finds_its_own_patient(built_i
         any(hit.label == row.label for hit in list(answer)[:5])
         for answer, row in zip(answers, index.slides, strict=True)
     ]
-    assert found.queries == 8
-    assert found.metrics.hit5 == pytest.approx(sum(right) / len(right))
+    assert found.metrics.queries == 8
+    assert found.metrics.hit_5 == pytest.approx(sum(right) / len(right))
     assert found.query_ms_median <= found.query_ms_p95
 
 

@@ -217,7 +217,7 @@ def test_another_encoder_is_refused_with_both_fingerprints(own_index, tmp_path):
     header = dict(own_index._store.header) | {"fingerprint": half.fingerprint}
     from sish.index.store import Store
 
-    Store.create(tmp_path / "foreign.sish", header)
+    Store.create(tmp_path / "foreign.sish", header).close()
     with pytest.raises(
         sish.EncoderMismatchError, match=f"{half.fingerprint}.*{own_index.fingerprint}".replace("+", r"\+")
     ):
