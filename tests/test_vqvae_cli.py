@@ -149,6 +149,39 @@ def test_bad_input_is_one_line(arguments, tmp_path, monkeypatch, capsys):
     assert code == 2 or len(err.splitlines()) == 1
 
 
+def test_checkpoints_that_are_none(images, tmp_path, capsys):
+    (tmp_path / "bad.ckpt").write_text("hello")
+    for name in ("bad.ckpt", "none.ckpt"):
+        assert main([*options(images, tmp_path, 1), f"--ckpt_path={tmp_path / name}"]) == 1
+        err = capsys.readouterr().err
+        assert name in err
+        assert len(err.splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_network(images, run, tmp_path, capsys):
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    other = [*options(images, tmp_path, 9), f"--ckpt_path={checkpoint}", "--model.net.codes=17"]
+    assert main(other) == 1
+    assert "another network: codes differ" in capsys.readouterr().err
+
+
+def test_nothing_to_resume_from_is_said(images, tmp_path):
+    with pytest.warns(UserWarning, match="no last checkpoint"):
+        assert main([*options(images, tmp_path, 1), "--ckpt_path=last"]) == 0
+
+
+def test_logs_that_cannot_be_written(images, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*options(images, tmp_path, 1), f"--trainer.logger.init_args.save_dir={tmp_path}/file"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_validate_prints_what_fit_logged(images, run, tmp_path, capsys):
+    arguments = ["validate", *options(images, tmp_path, 3)[1:], f"--ckpt_path={run}/checkpoints/last.ckpt"]
+    assert main(arguments) == 0
+    assert "valid/perplexity" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["fit", "--trainer.max_stepz=3"], ["fit", "--trainer.max_steps=many"], ["nonsense"], ["export"], []],

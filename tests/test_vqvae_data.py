@@ -167,6 +167,14 @@ def test_bad_options_are_refused(tmp_path, make):
         make(tmp_path)
 
 
+def test_two_images_can_be_split(tmp_path):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name)
+    data = PatchData(tmp_path, cut=Cut(16, 16))
+    data.setup("fit")
+    assert (len(data.train_set), len(data.valid_set)) == (1, 1)
+
+
 def test_one_image_cannot_be_split(tmp_path):
     write_image(tmp_path / "a.png")
     with pytest.raises(ParameterError, match=r"--data\.split\.share"):

@@ -1,4 +1,4 @@
-"""The command line: ``python -m sish.vqvae {fit,validate,...,export}``, and what ``sish train`` calls.
+"""The command line: ``python -m sish.vqvae {fit,validate,export}``, and what ``sish train`` calls.
 
 A LightningCLI, so every option of the trainer, the network and the data can stand in a YAML file
 (``--config``) or on the command line, and the latter wins. ``export`` turns a checkpoint into weights.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -23,12 +24,29 @@ from sish.vqvae.pretrained import read_model, save_weights
 
 __all__ = ["TrainingCLI", "main"]
 
+_LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")  # names that Lightning resolves, not paths
+
 _DESCRIPTION = """Train the encoder of sish. Also here: `export`, which turns a checkpoint into weights
 (see `export --help`)."""
 
 
 class TrainingCLI(LightningCLI):
     """LightningCLI with the callbacks of this package, each configurable by its own options."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those that make sense here; the values are arguments that the command line does not offer."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "validate": {"model", "dataloaders", "datamodule"},
+        }
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and refuse a checkpoint that is none before Lightning opens it (WeightsError)."""
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].ckpt_path
+        if path is not None and path not in _LIGHTNING_CHECKPOINTS:
+            read_model(Path(path))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks and the defaults of the trainer."""
@@ -68,8 +86,8 @@ def main(args: list[str] | None = None) -> int:
                 save_config_kwargs={"overwrite": True},
                 parser_kwargs={"prog": "python -m sish.vqvae", "description": _DESCRIPTION},
             )
-    except SishError as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (SishError, OSError, MisconfigurationException) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 1
     return 0
 
@@ -81,6 +99,8 @@ def _be_quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("pytorch_lightning", "lightning_fabric", "torch", "jsonargparse"):
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
+    # --ckpt_path last starts anew where there is no checkpoint yet, and should say so
+    warnings.filterwarnings("default", message=".*there is no last checkpoint")
 
 
 def _export_parser() -> ArgumentParser:

@@ -260,13 +260,19 @@ class SlidePatches(Dataset[Tensor]):
 
 
 def _share_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
-    """Train and valid: by a hash of the name, so that adding files moves no other file."""
+    """Train and valid: by a hash of the name, so that adding files moves no other file.
 
-    def held_out(path: Path) -> bool:
-        digest = hashlib.sha256(path.name.encode()).digest()
-        return int.from_bytes(digest[:4], "big") < share * 2**32
+    Where no name falls into the share (few files), the nearest one is held out.
+    """
 
-    return [p for p in paths if not held_out(p)], [p for p in paths if held_out(p)]
+    def place(path: Path) -> float:
+        return int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big") / 2**32
+
+    held_out = [path for path in paths if place(path) < share]
+    if not held_out and len(paths) > 1:
+        held_out = [min(paths, key=place)]
+    others = set(paths) - set(held_out)
+    return [path for path in paths if path in others], held_out
 
 
 class PatchData(pl.LightningDataModule):

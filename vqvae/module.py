@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from sish.errors import ParameterError
+from sish.errors import ParameterError, WeightsError
 from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig, Pass
 from sish.vqvae.quantizer import perplexity
 
@@ -96,6 +96,16 @@ class VQVAEModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it holds."""
         checkpoint[CONFIG_KEY] = self.vqvae.config.as_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network before its tensors fail to fit (WeightsError)."""
+        ours, theirs = self.vqvae.config.as_dict(), checkpoint.get(CONFIG_KEY, {})
+        different = sorted(name for name in ours if theirs.get(name) != ours[name])
+        if different:
+            raise WeightsError(
+                f"the checkpoint is of another network: {', '.join(different)} differ;"
+                " give the configuration that it was trained with"
+            )
 
     def _log_losses(self, stage: str, out: Pass, **how: Any) -> None:
         values = {

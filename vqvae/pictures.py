@@ -69,11 +69,15 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     names = ("mse", "commitment", "perplexity", "codes_in_use")
     for number, name in enumerate(names):
         axes = figure.add_subplot(2, 2, number + 1)
+        lowest = 1.0
         for stage in ("train", "valid"):
             points = [(int(r["step"]), float(r[f"{stage}/{name}"])) for r in rows if r.get(f"{stage}/{name}")]
             if points:
                 axes.plot(*np.asarray(points).T, label=stage, linewidth=1)
-        axes.set(title=name.replace("_", " "), xlabel="step", yscale="log" if number < 2 else "linear")
+                lowest = min(lowest, *(value for _, value in points))
+        axes.set(title=name.replace("_", " "), xlabel="step")
+        if number < 2 and lowest > 0:
+            axes.set_yscale("log")
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     figure.savefig(picture, dpi=80)
