@@ -25,7 +25,7 @@ from sish.index.snapshot import ARRAYS, SlideRow, Snapshot
 __all__ = ["Segment", "open_segment", "save_changes", "write_segment"]
 
 TABLE = "slides.json"
-CHUNK_ENCODING = {"name": "default", "separator": "."}
+CHUNK_ENCODING: dict[str, Any] = {"name": "default", "separator": "."}
 """Chunks lie flat in their array's folder, which saves two folders an array (and their fsyncs)."""
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "keys": np.dtype("<i8"),
