@@ -179,6 +179,14 @@ def test_a_first_bag_against_the_prediction_is_removed_and_keeps_what_it_took():
     assert [hit.slide for hit in ranking.slides] == [0, 1]
 
 
+def test_the_prediction_is_the_strongest_label_of_one_bag_at_least():
+    # x has 1/3 of each bag, in sum more than any other, but is nowhere the strongest: a is the prediction
+    bags = [[(0, 10), (3, 10)], [(1, 10), (3, 10)], [(2, 10), (3, 10)]]
+    ranking = rank_by_uncertainty(bags_of(*bags, [(0, 11), (3, 11)]), [0, 1, 2, 3], ["a", "b", "c", "x"])
+    assert [hit.slide for hit in ranking.slides] == [0, 3]
+    assert {hit.query_patch for hit in ranking.slides} == {0}
+
+
 def test_one_vote_each_goes_to_the_label_first_seen():
     ranking = rank_by_uncertainty(bags_of([(1, 10)], [(0, 10)]), [0, 1], ["a", "b"])
     assert [hit.slide for hit in ranking.slides] == [1]

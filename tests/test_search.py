@@ -191,6 +191,12 @@ def test_keys_at_the_ends_of_int64_do_not_overflow(visit):
     assert as_lists(bags) == plain_search(positive, archive, queries, [], params)
 
 
+def test_a_seed_below_all_of_int64_is_below_all_keys():
+    params = SearchParams(interval=LARGEST // KEY_UNIT, n_seeds=2, threshold=8, succ_step=0)
+    table = PatchTable.build([0], np.zeros((1, 1), np.uint8), [0])
+    assert len(guided_search(table, [-(2**63)], np.zeros((1, 1), np.uint8), params=params).patch) == 0
+
+
 class SortedListSetOfAnyInteger:
     """Just enough of an ordered set, with negative keys."""
 
