@@ -1,6 +1,8 @@
 """The command line: train a tiny network, go on, export, load."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,23 @@ def test_resume_goes_on_from_the_last_checkpoint(images, run, tmp_path):
     batches = "vqvae.quantizer.batches"
     assert (int(before["state_dict"][batches]), int(after["state_dict"][batches])) == (2, 5)
     assert min(int(row["step"]) for row in metrics(tmp_path, 1)) >= 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(images, tmp_path):
+    devices = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sish.vqvae", *options(images, tmp_path, 2), *devices],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    # two ranks of 4 crops with 2 x 2 codes each: the average use is of the joined batch
+    assert float(checkpoint["state_dict"]["vqvae.quantizer.ema_counts"].sum()) == pytest.approx(32, rel=1e-4)
+    assert (tmp_path / "vqvae" / "version_0" / "pictures" / "curves.png").is_file()
 
 
 def test_export_and_load(images, run, tmp_path, capsys):

@@ -109,22 +109,24 @@ class SavePictures(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``pictures/step_NNNNNNNN.png`` in the folder of the run's logs."""
-        if trainer.sanity_checking or trainer.log_dir is None or not trainer.is_global_zero:
+        log_dir = trainer.log_dir  # every rank must ask: the answer is broadcast
+        if trainer.sanity_checking or log_dir is None or not trainer.is_global_zero:
             return
         if self._shown is None or not isinstance(pl_module, VQVAEModule):
             return
-        folder = Path(trainer.log_dir, "pictures")
+        folder = Path(log_dir, "pictures")
         folder.mkdir(parents=True, exist_ok=True)
         sheet = draw_reconstructions(pl_module.vqvae, self._shown)
         Image.fromarray(sheet).save(folder / f"step_{trainer.global_step:08d}.png", optimize=True)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``pictures/curves.png``."""
-        if trainer.log_dir is None or not trainer.is_global_zero:
+        log_dir = trainer.log_dir  # every rank must ask: the answer is broadcast
+        if log_dir is None or not trainer.is_global_zero:
             return
         if trainer.logger is not None:
             trainer.logger.save()
-        metrics = Path(trainer.log_dir, "metrics.csv")
+        metrics = Path(log_dir, "metrics.csv")
         if metrics.is_file():
             (metrics.parent / "pictures").mkdir(exist_ok=True)
             draw_curves(metrics, metrics.parent / "pictures" / "curves.png")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sish.errors import WeightsError
@@ -67,7 +67,7 @@ def save_weights(model: VQVAE, path: Path, *, training: dict[str, Any] | None = 
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_inference_tensors(model), path, metadata)
+        path.write_bytes(save(_inference_tensors(model), metadata))  # save_file would make it private
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write weights to {path}: {error}; give another --output") from error
     return fingerprint
