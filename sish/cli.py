@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -302,7 +303,9 @@ def _info(arguments: Namespace) -> int:
 
 
 def _verify(arguments: Namespace) -> int:
-    problems = _open(arguments).verify()
+    from sish.index.verify import verify
+
+    problems = verify(Path(arguments.index))  # it also looks at what is too damaged to be opened
     if arguments.json:
         print(json.dumps(problems, indent=2))
     else:

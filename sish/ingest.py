@@ -110,7 +110,7 @@ class Ingest:
             except SlideError as error:
                 self._fail(Path(given), error)
                 continue
-            yield from (path.resolve() for path in found)
+            yield from (path.absolute() for path in found)  # a symbolic link keeps its own name
 
     def _check_labels(self, seen: dict[str, Path], stored: dict[str, SlideRow]) -> None:
         """Rows of the labels file that no slide answers to are most likely typing errors: say so."""
