@@ -42,15 +42,14 @@ SEGMENT_CACHE_BYTES = 64 << 20
 
 
 class Levels(Protocol):
-    """A pyramid of pixels, level 0 the finest.
-
-    sizes: (width, height) of each level. downsamples: how many level-0 pixels a pixel of each level
-    spans, in x and y. properties: OpenSlide's names and values.
-    """
+    """A pyramid of pixels, level 0 the finest."""
 
     sizes: tuple[Size, ...]
+    """(width, height) of each level."""
     downsamples: tuple[tuple[float, float], ...]
+    """Level-0 pixels that a pixel of each level spans, in x and y."""
     properties: Mapping[str, str]
+    """OpenSlide's names and values."""
 
     def read_level(self, level: int, xy: Size, size: Size) -> tuple[Pixels, tuple[float, float]]:
         """Pixels uint8 (h, w, 3) of a rectangle inside a level, and where in the level they begin.
@@ -86,8 +85,13 @@ def open_levels(path: Path) -> Levels:
         check_directories(path)
         check_pixels(path)
         # Whatever a TIFF of unknown making raises, Pillow is asked next and the file is refused by it.
-        with contextlib.suppress(ValueError, KeyError, IndexError, TypeError, tifffile.TiffFileError):
-            return TiffLevels(path)
+        with contextlib.suppress(
+            ValueError, KeyError, IndexError, TypeError, tifffile.TiffFileError, SlideReadError
+        ):
+            plain = TiffLevels(path)
+            # Shows whether this compression can be decoded here.
+            plain.read_level(0, (0, 0), (1, 1))
+            return plain
     try:
         return ArrayLevels(decode_image(path))
     except UnidentifiedImageError:
@@ -170,13 +174,13 @@ def level_downsample(level0: Size, level: Size, stated: float) -> tuple[float, f
     >>> level_downsample((1500, 1000), (450, 300), 3.3333)
     (3.3333333333333335, 3.3333333333333335)
     """
-    if stated.is_integer():
-        return stated, stated
     pairs = tuple(zip(level0, level, strict=True))
     # The sizes of a small level fit several factors; the power of two is the likely one.
     for factor in (2 ** max(0, round(math.log2(stated))), max(1, round(stated))):
         if all(whole // factor <= part <= -(-whole // factor) for whole, part in pairs):
             return float(factor), float(factor)
+    if stated.is_integer():
+        return stated, stated
     x, y = (whole / part for whole, part in pairs)
     # Ratios that disagree come from levels padded to whole tiles; there the vendor's number is better.
     return (x, y) if abs(x - y) < 0.02 * stated else (stated, stated)

@@ -34,22 +34,20 @@ MARGIN = 2
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis of a rectangle on one level.
-
-    start: where it begins, level pixels.
-    step: level pixels per output pixel.
-    size: output pixels.
-    factor: whole factor to shrink by means first.
-    first: level pixel where the canvas begins.
-    count: length of the canvas, pixels after shrinking.
-    """
+    """One axis of a rectangle on one level."""
 
     start: float
+    """Where it begins, level pixels."""
     step: float
+    """Level pixels per output pixel."""
     size: int
+    """Output pixels."""
     factor: int
+    """Whole factor to shrink by means first."""
     first: int
+    """Level pixel where the canvas begins."""
     count: int
+    """Length of the canvas, pixels after shrinking."""
 
 
 def plan_axis(start: float, step: float, size: int) -> Axis:

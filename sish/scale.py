@@ -29,14 +29,12 @@ UM_TIMES_POWER = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The size of a level-0 pixel.
-
-    mpp: micrometres per pixel, the mean of x and y.
-    source: "given", "vendor", "tiff-resolution" or "objective-power".
-    """
+    """The size of a level-0 pixel."""
 
     mpp: float
+    """Micrometres per pixel, the mean of x and y."""
     source: str
+    """Who says so: "given", "vendor", "tiff-resolution" or "objective-power"."""
 
 
 def find_scale(properties: Mapping[str, str], given: float | None, name: str) -> Scale:

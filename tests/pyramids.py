@@ -54,31 +54,38 @@ def write_strips(path: Path, pixels: np.ndarray, mpp: float | None = 0.5, rows: 
 
 
 def write_huge(
-    path: Path, side: int, kinds: np.ndarray, tile_px: int = 512, factors: Sequence[int] = (1, 8, 32)
+    path: Path,
+    side: int,
+    kinds: np.ndarray,
+    levels: Sequence[tuple[int, int]] = ((1, 512), (8, 512), (32, 128)),
 ) -> None:
     """Write a slide of ``side`` x ``side`` px at 0.25 um/px from four ready-made tiles.
 
     kinds: uint8 (n, n), which of the four each part of the slide is made of; 0 is glass.
+    levels: downsample and tile side of each; every part must be whole tiles of every level.
     """
-    yy, xx = np.mgrid[:tile_px, :tile_px]
-    stripes = ((xx // 64 + yy // 64) % 2)[..., None]
-    colours = np.array([[[245, 245, 245]] * 2, [[220, 120, 170], [200, 100, 160]], [[120, 80, 160]] * 2])
-    colours = np.concatenate([colours, [[[240, 200, 220], [200, 60, 120]]]])
-    encoded = [
-        zlib.compress(np.where(stripes == 0, first, second).astype(np.uint8).tobytes())
-        for first, second in colours
-    ]
 
-    def tiles(count: int) -> Iterator[bytes]:
+    def encode(tile_px: int) -> list[bytes]:
+        yy, xx = np.mgrid[:tile_px, :tile_px]
+        stripes = ((xx // 64 + yy // 64) % 2)[..., None]
+        colours = np.array([[[245, 245, 245]] * 2, [[220, 120, 170], [200, 100, 160]], [[120, 80, 160]] * 2])
+        colours = np.concatenate([colours, [[[240, 200, 220], [200, 60, 120]]]])
+        return [
+            zlib.compress(np.where(stripes == 0, first, second).astype(np.uint8).tobytes(), 1)
+            for first, second in colours
+        ]
+
+    def tiles(count: int, encoded: list[bytes]) -> Iterator[bytes]:
         for row in range(count):
             for column in range(count):
                 yield encoded[kinds[row * len(kinds) // count, column * len(kinds) // count]]
 
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for factor in factors:
+        for factor, tile_px in levels:
             small = side // factor
+            assert small % (tile_px * len(kinds)) == 0
             tiff.write(
-                tiles(-(-small // tile_px)),
+                tiles(small // tile_px, encode(tile_px)),
                 shape=(small, small, 3),
                 dtype=np.uint8,
                 tile=(tile_px, tile_px),
