@@ -17,7 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sish.errors import SishError
 from sish.vqvae.calibration import Calibrate, calibrate
-from sish.vqvae.data import Cut, PatchData, Split
+from sish.vqvae.data import ImagePatches, PatchData, list_images, spread_batches
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.pictures import SavePictures
 from sish.vqvae.pretrained import read_model, save_weights
@@ -129,10 +129,9 @@ def _export(argv: list[str]) -> None:
     options = _export_parser().parse_args(argv)
     model, facts = read_model(options.checkpoint)
     if options.data.folder is not None:
-        split = Split(train=options.data.prefix)
-        data = PatchData(options.data.folder, split=split, cut=Cut(valid_px=options.data.size_px))
-        data.setup("fit")
-        calibrate(model, data.calibration_batches(options.patches))
+        paths = list_images(options.data.folder, options.data.prefix)
+        patches = ImagePatches(paths, options.data.size_px, augment=False)
+        calibrate(model, spread_batches(patches, options.patches))
     output = Path(options.output)
     if output.is_dir() or not output.suffix:
         output = output / f"{model.config.name}.safetensors"

@@ -37,6 +37,7 @@ __all__ = [
     "SlidePatches",
     "Split",
     "list_images",
+    "spread_batches",
     "usable_slides",
 ]
 
@@ -275,6 +276,14 @@ def _share_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Pa
     return [path for path in paths if path in others], held_out
 
 
+def spread_batches(patches: Dataset[Tensor], count: int, batch_size: int = 32) -> Iterator[Tensor]:
+    """Up to ``count`` of the patches, evenly spread over the data set, in batches uint8 (n, H, W, 3)."""
+    total = len(patches)  # type: ignore[arg-type]  # every data set here is sized
+    chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+    for start in range(0, len(chosen), batch_size):
+        yield torch.stack([patches[number] for number in chosen[start : start + batch_size]])
+
+
 class PatchData(pl.LightningDataModule):
     """Patches for training and validation. Labels are never read."""
 
@@ -370,10 +379,7 @@ class PatchData(pl.LightningDataModule):
 
     def calibration_batches(self, patches: int) -> Iterator[Tensor]:
         """Up to ``patches`` plain centre crops of the training files, evenly spread: uint8 (n, H, W, 3)."""
-        total = len(self.plain_set)  # type: ignore[arg-type]  # every data set here is sized
-        chosen = np.unique(np.linspace(0, total - 1, min(patches, total)).round().astype(int)).tolist()
-        for start in range(0, len(chosen), self.batch_size):
-            yield torch.stack([self.plain_set[number] for number in chosen[start : start + self.batch_size]])
+        return spread_batches(self.plain_set, patches, self.batch_size)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
         """uint8 (N, H, W, 3) to what the network reads; in training with jittered stains."""
