@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -222,6 +223,12 @@ def test_shipped_weights(shipped):
     assert shipped.hamming_threshold == int(table[1.0])
     assert 0 < shipped.hamming_threshold < table[50.0] < 600
     assert shipped.encode(np.zeros((1, 256, 256, 3), np.uint8)).codes.shape == (1, 32, 32)
+
+
+def test_the_model_card_is_of_the_shipped_weights(shipped):
+    card = resources.files("sish.vqvae").joinpath("weights/MODEL_CARD.md").read_text()
+    assert f"`{shipped.fingerprint}`" in card
+    assert f"Hamming threshold: {shipped.hamming_threshold} of" in card
 
 
 def test_shipped_weights_on_real_tissue(shipped, data_dir):
