@@ -194,6 +194,12 @@ def test_patches_of_slides_come_from_tissue(data_dir):
     assert torch.equal(again[5], drawn[5])
 
 
+def test_a_slide_that_tells_its_scale_keeps_it(data_dir):
+    slide = data_dir / "slides" / "cmu-1-small-region.svs"
+    told, given = (SlidePatches([slide], 64, Cut(slide_mpp=mpp), augment=False)[3] for mpp in (None, 2.0))
+    assert torch.equal(told, given)
+
+
 def test_slides_that_cannot_be_used_are_skipped(data_dir):
     slides = data_dir / "slides"
     paths = [slides / "bad" / "broken.svs", slides / "tcga-cr-7395-01a-01-ts1.svs"]

@@ -158,10 +158,16 @@ class ImagePatches(Dataset[Tensor]):
 
 @lru_cache(maxsize=64)  # per process: a worker opens each slide once
 def _opened(path: Path, mpp: float | None) -> tuple["Slide", "TissueMask"]:
+    """A slide and its tissue; ``mpp`` is for slides that do not tell theirs."""
     from sish.slide import open_slide
     from sish.tissue import find_tissue
 
-    slide = open_slide(path, mpp=mpp)
+    try:
+        slide = open_slide(path)
+    except MissingMppError:
+        if mpp is None:
+            raise
+        slide = open_slide(path, mpp=mpp)
     return slide, find_tissue(slide)
 
 
