@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.plain_search import PlainIndex, plain_search
 from sish.errors import ParameterError, QueryError
 from sish.index.search import KEY_UNIT, Bags, PatchTable, SearchParams, guided_search
 from sish.index.sorted_array import SortedArray
@@ -15,49 +16,8 @@ SETS = [VanEmdeBoas, SortedArray, SortedListSet]
 LARGEST = 2**63 - 1
 
 
-def plain_bag(tree, entries, key, query, params):
-    """The published search of one query patch; `entries` maps a key to its (patch, barcode) pairs."""
-    visited, bag = set(), []
-
-    def within(patch, barcode):
-        return patch, int(np.unpackbits(barcode ^ query).sum())
-
-    if params.visit_query_key:
-        own = [within(*entry) for entry in entries.get(key, [])]
-        bag += [result for result in own if result[1] <= params.threshold]
-        visited |= {key} if bag else set()
-
-    def walk(start, neighbour, steps):
-        at = neighbour(start)
-        while at is not None and steps > 0 and at not in visited:
-            results = [within(*entry) for entry in entries[at]]
-            if results:
-                steps -= 1
-                best = min(results, key=lambda result: result[1])
-                if best[1] <= params.threshold:
-                    bag.append(best)
-                    visited.add(at)
-            at = neighbour(at)
-
-    spacing = params.interval * KEY_UNIT
-    seeds = [key - t * spacing for t in range(params.n_seeds)]
-    seeds += [key + t * spacing for t in range(params.n_seeds)]
-    for seed in seeds:
-        walk(seed, tree.predecessor, params.pre_step)
-        walk(seed, tree.successor, params.succ_step)
-    return sorted(bag, key=lambda result: result[1])
-
-
-def plain_search(kind, archive, queries, exclude, params):
-    keys, barcodes, slide = archive
-    tree = kind.of(np.array(keys, dtype=np.int64))
-    entries = {}
-    for patch, key in enumerate(keys):
-        kept = not (slide[patch] < len(exclude) and exclude[slide[patch]])
-        entries.setdefault(int(key), []).extend([(patch, barcodes[patch])] if kept else [])
-    return [
-        plain_bag(tree, entries, int(key), barcode, params) for key, barcode in zip(*queries, strict=True)
-    ]
+def plain_bags(kind, archive, queries, exclude, params):
+    return plain_search(PlainIndex.build(kind, archive, exclude), *queries, params)
 
 
 def as_lists(bags):
@@ -73,6 +33,7 @@ params = st.builds(
     n_seeds=st.integers(0, 4),
     pre_step=st.integers(0, 6),
     succ_step=st.integers(0, 6),
+    skip_step=st.sampled_from([0, 1, 3, 50_000]),
     threshold=st.integers(0, 20),
     visit_query_key=st.booleans(),
 )
@@ -81,17 +42,19 @@ params = st.builds(
 @st.composite
 def searches(draw):
     """An archive crowded on few keys, queries on and between them, slides that empty whole keys."""
-    count, width = draw(st.integers(0, 60)), draw(st.sampled_from([1, 3, 8, 16]))
+    count, width = draw(st.integers(0, 60)), draw(st.sampled_from([1, 3, 8, 16, 64, 128]))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     spread = draw(st.sampled_from([1, KEY_UNIT // 3, KEY_UNIT, 10**17]))
     keys = random.integers(0, draw(st.integers(1, 40)), count) * spread
     barcodes = random.integers(0, 256, (count, width), dtype=np.uint8)
+    barcodes[:, 5:] = 0  # distances stay about the threshold, however wide
     barcodes &= np.uint8(draw(st.sampled_from([0x00, 0x03, 0x0F, 0xFF])))
     slide = random.integers(0, 6, count)
     # a slide to itself at each key: excluding it empties the key
     slide = np.where(random.random(count) < 0.5, keys // spread % 6, slide).astype(np.int32)
     query_keys = random.integers(0, 42, 5) * spread + random.integers(-1, 2, 5)
     query_barcodes = random.integers(0, 16, (5, width), dtype=np.uint8)
+    query_barcodes[:, 5:-1] = 0
     exclude = np.array(draw(st.lists(st.booleans(), max_size=7)), dtype=bool)
     return (keys, barcodes, slide), (query_keys, query_barcodes), exclude
 
@@ -102,7 +65,7 @@ def searches(draw):
 def test_bags_agree_with_the_plain_search(kind, search, params):
     archive, queries, exclude = search
     bags = guided_search(PatchTable.build(*archive), *queries, exclude=exclude, params=params)
-    assert as_lists(bags) == plain_search(kind, archive, queries, exclude, params)
+    assert as_lists(bags) == plain_bags(kind, archive, queries, exclude, params)
 
 
 def random_archive(count, seed=0, width=16):
@@ -123,7 +86,7 @@ def test_paper_budget_agrees_with_the_plain_search(threshold):
     exclude[::7] = True
     params = SearchParams(threshold=threshold)
     bags = guided_search(PatchTable.build(*archive), *queries, exclude=exclude, params=params)
-    assert as_lists(bags) == plain_search(SortedArray, archive, queries, exclude, params)
+    assert as_lists(bags) == plain_bags(SortedArray, archive, queries, exclude, params)
     assert len(bags.patch) > 0
 
 
@@ -162,6 +125,26 @@ def test_excluded_keys_do_not_count_as_steps():
     assert by_hand([10, 20, 30], [0, 0, 0], 35, pre_step=1, exclude=excluded) == [0]
 
 
+def test_a_walk_passes_so_many_excluded_keys_and_no_more():
+    excluded = np.array([False, True, True, True])
+    walks = {"pre_step": 3, "succ_step": 0, "exclude": excluded}
+    assert by_hand([10, 20, 30, 30], [0, 0, 0, 0], 35, skip_step=1, **walks) == []
+    assert by_hand([10, 20, 30, 30], [0, 0, 0, 0], 35, skip_step=2, **walks) == [0]
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 100])
+def test_threads_change_nothing(n_threads):
+    archive = random_archive(2000, width=128)
+    queries = archive[0][::100], archive[1][::100]
+    table, params = PatchTable.build(*archive), SearchParams(threshold=490)
+    one = guided_search(table, *queries, params=params)
+    many = guided_search(table, *queries, params=params, n_threads=n_threads)
+    assert len(one.patch) > 20
+    assert as_lists(many) == as_lists(one)
+    none = guided_search(table, [], archive[1][:0], n_threads=n_threads)
+    assert (len(none), none.offset.tolist()) == (0, [0])
+
+
 def test_a_walk_ends_at_a_closed_key():
     keys, far_key = [10, 20, 30, 40], 50 + KEY_UNIT
     # from the seed at 50 the walk closes 40 and 30; from the one at the query, far above, it arrives at 40
@@ -188,7 +171,7 @@ def test_keys_at_the_ends_of_int64_do_not_overflow(visit):
     queries = np.array(keys), np.zeros((6, 1), np.uint8)
     bags = guided_search(PatchTable.build(*archive), *queries, params=params)
     positive = SortedListSetOfAnyInteger
-    assert as_lists(bags) == plain_search(positive, archive, queries, [], params)
+    assert as_lists(bags) == plain_bags(positive, archive, queries, [], params)
 
 
 def test_a_seed_below_all_of_int64_is_below_all_keys():
@@ -291,7 +274,7 @@ def test_the_table_is_stable_and_keeps_the_callers_numbers():
     assert table.barcodes[:, 0].tolist() == [1, 3, 0, 2]
 
 
-@pytest.mark.parametrize("name", ["interval", "n_seeds", "pre_step", "succ_step", "threshold"])
+@pytest.mark.parametrize("name", ["interval", "n_seeds", "pre_step", "succ_step", "skip_step", "threshold"])
 def test_negative_parameters_are_refused(name):
     with pytest.raises(ParameterError, match=f"{name} is -1"):
         SearchParams(**{name: -1})
@@ -311,6 +294,8 @@ def test_slide_numbers_are_not_taken_for_a_mask():
 
 def test_what_does_not_fit_is_refused():
     table = PatchTable.build([5], np.zeros((1, 16), np.uint8), [0])
+    with pytest.raises(ParameterError, match="n_threads is 0"):
+        guided_search(table, [5], np.zeros((1, 16), np.uint8), n_threads=0)
     with pytest.raises(ParameterError, match="16 bytes against 8"):
         guided_search(table, [5], np.zeros((1, 8), np.uint8))
     with pytest.raises(QueryError, match="query_keys"):

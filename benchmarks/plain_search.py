@@ -1,0 +1,94 @@
+"""The published guided search in plain Python, one step at a time: what the compiled one must agree with.
+
+Written from the description (Chen et al. 2022, Methods; `sish.index.search`) over any ordered set. It is the
+oracle of the tests and the baseline of ``benchmarks.guided_search``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.index.search import KEY_UNIT, SearchParams
+
+__all__ = ["Neighbours", "PlainIndex", "plain_search"]
+
+Result = tuple[int, int]
+"""A patch and its distance in bits."""
+
+
+class Neighbours(Protocol):
+    """What the search asks of a tree of keys."""
+
+    def predecessor(self, key: int) -> int | None:
+        """The greatest key smaller than `key`."""
+
+    def successor(self, key: int) -> int | None:
+        """The smallest key greater than `key`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainIndex:
+    """An archive for the plain search."""
+
+    tree: Neighbours
+    """Its distinct keys."""
+    entries: Mapping[int, Sequence[tuple[int, NDArray[np.uint8]]]]
+    """Number and barcode of the patches at each key in insertion order; of a key all of whose patches are
+    excluded, none."""
+
+    @classmethod
+    def build(cls, kind: Any, archive: Sequence[NDArray[Any]], exclude: Sequence[bool] = ()) -> "PlainIndex":
+        """The index of `archive` (keys (P,), barcodes uint8 (P, B), slide (P,)) over an ordered set."""
+        keys, barcodes, slide = archive
+        entries: dict[int, list[tuple[int, NDArray[np.uint8]]]] = {}
+        for patch, key in enumerate(keys.tolist()):
+            at_key = entries.setdefault(key, [])
+            if not (slide[patch] < len(exclude) and exclude[slide[patch]]):
+                at_key.append((patch, barcodes[patch]))
+        return cls(kind.of(np.array(keys, dtype=np.int64)), entries)
+
+
+def plain_search(
+    index: PlainIndex, keys: Sequence[int], barcodes: NDArray[np.uint8], params: SearchParams
+) -> list[list[Result]]:
+    """The bag of each query patch: keys (Q,), barcodes uint8 (Q, B)."""
+    return [plain_bag(index, int(key), barcode, params) for key, barcode in zip(keys, barcodes, strict=True)]
+
+
+def plain_bag(index: PlainIndex, key: int, query: NDArray[np.uint8], params: SearchParams) -> list[Result]:
+    """The published search of one query patch."""
+    asked = int.from_bytes(query.tobytes(), "big")
+    closed: set[int] = set()
+    bag: list[Result] = []
+
+    def at(key: int) -> list[Result]:
+        here = index.entries.get(key, ())
+        return [(patch, (asked ^ int.from_bytes(row.tobytes(), "big")).bit_count()) for patch, row in here]
+
+    def walk(start: int, neighbour: Callable[[int], int | None], steps: int) -> None:
+        here, skips = neighbour(start), params.skip_step
+        while here is not None and steps > 0 and skips >= 0 and here not in closed:
+            results = at(here)
+            if results:
+                steps -= 1
+                best = min(results, key=lambda result: result[1])
+                if best[1] <= params.threshold:
+                    bag.append(best)
+                    closed.add(here)
+            else:
+                skips -= 1
+            here = neighbour(here)
+
+    if params.visit_query_key:
+        bag += [result for result in at(key) if result[1] <= params.threshold]
+        closed |= {key} if bag else set()
+    spacing = params.interval * KEY_UNIT
+    seeds = [key - t * spacing for t in range(params.n_seeds)]
+    seeds += [key + t * spacing for t in range(params.n_seeds)]
+    for seed in seeds:
+        walk(seed, index.tree.predecessor, params.pre_step)
+        walk(seed, index.tree.successor, params.succ_step)
+    return sorted(bag, key=lambda result: result[1])
