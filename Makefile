@@ -1,11 +1,13 @@
 # Two commands for a newcomer: make demo, make test. Everything runs in .venv, which is made on the way.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+VECTORS ?= ../shared/parity
+PCAM ?= ../shared/data/pcam
 BIN := $(VENV)/bin
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast lint types bench train clean
+.PHONY: demo test test-fast test-timm lint types bench train clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -23,8 +25,23 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(BIN)/mypy sish benchmarks
 
+# Published test vectors: make bench VECTORS=folder
 bench: $(VENV)/installed-test
-	$(BIN)/python -m benchmarks.retrieval --quick
+	$(BIN)/python -m benchmarks.parity $(VECTORS)
+
+# The shipped weights again: make train PCAM=folder, which holds train/ and valid/ (see vqvae/weights/MODEL_CARD.md)
+train: $(VENV)/installed
+	$(BIN)/python -m sish.vqvae fit --config vqvae/configs/default.yaml --data.folder $(PCAM)
+	$(BIN)/python -m sish.vqvae export --checkpoint runs/vqvae/checkpoints/last.ckpt \
+		--output runs/default.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
+
+# DenseNet121 features need timm, and timm torchvision, whose compiled part does not load beside a CPU build of
+# torch: they stay in a folder of their own, which only this test sees.
+test-timm: $(VENV)/timm
+	PYTHONPATH=$(VENV)/timm $(BIN)/python -m pytest tests/test_vqvae_densenet.py
+
+$(VENV)/timm: | $(VENV)/installed-test
+	$(PIP) install --no-deps --target $@ timm==1.0.31 torchvision==0.28.0 huggingface_hub==2.4.0
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
