@@ -1,0 +1,198 @@
+"""Barcodes of real tissue by the million: every window of every field, from one pass of the encoder.
+
+The pixels are the fields of BACH (1536 x 1536 px at 0.42 um/px) and patches of PatchCamelyon (96 px at
+0.97 um/px, enlarged to 224 px, that is 0.416 um/px); neither is stored here, and what is made of them goes
+to a cache folder. A code is the barcode and the published key of a window of 128 px; windows stand 8 px
+apart, 177 x 177 of them in a field.
+
+How: the encoder's feature maps of a whole field are averaged over each window (mean and deviation of every
+channel, `sish.vqvae.features`), where encoding the windows one by one would run the network 31,329 times.
+Two things differ from `Encoder.encode` of the cut-out window: near its border a window sees its
+surroundings instead of zeros, and the convolutions run in bfloat16. `border_effect` measures both together.
+
+`real`: the windows of the 100 fields as they are, and of every sixth training patch of PatchCamelyon,
+3.47 million. `varied` adds, for ten million, the windows of each field moved by 4 px right and down (so
+half-way between the others), those of its mirror image (left and right exchanged; the network is not
+symmetric), and, of every fifth field, those of its mirror image moved by 4 px.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from sish.errors import ParameterError
+from sish.index.barcode import minmax_barcodes
+from sish.index.keys import order_codebook, paper_keys
+from sish.vqvae.encoder import Encoder
+from sish.vqvae.model import VQVAE, to_unit
+from sish.vqvae.pretrained import load_encoder
+
+__all__ = ["WINDOW_PX", "Codes", "DenseEncoder", "border_effect", "real", "varied"]
+
+WINDOW_PX, STRIDE_PX = 128, 8
+_SIDE = WINDOW_PX // STRIDE_PX  # a window in strides, and in codes
+_STRIP = 64  # rows of a feature map, and
+_CHANNELS = 16  # channels, that are averaged together: they stay in the cache
+_TOGETHER = 512  # windows whose features are made at a time
+_PATCH_EVERY, _PATCH_PX = 6, 224
+_FOURTH_VIEW_EVERY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Barcodes and published keys of the same windows."""
+
+    barcodes: NDArray[np.uint8]
+    """uint8 (N, 128)."""
+    keys: NDArray[np.int64]
+    """int64 (N,): `paper_keys` of each window's 16 x 16 codes, integer pooling."""
+
+
+class DenseEncoder:
+    """The shipped encoder, for every window of an image at once."""
+
+    def __init__(self) -> None:
+        """Load the shipped weights."""
+        self.encoder: Encoder = load_encoder()
+        self._model: VQVAE = self.encoder._model
+        self._order = order_codebook(self.encoder.codebook)
+
+    @torch.inference_mode()
+    def encode(self, image: NDArray[np.uint8]) -> Codes:
+        """Codes of all windows of an image uint8 (H, W, 3), row by row; H and W multiples of 8."""
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = self._model.maps(to_unit(torch.from_numpy(np.array(image)[None])))
+        pooled = self._model.pooled
+        statistics = torch.cat([part for one in maps for part in _statistics(one, image.shape[0])]).flatten(1)
+        barcodes = []
+        for windows in torch.split(statistics, _TOGETHER, 1):
+            features = (windows[pooled.order].T - pooled.mean) / pooled.std
+            barcodes.append(minmax_barcodes(features.numpy()))
+        return Codes(np.concatenate(barcodes), self._keys(maps[-1]))
+
+    def _keys(self, latent: Tensor) -> NDArray[np.int64]:
+        height, width = latent.shape[2:]
+        nearest = self._model.quantizer.nearest(latent[0].float().permute(1, 2, 0).flatten(0, 1))
+        grid = nearest.reshape(height, width).numpy()
+        windows = sliding_window_view(grid, (_SIDE, _SIDE))
+        return np.concatenate([paper_keys(row, self._order) for row in windows])
+
+
+def _statistics(one: Tensor, image_px: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation float32 (C, rows, columns) of a map (1, C, h, w) over each window."""
+    factor = STRIDE_PX * one.shape[2] // image_px
+    means, deviations = [], []
+    for first in range(0, one.shape[1], _CHANNELS):
+        mean, square = _slide(_blocks(one[:, first : first + _CHANNELS], factor))
+        means.append(mean)
+        deviations.append((square - mean * mean).clamp_min_(0).sqrt_())
+    return torch.cat(means), torch.cat(deviations)
+
+
+def _blocks(one: Tensor, factor: int) -> Tensor:
+    """Means of the values and of their squares over blocks of `factor` positions: (2, C, rows, columns)."""
+    out = torch.empty((2, one.shape[1], one.shape[2] // factor, one.shape[3] // factor))
+    for top in range(0, one.shape[2], _STRIP):
+        strip = one[:, :, top : top + _STRIP].float()
+        rows = slice(top // factor, (top + _STRIP) // factor)
+        out[0][:, rows] = avg_pool2d(strip, factor)[0]
+        out[1][:, rows] = avg_pool2d(strip * strip, factor)[0]
+    return out
+
+
+def _slide(blocks: Tensor) -> Tensor:
+    """Means over 16 x 16 blocks at every place: sums of 2, 4, 8 and 16 neighbours along each axis."""
+    for axis in (-1, -2):
+        for step in (1, 2, 4, 8):
+            length = blocks.shape[axis] - step
+            blocks = blocks.narrow(axis, 0, length) + blocks.narrow(axis, step, length)
+    return blocks / _SIDE**2
+
+
+def border_effect(dense: DenseEncoder, image: NDArray[np.uint8], n: int = 32) -> float:
+    """Mean bits in which a window's barcode differs from that of the window cut out and encoded alone."""
+    columns = (image.shape[1] - WINDOW_PX) // STRIDE_PX + 1
+    rng = np.random.default_rng(0)
+    row, column = rng.integers(columns, size=(2, n))
+    windows = sliding_window_view(image, (WINDOW_PX, WINDOW_PX), (0, 1))[row * STRIDE_PX, column * STRIDE_PX]
+    alone = minmax_barcodes(dense.encoder.encode(windows.transpose(0, 2, 3, 1).copy()).features)
+    together = dense.encode(image).barcodes[row * columns + column]
+    return float(np.bitwise_count(alone ^ together).sum(1).mean())
+
+
+def real(data: Path, cache: Path, fields: int | None = None) -> Codes:
+    """Windows of the fields (the first `fields`, spread over all) and of patches, as they are; from the
+    cache where they are there.
+    """
+    names = _fields(data, fields)
+    parts = [(names, "field"), (_patches(data, 1 if fields is None else 20), "patch")]
+    return _cached(cache, "real" if fields is None else f"real-{fields}", parts)
+
+
+def varied(data: Path, cache: Path) -> Codes:
+    """What `real` lacks for ten million: moved and mirrored fields."""
+    names = _fields(data, None)
+    parts = [
+        (names, "moved"), (names, "mirrored"),
+        (names[::_FOURTH_VIEW_EVERY], "moved mirrored"),
+    ]  # fmt: skip
+    return _cached(cache, "varied", parts)
+
+
+def _fields(data: Path, count: int | None) -> list[Path]:
+    names = sorted((data / "bach" / "fields").glob("*.jpg"))
+    if not names:
+        raise ParameterError(
+            f"no fields at {data / 'bach' / 'fields'}; give --data, a folder with bach and pcam"
+        )
+    return names if count is None else names[:: max(1, len(names) // count)][:count]
+
+
+def _patches(data: Path, sparser: int) -> list[Path]:
+    return sorted(path for path in (data / "pcam" / "train").rglob("*") if path.is_file())[
+        :: _PATCH_EVERY * sparser
+    ]
+
+
+def _cached(cache: Path, name: str, parts: list[tuple[list[Path], str]]) -> Codes:
+    folder = cache / f"codes-{_stamp()}"
+    files = folder / f"{name}-barcodes.npy", folder / f"{name}-keys.npy"
+    if not all(file.exists() for file in files):
+        dense = DenseEncoder()
+        folder.mkdir(parents=True, exist_ok=True)
+        codes = [dense.encode(image) for paths, view in parts for image in _views(paths, view)]
+        _save(files[0], np.concatenate([one.barcodes for one in codes]))
+        _save(files[1], np.concatenate([one.keys for one in codes]))
+    return Codes(*(np.load(file, mmap_mode="r") for file in files))
+
+
+def _save(file: Path, array: NDArray[np.generic]) -> None:
+    """Whole or not at all: an interrupted run leaves nothing that looks finished."""
+    part = file.with_suffix(".part.npy")
+    np.save(part, array)
+    part.replace(file)
+
+
+def _views(paths: list[Path], view: str) -> Iterator[NDArray[np.uint8]]:
+    for path in paths:
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+        if view == "patch":
+            picture = picture.resize((_PATCH_PX, _PATCH_PX), Image.Resampling.BICUBIC)
+        pixels = np.asarray(picture)
+        if "mirrored" in view:
+            pixels = pixels[:, ::-1]
+        yield pixels[4:-4, 4:-4] if "moved" in view else pixels
+
+
+def _stamp() -> str:
+    """What the cached codes depend on: the shipped weights."""
+    return load_encoder().fingerprint

@@ -1,0 +1,112 @@
+"""Texture trees: keys are nearest leaves, learnt the same way every time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from sish.errors import ParameterError, SishError
+from sish.index.barcode import hamming
+from sish.index.hierarchy import SAMPLE, TextureTree
+
+
+def clustered(rng, count, clusters=20, n_bytes=16, flips=0.06):
+    """Barcodes around random centres: each bit differs from its centre's with a small chance."""
+    centres = rng.integers(0, 2, (clusters, 8 * n_bytes), dtype=np.uint8)
+    own = centres[rng.integers(clusters, size=count)]
+    return np.packbits(own ^ (rng.random(own.shape) < flips), axis=1)
+
+
+def test_a_key_is_the_nearest_leaf_of_the_two_nearest_nodes():
+    barcodes = clustered(np.random.default_rng(0), 600)
+    tree = TextureTree.learn(barcodes, branching=(6, 5))
+    for barcode, key in zip(barcodes[:50], tree.keys(barcodes[:50]), strict=True):
+        nodes = np.argsort(hamming(tree.nodes, barcode), kind="stable")[:2]
+        leaves = {
+            (int(bits), int(node) * 5 + leaf)
+            for node in nodes
+            for leaf, bits in enumerate(hamming(tree.leaves[node], barcode))
+        }
+        assert key == min(leaves)[1]
+
+
+def test_a_tree_is_the_same_for_the_same_sample_and_seed():
+    barcodes = clustered(np.random.default_rng(1), 500)
+    one, again, other = (TextureTree.learn(barcodes, seed=seed) for seed in (3, 3, 4))
+    assert np.array_equal(one.nodes, again.nodes) and np.array_equal(one.leaves, again.leaves)
+    assert not np.array_equal(one.leaves, other.leaves)
+
+
+def test_a_key_does_not_depend_on_its_company():
+    barcodes = clustered(np.random.default_rng(2), 300)
+    tree = TextureTree.learn(barcodes)
+    together = tree.keys(barcodes)
+    assert together.tolist() == [int(tree.keys(barcodes[i : i + 1])[0]) for i in range(300)]
+    assert together.min() >= 0 and together.max() < tree.n_keys
+
+
+def test_stored_and_read_again_it_gives_the_same_keys():
+    barcodes = clustered(np.random.default_rng(3), 300)
+    tree = TextureTree.learn(barcodes)
+    again = TextureTree.from_arrays({name: array.copy() for name, array in tree.to_arrays().items()})
+    np.testing.assert_array_equal(again.keys(barcodes), tree.keys(barcodes))
+
+
+def test_clusters_that_lie_apart_get_keys_of_their_own():
+    rng = np.random.default_rng(4)
+    barcodes = clustered(rng, 4000, clusters=8, flips=0.02)
+    keys = TextureTree.learn(barcodes, branching=(16, 4)).keys(barcodes)
+    same_cluster = hamming(barcodes, barcodes[0]) < 32
+    own = set(keys[same_cluster].tolist())
+    assert not own & set(keys[~same_cluster].tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_samples_smaller_than_the_tree_are_learnt(count):
+    barcodes = clustered(np.random.default_rng(count), count)
+    tree = TextureTree.learn(barcodes, branching=(8, 8))
+    keys = tree.keys(barcodes)
+    assert keys.shape == (count,) and keys.max(initial=0) < 64
+
+
+def test_duplicates_share_one_key():
+    barcodes = np.repeat(clustered(np.random.default_rng(5), 1), 100, axis=0)
+    assert len(set(TextureTree.learn(barcodes).keys(barcodes).tolist())) == 1
+
+
+def test_a_large_sample_is_thinned():
+    barcodes = np.random.default_rng(6).integers(0, 256, (SAMPLE + 10, 8), dtype=np.uint8)
+    tree = TextureTree.learn(barcodes, branching=(4, 4))
+    assert tree.n_keys == 16
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.just(8))), st.integers(1, 5), st.integers(1, 5))
+def test_any_barcodes_get_keys_in_range(barcodes, n_nodes, n_leaves):
+    tree = TextureTree.learn(barcodes, branching=(n_nodes, n_leaves))
+    keys = tree.keys(barcodes)
+    assert ((keys >= 0) & (keys < n_nodes * n_leaves)).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: TextureTree.learn(np.zeros((0, 16), np.uint8)),
+        lambda: TextureTree.learn(np.zeros((5, 12), np.uint8)),
+        lambda: TextureTree.learn(np.zeros((5, 16))),
+        lambda: TextureTree.learn(np.zeros((5, 16), np.uint8), branching=(0, 3)),
+        lambda: TextureTree.learn(np.zeros((5, 16), np.uint8)).keys(np.zeros((5, 8), np.uint8)),
+        lambda: TextureTree.from_arrays({"nodes": np.zeros((2, 8), np.uint8)}),
+        lambda: TextureTree.from_arrays(
+            {"nodes": np.zeros((2, 8), np.uint8), "leaves": np.zeros((3, 2, 8), np.uint8)}
+        ),
+        lambda: TextureTree.from_arrays(
+            {"nodes": np.zeros((2, 8), np.float32), "leaves": np.zeros((2, 2, 8), np.uint8)}
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_on_one_line(wrong):
+    with pytest.raises(ParameterError) as error:
+        wrong()
+    assert isinstance(error.value, SishError) and "\n" not in str(error.value)
