@@ -39,6 +39,9 @@ class OrderedSet(Protocol):
     def predecessor(self, key: SupportsIndex) -> int | None:
         """The greatest key strictly smaller than `key`, which need not be in the set; None if none."""
 
+    def walk(self, key: SupportsIndex, steps: int) -> list[int]:
+        """The next `steps` keys after `key`, ascending; if negative, those before it, descending."""
+
     def min(self) -> int | None:
         """The smallest key; None in an empty set."""
 

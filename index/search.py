@@ -241,5 +241,7 @@ def _room(keys: NDArray[np.int64], query_keys: NDArray[np.int64], params: Search
 
 def _scratch(n_seeds: int, room: int) -> tuple[Reach, Bag, Bag]:
     """Memory that queries use in turn; untouched pages of it are never made real by the system."""
-    hits, found = (Bag(*np.empty((2, room), np.int64), np.empty(room, np.bool_)) for _ in range(2))
+    hits, found = (
+        Bag(np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.bool_)) for _ in range(2)
+    )
     return Reach(*np.empty((5, 2 * n_seeds), np.int64)), hits, found

@@ -76,6 +76,21 @@ class SortedArray:
         """
         return self._at(self._below(operator.index(key)) - 1)
 
+    def walk(self, key: SupportsIndex, steps: int) -> list[int]:
+        """The next `steps` keys after `key`, or before it if negative, as they come; O(log n + steps).
+
+        >>> SortedArray.of([1, 3, 5]).walk(5, -2)
+        [3, 1]
+        """
+        if steps < 0:
+            end = self._below(operator.index(key))
+            found = self._keys[max(end + steps, 0) : end][::-1]
+        else:
+            start = self._below(operator.index(key) + 1)
+            found = self._keys[start : start + steps]
+        walked: list[int] = found.tolist()
+        return walked
+
     def min(self) -> int | None:
         """The smallest key, O(1).
 

@@ -75,6 +75,18 @@ class SortedListSet:
         """
         return self._at(self._keys.bisect_left(operator.index(key)) - 1)
 
+    def walk(self, key: SupportsIndex, steps: int) -> list[int]:
+        """The next `steps` keys after `key`, or before it if negative, as they come; O(log n + steps).
+
+        >>> SortedListSet.of([1, 3, 5]).walk(5, -2)
+        [3, 1]
+        """
+        if steps < 0:
+            end = self._keys.bisect_left(operator.index(key))
+            return list(self._keys[max(end + steps, 0) : end][::-1])
+        start = self._keys.bisect_right(operator.index(key))
+        return list(self._keys[start : start + steps])
+
     def min(self) -> int | None:
         """The smallest key, O(1).
 

@@ -1,27 +1,62 @@
-"""A van Emde Boas tree of 63-bit keys whose memory is proportional to the keys in it.
+"""A van Emde Boas tree of 63-bit keys, compiled, whose memory is proportional to the keys in it.
 
 The tree of the paper takes one array slot for each cluster that could be, 2**32 in the root alone, and so
-34 GB before the first key. Here clusters are in a dict, and exist only while they hold something; below
-64 values a cluster is one machine word of bits.
-
-A key of b bits is split into its upper and lower half. A node of b bits keeps its smallest key itself; each
-other key goes into the cluster of its upper half, a tree for the lower half; a tree of upper halves, the
-*summary*, says which clusters there are. Each operation goes on in the cluster or in the summary, never in
-both, so 63 bits take five steps: 63, 32, 16, 8, and a word (van Emde Boas 1975; Cormen et al., chapter 20).
+34 GB before the first key. Two things bring it to a few bytes a key here. Clusters are entries of a hash
+table, which exist only while they hold something (`sish.index.veb_tree`). And the tree does not hold the
+keys themselves, which would cost it several nodes each, but one *separator* for each block of up to 64 keys:
+a block is a sorted row of an array with the keys from its separator to before the next one; the first block
+has the keys before all separators. (The indirection of Willard's y-fast trie, 1983.) So an operation is a
+walk down the tree, O(log log U), and a binary search in a block, O(1) for its size is fixed. A full block is
+split; one that runs low is merged with a neighbour, so that blocks stay filled however keys come and go.
 """
 
 import operator
 from collections.abc import Iterator
-from typing import Self, SupportsIndex
+from itertools import pairwise
+from typing import NamedTuple, Self, SupportsIndex
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from sish.index.barcode import compiled
 from sish.index.ordered_set import LARGEST_KEY, as_key, distinct_keys
+from sish.index.veb_tree import (
+    EMPTY,
+    FREE_NODE,
+    N_NODES,
+    N_VALUES,
+    SPARE,
+    Int64,
+    Tree,
+    below,
+    get,
+    greatest,
+    insert,
+    put,
+    remove,
+    take_out,
+    values_of,
+)
 
 __all__ = ["VanEmdeBoas"]
 
-_KEY_BITS = LARGEST_KEY.bit_length()
-_WORD_BITS = 6  # log2 of the values in a leaf: a word of 64 bits
+BLOCK = 64
+"""Keys that a block has room for."""
+FILLED = 48
+"""Keys of a block in a set that is built at once, and the most that a merge makes."""
+LOW = 16
+"""A block with fewer is merged with a neighbour, if both go into one."""
+SIZE, NEXT, PREVIOUS, SEPARATOR = BLOCK, BLOCK + 1, BLOCK + 2, BLOCK + 3  # columns behind a block's keys
+N_KEYS, N_BLOCKS, FREE_BLOCK, LAST_BLOCK = 3, 4, 5, 6  # places in `Tree.state`, behind the tree's own
+BOTTOM = -1  # the separator of the first block, block 0, which is not in the tree
+
+
+class _Blocks(NamedTuple):
+    """All memory of a set."""
+
+    tree: Tree
+    rows: NDArray[np.int64]  # (blocks, BLOCK + 4)
+    homes: NDArray[np.int64]  # hash table: separator, its block
 
 
 class VanEmdeBoas:
@@ -32,24 +67,32 @@ class VanEmdeBoas:
     (20, None, True, [10, 20, 30])
     """
 
-    __slots__ = ("_root", "_size")
+    __slots__ = ("_blocks",)
 
     def __init__(self) -> None:
         """An empty set."""
-        self._root: _Tree | None = None
-        self._size = 0
+        self._blocks = _with_room(1)
 
     @classmethod
     def of(cls, keys: ArrayLike) -> Self:
-        """The set of integer `keys` (N,), O(N log N).
+        """The set of integer `keys` (N,), O(N log N) to sort them and O(N) to build.
 
         >>> len(VanEmdeBoas.of([3, 3, 1]))
         2
         """
         made = cls()
-        for key in distinct_keys(keys).tolist():
-            made.add(key)
+        made._blocks = _filled(distinct_keys(keys))
         return made
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays.
+
+        >>> VanEmdeBoas.of(range(0, 10**6, 10)).nbytes < 30 * 10**5
+        True
+        """
+        blocks = self._blocks
+        return sum(part.nbytes for part in (*blocks.tree, blocks.rows, blocks.homes))
 
     def add(self, key: SupportsIndex) -> None:
         """Put `key` in, O(log log U).
@@ -60,13 +103,8 @@ class VanEmdeBoas:
         [1, 2, 3]
         """
         number = as_key(key)
-        if self._root is None:
-            self._root = _tree(_KEY_BITS, number)
-        elif self._root.holds(number):
-            return
-        else:
-            self._root.add(number)
-        self._size += 1
+        while not _add(self._blocks, number):
+            self._blocks = _grown(self._blocks)
 
     def discard(self, key: SupportsIndex) -> None:
         """Take `key` out, O(log log U).
@@ -76,11 +114,9 @@ class VanEmdeBoas:
         >>> list(keys)
         [3]
         """
-        if self._root is None or key not in self:
-            return
-        if not self._root.remove(operator.index(key)):
-            self._root = None
-        self._size -= 1
+        number = operator.index(key)
+        if 0 <= number <= LARGEST_KEY and _discard(self._blocks, number):
+            self._blocks = _filled(np.array(list(self), np.int64))
 
     def successor(self, key: SupportsIndex) -> int | None:
         """The smallest key strictly greater than `key`, O(log log U).
@@ -89,9 +125,10 @@ class VanEmdeBoas:
         3
         """
         number = operator.index(key)
-        if self._root is None or number >= self._root.most:
+        if number >= LARGEST_KEY:
             return None
-        return self._root.after(max(number, -1))
+        found = _neighbour(self._blocks, max(number, -1), True)
+        return None if found == EMPTY else found
 
     def predecessor(self, key: SupportsIndex) -> int | None:
         """The greatest key strictly smaller than `key`, O(log log U).
@@ -100,9 +137,25 @@ class VanEmdeBoas:
         1
         """
         number = operator.index(key)
-        if self._root is None or number <= self._root.least:
-            return None
-        return self._root.before(min(number, LARGEST_KEY + 1))
+        if number > LARGEST_KEY:
+            return self.max()
+        found = _neighbour(self._blocks, max(number, 0), False)
+        return None if found == EMPTY else found
+
+    def walk(self, key: SupportsIndex, steps: int) -> list[int]:
+        """The next `steps` keys after `key`, or before it if negative, as they come; O(log log U + steps).
+
+        >>> VanEmdeBoas.of([1, 3, 5]).walk(5, -2)
+        [3, 1]
+        """
+        number, head = operator.index(key), []
+        if number >= LARGEST_KEY and steps > 0:
+            return []
+        if number > LARGEST_KEY:  # as from the last key there can be, which comes first then
+            number, head = LARGEST_KEY, [LARGEST_KEY] if LARGEST_KEY in self else []
+        out = np.empty(min(abs(steps), len(self)), np.int64)
+        n_found = _walk(self._blocks, max(number, -1), steps > 0, out)
+        return [*head, *out[:n_found].tolist()][: abs(steps)]
 
     def min(self) -> int | None:
         """The smallest key, O(1).
@@ -110,7 +163,7 @@ class VanEmdeBoas:
         >>> VanEmdeBoas.of([1, 3]).min()
         1
         """
-        return None if self._root is None else self._root.least
+        return int(self._blocks.rows[0, 0]) if len(self) else None
 
     def max(self) -> int | None:
         """The greatest key, O(1).
@@ -118,168 +171,277 @@ class VanEmdeBoas:
         >>> VanEmdeBoas.of([1, 3]).max()
         3
         """
-        return None if self._root is None else self._root.most
+        last = self._blocks.rows[self._blocks.tree.state[LAST_BLOCK]]
+        return int(last[last[SIZE] - 1]) if len(self) else None
 
     def __contains__(self, key: SupportsIndex) -> bool:
         """Whether `key` is in the set, O(log log U)."""
         number = operator.index(key)
-        return self._root is not None and 0 <= number <= LARGEST_KEY and self._root.holds(number)
+        return 0 <= number <= LARGEST_KEY and _neighbour(self._blocks, number - 1, True) == number
 
     def __len__(self) -> int:
         """Number of keys, O(1)."""
-        return self._size
+        return int(self._blocks.tree.state[N_KEYS])
 
     def __iter__(self) -> Iterator[int]:
-        """The keys, ascending, O(n log log U)."""
-        key = self.min()
-        while key is not None:
-            yield key
-            key = self.successor(key)
+        """The keys, ascending, O(n)."""
+        return iter(self.walk(-1, len(self)))
 
     def _check(self) -> None:
         """Assert the invariants."""
-        size = 0 if self._root is None else self._root.check()
-        assert size == self._size == len(list(self))
+        tree, rows, homes = self._blocks
+        keys: list[int] = []
+        separators: list[int] = []
+        block, before = 0, EMPTY
+        while block != EMPTY:
+            row = rows[block].tolist()
+            assert row[PREVIOUS] == before
+            assert row[SIZE] or len(self) == 0
+            assert all(row[SEPARATOR] <= key for key in row[: row[SIZE]])
+            assert not keys or row[SEPARATOR] > keys[-1]
+            separators.append(row[SEPARATOR])
+            assert block == 0 or get(homes, row[SEPARATOR]) == block
+            keys += row[: row[SIZE]]
+            before, block = block, row[NEXT]
+        assert before == tree.state[LAST_BLOCK]
+        assert all(a < b for a, b in pairwise(keys))
+        assert len(keys) == len(self)
+        assert separators[0] == BOTTOM
+        assert values_of(tree) == separators[1:]
+        assert (homes[:, 0] != EMPTY).sum() == len(separators) - 1
 
 
-class _Word:
-    """A leaf: up to 64 values as the bits of one integer. Never empty. All O(1)."""
-
-    __slots__ = ("_bits",)
-
-    def __init__(self, value: int) -> None:
-        self._bits = 1 << value
-
-    @property
-    def least(self) -> int:
-        return (self._bits & -self._bits).bit_length() - 1
-
-    @property
-    def most(self) -> int:
-        return self._bits.bit_length() - 1
-
-    def holds(self, value: int) -> bool:
-        return bool(self._bits >> value & 1)
-
-    def add(self, value: int) -> None:
-        self._bits |= 1 << value
-
-    def remove(self, value: int) -> bool:
-        """Take out a value that is there; whether any is left."""
-        self._bits &= ~(1 << value)
-        return self._bits != 0
-
-    def after(self, value: int) -> int:
-        """The smallest value greater than `value` < most."""
-        above = self._bits >> (value + 1)
-        return value + (above & -above).bit_length()
-
-    def before(self, value: int) -> int:
-        """The greatest value smaller than `value` > least."""
-        return (self._bits & ((1 << value) - 1)).bit_length() - 1
-
-    def check(self) -> int:
-        assert 0 < self._bits < 1 << (1 << _WORD_BITS)
-        return self._bits.bit_count()
+def _with_room(n_blocks: int) -> _Blocks:
+    """The arrays of an empty set."""
+    rows = np.zeros((n_blocks, BLOCK + 4), np.int64)
+    rows[0, SIZE:] = 0, EMPTY, EMPTY, BOTTOM
+    state = np.zeros(7, np.int64)
+    state[[N_NODES, N_BLOCKS]] = 1
+    state[[FREE_NODE, FREE_BLOCK]] = EMPTY
+    n_nodes = SPARE + 3 * n_blocks
+    return _Blocks(Tree(np.zeros((n_nodes, 3), np.int64), _slots(n_nodes), state), rows, _slots(n_blocks))
 
 
-class _Node:
-    """A tree of values of `bits` bits, split in the middle. Never empty; `least` is in no cluster."""
+def _slots(room: int) -> NDArray[np.int64]:
+    """An empty hash table that `room` keys leave one third free at least."""
+    return np.full((1 << (room * 3 // 2).bit_length(), 2), EMPTY, np.int64)
 
-    __slots__ = ("_clusters", "_half", "_summary", "_upper_bits", "least", "most")
 
-    def __init__(self, bits: int, value: int) -> None:
-        self._half = bits // 2
-        self._upper_bits = bits - self._half
-        self.least = self.most = value
-        self._clusters: dict[int, _Tree] | None = None  # None while there is only `least`
-        self._summary: _Tree | None = None
+def _filled(keys: NDArray[np.int64]) -> _Blocks:
+    """The arrays of a set of `keys`, ascending."""
+    blocks = _with_room(max(1, -(-len(keys) // FILLED)))
+    while (done := int(blocks.tree.state[N_KEYS])) < len(keys):
+        _fill(blocks, keys[done:])
+        if blocks.tree.state[N_KEYS] < len(keys):
+            blocks = _grown(blocks)
+    return blocks
 
-    def holds(self, value: int) -> bool:
-        if value in (self.least, self.most):
-            return True
-        if self._clusters is None:
-            return False
-        upper, lower = value >> self._half, value & ((1 << self._half) - 1)
-        cluster = self._clusters.get(upper)
-        return cluster is not None and cluster.holds(lower)
 
-    def add(self, value: int) -> None:
-        """Put in a value that is not there."""
-        if value < self.least:
-            self.least, value = value, self.least
-        self.most = max(self.most, value)
-        upper, lower = value >> self._half, value & ((1 << self._half) - 1)
-        if self._clusters is None or self._summary is None:
-            self._clusters = {upper: _tree(self._half, lower)}
-            self._summary = _tree(self._upper_bits, upper)
-        elif upper in self._clusters:
-            self._clusters[upper].add(lower)
+def _grown(blocks: _Blocks) -> _Blocks:
+    """The same set with room for one more block at least."""
+    tree, rows, homes = blocks
+    if tree.state[N_NODES] + SPARE > len(tree.nodes):
+        nodes = _longer(tree.nodes)
+        tree = Tree(nodes, _rehashed(tree.slots, len(nodes)), tree.state)
+    if tree.state[FREE_BLOCK] == EMPTY and tree.state[N_BLOCKS] == len(rows):
+        rows = _longer(rows)
+        homes = _rehashed(homes, len(rows))
+    return _Blocks(tree, rows, homes)
+
+
+def _longer(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same rows and half as many again."""
+    longer = np.zeros((len(rows) + len(rows) // 2 + 1, rows.shape[1]), np.int64)
+    longer[: len(rows)] = rows
+    return longer
+
+
+def _rehashed(slots: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """The same hash table with room for so many keys."""
+    wider = _slots(room)
+    if len(wider) == len(slots):
+        return slots
+    _put_all(wider, slots)
+    return wider
+
+
+@compiled
+def _put_all(slots: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+    for at in range(len(others)):
+        if others[at, 0] != EMPTY:
+            put(slots, others[at, 0], others[at, 1])
+
+
+@compiled
+def _has_room(blocks: _Blocks) -> bool:
+    """Whether one more block can be made."""
+    state = blocks.tree.state
+    free_row = state[FREE_BLOCK] != EMPTY or state[N_BLOCKS] < len(blocks.rows)
+    return bool(free_row and state[N_NODES] + SPARE <= len(blocks.tree.nodes))
+
+
+@compiled
+def _fill(blocks: _Blocks, keys: NDArray[np.int64]) -> None:
+    """Append `keys`, ascending and greater than all, a block at a time, as long as there is room."""
+    state = blocks.tree.state
+    for start in range(0, len(keys), FILLED):
+        block = np.int64(0)
+        if state[N_KEYS]:
+            if not _has_room(blocks):
+                return
+            block = _new_block(blocks, state[LAST_BLOCK], keys[start])
+        part = keys[start : start + FILLED]
+        blocks.rows[block, : len(part)] = part
+        blocks.rows[block, SIZE] = len(part)
+        state[N_KEYS] += len(part)
+
+
+@compiled
+def _new_block(blocks: _Blocks, before: Int64, separator: Int64) -> Int64:
+    """An empty block behind another one; the caller has seen to the room."""
+    rows, state = blocks.rows, blocks.tree.state
+    block = state[FREE_BLOCK]
+    if block == EMPTY:
+        block = state[N_BLOCKS]
+        state[N_BLOCKS] += 1
+    else:
+        state[FREE_BLOCK] = rows[block, NEXT]
+    after = rows[before, NEXT]
+    rows[block, SIZE], rows[block, SEPARATOR] = 0, separator
+    rows[block, PREVIOUS], rows[block, NEXT] = before, after
+    rows[before, NEXT] = block
+    if after == EMPTY:
+        state[LAST_BLOCK] = block
+    else:
+        rows[after, PREVIOUS] = block
+    insert(blocks.tree, separator)
+    put(blocks.homes, separator, block)
+    return block
+
+
+@compiled
+def _merge(blocks: _Blocks, left: Int64, right: Int64) -> None:
+    """Move the keys of a block to the one before it, and free the block."""
+    rows, state = blocks.rows, blocks.tree.state
+    size, moved, after = rows[left, SIZE], rows[right, SIZE], rows[right, NEXT]
+    rows[left, size : size + moved] = rows[right, :moved]
+    rows[left, SIZE], rows[left, NEXT] = size + moved, after
+    if after == EMPTY:
+        state[LAST_BLOCK] = left
+    else:
+        rows[after, PREVIOUS] = left
+    remove(blocks.tree, rows[right, SEPARATOR])
+    take_out(blocks.homes, rows[right, SEPARATOR])
+    rows[right, NEXT] = state[FREE_BLOCK]
+    state[FREE_BLOCK] = right
+
+
+@compiled
+def _block_of(blocks: _Blocks, key: Int64) -> Int64:
+    """The block where `key` is or would be."""
+    if blocks.tree.state[N_VALUES] == 0 or key < blocks.tree.nodes[0, 0]:
+        return 0
+    last = greatest(blocks.tree)
+    return get(blocks.homes, last if key >= last else below(blocks.tree, key + 1))
+
+
+@compiled
+def _n_below(row: NDArray[np.int64], key: Int64) -> Int64:
+    """Number of keys in a block smaller than `key`."""
+    low, high = np.int64(0), row[SIZE]
+    while low < high:
+        middle = (low + high) >> 1
+        if row[middle] < key:
+            low = middle + 1
         else:
-            self._clusters[upper] = _tree(self._half, lower)
-            self._summary.add(upper)
+            high = middle
+    return low
 
-    def remove(self, value: int) -> bool:
-        """Take out a value that is there; whether any is left."""
-        if self._clusters is None or self._summary is None:
-            return False
-        if value == self.least:  # the next one takes its place, and goes from its cluster
-            upper = self._summary.least
-            self.least = value = upper << self._half | self._clusters[upper].least
-        upper, lower = value >> self._half, value & ((1 << self._half) - 1)
-        if not self._clusters[upper].remove(lower):
-            del self._clusters[upper]
-            if not self._summary.remove(upper):
-                self._clusters = self._summary = None
-                self.most = self.least
-                return True
-        if value == self.most:
-            upper = self._summary.most
-            self.most = upper << self._half | self._clusters[upper].most
+
+@compiled
+def _add(blocks: _Blocks, key: Int64) -> bool:
+    """Put `key` in; False, and nothing done, if a block must be split and there is no room for another."""
+    rows, block = blocks.rows, _block_of(blocks, key)
+    size, place = rows[block, SIZE], _n_below(rows[block], key)
+    if place < size and rows[block, place] == key:
         return True
-
-    def after(self, value: int) -> int:
-        """The smallest value greater than `value` < most."""
-        if value < self.least or self._clusters is None or self._summary is None:
-            return self.least
-        upper, lower = value >> self._half, value & ((1 << self._half) - 1)
-        cluster = self._clusters.get(upper)
-        if cluster is not None and lower < cluster.most:
-            return upper << self._half | cluster.after(lower)
-        upper = self._summary.after(upper)
-        return upper << self._half | self._clusters[upper].least
-
-    def before(self, value: int) -> int:
-        """The greatest value smaller than `value` > least."""
-        if value > self.most or self._clusters is None or self._summary is None:
-            return self.most
-        upper, lower = value >> self._half, value & ((1 << self._half) - 1)
-        cluster = self._clusters.get(upper)
-        if cluster is not None and lower > cluster.least:
-            return upper << self._half | cluster.before(lower)
-        if upper <= self._summary.least:
-            return self.least
-        upper = self._summary.before(upper)
-        return upper << self._half | self._clusters[upper].most
-
-    def check(self) -> int:
-        """Assert the invariants of the tree from here; its number of values."""
-        if self._clusters is None or self._summary is None:
-            assert self._clusters is None
-            assert self._summary is None
-            assert self.least == self.most
-            return 1
-        uppers = sorted(self._clusters)
-        assert self._summary.check() == len(uppers)
-        assert all(self._summary.holds(upper) for upper in uppers)
-        assert self.least < (uppers[0] << self._half | self._clusters[uppers[0]].least)
-        assert self.most == uppers[-1] << self._half | self._clusters[uppers[-1]].most
-        return 1 + sum(cluster.check() for cluster in self._clusters.values())
+    if size == BLOCK:
+        if not _has_room(blocks):
+            return False
+        half = BLOCK // 2
+        right = _new_block(blocks, block, rows[block, half])
+        rows[right, :half] = rows[block, half:BLOCK]
+        rows[right, SIZE] = rows[block, SIZE] = size = half
+        if place > half or (place == half and key > rows[right, SEPARATOR]):
+            block, place = right, place - half
+    for at in range(size, place, -1):
+        rows[block, at] = rows[block, at - 1]
+    rows[block, place] = key
+    rows[block, SIZE] = size + 1
+    blocks.tree.state[N_KEYS] += 1
+    return True
 
 
-_Tree = _Node | _Word
+@compiled
+def _discard(blocks: _Blocks, key: Int64) -> bool:
+    """Take `key` out if it is there; whether so few are left that memory is to be given back."""
+    rows, state, block = blocks.rows, blocks.tree.state, _block_of(blocks, key)
+    size, place = rows[block, SIZE] - 1, _n_below(rows[block], key)
+    if place > size or rows[block, place] != key:
+        return False
+    for at in range(place, size):
+        rows[block, at] = rows[block, at + 1]
+    rows[block, SIZE] = size
+    state[N_KEYS] -= 1
+    before, after = rows[block, PREVIOUS], rows[block, NEXT]
+    if after != EMPTY and (size == 0 or (size < LOW and size + rows[after, SIZE] <= FILLED)):
+        _merge(blocks, block, after)
+    elif before != EMPTY and (size == 0 or (size < LOW and size + rows[before, SIZE] <= FILLED)):
+        _merge(blocks, before, block)
+    return bool(len(rows) > LOW and state[N_KEYS] * LOW < len(rows) * BLOCK)
 
 
-def _tree(bits: int, value: int) -> _Tree:
-    """The tree of one value of `bits` bits."""
-    return _Word(value) if bits <= _WORD_BITS else _Node(bits, value)
+@compiled
+def _first(blocks: _Blocks, key: Int64, up: bool) -> tuple[Int64, Int64]:
+    """Block and place of the first key after `key`, or before it; block EMPTY if there is none."""
+    rows = blocks.rows
+    block = _block_of(blocks, key if up else key - 1)
+    if not up:
+        return (block, _n_below(rows[block], key) - 1) if _n_below(rows[block], key) else _last(blocks, block)
+    place = _n_below(rows[block], key + 1)
+    if place < rows[block, SIZE]:
+        return block, place
+    return rows[block, NEXT], 0
+
+
+@compiled
+def _last(blocks: _Blocks, block: Int64) -> tuple[Int64, Int64]:
+    """The last key of the block before `block`."""
+    before = blocks.rows[block, PREVIOUS]
+    return before, (blocks.rows[before, SIZE] - 1 if before != EMPTY else 0)
+
+
+@compiled
+def _neighbour(blocks: _Blocks, key: Int64, up: bool) -> Int64:
+    """The first key after `key`, which must be less than LARGEST_KEY, or before it; EMPTY if none."""
+    block, place = _first(blocks, key, up)
+    return blocks.rows[block, place] if block != EMPTY else EMPTY
+
+
+@compiled
+def _walk(blocks: _Blocks, key: Int64, up: bool, out: NDArray[np.int64]) -> Int64:
+    """Fill `out` with the keys after `key`, or before it; how many there were."""
+    rows, count = blocks.rows, 0
+    block, place = _first(blocks, key, up)
+    while count < len(out) and block != EMPTY:
+        out[count] = rows[block, place]
+        count += 1
+        if up:
+            place += 1
+            if place == rows[block, SIZE]:
+                block, place = rows[block, NEXT], 0
+        elif place:
+            place -= 1
+        else:
+            block, place = _last(blocks, block)
+    return count

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -54,7 +54,7 @@ class Reach(NamedTuple):
     """How far the walks of one query may go; S = 2T seeds, ascending: m - (T-1)s ... m, m ... m + (T-1)s."""
 
     seed: NDArray[np.int64]
-    below: NDArray[np.int64]  # number of keys smaller than the seed; behind the seed, S for all int64
+    below: NDArray[np.int64]  # number of keys smaller than the seed
     above: NDArray[np.int64]  # number of keys not greater
     low: NDArray[np.int64]  # the walk down reads entries low to below
     high: NDArray[np.int64]  # the walk up reads entries above to high
@@ -78,12 +78,8 @@ def _line_distance(typing_context: Any, row: Any, query: Any) -> Any:
             line = builder.load(builder.inttoptr(address, vector.as_pointer()))
             line.align = 8
             lines.append(line)
-        count = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector]), f"llvm.ctpop.v{_LANES}i64"
-        )
-        total = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.IntType(64), [vector]), f"llvm.vector.reduce.add.v{_LANES}i64"
-        )
+        count = _declared(builder, f"llvm.ctpop.v{_LANES}i64", vector, [vector])
+        total = _declared(builder, f"llvm.vector.reduce.add.v{_LANES}i64", ir.IntType(64), [vector])
         return builder.call(total, [builder.call(count, [builder.xor(*lines)])])
 
     return types.int64(types.intp, types.intp), generate
@@ -94,15 +90,16 @@ def _prefetch(typing_context: Any, address: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        fetch = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [pointer, number, number, number]),
-            "llvm.prefetch.p0",
-        )
+        fetch = _declared(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, number, number, number])
         builder.call(fetch, [builder.inttoptr(args[0], pointer), number(0), number(3), number(1)])
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
+
+
+def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """An intrinsic function of LLVM, by name."""
+    return get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)  # type: ignore[no-untyped-call]  # numba's is not
 
 
 line_distance: Any = intrinsic(_line_distance)
@@ -304,7 +301,7 @@ def _walk(hits: Bag, n_hits: int, place: int, end: int, stride: int, found: Bag,
 
 
 @compiled
-def _lower_bound(values: NDArray[np.int64], value: int) -> int:
+def _lower_bound(values: NDArray[np.int64], value: Any) -> int:
     """Number of values smaller than `value`, O(log n)."""
     low, high = 0, values.size
     while low < high:
