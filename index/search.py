@@ -179,14 +179,13 @@ def guided_search(
         raise QueryError(f"exclude is {mask.dtype} {mask.shape}; give bool (n_slides,), not slide numbers")
     if n_threads < 1:
         raise ParameterError(f"n_threads is {n_threads}; give at least 1")
-    padded = np.append(mask, False) if mask.any() else mask[:0]  # the last: slides past the mask's end
+    padded = np.append(mask, False).astype(np.int32)[: None if mask.any() else 0]
     kernel_table = Table(_frozen(table.keys), rows, _frozen(table.slide), _frozen(padded))
 
     def search(part: slice) -> Bags:
         own = _frozen(keys[part])
-        room = _room(table.keys, own, params)
         offset, rank, hamming = search_all(
-            kernel_table, own, queries[part], _plan(params, barcodes), *_scratch(params.n_seeds, room)
+            kernel_table, own, queries[part], _plan(params, barcodes), *_scratch(table.keys, own, params)
         )
         return Bags(offset, np.asarray(table.position)[rank], hamming)
 
@@ -230,18 +229,19 @@ def _seed_distances(params: SearchParams) -> NDArray[np.int64]:
     return np.array([d if d <= _INT64_MAX else -1 for d in away], dtype=np.int64)
 
 
-def _room(keys: NDArray[np.int64], query_keys: NDArray[np.int64], params: SearchParams) -> int:
-    """A bound on the hits and results of one query: one a step, and all that is at a seed."""
-    most = 2 * params.n_seeds * (params.pre_step + params.succ_step + 1)
+def _scratch(
+    keys: NDArray[np.int64], query_keys: NDArray[np.int64], params: SearchParams
+) -> tuple[Reach, Bag, Bag]:
+    """Memory that queries use in turn; untouched pages of it are never made real by the system.
+
+    A query has a hit a step at most, and one at each seed; all at its own key are results too if visited.
+    """
+    n_seeds, own = params.n_seeds, 0
     if params.visit_query_key and len(query_keys):
         runs = np.searchsorted(keys, query_keys, "right") - np.searchsorted(keys, query_keys, "left")
-        most += int(runs.max())
-    return min(len(keys), most)
-
-
-def _scratch(n_seeds: int, room: int) -> tuple[Reach, Bag, Bag]:
-    """Memory that queries use in turn; untouched pages of it are never made real by the system."""
+        own = int(runs.max())
+    room = min(len(keys), 2 * n_seeds * (params.pre_step + params.succ_step + 1))
     hits, found = (
-        Bag(np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.bool_)) for _ in range(2)
+        Bag(np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)) for n in (room, room + own)
     )
     return Reach(*np.empty((5, 2 * n_seeds), np.int64)), hits, found

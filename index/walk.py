@@ -36,7 +36,7 @@ class Table(NamedTuple):
     keys: NDArray[np.int64]
     words: Words
     slide: NDArray[np.int32]
-    exclude: NDArray[np.bool_]  # empty: nothing; else one more than slides, the last one false
+    exclude: NDArray[np.int32]  # empty: nothing; else 0 or 1 a slide, and a 0 for slides past its end
 
 
 class Plan(NamedTuple):
@@ -176,9 +176,17 @@ def _lower_bounds(keys: NDArray[np.int64], values: NDArray[np.int64], below: NDA
 @compiled
 def _walk_end(table: Table, place: int, stride: int, steps: int, skips: int) -> int:
     """The first entry past a walk of so many distinct keys from `place` by `stride` (-1 down, +1 up)."""
+    end = _end_of_keys(table.keys, place, stride, steps)
     if table.exclude.size:
-        return _walk_end_among(table, place, stride, steps, skips)
-    keys = table.keys
+        passed = table.slide[place:end] if stride > 0 else table.slide[end + 1 : place + 1]
+        if _any_excluded(passed, table.exclude):
+            return _walk_end_among(table, place, stride, steps, skips)
+    return end
+
+
+@compiled
+def _end_of_keys(keys: NDArray[np.int64], place: int, stride: int, steps: int) -> int:
+    """`_walk_end` where nothing is excluded."""
     if steps <= 0 or not 0 <= place < keys.size:
         return place
     place += stride
@@ -191,6 +199,15 @@ def _walk_end(table: Table, place: int, stride: int, steps: int, skips: int) -> 
     while 0 <= place < keys.size and keys[place] == keys[place - stride]:
         place += stride
     return place
+
+
+@compiled
+def _any_excluded(slide: NDArray[np.int32], exclude: NDArray[np.int32]) -> bool:
+    """Whether any of these entries is excluded; a loop that becomes vector instructions."""
+    count, last = np.int32(0), np.uint32(exclude.size - 1)
+    for i in range(slide.size):
+        count |= exclude[min(np.uint32(slide[i]), last)]
+    return bool(count)
 
 
 @compiled
@@ -320,8 +337,8 @@ def _visit_own(
     """Take every entry at the query's own key that is within the threshold, and close it; their number."""
     keys, slide, exclude = table.keys, table.slide, table.exclude
     first, count = _lower_bound(keys, key), 0
-    entry = first
-    while entry < keys.size and keys[entry] == key:
+    entry, room = first, found.rank.size - n_hits  # enough, if the keys are sorted as they should be
+    while entry < keys.size and keys[entry] == key and count < room:
         if not (exclude.size and exclude[min(np.uint32(slide[entry]), np.uint32(exclude.size - 1))]):
             bits = distance(table.words, entry, query, 0)
             if bits <= threshold:

@@ -304,3 +304,20 @@ def test_what_does_not_fit_is_refused():
         PatchTable.build([5], np.zeros((1, 16), np.uint8), [0, 1])
     with pytest.raises(ParameterError, match="barcodes are"):
         PatchTable.build([5], np.zeros((1, 16), np.int64), [0])
+
+
+@pytest.mark.parametrize("visit", [False, True])
+def test_keys_that_are_not_sorted_give_some_answer(visit):
+    """A damaged file: whatever is found, no memory but the table's is touched."""
+    random = np.random.default_rng(0)
+    for count in (1, 7, 300):
+        keys = random.integers(0, 3, count) * KEY_UNIT
+        rows = np.zeros((count, 128), np.uint8)
+        slide = random.integers(-(2**31), 2**31, count).astype(np.int32)
+        table = PatchTable(keys, rows, slide, np.arange(count))
+        params = SearchParams(interval=1, n_seeds=3, pre_step=2, succ_step=2, visit_query_key=visit)
+        bags = guided_search(
+            table, [0, KEY_UNIT], rows[:1].repeat(2, 0), params=params, exclude=np.ones(3, bool)
+        )
+        assert (bags.hamming == 0).all()
+        assert len(bags.patch) <= 2 * 2 * count
