@@ -110,7 +110,8 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
 def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_bytes: int) -> Segment:
     """Map a segment's arrays into memory and read its tables.
 
-    Sizes are checked for all files and checksums for the tables; `sish.index.verify` checks the rest.
+    Sizes are checked for all files, checksums for the tables, and that each patch is of a slide in them, so
+    that nothing that is in the files can lead out of the arrays; `sish.index.verify` checks the rest.
 
     Raises:
         IndexCorruptError: a file is missing, or not of its size, or the table is damaged.
@@ -121,6 +122,9 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
     arrays = {name: _map_array(folder / name, DTYPES[name], shape) for name, shape in shapes.items()}
     removed = _read_table(folder, record, record.tombstones) if record.tombstones else []
     slides = tuple(SlideRow(**row) for row in _read_table(folder, record, record.table))
+    numbers = arrays["slide"]
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(slides):
+        raise _corrupt(folder / "slide", f"has slide numbers beyond the table's {len(slides)}")
     return Segment(record, Snapshot(slides, **arrays), frozenset(removed))
 
 

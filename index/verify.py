@@ -30,7 +30,7 @@ def verify(folder: Path) -> list[str]:
             manifest = read_manifest(folder)
         except StoreError as error:
             return [str(error)]
-        problems = list(_problems(folder, manifest))
+        problems = [*_changed_manifest(folder, manifest), *_problems(folder, manifest)]
         if not problems or read_manifest(folder) == manifest:
             return problems
 
@@ -52,6 +52,14 @@ def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
         elif SEGMENT_NAME.fullmatch(path.name):
             found.append(path)
     return found
+
+
+def _changed_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """A change of the manifest's bytes that says the same in other words, which its checksum does not see."""
+    path = folder / MANIFEST
+    with storage_errors(path, "read"):
+        if path.read_bytes() != manifest.to_bytes():
+            yield f"{path}: its bytes are not the ones that were written"
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -97,9 +105,6 @@ def _wrong_contents(folder: Path, segment: Segment) -> Iterator[str]:
         yield f"{folder / record.table}: has {n_slides} slides, wanted {record.slides}"
     if not all(0 <= number < n_slides for number in segment.removed):
         yield f"{folder / (record.tombstones or '')}: names slides beyond the table's {n_slides}"
-    if len(patches) and not 0 <= patches.slide.min() <= patches.slide.max() < n_slides:
-        yield f"{folder / 'slide'}: slide numbers beyond the table's {n_slides}"
-        return
     counts = np.bincount(patches.slide, minlength=n_slides)
     if counts.tolist() != [row.n_patches for row in patches.slides]:
         yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {record.table}"

@@ -1,0 +1,115 @@
+"""Damage anywhere in an index is found by `verify`, and never crashes a process that opens or searches it.
+
+Run as a script, this file damages an index: ``python tests/test_store_damage.py INDEX KIND``. It does so in a
+process of its own, for a crash would take the tests with it, and prints what happened.
+"""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_cases import append, make_row
+
+from sish.errors import SishError
+from sish.index.search import PatchTable, SearchParams, guided_search
+from sish.index.store import Store
+from sish.index.verify import verify
+
+FLIPS = 40  # bits flipped in each file
+
+
+def files_of(index: Path) -> list[Path]:
+    """Every file that belongs to the index; the lock does not, whose content means nothing."""
+    return sorted(path for path in index.rglob("*") if path.is_file() and path.name != "lock")
+
+
+def damaged(kind: str, good: bytes, rng: np.random.Generator) -> list[bytes]:
+    """Ways in which a file can go wrong."""
+    if kind == "cut":
+        cuts = {0, 1, len(good) // 2, len(good) - 1, *rng.integers(0, len(good), 3).tolist()}
+        return [*(good[:cut] for cut in sorted(cuts)), good + b"\0", good + good]
+    if kind == "blocks":  # what a disk returns for a lost sector
+        return [filler * len(good) for filler in (b"\x00", b"\xff", b"\x01") if filler * len(good) != good]
+    bits = rng.choice(8 * len(good), min(FLIPS, 8 * len(good)), replace=False)
+    bits = [0, 8 * len(good) - 1, *bits.tolist()]
+    flipped = []
+    for bit in bits:
+        copy = bytearray(good)
+        copy[bit // 8] ^= 1 << bit % 8
+        flipped.append(bytes(copy))
+    return flipped
+
+
+def use(index: Path) -> str:
+    """Open and search, as far as it goes; what came of it."""
+    try:
+        with Store.open(index) as store:
+            snapshot = store.snapshot()
+            table = PatchTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
+            exclude = np.arange(len(snapshot.slides)) == 0
+            for visit in (False, True):
+                params = SearchParams(threshold=40, visit_query_key=visit)
+                query = snapshot.keys[:5, 0], snapshot.barcodes[:5]
+                bags = guided_search(table, *query, exclude=exclude, params=params)
+                assert all(snapshot.slides[number] for number in snapshot.slide[bags.patch])
+            snapshot.insertion_order()
+            store.info()
+        return "answered"
+    except SishError as error:
+        assert "\n" not in str(error)
+        return type(error).__name__
+
+
+def damage(index: Path, kind: str) -> None:
+    """Damage each file in turn, use the index, and put it right again."""
+    rng = np.random.default_rng(0)
+    outcomes: Counter[str] = Counter()
+    assert (verify(index), use(index)) == ([], "answered")
+    for path in files_of(index):
+        good = path.read_bytes()
+        for bad in damaged(kind, good, rng):
+            path.write_bytes(bad)
+            assert verify(index), f"{kind} in {path} was not found"
+            outcomes[use(index)] += 1
+        path.write_bytes(good)
+    assert (verify(index), use(index)) == ([], "answered")
+    sys.stdout.write(json.dumps(outcomes))
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory) -> Path:
+    """Two segments, with a slide removed and a table relabelled: files of every kind."""
+    path = tmp_path_factory.mktemp("damage") / "index"
+    with Store.create(path, {"note": "\u00e9"}) as store:
+        append(store, "a", 60, 1)
+        append(store, "b", 9, 2)
+        append(store, "c", 4, 3)
+        store.relabel({"b": make_row("b", 9, 2, "new")})
+        store.remove(["c"])
+        store.relabel({"a": replace(store.slides[0], label="\u00fc")})
+    kinds = {path.name.split(".")[0] for path in files_of(path)}
+    assert {"manifest", "slides", "tombstones", "zarr", "c"} <= kinds
+    assert len(files_of(path)) >= 13
+    return path
+
+
+@pytest.mark.parametrize("kind", ["bits", "cut", "blocks"])
+def test_damage_in_any_file_is_found_and_crashes_nothing(index, kind):
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", __file__, index, kind], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcomes = json.loads(done.stdout)
+    assert outcomes["IndexCorruptError"] >= 10
+    assert sum(outcomes.values()) >= 2 * len(files_of(index))
+    if kind == "cut":  # sizes are checked at opening: a mapped file that is too short would kill the process
+        assert "answered" not in outcomes
+
+
+if __name__ == "__main__":
+    damage(Path(sys.argv[1]), sys.argv[2])
