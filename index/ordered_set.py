@@ -1,8 +1,18 @@
 """What a tree of keys can do: the interface of this package's ordered sets.
 
-`VanEmdeBoas`, `SortedArray` and `SortedListSet` implement it and pass one test suite. The compiled search
-walks a sorted array itself (`sish.index.search`); the sets are for archives that change key by key, for
-comparison, and as the reference that the search is tested against.
+`VanEmdeBoas`, `SortedArray` and `SortedListSet` implement it and pass one test suite. What each is best for
+(``python -m benchmarks.ordered_sets``; a million random keys, one thread, medians, calls from Python):
+
+    SortedArray     least memory (8 bytes a key) and the fastest successor (3 us); but a key in or out moves
+                    all behind it (630 us)
+    VanEmdeBoas     changes in 4.5 us, successor 4.5 us, 16 bytes a key; they barely grow with the keys: at ten
+                    thousand they are 2.6 and 2.8 us
+    SortedListSet   the same speed at a million, faster below (1.6 us at ten thousand), in 74 bytes a key
+
+So the search uses a sorted array: an archive is searched much more often than it changes, its segments are
+written once, and a step in an array is one addition, in compiled code 0.2 ns, where any tree follows
+pointers (`sish.index.walk`). The other two are for sets that change key by key, and the reference that the
+search is tested against.
 """
 
 import operator
