@@ -5,12 +5,12 @@
 
     SortedArray     least memory (8 bytes a key) and the fastest successor (3 us); but a key in or out moves
                     all behind it (630 us)
-    VanEmdeBoas     changes in 4.5 us, successor 4.5 us, 16 bytes a key; they barely grow with the keys: at ten
-                    thousand they are 2.6 and 2.8 us
+    VanEmdeBoas     changes and successor in 4.5 us, 16 bytes a key; the times barely grow with the keys: at
+                    ten thousand they are 2.6 and 2.8 us
     SortedListSet   the same speed at a million, faster below (1.6 us at ten thousand), in 74 bytes a key
 
 So the search uses a sorted array: an archive is searched much more often than it changes, its segments are
-written once, and a step in an array is one addition, in compiled code 0.2 ns, where any tree follows
+written once, and compiled code walks an array of keys by streaming through it, where a tree follows
 pointers (`sish.index.walk`). The other two are for sets that change key by key, and the reference that the
 search is tested against.
 """
