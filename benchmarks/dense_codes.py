@@ -35,9 +35,19 @@ from sish.vqvae.encoder import Encoder
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.pretrained import load_encoder
 
-__all__ = ["WINDOW_PX", "Codes", "DenseEncoder", "border_effect", "real", "varied"]
+__all__ = [
+    "WINDOW_PX",
+    "Codes",
+    "DenseEncoder",
+    "border_effect",
+    "field_of_real",
+    "field_of_varied",
+    "real",
+    "varied",
+]
 
 WINDOW_PX, STRIDE_PX = 128, 8
+_FIELD_PX = 1536
 _SIDE = WINDOW_PX // STRIDE_PX  # a window in strides, and in codes
 _STRIP = 64  # rows of a feature map, and
 _CHANNELS = 16  # channels, that are averaged together: they stay in the cache
@@ -145,6 +155,26 @@ def varied(data: Path, cache: Path) -> Codes:
         (names[::_FOURTH_VIEW_EVERY], "moved mirrored"),
     ]  # fmt: skip
     return _cached(cache, "varied", parts)
+
+
+def field_of_real(n: int, fields: int | None = None) -> NDArray[np.int64]:
+    """The field of each of `n` windows that `real` gave, (n,); patches have numbers from 1,000 on."""
+    count = 100 if fields is None else fields
+    number = np.arange(n) // _windows(_FIELD_PX)
+    return np.where(number < count, number, 1000 + number)
+
+
+def field_of_varied(n: int) -> NDArray[np.int64]:
+    """The field of each of `n` windows that `varied` gave, (n,)."""
+    moved, still = _windows(_FIELD_PX - 8), _windows(_FIELD_PX)
+    every, some = np.arange(100), np.arange(0, 100, _FOURTH_VIEW_EVERY)
+    fields = [np.repeat(every, moved), np.repeat(every, still), np.repeat(some, moved)]
+    return np.concatenate(fields)[:n]
+
+
+def _windows(field_px: int) -> int:
+    """Windows in a field of so many pixels a side."""
+    return int((field_px - WINDOW_PX) // STRIDE_PX + 1) ** 2
 
 
 def _fields(data: Path, count: int | None) -> list[Path]:

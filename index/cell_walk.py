@@ -10,6 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.index.barcode import compiled
+from sish.index.candidates import (
+    ROW_BITS,
+    Candidates,
+    best_of,
+    first_bound,
+    new_candidates,
+    start_query,
+    thin,
+)
 from sish.index.hamming_kernels import (
     LANES,
     block_distances,
@@ -17,25 +26,24 @@ from sish.index.hamming_kernels import (
     eight_within,
     load_int32,
     load_int64,
+    lowest,
     prefetch,
 )
 
-__all__ = ["Plan", "search_cells"]
+__all__ = ["search_cells"]
 
-_OPENED = 16  # opened nodes hold so many times the budget
-_FEWEST_NODES = 8  # and are at least so many
+_OPENED = 8  # opened nodes hold so many times the budget
+_FEWEST_NODES = 6  # and are at least so many
 _PATIENCE = 8  # with excluded slides: rows walked at most, in budgets
 _LINE = 64  # bytes of a cache line
 _AHEAD = 4  # so many times eight rows are being fetched while eight are compared
 _FAR = np.int32(2**30)
 
 
-class Plan(NamedTuple):
-    """What the kernels are told."""
+class _Plan(NamedTuple):
+    """What the walk is told."""
 
-    k: int
     budget: int
-    most: int  # largest distance that counts
     n_nodes: int
     n_leaves: int  # of a node
 
@@ -44,44 +52,36 @@ class Plan(NamedTuple):
 def search_cells(
     node_blocks: NDArray[np.uint64], leaf_blocks: NDArray[np.uint64], begins: NDArray[np.int64],
     totals: NDArray[np.int64], spots: NDArray[np.int64], queries: NDArray[np.uint8],
-    mask: NDArray[np.bool_], plan: Plan,
+    mask: NDArray[np.bool_], k: int, budget: int, most: int, n_leaves: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
     """Offsets (Q + 1,), patches (R,) and distances (R,) of the results of all queries."""
-    width = leaf_blocks.shape[2]
+    width, plan = leaf_blocks.shape[2], _Plan(budget, leaf_blocks.shape[0], n_leaves)
     offset = np.zeros(queries.shape[0] + 1, np.int64)
-    room = queries.shape[0] * plan.k
-    patch, hamming = np.empty(room, np.int64), np.empty(room, np.int32)
-    order, tally = np.empty(plan.k, np.int64), np.empty(64 * width + 1, np.int64)
-    state, near, pad = np.empty(4, np.int64), np.empty(LANES, np.int32), np.empty((LANES, width), np.uint64)
+    room = queries.shape[0] * k
+    patch, hamming, order = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(k, np.int64)
+    tally = np.empty(64 * width + 1, np.int64)
+    near, pad = np.empty(LANES, np.int32), np.empty((LANES, width), np.uint64)
     node_bits = np.empty(LANES * node_blocks.shape[0], np.int32)
-    for query in range(queries.shape[0] if plan.k else 0):
+    found = new_candidates(k, 64 * width)
+    for query in range(queries.shape[0] if k else 0):
         place, start = queries.ctypes.data + 8 * width * query, offset[query]
-        state[0], state[1], state[2], state[3] = 0, 0, 0, plan.most
-        best = _Best(patch[start : start + plan.k], hamming[start : start + plan.k], order, state)
-        if plan.budget >= totals[-1]:
+        start_query(found, k, most)
+        if budget >= totals[-1]:
             ranges = np.empty((spots.shape[0], 3), np.int64)
             for table in range(spots.shape[0]):
                 ranges[table, 0], ranges[table, 1], ranges[table, 2] = table, 0, spots[table, 5]
-            _scan(ranges, spots, place, mask, plan.budget, totals[-1], best, near, pad)
+            _scan(ranges, spots, place, mask, budget, totals[-1], found, near, pad)
         else:
             block_distances(
                 node_blocks.ctypes.data, node_blocks.shape[0], width, place, node_bits.ctypes.data
             )
             reach = _reach_nodes(node_bits, totals, tally, plan)
             nodes, leaf_bits = _open(node_bits, reach, leaf_blocks, totals, place, plan)
-            cells = _Cells(nodes, leaf_bits, totals, begins, tally, plan.n_leaves)
-            _walk(cells, spots, place, mask, plan, best, near, pad)
-        offset[query + 1] = start + state[0]
+            cells = _Cells(nodes, leaf_bits, totals, begins, tally, n_leaves)
+            _walk(cells, spots, place, mask, plan, found, near, pad)
+        count = best_of(found, spots, patch[start : start + k], hamming[start : start + k], order)
+        offset[query + 1] = start + count
     return offset, patch[: offset[-1]], hamming[: offset[-1]]
-
-
-class _Best(NamedTuple):
-    """The results of one query so far, nearest first."""
-
-    patch: NDArray[np.int64]
-    hamming: NDArray[np.int32]
-    order: NDArray[np.int64]  # slide number and row, for ties
-    state: NDArray[np.int64]  # results, patches that counted, rows walked, largest distance that still enters
 
 
 @compiled
@@ -100,7 +100,7 @@ def _reach(tally: NDArray[np.int64], patches: int, nodes: int) -> int:
 
 @compiled
 def _reach_nodes(
-    node_bits: NDArray[np.int32], totals: NDArray[np.int64], tally: NDArray[np.int64], plan: Plan
+    node_bits: NDArray[np.int32], totals: NDArray[np.int64], tally: NDArray[np.int64], plan: _Plan
 ) -> int:
     """The distance up to which nodes are opened."""
     tally[:] = 0
@@ -126,7 +126,7 @@ class _Cells(NamedTuple):
 @compiled
 def _open(
     node_bits: NDArray[np.int32], reach: int, leaf_blocks: NDArray[np.uint64], totals: NDArray[np.int64],
-    place: int, plan: Plan,
+    place: int, plan: _Plan,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
     """The nodes up to `reach` that hold patches, and the distances of their leaves."""
     leaves, blocks, width = plan.n_leaves, leaf_blocks.shape[1], leaf_blocks.shape[2]
@@ -164,15 +164,15 @@ def _count(cells: _Cells) -> None:
 
 @compiled
 def _walk(
-    cells: _Cells, spots: NDArray[np.int64], place: int, mask: NDArray[np.bool_], plan: Plan, best: _Best,
-    near: NDArray[np.int32], pad: NDArray[np.uint64],
+    cells: _Cells, spots: NDArray[np.int64], place: int, mask: NDArray[np.bool_], plan: _Plan,
+    found: Candidates, near: NDArray[np.int32], pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Compare with the patches of the nearest cells until so many counted; go on for excluded ones."""
     _count(cells)
-    state, done, limit = best.state, -1, _PATIENCE * plan.budget
+    state, done, limit = found.state, -1, _PATIENCE * plan.budget
     while state[1] < plan.budget and state[2] < limit and done < cells.tally.size - 1:
         reach = _reach(cells.tally, state[2] + plan.budget - state[1], 0)
-        _scan(_ranges(cells, done, reach), spots, place, mask, plan.budget, limit, best, near, pad)
+        _scan(_ranges(cells, done, reach), spots, place, mask, plan.budget, limit, found, near, pad)
         done = reach
 
 
@@ -205,13 +205,12 @@ def _pick(cells: _Cells, done: int, reach: int, keys: NDArray[np.int64], count: 
             continue
         for block in range(0, bits.shape[1], LANES):
             hits = eight_within(bits.ctypes.data + 4 * (number * bits.shape[1] + block), reach)
-            leaf = block
             while hits:
-                if hits & 1 and leaf < leaves and bits[number, leaf] > done:
+                leaf = block + lowest(hits)
+                hits &= hits - 1
+                if leaf < leaves and bits[number, leaf] > done:
                     keys[count, 0], keys[count, 1] = first + leaf, first + leaf + 1
                     count += 1
-                hits >>= 1
-                leaf += 1
     return count
 
 
@@ -222,7 +221,8 @@ def _fetch(
     """Ask for the eight rows at the cursor (range, row), and move it on."""
     if cursor[0] < ranges.shape[0]:
         address = spots[ranges[cursor[0], 0], 0] + row_bytes * cursor[1]
-        for line in range(0, LANES * row_bytes, _LINE):
+        rows = min(LANES, ranges[cursor[0], 2] - cursor[1])
+        for line in range(0, rows * row_bytes, _LINE):
             prefetch(address + line)
         cursor[1] += LANES
         if cursor[1] >= ranges[cursor[0], 2]:
@@ -234,10 +234,14 @@ def _fetch(
 @compiled
 def _scan(
     ranges: NDArray[np.int64], spots: NDArray[np.int64], place: int, mask: NDArray[np.bool_], budget: int,
-    limit: int, best: _Best, near: NDArray[np.int32], pad: NDArray[np.uint64],
+    limit: int, found: Candidates, near: NDArray[np.int32], pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
-    """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit."""
-    state, width, cursor = best.state, pad.shape[1], np.zeros(2, np.int64)
+    """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit.
+
+    A candidate is taken here, with the arrays out of their tuple: a call for each took five times as long.
+    """
+    candidates, tally, state = found.candidates, found.tally, found.state
+    width, cursor = pad.shape[1], np.zeros(2, np.int64)
     if ranges.shape[0]:
         cursor[1] = ranges[0, 1]
     for _ in range(_AHEAD):
@@ -260,12 +264,24 @@ def _scan(
                 state[1] += lanes
             else:
                 hits &= _allowed(spots[table], row, lanes, mask, budget, state)
-            lane = 0
             while hits:
-                if hits & 1:
-                    _offer(spots[table], row + lane, near[lane], best)
-                hits >>= 1
-                lane += 1
+                lane = lowest(hits)
+                hits &= hits - 1
+                bits = near[lane]
+                if bits > state[3]:  # the bound has come nearer since
+                    continue
+                if state[0] == candidates.shape[0]:
+                    thin(found, spots)
+                candidates[state[0], 0], candidates[state[0], 1] = bits, (table << ROW_BITS) | (row + lane)
+                state[0] += 1
+                tally[bits] += 1
+                if state[0] > state[4]:
+                    state[5] += 1
+                    while state[5] - tally[state[3]] >= state[4]:
+                        state[5] -= tally[state[3]]
+                        state[3] -= 1
+                elif state[0] == state[4]:
+                    first_bound(found)
             row += LANES
 
 
@@ -291,27 +307,3 @@ def _allowed(
             state[1] += 1
             bits |= 1 << lane
     return bits
-
-
-@compiled
-def _offer(spot: NDArray[np.int64], row: int, bits: int, best: _Best) -> None:
-    """Put a row among the results if it belongs there: by distance, then by slide, then by row."""
-    patch, hamming, order, state = best.patch, best.hamming, best.order, best.state
-    own = ((load_int32(spot[1], row) + spot[3]) << 32) | load_int32(spot[2], row)
-    count, place = state[0], state[0]
-    if count == patch.size:
-        last = count - 1
-        if hamming[last] < bits or (hamming[last] == bits and order[last] < own):
-            return
-        place = last
-    else:
-        state[0] += 1
-    while place > 0 and (
-        hamming[place - 1] > bits or (hamming[place - 1] == bits and order[place - 1] > own)
-    ):
-        patch[place], hamming[place] = patch[place - 1], hamming[place - 1]
-        order[place] = order[place - 1]
-        place -= 1
-    patch[place], hamming[place], order[place] = spot[4] + row, bits, own
-    if state[0] == patch.size:
-        state[3] = hamming[patch.size - 1]

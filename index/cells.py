@@ -3,7 +3,7 @@
 An archive is a sequence of tables, each in key order (`CellTable`: a segment of the store, mapped from its
 files or not). A query patch with barcode h is answered in three steps:
 
-1. It is compared with the tree's nodes. The nearest are *opened*, until they hold 16 times the budget;
+1. It is compared with the tree's nodes. The nearest are *opened*, until they hold 8 times the budget;
    comparing h with the leaves of an opened node gives *cells*, each one key. A node that holds few
    patches is not opened: all its keys together are one cell. So a small archive is walked by
    prefixes of the same keys, and the tree grows deeper as the archive does.
@@ -31,7 +31,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError, QueryError
 from sish.index.barcode import as_barcodes
-from sish.index.cell_walk import Plan, search_cells
+from sish.index.cell_walk import search_cells
+from sish.index.hamming_kernels import aligned
 from sish.index.hierarchy import TextureTree
 from sish.index.search import Bags
 
@@ -87,8 +88,17 @@ class CellTable:
             )
         order = np.argsort(own_keys, kind="stable")
         return cls(
-            own_keys.astype(np.int64)[order], rows[order], slides[order], order.astype(np.int32), first_slide
+            own_keys.astype(np.int64)[order],
+            aligned(rows, order),
+            slides[order],
+            order.astype(np.int32),
+            first_slide,
         )
+
+
+_Fixed = tuple[
+    NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ class Cells:
     totals: NDArray[np.int64]
     """Where key c begins in all tables together, (keys + 1,)."""
     _kept: tuple[NDArray[Any], ...] = field(repr=False)  # what the addresses point into
-    _spots: NDArray[np.int64] = field(repr=False)  # (tables, 6), see `_spot`
+    _fixed: _Fixed = field(repr=False)  # the first arguments of the kernel
 
     @classmethod
     def of(cls, tree: TextureTree, tables: Sequence[CellTable]) -> "Cells":
@@ -134,7 +144,9 @@ class Cells:
             spots[number] = *addresses, table.first_slide, first_patch, len(table)
             first_patch += len(table)
         together = np.stack(begins, 1) if begins else np.zeros((tree.n_keys + 1, 0), np.int64)
-        return cls(tree, tables, together, together.sum(axis=1), tuple(kept), spots)
+        totals = together.sum(axis=1)
+        fixed = tree.node_blocks, tree.leaf_blocks, together, totals, spots
+        return cls(tree, tables, together, totals, tuple(kept), fixed)
 
     def adding(self, table: CellTable) -> "Cells":
         """These cells and one more table; nothing that is there is touched."""
@@ -168,18 +180,16 @@ class Cells:
                 f"query_barcodes have {rows.shape[1]} bytes and the archive's {self.tree.barcode_bytes}; "
                 "encode them with the encoder of the index"
             )
-        mask = _NO_MASK if exclude is None else np.ascontiguousarray(exclude)
+        mask = _NO_MASK if exclude is None else _frozen(exclude)
         if mask.dtype != np.bool_ or mask.ndim != 1:
             raise QueryError(
                 f"exclude is {mask.dtype} {mask.shape}; give bool (n_slides,), not slide numbers"
             )
-        most, total = 8 * self.tree.barcode_bytes, len(self)
-        plan = Plan(
-            min(k, total), min(budget, total), most if threshold is None else min(threshold, most),
-            self.tree.leaves.shape[0], self.tree.leaves.shape[1],
+        most, total = 8 * rows.shape[1], len(self)
+        found = search_cells(
+            *self._fixed, _frozen(rows), mask, min(k, total), min(budget, total),
+            most if threshold is None else min(threshold, most), self.tree.leaves.shape[1],
         )  # fmt: skip
-        tree = self.tree.node_blocks, self.tree.leaf_blocks
-        found = search_cells(*tree, self.begins, self.totals, self._spots, _frozen(rows), _frozen(mask), plan)
         return Bags(*found)
 
 
@@ -188,9 +198,6 @@ def tree_search(
 ) -> Bags:
     """`Cells.of(tree, tables).search(query_barcodes, ...)`, for a single call."""
     return Cells.of(tree, tables).search(query_barcodes, **options)
-
-
-_NO_MASK = np.zeros(0, np.bool_)
 
 
 def _begins(tree: TextureTree, table: CellTable) -> NDArray[np.int64]:
@@ -208,3 +215,6 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+_NO_MASK = _frozen(np.zeros(0, np.bool_))

@@ -23,12 +23,14 @@ from sish.index.barcode import compiled
 
 __all__ = [
     "LANES",
+    "aligned",
     "as_blocks",
     "block_distances",
     "eight_rows",
     "eight_within",
     "load_int32",
     "load_int64",
+    "lowest",
     "nearest_block",
     "prefetch",
 ]
@@ -36,6 +38,7 @@ __all__ = [
 LANES = 8
 """Words in a vector, centroids in a block, and rows that are compared at a time."""
 
+_LINE = 64  # bytes of a cache line
 _USUAL_WORDS = 16  # 1,024 bits
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_I64, LANES)
@@ -214,6 +217,18 @@ def _eight_within(typing: Any, numbers: Any, most: Any) -> Any:
 eight_within: Any = intrinsic(_eight_within)
 
 
+def _lowest(typing: Any, bits: Any) -> Any:
+    """The place of the lowest set bit of a number that is not 0."""
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
+
+
+lowest: Any = intrinsic(_lowest)
+
+
 def _prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line at an address, which need not be a valid one."""
 
@@ -259,4 +274,18 @@ def as_blocks(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         number = place if place < count else 0
         for word in range(width):
             out[place // LANES, word, place % LANES] = words[number, word]
+    return out
+
+
+def aligned(array: NDArray[Any], rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+    """A copy (of some rows) that begins at a cache line, so that no vector lies across two."""
+    count = len(array) if rows is None else len(rows)
+    size = count * array[:1].nbytes
+    raw = np.empty(size + _LINE, np.uint8)
+    skip = -raw.ctypes.data % _LINE
+    out = raw[skip : skip + size].view(array.dtype).reshape(count, *array.shape[1:])
+    if rows is None:
+        out[...] = array
+    else:
+        np.take(array, rows, axis=0, out=out, mode="clip")
     return out

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 from sish.index.barcode import as_barcodes, compiled, distance, popcount
-from sish.index.hamming_kernels import LANES, as_blocks, block_distances, nearest_block
+from sish.index.hamming_kernels import LANES, aligned, as_blocks, block_distances, nearest_block
 
 __all__ = ["TextureTree"]
 
@@ -90,7 +90,7 @@ class TextureTree:
     @classmethod
     def _of(cls, nodes: NDArray[np.uint64], leaves: NDArray[np.uint64]) -> "TextureTree":
         blocks = np.stack([as_blocks(one) for one in leaves])
-        return cls(nodes.view(np.uint8), leaves.view(np.uint8), as_blocks(nodes), blocks)
+        return cls(nodes.view(np.uint8), leaves.view(np.uint8), aligned(as_blocks(nodes)), aligned(blocks))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "TextureTree":

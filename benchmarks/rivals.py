@@ -1,0 +1,275 @@
+"""The indexes that `benchmarks.scaling` compares: ours, the published key, and what people would use instead.
+
+Each is built from the same barcodes and answers one query at a time on one thread; its settings are the
+sweep along which it trades time for recall. Rivals are optional: without a package its rows are missing
+(`pip install sish[bench]` brings all).
+
+- faiss-ivf: `IndexBinaryIVF`; lists of 1,024 and 4,096, and the latter found through an HNSW graph over the
+  centroids (`hnsw`), which spares comparing a query with all 4,096.
+- faiss-hnsw: `IndexBinaryHNSW`, M of 16 and 32.
+- faiss-flat: `IndexBinaryFlat`, a scan.
+- usearch: HNSW over bits, connectivity 16.
+- hnswlib has no Hamming distance; on bits written as floats squared Euclidean distance is the same number.
+  It takes 4 KB a patch and is run up to 100,000.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.dense_codes import Codes
+from sish.index.cells import Cells, CellTable
+from sish.index.hierarchy import TextureTree
+from sish.index.search import PatchTable, SearchParams, guided_search
+
+__all__ = ["Contender", "K", "contenders", "described", "missing", "slides_of"]
+
+K = 10
+_PATCHES_A_SLIDE = 1000
+_BITS = 1024
+_BUDGETS = (50, 100, 150, 200, 300, 400, 600, 800, 1000, 1500, 2000, 3000, 4000, 6000, 10_000, 20_000)
+_PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
+_EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 256, 512)
+_FLOATS_UP_TO = 100_000
+_GRAPHS_UP_TO = 1_000_000
+_MANY_LISTS = 100_000, 1_000_000
+
+Search = Callable[[NDArray[np.uint8], int], NDArray[Any]]
+"""A query uint8 (1, 128) and a setting to the distances of the K nearest that were found, any shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """An index that was built."""
+
+    index: str
+    """Its name in the rows."""
+    params: str
+    """How it was built."""
+    build_s: float
+    """Seconds from barcodes in memory to the first answer, on one thread."""
+    bytes_per_patch: float
+    """All that it keeps, the barcodes included."""
+    setting: str
+    """What the settings are called."""
+    settings: tuple[int, ...]
+    """The sweep."""
+    search: Search
+    """Answers one query."""
+
+
+def missing() -> list[str]:
+    """The rivals that are not installed."""
+    return [name for name in ("faiss", "usearch", "hnswlib") if _module(name) is None]
+
+
+def contenders(codes: Codes, quick: bool) -> list[Contender]:
+    """All that apply to an archive of this size, built one after the other."""
+    n = len(codes.barcodes)
+    built = [_sish(codes.barcodes), _paper(codes)]
+    built.append(_exhaustive(built[0], n))
+    if (faiss := _module("faiss")) is not None:
+        faiss.omp_set_num_threads(1)
+        built += _faiss(faiss, codes.barcodes, quick)
+    if (usearch := _module("usearch.index")) is not None and n <= _GRAPHS_UP_TO and not quick:
+        built.append(_usearch(usearch, codes.barcodes))
+    if (hnswlib := _module("hnswlib")) is not None and n <= (_FLOATS_UP_TO // 10 if quick else _FLOATS_UP_TO):
+        built.append(_hnswlib(hnswlib, codes.barcodes))
+    return built
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def slides_of(n: int) -> NDArray[np.int32]:
+    """Slide numbers of n patches: a thousand each."""
+    return np.arange(n, dtype=np.int32) // np.int32(_PATCHES_A_SLIDE)
+
+
+def _sish(barcodes: NDArray[np.uint8]) -> Contender:
+    start = time.perf_counter()
+    tree = TextureTree.learn(barcodes)
+    table = CellTable.build(tree.keys(barcodes), barcodes, slides_of(len(barcodes)))
+    cells = Cells.of(tree, [table])
+    seconds = time.perf_counter() - start
+    parts: list[NDArray[Any]] = [
+        table.keys,
+        table.barcodes,
+        table.slide,
+        table.row,
+        cells.begins,
+        cells.totals,
+    ]
+    parts += [tree.nodes, tree.leaves, tree.node_blocks, tree.leaf_blocks]
+    size = sum(part.nbytes for part in parts) / len(barcodes)
+    settings = tuple(budget for budget in _BUDGETS if budget < len(barcodes))
+    return Contender(
+        "sish", f"{tree.leaves.shape[0]} x {tree.leaves.shape[1]} leaves", seconds, size, "budget", settings,
+        _CellSearch(cells),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _CellSearch:
+    """Ours; the cells are there for what the benchmark does beside searching."""
+
+    cells: Cells
+
+    def __call__(self, query: NDArray[np.uint8], budget: int) -> NDArray[Any]:
+        return self.cells.search(query, k=K, budget=budget).hamming
+
+
+def _exhaustive(ours: Contender, n: int) -> Contender:
+    return Contender("sish-exhaustive", "scan", 0.0, 128.0, "budget", (n,), ours.search)
+
+
+def _paper(codes: Codes) -> Contender:
+    start = time.perf_counter()
+    table = PatchTable.build(codes.keys, codes.barcodes, slides_of(len(codes.keys)))
+    seconds = time.perf_counter() - start
+    params = SearchParams(threshold=_BITS)
+    size = sum(a.nbytes for a in (table.keys, table.barcodes, table.slide, table.position)) / len(table)
+    return Contender(
+        "sish-paper", "published key and budget", seconds, size, "keys", (15_000,), _KeySearch(table, params)
+    )
+
+
+class _KeySearch:
+    """The published search; a query's key is looked up by its barcode, outside the clock."""
+
+    def __init__(self, table: PatchTable, params: SearchParams) -> None:
+        self.table, self.params = table, params
+        self.keys: dict[bytes, int] = {}
+
+    def know(self, codes: Codes) -> None:
+        for barcode, key in zip(codes.barcodes, codes.keys, strict=True):
+            self.keys[barcode.tobytes()] = int(key)
+
+    def __call__(self, query: NDArray[np.uint8], _: int) -> NDArray[Any]:
+        key = self.keys[query.tobytes()]
+        return guided_search(self.table, [key], query, params=self.params).hamming[:K]
+
+
+def _faiss(faiss: Any, barcodes: NDArray[np.uint8], quick: bool) -> list[Contender]:
+    n = len(barcodes)
+    built = [_faiss_flat(faiss, barcodes)]
+    lists = 1024 if n >= 100_000 else 64
+    ivf, seconds = _faiss_train(faiss, barcodes, lists)
+    built.append(_faiss_ivf(faiss, ivf, seconds, barcodes, ""))
+    if _MANY_LISTS[0] <= n <= _MANY_LISTS[1] and not quick:
+        ivf, seconds = _faiss_train(faiss, barcodes, 4 * lists)
+        start = time.perf_counter()
+        graph = faiss.IndexBinaryHNSW(_BITS, 32)
+        graph.add(_centroids(faiss, ivf))
+        graph.hnsw.efSearch = 64
+        found = faiss.IndexBinaryIVF(graph, _BITS, ivf.nlist)
+        found.is_trained = True
+        also = time.perf_counter() - start
+        built.append(_faiss_ivf(faiss, ivf, seconds, barcodes, ""))
+        built.append(_faiss_ivf(faiss, found, seconds + also, barcodes, " hnsw"))
+    if n <= _GRAPHS_UP_TO and not quick:
+        built += [_faiss_hnsw(faiss, barcodes, links) for links in ((16, 32) if n < 1_000_000 else (16,))]
+    return built
+
+
+def _centroids(faiss: Any, ivf: Any) -> NDArray[np.uint8]:
+    flat = faiss.downcast_IndexBinary(ivf.quantizer)
+    return np.asarray(faiss.vector_to_array(flat.xb)).reshape(ivf.nlist, _BITS // 8)
+
+
+def _faiss_train(faiss: Any, barcodes: NDArray[np.uint8], lists: int) -> tuple[Any, float]:
+    """An IVF index trained on forty patches a list, its own recommendation, and the seconds it took."""
+    start = time.perf_counter()
+    quantizer = faiss.IndexBinaryFlat(_BITS)
+    ivf = faiss.IndexBinaryIVF(quantizer, _BITS, lists)
+    ivf.own_fields = False
+    ivf.kept = quantizer  # or Python drops it
+    some = np.random.default_rng(0).permutation(len(barcodes))[: 40 * lists]
+    ivf.train(np.ascontiguousarray(barcodes[some]))
+    return ivf, time.perf_counter() - start
+
+
+def _faiss_ivf(faiss: Any, ivf: Any, trained: float, barcodes: NDArray[np.uint8], how: str) -> Contender:
+    start = time.perf_counter()
+    ivf.add(barcodes)
+    seconds = trained + time.perf_counter() - start
+
+    def search(query: NDArray[np.uint8], probes: int) -> NDArray[Any]:
+        ivf.nprobe = probes
+        return np.asarray(ivf.search(query, K)[0])
+
+    probes = tuple(p for p in _PROBES if p <= ivf.nlist)
+    size = 128 + 8 + ivf.nlist * 128 / len(barcodes)  # codes, ids and centroids
+    return Contender("faiss-ivf", f"lists={ivf.nlist}{how}", seconds, size, "nprobe", probes, search)
+
+
+def _faiss_flat(faiss: Any, barcodes: NDArray[np.uint8]) -> Contender:
+    start = time.perf_counter()
+    flat = faiss.IndexBinaryFlat(_BITS)
+    flat.add(barcodes)
+    seconds = time.perf_counter() - start
+    return Contender(
+        "faiss-flat", "scan", seconds, 128.0, "all", (len(barcodes),),
+        lambda query, _: np.asarray(flat.search(query, K)[0]),
+    )  # fmt: skip
+
+
+def _faiss_hnsw(faiss: Any, barcodes: NDArray[np.uint8], links: int) -> Contender:
+    start = time.perf_counter()
+    graph = faiss.IndexBinaryHNSW(_BITS, links)
+    graph.add(barcodes)
+    seconds = time.perf_counter() - start
+
+    def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
+        graph.hnsw.efSearch = effort
+        return np.asarray(graph.search(query, K)[0])
+
+    size = 128 + 4 * graph.hnsw.neighbors.size() / len(barcodes) + 8
+    return Contender("faiss-hnsw", f"M={links}", seconds, size, "efSearch", _EFFORTS, search)
+
+
+def _usearch(usearch: Any, barcodes: NDArray[np.uint8]) -> Contender:
+    start = time.perf_counter()
+    index = usearch.Index(ndim=_BITS, metric="hamming", dtype="b1", connectivity=16)
+    index.add(np.arange(len(barcodes)), barcodes, threads=1)
+    seconds = time.perf_counter() - start
+
+    def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
+        index.expansion_search = effort
+        return np.asarray(index.search(query[0], K, threads=1).distances)
+
+    size = index.memory_usage / len(barcodes)
+    return Contender("usearch", "connectivity=16", seconds, size, "expansion", _EFFORTS, search)
+
+
+def _hnswlib(hnswlib: Any, barcodes: NDArray[np.uint8]) -> Contender:
+    start = time.perf_counter()
+    index = hnswlib.Index(space="l2", dim=_BITS)
+    index.init_index(max_elements=len(barcodes), M=16, ef_construction=100)
+    index.set_num_threads(1)
+    for rows in np.array_split(barcodes, max(1, len(barcodes) // 10_000)):
+        index.add_items(np.unpackbits(rows, axis=1).astype(np.float32), num_threads=1)
+    seconds = time.perf_counter() - start
+
+    def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
+        index.set_ef(effort)
+        return np.asarray(index.knn_query(np.unpackbits(query, axis=1), K, num_threads=1)[1])
+
+    size = index.index_file_size() / len(barcodes)
+    return Contender("hnswlib", "M=16 on floats", seconds, size, "ef", _EFFORTS, search)
+
+
+def described(built: Sequence[Contender]) -> str:
+    """One line of what was built."""
+    return ", ".join(f"{one.index} {one.params} in {one.build_s:.1f} s" for one in built)

@@ -1,0 +1,273 @@
+"""How search time, recall and memory grow with the archive: ours, the published key, and other indexes.
+
+    python -m benchmarks.scaling --json scaling.json --plot scaling.png
+    python -m benchmarks.scaling --quick
+
+The codes are those of `benchmarks.dense_codes`: real tissue, made once and kept in the cache folder. From
+10,000 to a million patches the archive is a random draw from the real windows; ten million are all of
+these and the varied ones. Three fields are left out of every archive. There are two sets of queries:
+*near*, windows left out at random, whose neighbours overlap them in the archive; and *unseen*, windows of
+the fields that were left out, as a new slide would be.
+
+One thread each, one query at a time. Every index answers the first third of the queries at every setting,
+then the second and the last, so that a disturbance of the machine hits all alike; times are medians over
+all queries. Recall is by distance: of the first ten results those count that are no farther than the true
+tenth neighbour. Recall 0.90, 0.95 and 0.99 are read off each sweep between the two settings around it
+(linear), and an index counts with its best parameters.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import dense_codes, rivals
+from benchmarks.dense_codes import Codes
+from benchmarks.rivals import Contender, K, contenders
+from benchmarks.scaling_report import Row, plot, summary
+from sish.errors import SishError
+from sish.index.cells import Cells, CellTable
+
+SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000, 10_000_000), (10_000, 100_000)
+COMPARED = 1_000_000
+"""The largest size at which every index is built."""
+_HELD_OUT, _QUICK_FIELDS, _QUICK_HELD_OUT = (17, 52, 83), 8, (4,)
+_ROUNDS = 3
+_SLOW_US = 5_000  # an index this slow is asked fewer queries
+_CHANGED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Queries and the distance of the tenth neighbour of each."""
+
+    name: str
+    """"near" or "unseen"."""
+    codes: Codes
+    """The queries."""
+    tenth: NDArray[np.int32]
+    """int32 (Q,)."""
+
+
+class Pool:
+    """Where archives and queries are drawn from."""
+
+    def __init__(self, data: Path, cache: Path, quick: bool, n_queries: int) -> None:
+        """Make the codes, or read them from the cache."""
+        self._cache, self._data = cache, data
+        self._real = dense_codes.real(data, cache, _QUICK_FIELDS if quick else None)
+        field = dense_codes.field_of_real(len(self._real.keys), _QUICK_FIELDS if quick else None)
+        self._held = _QUICK_HELD_OUT if quick else _HELD_OUT
+        rng = np.random.default_rng(0)
+        held = np.isin(field, self._held)
+        known = rng.permutation(np.flatnonzero(~held))
+        self.near = _taken(self._real, known[:n_queries])
+        self.unseen = _taken(self._real, rng.permutation(np.flatnonzero(held))[:n_queries])
+        self._archive = known[n_queries:]
+
+    def archive(self, n: int) -> Codes:
+        """`n` patches, without queries and fields left out; SishError where there are not so many."""
+        codes = _taken(self._real, np.sort(self._archive[:n]))
+        lacking = n - len(codes.keys)
+        if lacking <= 0:
+            return codes
+        more = dense_codes.varied(self._data, self._cache)
+        allowed = np.flatnonzero(~np.isin(dense_codes.field_of_varied(len(more.keys)), self._held))
+        if lacking > len(allowed):
+            raise SishError(f"got {n} patches to draw; there are {len(codes.keys) + len(allowed)} at most")
+        extra = _taken(more, np.sort(np.random.default_rng(1).permutation(allowed)[:lacking]))
+        return Codes(
+            np.concatenate([codes.barcodes, extra.barcodes]), np.concatenate([codes.keys, extra.keys])
+        )
+
+
+def _taken(codes: Codes, rows: NDArray[np.int64]) -> Codes:
+    return Codes(np.ascontiguousarray(codes.barcodes[rows]), codes.keys[rows])
+
+
+def measure(pool: Pool, n: int, quick: bool) -> tuple[list[Row], list[str]]:
+    """All rows of one size, and what was measured beside them, as lines."""
+    codes = pool.archive(n)
+    built = contenders(codes, quick)
+    print(f"{n} patches: {rivals.described(built)}", flush=True)
+    ours = next(one for one in built if one.index == "sish")
+    cells: Cells = ours.search.cells  # type: ignore[attr-defined]  # ours keeps them for this
+    rows: list[Row] = []
+    for name, queries in (("near", pool.near), ("unseen", pool.unseen)):
+        exact = cells.search(queries.barcodes, k=K, budget=n).hamming.reshape(-1, K)
+        questions = Questions(name, queries, exact[:, -1])
+        for one in built:
+            if one.index == "sish-paper":
+                one.search.know(queries)  # type: ignore[attr-defined]  # only the published search needs keys
+        rows += _measured(built, questions, n)
+    lines = _changes(cells, pool, n) if n >= min(COMPARED, 100_000) else []
+    return rows, lines + (_mapped(cells, pool, n) if n > COMPARED // 10 else [])
+
+
+def _measured(built: Sequence[Contender], questions: Questions, n: int) -> list[Row]:
+    times: dict[tuple[int, int], list[float]] = {}
+    hits: dict[tuple[int, int], list[float]] = {}
+    thirds = np.array_split(np.arange(len(questions.tenth)), _ROUNDS)
+    for third in thirds:
+        for number, one in enumerate(built):
+            for setting in one.settings:
+                _ask(one, setting, questions, third, times.setdefault((number, setting), []),
+                     hits.setdefault((number, setting), []))  # fmt: skip
+    return [
+        Row(
+            index=built[number].index, params=f"{built[number].params} {built[number].setting}={setting}",
+            n=n, threads=1, recall_at_10=float(np.mean(hits[number, setting])),
+            query_us_median=float(np.median(spent) * 1e6), query_us_p95=float(np.percentile(spent, 95) * 1e6),
+            build_s=built[number].build_s, bytes_per_patch=built[number].bytes_per_patch,
+            queries=questions.name, n_queries=len(spent), built=built[number].params, setting=setting,
+        )
+        for (number, setting), spent in times.items()
+    ]  # fmt: skip
+
+
+def _ask(
+    one: Contender, setting: int, questions: Questions, some: NDArray[np.int64], times: list[float],
+    hits: list[float],
+) -> None:  # fmt: skip
+    """Time and recall of some of the queries; of a slow index only every tenth."""
+    barcodes = questions.codes.barcodes
+    one.search(barcodes[some[:1]], setting)
+    start = time.perf_counter()
+    one.search(barcodes[some[:1]], setting)
+    step = 10 if (time.perf_counter() - start) * 1e6 > _SLOW_US else 1
+    for query in some[::step]:
+        start = time.perf_counter()
+        found = one.search(barcodes[query : query + 1], setting)
+        times.append(time.perf_counter() - start)
+        hits.append(np.count_nonzero(found.ravel()[:K] <= questions.tenth[query]) / K)
+
+
+def _changes(cells: Cells, pool: Pool, n: int) -> list[str]:
+    """Add a slide of 1,000 patches, find it, remove it, and search beside many tables."""
+    new = pool.unseen.barcodes[:_CHANGED]
+    n_slides = int(cells.tables[-1].slide.max()) + 1
+    added, removed = [], []
+    for _ in range(5):
+        start = time.perf_counter()
+        table = CellTable.build(cells.tree.keys(new), new, np.zeros(len(new), np.int32), first_slide=n_slides)
+        more = cells.adding(table)
+        found = more.search(new[:1], k=1)
+        added.append(time.perf_counter() - start)
+        exclude = np.zeros(n_slides + 1, bool)
+        start = time.perf_counter()
+        exclude[n_slides] = True
+        gone = more.search(new[:1], k=1, exclude=exclude)
+        removed.append(time.perf_counter() - start)
+    same = gone.patch.tolist() == cells.search(new[:1], k=1).patch.tolist()
+    right = found.hamming.tolist() == [0] and same
+    lines = [
+        f"{n} patches: adding {len(new)} and finding one of them {1e3 * np.median(added):.2f} ms, removing "
+        f"them and searching without {1e3 * np.median(removed):.3f} ms ({'right' if right else 'WRONG'})"
+    ]
+    many = _halved(cells)
+    both = [_median_us(one, pool.near.barcodes) for one in (cells, many)]
+    return [*lines, f"{n} patches in {len(many.tables)} tables: {both[1]:.1f} us, in one {both[0]:.1f} us"]
+
+
+def _halved(cells: Cells) -> Cells:
+    """The same patches as a store of many appends holds them: tables of a half, a quarter, ... of all."""
+    (table,) = cells.tables
+    in_order = np.argsort(table.row)
+    tables, first = [], 0
+    while first < len(table):
+        size = max(1000, (len(table) - first) // 2)
+        rows = in_order[first : first + size]
+        keys = table.keys[rows]
+        tables.append(CellTable.build(keys, table.barcodes[rows], table.slide[rows]))
+        first += size
+    return Cells.of(cells.tree, tables)
+
+
+def _median_us(cells: Cells, queries: NDArray[np.uint8]) -> float:
+    spent = []
+    for number in range(len(queries)):
+        start = time.perf_counter()
+        cells.search(queries[number : number + 1], k=K)
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent) * 1e6)
+
+
+def _mapped(cells: Cells, pool: Pool, n: int) -> list[str]:
+    """Write the table, open it by memory map, and search it where it lies."""
+    (table,) = cells.tables
+    names = ("keys", "barcodes", "slide", "row")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            np.save(Path(folder, name), getattr(table, name))
+        start = time.perf_counter()
+        mapped = CellTable(**{name: np.load(Path(folder, f"{name}.npy"), mmap_mode="r") for name in names})
+        opened = Cells.of(cells.tree, [mapped])
+        seconds = time.perf_counter() - start
+        want = cells.search(pool.near.barcodes, k=K).patch
+        right = np.array_equal(opened.search(pool.near.barcodes, k=K).patch, want)
+        spent = _median_us(opened, pool.near.barcodes)
+    return [
+        f"{n} patches opened by memory map in {seconds:.3f} s, searched from the map in {spent:.1f} us "
+        f"({'the same answers' if right else 'OTHER ANSWERS'})"
+    ]
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure all sizes; rows and lines as JSON holds them."""
+    torch.set_num_threads(1)
+    pool = Pool(arguments.data, arguments.cache, arguments.quick, arguments.queries)
+    rows: list[Row] = []
+    lines = [f"not installed, so without rows: {', '.join(rivals.missing())}"] if rivals.missing() else []
+    for n in arguments.sizes or (QUICK_SIZES if arguments.quick else SIZES):
+        more_rows, more_lines = measure(pool, n, arguments.quick)
+        rows += more_rows
+        lines += more_lines
+        gc.collect()
+    text = summary(rows, lines)
+    print(text)
+    return {"rows": [asdict(row) for row in rows], "notes": lines}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    parser.add_argument(
+        "--quick", action="store_true", help="8 fields, 10,000 and 100,000 patches, no graphs"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", help="patches in the archives")
+    parser.add_argument("--queries", type=int, default=600, help="queries of each set (default 600)")
+    parser.add_argument("--data", type=Path, default=beside, help="folder with bach and pcam")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir(), "sish-benchmarks"), help="for the codes"
+    )
+    parser.add_argument("--json", type=Path, help="write all rows here")
+    parser.add_argument("--plot", type=Path, help="draw time against recall and size here")
+    options = parser.parse_args(arguments)
+    try:
+        results = run(options)
+    except SishError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.plot:
+        plot([Row(**row) for row in results["rows"]], options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Rows of `benchmarks.scaling` as a table and as a picture."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Row", "plot", "summary", "time_at"]
+
+RECALLS = (0.90, 0.95, 0.99)
+_COLOURS = {
+    "sish": "#c1272d", "sish-paper": "#f2a03d", "sish-exhaustive": "#7a7a7a", "faiss-ivf": "#0b5fa5",
+    "faiss-hnsw": "#3aa6a0", "faiss-flat": "#b0b0b0", "usearch": "#6a51a3", "hnswlib": "#4d8c2b",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One index at one setting."""
+
+    index: str
+    """Which one."""
+    params: str
+    """How it was built, and the setting."""
+    n: int
+    """Patches in the archive."""
+    threads: int
+    """Threads, always 1."""
+    recall_at_10: float
+    """Share of the first ten results that are no farther than the true tenth."""
+    query_us_median: float
+    """Microseconds a query."""
+    query_us_p95: float
+    """95th percentile."""
+    build_s: float
+    """Seconds to build it."""
+    bytes_per_patch: float
+    """What it keeps, the barcodes included."""
+    queries: str
+    """"near" or "unseen"."""
+    n_queries: int
+    """How many were timed."""
+    built: str
+    """How it was built, without the setting."""
+    setting: int
+    """The setting alone."""
+
+
+def time_at(rows: Iterable[Row], recall: float) -> float | None:
+    """Median time of one sweep at a recall, between the settings around it; None where it is not reached."""
+    below: Row | None = None
+    for row in sorted(rows, key=lambda row: row.setting):
+        if row.recall_at_10 >= recall:
+            if below is None or row.recall_at_10 == below.recall_at_10:
+                return row.query_us_median
+            share = (recall - below.recall_at_10) / (row.recall_at_10 - below.recall_at_10)
+            return below.query_us_median + share * (row.query_us_median - below.query_us_median)
+        below = row
+    return None
+
+
+def best_time(rows: Sequence[Row], index: str, recall: float) -> tuple[float, str] | None:
+    """The shortest time of an index at a recall over its ways to be built, and that way."""
+    found = []
+    for built in sorted({row.built for row in rows if row.index == index}):
+        time = time_at([row for row in rows if row.index == index and row.built == built], recall)
+        if time is not None:
+            found.append((time, built))
+    return min(found) if found else None
+
+
+def summary(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The tables that are printed."""
+    parts = []
+    for n in sorted({row.n for row in rows}):
+        for queries in ("near", "unseen"):
+            parts.append(_table([row for row in rows if row.n == n and row.queries == queries], n, queries))
+    return "\n\n".join([*parts, *_flatness(rows), "\n".join(notes)])
+
+
+def _table(rows: Sequence[Row], n: int, queries: str) -> str:
+    lines = [
+        f"{n:,} patches, {queries} queries: microseconds at recall (one thread, median)",
+        f"{'index':16} {'built as':30}"
+        + "".join(f"{recall:>9.2f}" for recall in RECALLS)
+        + "   best recall   build s   bytes/patch",
+    ]
+    for index in _COLOURS:
+        for built in sorted({row.built for row in rows if row.index == index}):
+            lines.append(_line(index, built, [r for r in rows if r.index == index and r.built == built]))
+    lines.append(_ratios(rows))
+    return "\n".join(lines)
+
+
+def _line(index: str, built: str, sweep: Sequence[Row]) -> str:
+    times = [time_at(sweep, recall) for recall in RECALLS]
+    cells = "".join(f"{'-' if time is None else f'{time:.1f}':>9}" for time in times)
+    best = max(sweep, key=lambda row: row.recall_at_10)
+    reached = f"{best.recall_at_10:.3f} at {best.query_us_median:.0f} us"
+    kept = f"{sweep[0].build_s:9.1f} {sweep[0].bytes_per_patch:9.1f}"
+    return f"{index:16} {built:30}{cells}   {reached:>19} {kept}"
+
+
+def _ratios(rows: Sequence[Row]) -> str:
+    """Our time over that of the best other index, at each recall."""
+    parts = []
+    for recall in RECALLS:
+        ours = best_time(rows, "sish", recall)
+        theirs = [
+            (*best, index)
+            for index in _COLOURS
+            if not index.startswith("sish") and (best := best_time(rows, index, recall)) is not None
+        ]
+        if ours and theirs:
+            time, built, index = min(theirs)
+            parts.append(f"{recall:.2f}: {ours[0] / time:.2f} of {index} {built}")
+    return "sish against the best other   " + "; ".join(parts)
+
+
+def _flatness(rows: Sequence[Row]) -> list[str]:
+    """Time at recall 0.95 and recall at fixed budgets, for each size."""
+    sizes = sorted({row.n for row in rows})
+    if len(sizes) < 2:
+        return []
+    lines = ["microseconds at recall 0.95   " + "".join(f"{n:>12,}" for n in sizes)]
+    for queries in ("near", "unseen"):
+        for index in _COLOURS:
+            own = [
+                best_time([r for r in rows if r.n == n and r.queries == queries], index, 0.95) for n in sizes
+            ]
+            if any(own):
+                cells = "".join(f"{'-' if best is None else f'{best[0]:.1f}':>12}" for best in own)
+                lines.append(f"{queries:8} {index:20} {cells}")
+    lines.append("recall of sish at a fixed budget")
+    for queries in ("near", "unseen"):
+        for budget in (1000, 2000, 4000):
+            found = [
+                [r.recall_at_10 for r in rows
+                 if (r.index, r.n, r.queries, r.setting) == ("sish", n, queries, budget)]
+                for n in sizes
+            ]  # fmt: skip
+            cells = "".join(f"{one[0] if one else float('nan'):>12.3f}" for one in found)
+            lines.append(f"{queries:8} budget {budget:<13} {cells}")
+    return ["\n".join(lines)]
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Two panels: time against recall at the largest size that all share, and time against size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sizes = sorted({row.n for row in rows})
+    shared = max(n for n in sizes if n <= 1_000_000)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    near = [row for row in rows if row.queries == "near"]
+    _recall_panel(left, [row for row in near if row.n == shared], shared)
+    _size_panel(right, near, sizes)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _recall_panel(axes: Any, rows: Sequence[Row], n: int) -> None:
+    for index, colour in _COLOURS.items():
+        front = _front([row for row in rows if row.index == index])
+        if front:
+            times = [row.query_us_median for row in front]
+            recalls = [row.recall_at_10 for row in front]
+            style = "o-" if len(front) > 1 else "D"
+            axes.plot(recalls, times, style, color=colour, label=index, markersize=4, linewidth=1.6)
+    axes.set(
+        yscale="log", xlim=(0.5, 1.005), xlabel="recall@10 (by distance)",
+        ylabel="microseconds a query, one thread", title=f"{n:,} patches: time against recall",
+    )  # fmt: skip
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+
+
+def _front(rows: Sequence[Row]) -> list[Row]:
+    """The settings of an index that no other of its settings beats in both time and recall."""
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda row: (-row.recall_at_10, row.query_us_median)):
+        if not front or row.query_us_median < front[-1].query_us_median:
+            front.append(row)
+    return front[::-1]
+
+
+def _size_panel(axes: Any, rows: Sequence[Row], sizes: Sequence[int]) -> None:
+    for index, colour in _COLOURS.items():
+        points = []
+        for n in sizes:
+            own = [row for row in rows if row.n == n]
+            best = best_time(own, index, 0.95)
+            if best is None and index == "sish-paper":
+                fixed = [row.query_us_median for row in own if row.index == index]
+                best = (float(np.median(fixed)), "") if fixed else None
+            if best is not None:
+                points.append((n, best[0]))
+        if points:
+            label = f"{index} (its own recall)" if index == "sish-paper" else index
+            axes.plot(
+                *zip(*points, strict=True), "o-", color=colour, label=label, markersize=4, linewidth=1.6
+            )
+            if index == "sish-paper":
+                _mark_recalls(axes, [row for row in rows if row.index == index], points)
+    axes.set(
+        xscale="log", yscale="log", xlabel="patches in the archive",
+        ylabel="microseconds a query, one thread", title="Time at recall 0.95 against size",
+    )  # fmt: skip
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+
+
+def _mark_recalls(axes: Any, rows: Sequence[Row], points: Sequence[tuple[int, float]]) -> None:
+    for n, time in points:
+        recall = next(row.recall_at_10 for row in rows if row.n == n)
+        axes.annotate(
+            f"{recall:.2f}", (n, time), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7
+        )
