@@ -27,7 +27,9 @@ __all__ = ["Bag", "Plan", "Reach", "Table", "search_all"]
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _LANES = 8  # 64-bit words of a cache line, compared in one go
-_AHEAD = 16  # rows that are asked for before they are needed
+_TOGETHER, _FIELD = 4, 16  # rows whose first lines are compared together, and bits of each one's distance
+_ONES = 1 << 48 | 1 << 32 | 1 << 16 | 1  # a one in each field
+_AHEAD = 32  # rows that are asked for before they are needed
 
 
 class Table(NamedTuple):
@@ -68,21 +70,50 @@ class Bag(NamedTuple):
     closed: NDArray[np.bool_]
 
 
+def _line_counts(builder: Any, row: Any, query: Any) -> Any:
+    """Bits in which the lines at two addresses differ, one count a word."""
+    vector = ir.VectorType(ir.IntType(64), _LANES)
+    lines = []
+    for address in (row, query):
+        line = builder.load(builder.inttoptr(address, vector.as_pointer()))
+        line.align = 8
+        lines.append(line)
+    count = _declared(builder, f"llvm.ctpop.v{_LANES}i64", vector, [vector])
+    return builder.call(count, [builder.xor(*lines)])
+
+
+def _total(builder: Any, counts: Any) -> Any:
+    """The sum of a vector's words."""
+    add = _declared(builder, f"llvm.vector.reduce.add.v{_LANES}i64", ir.IntType(64), [counts.type])
+    return builder.call(add, [counts])
+
+
 def _line_distance(typing_context: Any, row: Any, query: Any) -> Any:
     """Bits in which two lines of eight words differ, by address; numba does not find the vector form."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(64), _LANES)
-        lines = []
-        for address in args:
-            line = builder.load(builder.inttoptr(address, vector.as_pointer()))
-            line.align = 8
-            lines.append(line)
-        count = _declared(builder, f"llvm.ctpop.v{_LANES}i64", vector, [vector])
-        total = _declared(builder, f"llvm.vector.reduce.add.v{_LANES}i64", ir.IntType(64), [vector])
-        return builder.call(total, [builder.call(count, [builder.xor(*lines)])])
+        return _total(builder, _line_counts(builder, *args))
 
     return types.int64(types.intp, types.intp), generate
+
+
+def _four_distances(typing_context: Any, row: Any, row_bytes: Any, query: Any) -> Any:
+    """The same for the first lines of four rows, 16 bits each, the first one lowest.
+
+    The sum over a vector's words costs more than the counting, and is taken once for all four.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, row_bytes, query = args
+        packed = None
+        for number in range(_TOGETHER):
+            counts = _line_counts(builder, address, query)
+            shift = ir.Constant(counts.type, [_FIELD * number] * _LANES)
+            packed = counts if packed is None else builder.add(packed, builder.shl(counts, shift))
+            address = builder.add(address, row_bytes)
+        return _total(builder, packed)
+
+    return types.int64(types.intp, types.intp, types.intp), generate
 
 
 def _prefetch(typing_context: Any, address: Any) -> Any:
@@ -103,6 +134,7 @@ def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any
 
 
 line_distance: Any = intrinsic(_line_distance)
+four_distances: Any = intrinsic(_four_distances)
 prefetch: Any = intrinsic(_prefetch)
 
 
@@ -254,36 +286,52 @@ def _hits_among(
     table: Table, query: Words, start: int, stop: int, threshold: int, hits: Bag, count: int
 ) -> int:
     """Add the hits among entries `start` to `stop` behind the first `count`; their number."""
-    keys, words, slide, exclude = table.keys, table.words, table.slide, table.exclude
-    width = words.shape[1]
-    lines = width // _LANES if words.itemsize == 8 and width % _LANES == 0 else 0
-    row, own, row_bytes = (
-        words.ctypes.data + start * width * words.itemsize,
-        query.ctypes.data,
-        width * words.itemsize,
-    )
-    for entry in range(start, stop):
-        if lines:
-            prefetch(row + _AHEAD * row_bytes)
-            bits = line_distance(row, own)
-            for line in range(1, lines):
-                if bits > threshold:
-                    break
-                bits += line_distance(row + 8 * _LANES * line, own + 8 * _LANES * line)
-        else:
-            bits = distance(words, entry, query, 0)
-        row += row_bytes
-        if bits > threshold or (
-            exclude.size and exclude[min(np.uint32(slide[entry]), np.uint32(exclude.size - 1))]
-        ):
-            continue
-        if count and keys[hits.rank[count - 1]] == keys[entry]:
-            if bits < hits.bits[count - 1]:
-                hits.rank[count - 1], hits.bits[count - 1] = entry, bits
-        else:
-            hits.rank[count], hits.bits[count], hits.closed[count] = entry, bits, False
-            count += 1
+    words = table.words
+    row_bytes, own = words.shape[1] * words.itemsize, query.ctypes.data
+    lines = words.shape[1] // _LANES if words.itemsize == 8 and words.shape[1] % _LANES == 0 else 0
+    tops = np.int64(_ONES) << (_FIELD - 2)  # more than any distance of one line
+    past = np.int64(_ONES) * (min(threshold, 8 * 8 * _LANES) + 1)
+    for entry in range(start, stop, _TOGETHER):
+        row = words.ctypes.data + entry * row_bytes
+        if lines and entry + _TOGETHER <= stop:
+            for number in range(_TOGETHER):
+                prefetch(row + (_AHEAD + number) * row_bytes)
+            first = four_distances(row, row_bytes, own)
+            if ((first | tops) - past) & tops == tops:  # no field is smaller than its part of `past`
+                continue
+        for near in range(entry, min(entry + _TOGETHER, stop)):
+            bits = _distance_within(words, near, query, lines, threshold)
+            if bits <= threshold:
+                count = _add_hit(table, near, bits, hits, count)
     return count
+
+
+@compiled
+def _distance_within(words: Words, entry: int, query: Words, lines: int, threshold: int) -> int:
+    """The distance of an entry; where it is past the threshold, something past the threshold."""
+    if not lines:
+        return distance(words, entry, query, 0)
+    line_bytes = 8 * _LANES
+    row, own, bits = words.ctypes.data + entry * lines * line_bytes, query.ctypes.data, np.int64(0)
+    for line in range(lines):
+        bits += line_distance(row + line * line_bytes, own + line * line_bytes)
+        if bits > threshold:
+            break
+    return int(bits)
+
+
+@compiled
+def _add_hit(table: Table, entry: int, bits: int, hits: Bag, count: int) -> int:
+    """Add an entry unless it is excluded or an earlier one of its key is as near; the number of hits."""
+    keys, exclude = table.keys, table.exclude
+    if exclude.size and exclude[min(np.uint32(table.slide[entry]), np.uint32(exclude.size - 1))]:
+        return count
+    if count and keys[hits.rank[count - 1]] == keys[entry]:
+        if bits < hits.bits[count - 1]:
+            hits.rank[count - 1], hits.bits[count - 1] = entry, bits
+        return count
+    hits.rank[count], hits.bits[count], hits.closed[count] = entry, bits, False
+    return count + 1
 
 
 @compiled
