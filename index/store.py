@@ -184,6 +184,14 @@ class Store:
         """The live slides in insertion order (a replaced slide counts as new)."""
         return tuple(row for segment in self._state.segments for row in segment.slides)
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The open segments, oldest slides first, mapped from their files; valid while they are held.
+
+        `sish.index.archive` searches them as they are.
+        """
+        return self._state.segments
+
     def snapshot(self) -> Snapshot:
         """Return all live patches in key order, valid for as long as it is held.
 

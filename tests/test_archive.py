@@ -1,0 +1,105 @@
+"""Segments of a store, searched where they lie, against a scan of what was appended and not removed."""
+
+import numpy as np
+import pytest
+from test_hierarchy import clustered
+
+from sish.errors import QueryError
+from sish.index.archive import Archive
+from sish.index.hierarchy import TextureTree
+from sish.index.store import SlideRow, Store
+
+EVERYTHING = 10**9
+
+
+def slide_row(name, n_patches):
+    return SlideRow(name, f"{name}.svs", n_patches, 256.0, 0.5, "given", 1000, 1000, None, name, None)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A store of 12 slides in several segments, two removed, one replaced; and what is live, in order."""
+    rng = np.random.default_rng(0)
+    barcodes = clustered(rng, 1300)
+    tree = TextureTree.learn(barcodes)
+    live = {}
+    with Store.create(tmp_path / "index", {}) as store:
+        for number in range(12):
+            count = int(rng.integers(0, 150)) if number else 300
+            own = barcodes[rng.integers(0, 1300, count)]
+            xy = rng.integers(0, 9999, (count, 2))
+            name = f"s{number}" if number != 9 else "s2"
+            live.pop(name, None)
+            live[name] = (own, xy)
+            store.append(slide_row(name, count), tree.keys(own)[:, None], own, xy, replace=True)
+        store.remove(["s4", "s7"])
+        del live["s4"], live["s7"]
+    return Store.open(tmp_path / "index"), tree, live, clustered(rng, 15)
+
+
+def expected(live, queries, k, skip=()):
+    """(distance, slide id, number in the slide) of the k nearest of each query."""
+    out = []
+    for query in queries:
+        found = [
+            (int(np.bitwise_count(barcode ^ query).sum()), place, name, row)
+            for place, (name, (own, _)) in enumerate(live.items())
+            if name not in skip
+            for row, barcode in enumerate(own)
+        ]
+        out.append([(bits, name, row) for bits, _, name, row in sorted(found)[:k]])
+    return out
+
+
+def answer(archive, bags, live):
+    names = [archive.slides[number].slide_id for number in archive.slide_of(bags.patch)]
+    flat = []
+    for bits, name, xy in zip(bags.hamming, names, archive.l0_xy_of(bags.patch), strict=True):
+        flat.append((int(bits), name, int(np.flatnonzero((live[name][1] == xy).all(axis=1))[0])))
+    return [flat[a:b] for a, b in zip(bags.offset[:-1], bags.offset[1:], strict=True)]
+
+
+def test_an_unlimited_search_is_a_scan_of_the_live_slides(stored):
+    store, tree, live, queries = stored
+    archive = Archive.of(tree, store.segments)
+    assert len(store.segments) > 1 and archive.removed.any()
+    assert answer(archive, archive.search(queries, k=8, budget=EVERYTHING), live) == expected(
+        live, queries, 8
+    )
+
+
+def test_excluded_slides_are_left_out_beside_removed_ones(stored):
+    store, tree, live, queries = stored
+    archive = Archive.of(tree, store.segments)
+    exclude = np.array([row.slide_id in ("s0", "s10") for row in archive.slides])
+    bags = archive.search(queries, k=5, budget=EVERYTHING, exclude=exclude)
+    assert answer(archive, bags, live) == expected(live, queries, 5, skip=("s0", "s10"))
+    with pytest.raises(QueryError):
+        archive.search(queries, exclude=exclude[:3])
+
+
+def test_compacting_changes_no_answer(stored):
+    store, tree, live, queries = stored
+    before = Archive.of(tree, store.segments)
+    want = answer(before, before.search(queries, k=5, budget=EVERYTHING), live)
+    with Store.open(store.path, write=True) as writer:
+        writer.compact()
+        after = Archive.of(tree, writer.segments)
+    assert len(after.segments) == 1 and not after.removed.any()
+    assert answer(after, after.search(queries, k=5, budget=EVERYTHING), live) == want
+    # what was opened before still answers: its files stay mapped
+    assert answer(before, before.search(queries, k=5, budget=EVERYTHING), live) == want
+
+
+def test_barcodes_are_read_from_the_files(stored):
+    store, tree, _, _ = stored
+    archive = Archive.of(tree, store.segments)
+    for table in archive.cells.tables:
+        assert not table.barcodes.flags.owndata and not table.barcodes.flags.writeable
+
+
+def test_an_empty_store_answers(tmp_path):
+    barcodes = clustered(np.random.default_rng(1), 10)
+    with Store.create(tmp_path / "index", {}) as store:
+        archive = Archive.of(TextureTree.learn(barcodes), store.segments)
+    assert len(archive) == 0 and archive.search(barcodes).lengths().tolist() == [0] * 10
