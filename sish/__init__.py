@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from sish.encode import Recipe
     from sish.evaluation import evaluate
     from sish.index.search import SearchParams
+    from sish.index.verify import verify
     from sish.report import write_report
-    from sish.results import AddReport, Hit, PatchPair, Query, Results
+    from sish.results import AddReport, Hit, PatchPair, Query, RelabelReport, Results
     from sish.slide import Slide, open_slide
     from sish.slide_index import Index
 
@@ -52,6 +53,7 @@ __all__ = [
     "Query",
     "QueryError",
     "Recipe",
+    "RelabelReport",
     "Results",
     "SearchParams",
     "SishError",
@@ -64,6 +66,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "open_slide",
+    "verify",
     "write_report",
 ]
 
@@ -75,11 +78,13 @@ _HOME = {
     "PatchPair": "sish.results",
     "Query": "sish.results",
     "Recipe": "sish.encode",
+    "RelabelReport": "sish.results",
     "Results": "sish.results",
     "SearchParams": "sish.index.search",
     "Slide": "sish.slide",
     "evaluate": "sish.evaluation",
     "open_slide": "sish.slide",
+    "verify": "sish.index.verify",
     "write_report": "sish.report",
 }
 

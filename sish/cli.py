@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sish.encode import Recipe
-from sish.errors import QueryError, SishError
+from sish.errors import QueryError, SishError, SlideError
 from sish.version import __version__
 
 if TYPE_CHECKING:
@@ -34,15 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return train(words[1:])
         arguments = _parser().parse_args(words)
-        return _COMMANDS[_command(arguments)](_leaf(arguments))
+        code = _COMMANDS[_command(arguments)](_leaf(arguments))
+        sys.stdout.flush()
+        return code
     except SishError as error:
         sys.stderr.write(f"sish: error: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("sish: interrupted; what was added stays, and the same command goes on from there\n")
+        sys.stderr.write("sish: interrupted; nothing that was stored is lost\n")
         return 130
     except BrokenPipeError:  # the reader of our output left, as in `sish index list | head`
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"sish: error: {error.filename or 'output'}: {error.strerror}; see to its folder\n")
         return 1
 
 
@@ -171,8 +176,9 @@ def _search_parser() -> ArgumentParser:
         "--patient", type=str | None, help="the query's patient, if the index does not know it"
     )
     parser.add_argument(
-        "--where", type=str, nargs="+", default=[], metavar="COLUMN=VALUE", help="only slides with these"
-    )
+        "--where", type=str, action="append", default=[], metavar="COLUMN=VALUE",
+        help="only slides with this value; give it again for another column",
+    )  # fmt: skip
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
     parser.add_argument(
         "--json", action="store_true", help="print JSON; a list of objects for several queries"
@@ -227,7 +233,12 @@ def _create(arguments: Namespace) -> int:
 def _add(arguments: Namespace) -> int:
     from dataclasses import asdict
 
-    index = _open_or_create(arguments)
+    from sish.labels import read_labels
+    from sish.slide_index import Index
+
+    if arguments.labels:
+        read_labels(arguments.labels)  # before an index is made for them
+    index = Index.open_or_create(arguments.index, weights=arguments.weights)
     report = index.add(
         arguments.slides,
         labels=arguments.labels,
@@ -238,22 +249,14 @@ def _add(arguments: Namespace) -> int:
     )
     for skipped in report.failed:
         sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
+    if report.already and arguments.labels:
+        sys.stderr.write("sish: labels of slides already there stay: sish index label LABELS changes them\n")
     print(
         json.dumps(asdict(report), indent=2)
         if arguments.json
         else f"{report.summary()}; {index.path} holds {len(index)} slides"
     )
     return 1 if report.failed else 0
-
-
-def _open_or_create(arguments: Namespace) -> Index:
-    from sish.errors import IndexNotFoundError
-    from sish.slide_index import Index
-
-    try:
-        return Index.open(arguments.index, weights=arguments.weights)
-    except IndexNotFoundError:
-        return Index.create(arguments.index, recipe=Recipe(weights=arguments.weights or "shipped"))
 
 
 def _open(arguments: Namespace) -> Index:
@@ -269,8 +272,13 @@ def _remove(arguments: Namespace) -> int:
 
 
 def _label(arguments: Namespace) -> int:
-    print(f"relabelled {_open(arguments).relabel(arguments.labels)} slides")
-    return 0
+    report = _open(arguments).relabel(arguments.labels)
+    for name in report.unknown:
+        sys.stderr.write(
+            f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide\n"
+        )
+    print(f"relabelled {len(report.changed)} slides")
+    return 1 if report.unknown else 0
 
 
 def _list(arguments: Namespace) -> int:
@@ -281,7 +289,8 @@ def _list(arguments: Namespace) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     for row in () if arguments.json else rows:
         patches = f"{row.n_patches} patches"
-        print("\t".join((row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)))
+        cells = (row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)
+        print("\t".join(cell.translate(_ONE_LINE) for cell in cells))
     return 0
 
 
@@ -325,46 +334,53 @@ def _search(arguments: Namespace) -> int:
     if arguments.region and len(arguments.queries) > 1:
         raise QueryError(f"got --region with {len(arguments.queries)} queries; give one query")
     index = _open(arguments)
-    answers = list(
-        index.search_many(
-            arguments.queries,
-            k=arguments.k,
-            mpp=arguments.mpp,
-            region=tuple(arguments.region) if arguments.region else None,
-            ranking=arguments.ranking,
-            exclude_patient=arguments.exclude_patient,
-            patient=arguments.patient,
-            where=_filters(arguments.where),
-        )
-    )
+    options = {
+        "k": arguments.k,
+        "mpp": arguments.mpp,
+        "region": tuple(arguments.region) if arguments.region else None,
+        "ranking": arguments.ranking,
+        "exclude_patient": arguments.exclude_patient,
+        "patient": arguments.patient,
+        "where": _filters(arguments.where),
+    }
+    answers = []
+    for query in arguments.queries:
+        try:
+            answers.append(index.search(query, **options))
+        except SlideError as error:  # the other queries still get their answers
+            if len(arguments.queries) == 1:
+                raise
+            sys.stderr.write(f"sish: skipped: {error}\n")
     if arguments.report:
         from sish.report import write_report
 
         write_report(answers, arguments.report, index=index)
     if arguments.json:
         plain = [answer.to_dict() for answer in answers]
-        print(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2))
+        print(json.dumps(plain[0] if len(arguments.queries) == 1 else plain, indent=2))
     else:
         print("\n\n".join(_as_text(answer) for answer in answers))
-    return 0
+    return 0 if len(answers) == len(arguments.queries) else 1
 
 
 def _filters(words: Sequence[str]) -> dict[str, str]:
+    filters: dict[str, str] = {}
     for word in words:
-        if "=" not in word:
-            raise QueryError(f"got --where {word}; want COLUMN=VALUE, as in --where site=lung")
-    return dict(word.split("=", 1) for word in words)
+        column, sign, value = word.partition("=")
+        if not sign or column in filters:
+            raise QueryError(f"got --where {word}; want COLUMN=VALUE once a column, as in --where site=lung")
+        filters[column] = value
+    return filters
 
 
 def _as_text(results: Results) -> str:
     query = results.query
     lines = [f"{query.slide_id}: {query.n_patches} patches, ranked by {results.ranking}"]
     for hit in results:
-        flag = "  below the threshold: nearest, not similar" if hit.below_threshold else ""
+        flag = "" if hit.placed else "  by similarity, to fill the list"
+        flag = "  beyond the threshold: nearest, not similar" if hit.below_threshold else flag
         lines.append(f"{hit.rank:3}  {hit.slide_id:32}  {hit.label or '-':20}  {hit.score:.3f}{flag}")
-    if not results.hits:
-        lines.append("  nothing: no slide is left to search after the filters")
-    return "\n".join(lines + ([results.note] if results.note else []))
+    return "\n".join([*lines, f"  {results.note}"] if results.note else lines)
 
 
 def _evaluate(arguments: Namespace) -> int:
@@ -406,6 +422,8 @@ def _demo(arguments: Namespace) -> int:
     run_demo(arguments.folder, n_slides=arguments.slides, seed=arguments.seed)
     return 0
 
+
+_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "index create": _create,

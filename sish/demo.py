@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-from sish.errors import IndexNotFoundError
 from sish.evaluation import Evaluation, evaluate
 from sish.report import write_report
 from sish.slide_index import Index
@@ -26,7 +25,7 @@ def run_demo(folder: str | os.PathLike[str], *, n_slides: int = 36, seed: int = 
     start = time.perf_counter()
     labels = write_slides(root / "slides", n_slides=n_slides, seed=seed)
     print(f"[{time.perf_counter() - start:5.1f} s] {n_slides} slides in {root / 'slides'}")
-    index = _open_or_create(root / "archive.sish")
+    index = Index.open_or_create(root / "archive.sish")
     report = index.add(root / "slides", labels=labels)
     print(f"[{time.perf_counter() - start:5.1f} s] {report.summary()} to {index.path}")
     shown = _one_a_label(index)[:_QUERIES_SHOWN]
@@ -40,13 +39,6 @@ def run_demo(folder: str | os.PathLike[str], *, n_slides: int = 36, seed: int = 
     _tell(evaluate(index, ranking="similarity"), "no labels read (similarity)")
     print(f"\nLook at {page}")
     return page
-
-
-def _open_or_create(path: Path) -> Index:
-    try:
-        return Index.open(path)
-    except IndexNotFoundError:
-        return Index.create(path)
 
 
 def _one_a_label(index: Index) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sish.encode import SlideCodes
-from sish.errors import QueryError
+from sish.errors import ParameterError, QueryError
 from sish.metrics import Answer, Metrics, retrieval_metrics
 from sish.results import Query
 from sish.slide_index import Index
@@ -20,6 +21,7 @@ __all__ = ["Evaluation", "evaluate"]
 
 
 _FEWER = (1, 3)  # majorities of so few are told beside the one of k
+_HITS = 5  # hit rates look at so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Evaluation:
     """Majority votes, precisions and hit rates at k; every labelled slide with tissue is a query once."""
     fewer: tuple[Metrics, ...]
     """The same at 1 and at 3."""
+    placed: Metrics
+    """The same, of the slides alone that the ranking itself placed: its list is not filled by similarity."""
     query_ms_median: float
     """Milliseconds of a query slide from codes to ranked slides, without reading and encoding it."""
     query_ms_p95: float
@@ -49,7 +53,8 @@ class Evaluation:
             "ranking": self.ranking,
             "slides": self.slides,
             "queries": found.queries,
-            "short": found.short,
+            "short": self.placed.short,
+            f"mmv{k}_placed": self.placed.mmv,
             **{f"mmv{at.k}": at.mmv for at in (*self.fewer, found)},
             f"map{k}": found.map,
             "map_paper": found.map_paper,
@@ -69,6 +74,8 @@ class Evaluation:
         yield "ranking", self.ranking
         yield from ((f"mMV@{at.k}", at.mmv) for at in self.fewer)
         yield from self.metrics.named()
+        yield f"queries whose list was filled up to {self.metrics.k}", self.placed.short
+        yield f"mMV@{self.metrics.k} without what filled it", self.placed.mmv
         yield "query ms, median", self.query_ms_median
         yield "query ms, 95th percentile", self.query_ms_p95
 
@@ -98,20 +105,28 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
             f"{index.path}: evaluation needs labelled slides of at least two patients: "
             "give labels with sish index add --labels or sish index label"
         )
+    if k < 1:
+        raise ParameterError(f"got k={k}; want at least 1")
     answers: list[Answer] = []
+    placed: list[Answer] = []
     times: list[float] = []
     for query, label, codes in _queries(view):
         start = time.perf_counter()
-        results = view.search(query, codes, k=k, ranking=ranking, exclude_patient=True)
+        results = view.search(query, codes, k=max(k, _HITS), ranking=ranking, exclude_patient=True)
         times.append(1000 * (time.perf_counter() - start))
         answers.append((label, [hit.label or "" for hit in results]))
+        placed.append((label, [hit.label or "" for hit in results if hit.placed and not hit.below_threshold]))
+    same_label = Counter(slide.label for slide in labelled)
+    own = Counter((slide.label, slide.patient) for slide in labelled)
+    relevant = [same_label[slide.label] - own[slide.label, slide.patient] for slide in labelled]
     median, p95 = np.percentile(times, [50, 95])
     return Evaluation(
         index=str(index.path),
         ranking=results.ranking,
         slides=len(slides),
-        metrics=retrieval_metrics(answers, k),
-        fewer=tuple(retrieval_metrics(answers, fewer) for fewer in _FEWER if fewer < k),
+        metrics=retrieval_metrics(answers, k, relevant=relevant),
+        fewer=tuple(retrieval_metrics(answers, at, relevant=relevant) for at in _FEWER if at < k),
+        placed=retrieval_metrics(placed, k, relevant=relevant),
         query_ms_median=float(median),
         query_ms_p95=float(p95),
     )

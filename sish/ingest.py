@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
 from sish.slide import Slide, find_slides, open_slide
 
-__all__ = ["Ingest", "OnError"]
+__all__ = ["Ingest", "OnError", "absolute", "is_same"]
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
@@ -31,7 +31,7 @@ class _Job:
     slide_id: str
     path: Path
     labels: LabelRow | None
-    is_there: bool
+    stored: SlideRow | None
 
 
 class Ingest:
@@ -69,6 +69,7 @@ class Ingest:
         self._store, self._encoder, self._labels = store, encoder, labels
         self._mpp, self._replace, self._on_error = mpp, replace, on_error
         self._report = AddReport()
+        self._done: dict[str, Path] = {}  # ids that this run added
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
@@ -81,22 +82,23 @@ class Ingest:
     def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[_Job]:
         """What is to be done, after leaving out what is there already; everything odd goes to the report."""
         stored = {row.slide_id: row for row in self._store.slides}
-        seen: dict[str, Path] = {}
+        seen: dict[Path, str] = {}
+        moved: dict[str, SlideRow] = {}
         for path in self._find(slides):
-            row = self._labels.find(path, slide_id_of(path)) if self._labels else None
-            slide_id = row.slide_id if row and row.slide_id else slide_id_of(path)
-            if slide_id in seen:
-                if seen[slide_id] != path:
-                    self._fail(path, _taken(slide_id, path, seen[slide_id]))
+            if path in seen:
                 continue
-            seen[slide_id] = path
+            row = self._labels.find(path, slide_id_of(path)) if self._labels else None
+            slide_id = seen[path] = row.slide_id if row and row.slide_id else slide_id_of(path)
             there = stored.get(slide_id)
-            if there is None or self._replace:
-                yield _Job(slide_id, path, row, there is not None)
-            elif Path(there.path) != path and Path(there.path).exists():
+            if there is None or (self._replace and is_same(path, there.path)):
+                yield _Job(slide_id, path, row, there)
+            elif not is_same(path, there.path):
                 self._fail(path, _taken(slide_id, path, Path(there.path)))
             else:
                 self._report.already.append(slide_id)
+                if not Path(there.path).exists():
+                    moved[slide_id] = replace(there, path=str(path))
+        self._store.relabel(moved)
         self._check_labels(seen, stored)
 
     def _find(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
@@ -110,13 +112,13 @@ class Ingest:
             except SlideError as error:
                 self._fail(Path(given), error)
                 continue
-            yield from (path.absolute() for path in found)  # a symbolic link keeps its own name
+            yield from map(absolute, found)
 
-    def _check_labels(self, seen: dict[str, Path], stored: dict[str, SlideRow]) -> None:
+    def _check_labels(self, seen: dict[Path, str], stored: dict[str, SlideRow]) -> None:
         """Rows of the labels file that no slide answers to are most likely typing errors: say so."""
         if self._labels is None:
             return
-        known = [(path, slide_id) for slide_id, path in seen.items()]
+        known = list(seen.items())
         known += [(Path(row.path), row.slide_id) for row in stored.values()]
         for name in self._labels.unmatched(known):
             self._fail(
@@ -140,6 +142,8 @@ class Ingest:
 
     def _prepare(self, job: _Job) -> PreparedSlide:
         mpp = job.labels.mpp if job.labels and job.labels.mpp else self._mpp
+        if mpp is None and job.stored is not None and job.stored.mpp_source == "given":
+            mpp = job.stored.mpp
         slide = open_slide(job.path, mpp=mpp)
         try:
             return self._encoder.prepare(slide)
@@ -151,22 +155,36 @@ class Ingest:
         try:
             prepared = preparing.result()
             with prepared.slide:
+                if job.slide_id in self._done:
+                    raise _taken(job.slide_id, job.path, self._done[job.slide_id])
                 codes = self._encoder.encode(prepared)
                 row = _row(job, prepared.slide, prepared.mosaic.l0_size, codes)
         except SlideError as error:
             self._fail(job.path, error)
         else:
             self._store.append(row, codes.keys, codes.barcodes, codes.l0_xy, replace=self._replace)
+            self._done[job.slide_id] = job.path
             if not len(codes):
                 self._report.no_tissue.append(job.slide_id)
             else:
-                (self._report.replaced if job.is_there else self._report.added).append(job.slide_id)
+                (self._report.replaced if job.stored else self._report.added).append(job.slide_id)
         bar.step(job.slide_id)
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
         if self._on_error == "raise":
             raise error
         self._report.failed.append(Skipped(str(path), str(error)))
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The path from the root, without `..`; a symbolic link keeps its own name."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
+
+
+def is_same(path: Path, stored: str) -> bool:
+    """Whether a file is the one that was added as `stored`: the same by any name, or moved since."""
+    old = Path(stored)
+    return path == old or not old.exists() or (path.exists() and path.samefile(old))
 
 
 def _taken(slide_id: str, path: Path, other: Path) -> SlideError:
@@ -187,9 +205,10 @@ def _row(job: _Job, slide: Slide, patch_l0_px: float, codes: SlideCodes) -> Slid
         mpp_source=slide.mpp_source,
         width=width,
         height=height,
-        label=None,
-        patient=job.slide_id,
-        site=None,
+        label=job.stored.label if job.stored else None,
+        patient=job.stored.patient if job.stored else job.slide_id,
+        site=job.stored.site if job.stored else None,
         status=INDEXED if len(codes) else NO_TISSUE,
+        metadata=job.stored.metadata if job.stored else {},
     )
     return job.labels.applied_to(row) if job.labels else row

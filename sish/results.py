@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["AddReport", "Hit", "PatchPair", "Query", "Results", "Skipped"]
+__all__ = ["AddReport", "Hit", "PatchPair", "Query", "RelabelReport", "Results", "Skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,11 @@ class Hit:
     patient: str
     """Its patient; the slide's own id where none was given."""
     score: float
-    """Similarity in [0, 1], as the ranking defines it."""
+    """Similarity in [0, 1], as the ranking defines it; never larger further down the list."""
     uncertainty: float | None
     """Entropy in bits of the labels in the bag that found it; None where the ranking reads no labels."""
+    placed: bool
+    """False if the ranking left the slide out, and it fills the list by similarity alone."""
     below_threshold: bool
     """True if no patch of it passed the distance threshold: it is among the nearest there are, no more."""
     patches: tuple[PatchPair, ...]
@@ -54,8 +56,8 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        names = ("rank", "slide_id", "path", "label", "patient", "score", "uncertainty", "below_threshold")
-        plain = {name: getattr(self, name) for name in names}
+        names = ("rank", "slide_id", "path", "label", "patient", "score", "uncertainty", "placed")
+        plain = {name: getattr(self, name) for name in (*names, "below_threshold")}
         return plain | {"patches": [pair.to_dict() for pair in self.patches], "metadata": dict(self.metadata)}
 
 
@@ -127,7 +129,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A slide that could not be added."""
+    """A slide that could not be added, or a row of the labels file that names none."""
 
     path: str
     """Its file, or its name in the labels file."""
@@ -137,7 +139,7 @@ class Skipped:
 
 @dataclass(slots=True)
 class AddReport:
-    """What an add did; every slide that was asked for is in exactly one of the lists."""
+    """What an add did: every slide that was asked for is in one of the lists."""
 
     added: list[str] = field(default_factory=list)
     """Ids of slides that are new in the index."""
@@ -160,3 +162,13 @@ class AddReport:
             "failed": len(self.failed),
         }
         return ", ".join(f"{n} {what}" for what, n in counts.items() if n or what == "added")
+
+
+@dataclass(frozen=True, slots=True)
+class RelabelReport:
+    """What new labels did."""
+
+    changed: tuple[str, ...]
+    """Ids of slides whose label, patient, site or metadata are different now."""
+    unknown: tuple[str, ...]
+    """Rows of the labels file that name no slide of the index."""

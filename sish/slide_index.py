@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import Box, Recipe, SlideEncoder
-from sish.errors import QueryError
+from sish.errors import IndexNotFoundError, QueryError
 from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Store, StoreInfo
-from sish.ingest import Ingest, OnError
+from sish.ingest import Ingest, OnError, absolute, is_same
 from sish.labels import read_labels, slide_id_of
-from sish.results import AddReport, Query, Results
+from sish.results import AddReport, Query, RelabelReport, Results
 from sish.slide import Slide, open_slide, slide_from_array
 from sish.view import RankingName, View
 
@@ -137,6 +137,16 @@ class Index:
         self._store.refresh()
         return self._store.slides
 
+    @classmethod
+    def open_or_create(
+        cls, path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None
+    ) -> Index:
+        """:meth:`open` what is there, else :meth:`create` it with the default settings."""
+        try:
+            return cls.open(path, weights=weights)
+        except IndexNotFoundError:
+            return cls.create(path, recipe=Recipe(weights=str(weights or "shipped")))
+
     # ---- changing it
 
     def add(
@@ -187,27 +197,25 @@ class Index:
         with Store.open(self.path, write=True) as store:
             return store.remove(ids)
 
-    def relabel(self, labels: str | os.PathLike[str]) -> int:
-        """Give indexed slides new labels, patients, sites and metadata; returns how many the file names."""
+    def relabel(self, labels: str | os.PathLike[str]) -> RelabelReport:
+        """Give indexed slides new labels, patients, sites and metadata; their codes stay as they are.
+
+        An empty field of the file keeps what was there. A new ``mpp`` needs the codes made anew: add the
+        slide with ``replace=True``.
+        """
         rows = read_labels(labels)
-        changed: dict[str, SlideRow] = {}
-        for row in self.slides:
-            known = rows.find(Path(row.path), row.slide_id)
-            if known is not None:
-                changed[row.slide_id] = known.applied_to(row)
         with Store.open(self.path, write=True) as store:
+            known = {row.slide_id: (row, rows.find(Path(row.path), row.slide_id)) for row in store.slides}
+            new = {name: told.applied_to(row) for name, (row, told) in known.items() if told is not None}
+            changed = {name: row for name, row in new.items() if row != known[name][0]}
             store.relabel(changed)
-        return len(changed)
+            unknown = rows.unmatched((row.path, row.slide_id) for row in store.slides)
+        return RelabelReport(tuple(changed), tuple(unknown))
 
     def compact(self) -> None:
         """Rewrite everything as one segment, without what was removed."""
         with Store.open(self.path, write=True) as store:
             store.compact()
-
-    def verify(self) -> list[str]:
-        """Read every byte and check it; returns what is wrong, one line each."""
-        self._store.refresh()
-        return self._store.verify()
 
     def info(self) -> StoreInfo:
         """Counts and sizes."""
@@ -235,7 +243,8 @@ class Index:
         query : path-like, Slide, uint8 array (H, W, 3), or PIL image
             What to search for.
         k : int
-            Hits wanted. Fewer come back only if the index holds fewer that may be found.
+            Hits wanted. Fewer come back only if the index holds fewer that may be found; those that the
+            ranking itself did not place, or that are beyond the threshold, say so.
         mpp : float, optional
             Scale of the query in um per pixel, where its file does not tell; always needed for arrays.
         region : (x, y, width, height), optional
@@ -245,7 +254,7 @@ class Index:
         exclude_patient : bool
             Leave out every slide of the query's own patient.
         patient : str, optional
-            The query's patient. Default: what the index knows of a slide of that name, else its own id.
+            The query's patient. Default: what the index knows of the same file, else its own id.
         where : mapping, optional
             Only slides whose ``label``, ``site``, ``patient`` or metadata column has this value.
 
@@ -258,6 +267,9 @@ class Index:
         SlideError
             If the query cannot be read.
         """
+        stored = self._stored(query)
+        if mpp is None and stored is not None and stored.mpp_source == "given":
+            mpp = stored.mpp
         slide = _as_slide(query, mpp)
         try:
             prepared = self.encoder.prepare(slide, region)
@@ -266,15 +278,15 @@ class Index:
             if slide is not query:
                 slide.close()
         if not len(codes):
+            where_to = "this region" if region else "it"
             raise QueryError(
-                f"{slide.name}: got no tissue in {'this region' if region else 'it'}; want some to search for"
+                f"{slide.path or slide.name}: got no tissue in {where_to}; want some to search for"
             )
-        slide_id = slide_id_of(slide.path) if slide.path else slide.name
-        known = next((row.patient for row in self.slides if row.slide_id == slide_id), slide_id)
+        name = slide_id_of(slide.path) if slide.path else slide.name
         asked = Query(
-            slide_id=slide_id,
+            slide_id=stored.slide_id if stored else name,
             path=str(slide.path) if slide.path else None,
-            patient=patient or known,
+            patient=patient or (stored.patient if stored else name),
             mpp=slide.mpp,
             region=region,
             n_patches=len(codes),
@@ -283,6 +295,16 @@ class Index:
         return self.view().search(
             asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where
         )
+
+    def _stored(self, query: Queryable) -> SlideRow | None:
+        """The row of a query that is in the index: the same file, or one whose file has moved since."""
+        path = query.path if isinstance(query, Slide) else query
+        if not isinstance(path, str | os.PathLike):
+            return None
+        wanted, name = absolute(path), slide_id_of(path)
+        rows = self.slides
+        here = next((row for row in rows if Path(row.path) == wanted), None)
+        return here or next((row for row in rows if row.slide_id == name and is_same(wanted, row.path)), None)
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
         """:meth:`search` for each of several queries, with the same options."""

@@ -113,7 +113,7 @@ def test_failed_slides_are_told_and_make_exit_code_1(capsys, tmp_path, own_index
     assert code == 1
     assert "1 added" in out and "1 failed" in out
     assert err.count("sish: skipped:") == 1 and "text.svs" in err
-    assert own_index.verify() == []
+    assert sish.verify(own_index.path) == []
 
 
 def test_each_bad_input_is_one_line(capsys, tmp_path, built_index, own_index):
@@ -138,7 +138,7 @@ def test_each_bad_input_is_one_line(capsys, tmp_path, built_index, own_index):
     )
     failure(capsys, "search", good, "--index", built_index, "--weights", tmp_path / "text.svs")
     failure(capsys, "index", "remove", "nobody", "--index", own_index.path)
-    assert own_index.verify() == []
+    assert sish.verify(own_index.path) == []
 
 
 def test_a_flipped_byte_is_found_and_never_crashes(capsys, own_index):
@@ -178,3 +178,31 @@ def test_help_and_version(capsys):
 def test_train_is_the_lightning_command_line():
     done = subprocess.run([sys.executable, "-m", "sish", "train", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "fit" in done.stdout
+
+
+def test_one_broken_query_does_not_lose_the_answers_of_the_others(capsys, built_index, tmp_path):
+    (tmp_path / "text.svs").write_text("no slide")
+    good = sish.Index.open(built_index).slides[0].path
+    code, out, err = run(capsys, "search", good, tmp_path / "text.svs", "--index", built_index, "--json")
+    assert code == 1 and "text.svs" in err
+    assert len(json.loads(out)) == 1
+
+
+def test_filters_add_up_and_do_not_repeat(capsys, built_index):
+    first = sish.Index.open(built_index).slides[0]
+    words = ["search", first.path, "--index", built_index, "--where", f"label={first.label}"]
+    both = json.loads(run(capsys, *words, "--where", f"patient={first.patient}", "--json")[1])
+    assert {(hit["label"], hit["patient"]) for hit in both["results"]} == {(first.label, first.patient)}
+    assert "once a column" in failure(capsys, *words, "--where", "label=other")
+
+
+def test_labels_of_unknown_slides_are_told(capsys, own_index, tmp_path):
+    (tmp_path / "new.csv").write_text(f"slide_id,label\n{own_index.slides[0].slide_id},renamed\nghost,x\n")
+    code, out, err = run(capsys, "index", "label", tmp_path / "new.csv", "--index", own_index.path)
+    assert (code, out) == (1, "relabelled 1 slides\n") and "ghost" in err
+
+
+def test_a_labels_file_that_is_not_there_makes_no_index(capsys, own_index, tmp_path):
+    good = own_index.slides[0].path
+    failure(capsys, "index", "add", good, "--index", tmp_path / "new.sish", "--labels", tmp_path / "none.csv")
+    assert not (tmp_path / "new.sish").exists()

@@ -1,6 +1,7 @@
 """The index as a user meets it: add, search, filter, change, go on after an interruption."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 
 import sish
 from sish.encode import SlideEncoder
+from sish.evaluation import _queries
+from sish.view import View
 
 
 def write_image(path: Path, value: int) -> Path:
@@ -104,7 +107,7 @@ def test_adding_twice_does_nothing_unless_asked_to_replace(own_index, synthetic_
     replaced = own_index.add(one.path, replace=True, show_progress=False)
     assert replaced.replaced == [one.slide_id]
     assert len(own_index) == 8
-    assert own_index.verify() == []
+    assert sish.verify(own_index.path) == []
 
 
 def test_an_interrupted_add_keeps_what_was_done_and_goes_on(tmp_path, synthetic_slides, monkeypatch):
@@ -133,7 +136,7 @@ def test_removed_slides_are_not_found_and_compact_frees_their_bytes(own_index):
     before = own_index.info().bytes
     own_index.compact()
     assert own_index.info().bytes < before
-    assert own_index.verify() == []
+    assert sish.verify(own_index.path) == []
     with pytest.raises(sish.QueryError, match="holds no slide 'nowhere'"):
         own_index.remove("nowhere")
 
@@ -142,7 +145,7 @@ def test_relabel_changes_labels_without_touching_codes(own_index, tmp_path):
     first = own_index.slides[0]
     table = tmp_path / "new.csv"
     table.write_text(f"slide_id,label,patient,stain\n{first.slide_id},renamed,Q1,HE\n")
-    assert own_index.relabel(table) == 1
+    assert own_index.relabel(table).changed == (first.slide_id,)
     changed = next(row for row in own_index.slides if row.slide_id == first.slide_id)
     assert (changed.label, changed.patient, dict(changed.metadata)) == ("renamed", "Q1", {"stain": "HE"})
     assert own_index.search(first.path, k=1, where={"stain": "HE"})[0].slide_id == first.slide_id
@@ -179,7 +182,7 @@ def test_broken_slides_are_skipped_and_reported_or_stop_the_add(own_index, tmp_p
     assert all("\n" not in skipped.reason for skipped in report.failed)
     with pytest.raises(sish.SlideOpenError):
         own_index.add(folder / "text.svs", on_error="raise", show_progress=False)
-    assert own_index.verify() == []
+    assert sish.verify(own_index.path) == []
 
 
 def test_two_files_of_one_slide_id_are_not_mixed_up(own_index, tmp_path):
@@ -254,3 +257,105 @@ def test_bad_recipes_are_refused(tmp_path, recipe):
     with pytest.raises(sish.ParameterError, match="got"):
         sish.Index.create(tmp_path / "bad.sish", recipe=sish.Recipe(**recipe))
     assert not (tmp_path / "bad.sish").exists()
+
+
+def test_flags_and_scores_tell_the_truth(built_index):
+    index = sish.Index.open(built_index)
+    threshold = index.params.threshold
+    for row in index.slides:
+        for ranking in ("uncertainty", "similarity"):
+            results = index.search(row.path, k=8, ranking=ranking, exclude_patient=True)
+            for hit in results:
+                assert hit.below_threshold == (min(pair.hamming for pair in hit.patches) > threshold)
+            scores = [hit.score for hit in results]
+            assert scores == sorted(scores, reverse=True)
+            placed = [hit.placed for hit in results]
+            assert placed == sorted(placed, reverse=True), "what fills the list comes last"
+            assert [hit.rank for hit in results] == list(range(1, len(results) + 1))
+
+
+def test_every_allowed_slide_can_be_found_however_far(own_index):
+    few = replace(own_index.view().params, pre_step=1, succ_step=1, n_seeds=1, threshold=0)
+    narrow = View.of(own_index.view().snapshot, few)
+    query, _, codes = next(_queries(narrow))
+    others = [row for row in own_index.slides if row.patient != query.patient]
+    found = narrow.search(query, codes, k=8, exclude_patient=True)
+    assert {hit.slide_id for hit in found} == {row.slide_id for row in others}
+
+
+def test_nothing_left_is_said_once(built_index):
+    index = sish.Index.open(built_index)
+    first = index.slides[0]
+    results = index.search(first.path, where={"label": first.label, "patient": "nobody"})
+    assert not results.hits and "no slide is left" in results.note
+
+
+def test_replacing_keeps_what_was_known(own_index):
+    before = own_index.slides[0]
+    own_index.add(before.path, replace=True, show_progress=False)
+    after = next(row for row in own_index.slides if row.slide_id == before.slide_id)
+    assert after == before
+
+
+def test_a_query_is_known_by_its_file_and_not_by_its_name(own_index, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = own_index.slides[0], own_index.slides[1]
+    shutil.copy(first.path, tmp_path / "a" / "x.tif")
+    shutil.copy(second.path, tmp_path / "b" / "x.tif")
+    table = tmp_path / "ids.csv"
+    table.write_text(f"path,slide_id,label,patient\n{tmp_path}/a/x.tif,ax,{first.label},PX\n")
+    own_index.add(tmp_path / "a", labels=table, show_progress=False)
+    own = own_index.search(tmp_path / "a" / "x.tif", k=9, exclude_patient=True)
+    assert (own.query.slide_id, own.query.patient) == ("ax", "PX")
+    assert "ax" not in {hit.slide_id for hit in own}
+    other = own_index.search(tmp_path / "b" / "x.tif", k=9, exclude_patient=True)
+    assert other.query.patient == "x" and "ax" in {hit.slide_id for hit in other}
+
+
+def test_a_moved_archive_is_recognised_and_its_paths_follow(own_index, tmp_path, synthetic_slides):
+    shutil.copytree(synthetic_slides, tmp_path / "first")
+    index = sish.Index.create(tmp_path / "moving.sish")
+    index.add(tmp_path / "first", show_progress=False)
+    (tmp_path / "first").rename(tmp_path / "second")
+    report = index.add(tmp_path / "second", show_progress=False)
+    assert len(report.already) == 8 and not report.failed
+    assert all(Path(row.path).is_file() for row in index.slides)
+    (tmp_path / "link").symlink_to(tmp_path / "second")
+    again = index.add([tmp_path / "link", tmp_path / "second" / ".." / "second"], show_progress=False)
+    assert not again.failed and not again.added
+
+
+def test_a_broken_slide_does_not_take_the_id_of_a_good_one(own_index, tmp_path):
+    shutil.copy(own_index.slides[0].path, tmp_path / "twin.tif")
+    (tmp_path / "twin.svs").write_text("broken")
+    report = own_index.add([tmp_path / "twin.svs", tmp_path / "twin.tif"], show_progress=False)
+    assert report.added == ["twin"] and len(report.failed) == 1
+
+
+def test_a_given_scale_is_remembered(own_index, tmp_path):
+    with sish.open_slide(own_index.slides[0].path) as slide:
+        pixels = slide.overview(1.0)
+    Image.fromarray(pixels).save(tmp_path / "plain.png")
+    own_index.add(tmp_path / "plain.png", mpp=1.0, show_progress=False)
+    assert own_index.search(tmp_path / "plain.png", k=1).query.mpp == 1.0
+    assert own_index.add(tmp_path / "plain.png", replace=True, show_progress=False).replaced == ["plain"]
+
+
+def test_slides_without_tissue_do_not_weigh(own_index, tmp_path):
+    query = own_index.slides[0].path
+    before = [(hit.slide_id, hit.score) for hit in own_index.search(query, k=8)]
+    rows = ["path,label"]
+    for number in range(5):
+        glass = write_image(tmp_path / f"glass{number}.png", 244)
+        rows.append(f"{glass},{own_index.slides[0].label}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    own_index.add(tmp_path.glob("*.png"), labels=tmp_path / "labels.csv", mpp=1.0, show_progress=False)
+    assert [(hit.slide_id, hit.score) for hit in own_index.search(query, k=8)] == before
+
+
+def test_one_slide_without_a_label_changes_the_ranking_and_says_so(own_index, tmp_path):
+    shutil.copy(own_index.slides[0].path, tmp_path / "bare.tif")
+    own_index.add(tmp_path / "bare.tif", show_progress=False)
+    results = own_index.search(own_index.slides[0].path)
+    assert results.ranking == "similarity" and "bare" in results.note
