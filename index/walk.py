@@ -5,8 +5,8 @@ passed. What a walk may reach depends on keys and exclusions alone, so the work 
 with the same result:
 
 1. the reach of all walks: one binary search for all seeds side by side, so that their cache misses overlap;
-2. the distance of every patch in reach, once, whole cache lines at a time; a patch is given up as soon as
-   it is past the threshold, and of each key only the nearest patch within it is kept: a *hit*;
+2. the distance of every patch in reach, once, four at a time by cache lines; four are given up as soon as
+   all are past the threshold, and of each key only the nearest patch within it is kept: a *hit*;
 3. the walks in their published order, over the hits alone: the only place where closed keys matter.
 
 Steps 1 and 2 stream through memory that is contiguous for each seed, and ask for the next lines ahead.
@@ -28,6 +28,7 @@ __all__ = ["Bag", "Plan", "Reach", "Table", "search_all"]
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _LANES = 8  # 64-bit words of a cache line, compared in one go
 _TOGETHER, _FIELD = 4, 16  # rows whose first lines are compared together, and bits of each one's distance
+_MOST_LINES = 31  # the distance of so many still leaves the highest bits of its field free
 _ONES = 1 << 48 | 1 << 32 | 1 << 16 | 1  # a one in each field
 _AHEAD = 32  # rows that are asked for before they are needed
 
@@ -88,19 +89,11 @@ def _total(builder: Any, counts: Any) -> Any:
     return builder.call(add, [counts])
 
 
-def _line_distance(typing_context: Any, row: Any, query: Any) -> Any:
-    """Bits in which two lines of eight words differ, by address; numba does not find the vector form."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _total(builder, _line_counts(builder, *args))
-
-    return types.int64(types.intp, types.intp), generate
-
-
 def _four_distances(typing_context: Any, row: Any, row_bytes: Any, query: Any) -> Any:
-    """The same for the first lines of four rows, 16 bits each, the first one lowest.
+    """Bits in which lines of four rows differ from the query's, by address: 16 bits each, the first lowest.
 
-    The sum over a vector's words costs more than the counting, and is taken once for all four.
+    numba does not find the vector form. The sum over a vector's words costs more than the counting, and is
+    taken once for all four.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -133,7 +126,6 @@ def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any
     return get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)  # type: ignore[no-untyped-call]  # numba's is not
 
 
-line_distance: Any = intrinsic(_line_distance)
 four_distances: Any = intrinsic(_four_distances)
 prefetch: Any = intrinsic(_prefetch)
 
@@ -287,41 +279,35 @@ def _hits_among(
 ) -> int:
     """Add the hits among entries `start` to `stop` behind the first `count`; their number."""
     words = table.words
-    row_bytes, own = words.shape[1] * words.itemsize, query.ctypes.data
-    lines = words.shape[1] // _LANES if words.itemsize == 8 and words.shape[1] % _LANES == 0 else 0
-    tops = np.int64(_ONES) << (_FIELD - 2)  # more than any distance of one line
-    past = np.int64(_ONES) * (min(threshold, 8 * 8 * _LANES) + 1)
-    for entry in range(start, stop, _TOGETHER):
-        row = words.ctypes.data + entry * row_bytes
-        if lines and entry + _TOGETHER <= stop:
+    row_bytes, line_bytes, own = words.shape[1] * words.itemsize, 8 * _LANES, query.ctypes.data
+    lines = row_bytes // line_bytes if words.itemsize == 8 and row_bytes % line_bytes == 0 else 0
+    most = 8 * line_bytes * _MOST_LINES
+    tops = np.int64(_ONES) << (_FIELD - 2)  # more than any distance
+    past = np.int64(_ONES) * (min(threshold, most) + 1)
+    entry = start
+    while 0 < lines <= _MOST_LINES and entry + _TOGETHER <= stop:
+        row, packed = words.ctypes.data + entry * row_bytes, np.int64(0)
+        for number in range(_TOGETHER):
+            prefetch(row + (_AHEAD + number) * row_bytes)
+        for line in range(lines):
+            packed += four_distances(row + line * line_bytes, row_bytes, own + line * line_bytes)
+            if ((packed | tops) - past) & tops == tops:  # no field is smaller than its part of `past`
+                break
+        else:
             for number in range(_TOGETHER):
-                prefetch(row + (_AHEAD + number) * row_bytes)
-            first = four_distances(row, row_bytes, own)
-            if ((first | tops) - past) & tops == tops:  # no field is smaller than its part of `past`
-                continue
-        for near in range(entry, min(entry + _TOGETHER, stop)):
-            bits = _distance_within(words, near, query, lines, threshold)
-            if bits <= threshold:
-                count = _add_hit(table, near, bits, hits, count)
+                bits = (packed >> (_FIELD * number)) & ((1 << _FIELD) - 1)
+                if bits <= threshold:
+                    count = _add_hit(table, entry + number, bits, hits, count)
+        entry += _TOGETHER
+    for late in range(entry, stop):
+        rest = distance(words, late, query, 0)
+        if rest <= threshold:
+            count = _add_hit(table, late, rest, hits, count)
     return count
 
 
 @compiled
-def _distance_within(words: Words, entry: int, query: Words, lines: int, threshold: int) -> int:
-    """The distance of an entry; where it is past the threshold, something past the threshold."""
-    if not lines:
-        return distance(words, entry, query, 0)
-    line_bytes = 8 * _LANES
-    row, own, bits = words.ctypes.data + entry * lines * line_bytes, query.ctypes.data, np.int64(0)
-    for line in range(lines):
-        bits += line_distance(row + line * line_bytes, own + line * line_bytes)
-        if bits > threshold:
-            break
-    return int(bits)
-
-
-@compiled
-def _add_hit(table: Table, entry: int, bits: int, hits: Bag, count: int) -> int:
+def _add_hit(table: Table, entry: int, bits: Any, hits: Bag, count: int) -> int:
     """Add an entry unless it is excluded or an earlier one of its key is as near; the number of hits."""
     keys, exclude = table.keys, table.exclude
     if exclude.size and exclude[min(np.uint32(table.slide[entry]), np.uint32(exclude.size - 1))]:
