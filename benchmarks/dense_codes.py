@@ -129,9 +129,9 @@ def _slide(blocks: Tensor) -> Tensor:
 
 def border_effect(dense: DenseEncoder, image: NDArray[np.uint8], n: int = 32) -> float:
     """Mean bits in which a window's barcode differs from that of the window cut out and encoded alone."""
-    columns = (image.shape[1] - WINDOW_PX) // STRIDE_PX + 1
+    rows, columns = ((side - WINDOW_PX) // STRIDE_PX + 1 for side in image.shape[:2])
     rng = np.random.default_rng(0)
-    row, column = rng.integers(columns, size=(2, n))
+    row, column = rng.integers(rows, size=n), rng.integers(columns, size=n)
     windows = sliding_window_view(image, (WINDOW_PX, WINDOW_PX), (0, 1))[row * STRIDE_PX, column * STRIDE_PX]
     alone = minmax_barcodes(dense.encoder.encode(windows.transpose(0, 2, 3, 1).copy()).features)
     together = dense.encode(image).barcodes[row * columns + column]

@@ -39,7 +39,7 @@ _PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 _EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 _FLOATS_UP_TO = 100_000
 _GRAPHS_UP_TO = 1_000_000
-_MANY_LISTS = 100_000, 1_000_000
+_MANY_LISTS = 500_000, 1_000_000
 
 Search = Callable[[NDArray[np.uint8], int], NDArray[Any]]
 """A query uint8 (1, 128) and a setting to the distances of the K nearest that were found, any shape."""

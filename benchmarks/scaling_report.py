@@ -163,19 +163,26 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     pyplot.close(figure)
 
 
+_PERFECT = 0.9995  # where recall 1 is drawn
+_TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
+
+
 def _recall_panel(axes: Any, rows: Sequence[Row], n: int) -> None:
+    """Recall on a scale of what is missing, so that 0.95 and 0.99 stand apart."""
     for index, colour in _COLOURS.items():
         front = _front([row for row in rows if row.index == index])
         if front:
             times = [row.query_us_median for row in front]
-            recalls = [row.recall_at_10 for row in front]
+            missing = [1 - min(row.recall_at_10, _PERFECT) for row in front]
             style = "o-" if len(front) > 1 else "D"
-            axes.plot(recalls, times, style, color=colour, label=index, markersize=4, linewidth=1.6)
+            axes.plot(missing, times, style, color=colour, label=index, markersize=4, linewidth=1.6)
     axes.set(
-        yscale="log", xlim=(0.5, 1.005), xlabel="recall@10 (by distance)",
+        xscale="log", yscale="log", xlim=(1.1, 0.9 * (1 - _PERFECT)), xlabel="recall@10 (by distance)",
         ylabel="microseconds a query, one thread", title=f"{n:,} patches: time against recall",
     )  # fmt: skip
-    axes.grid(alpha=0.3, which="both")
+    axes.set_xticks([1 - tick for tick in _TICKS], [f"{tick:g}" for tick in _TICKS])
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
 
