@@ -68,6 +68,22 @@ def test_an_unlimited_search_is_a_scan_of_the_live_slides(stored):
     )
 
 
+def test_segments_with_other_keys_get_a_tree_of_their_own(stored, tmp_path):
+    _, _, live, queries = stored
+    with Store.create(tmp_path / "other", {}) as store:
+        for number, (name, (own, xy)) in enumerate(live.items()):
+            keys = np.stack([np.arange(len(own))[::-1], np.full(len(own), number)], axis=1)
+            store.append(slide_row(name, len(own)), keys, own, xy)
+        archive = Archive.learn(store.segments, seed=3)
+        again = Archive.learn(store.segments, seed=3)
+    want = expected(live, queries, 8)
+    assert answer(archive, archive.search(queries, k=8, budget=EVERYTHING), live) == want
+    some, same = archive.search(queries, budget=100), again.search(queries, budget=100)
+    assert some.patch.tolist() == same.patch.tolist()
+    nearest = [best[0][0] for best in want]
+    assert np.mean(some.hamming[some.offset[:-1]] == nearest) > 0.7  # 100 of 1,000 patches looked at
+
+
 def test_excluded_slides_are_left_out_beside_removed_ones(stored):
     store, tree, live, queries = stored
     archive = Archive.of(tree, store.segments)
@@ -85,7 +101,7 @@ def test_compacting_changes_no_answer(stored):
     with Store.open(store.path, write=True) as writer:
         writer.compact()
         after = Archive.of(tree, writer.segments)
-    assert len(after.segments) == 1 and not after.removed.any()
+    assert len(after.parts) == 1 and not after.removed.any()
     assert answer(after, after.search(queries, k=5, budget=EVERYTHING), live) == want
     # what was opened before still answers: its files stay mapped
     assert answer(before, before.search(queries, k=5, budget=EVERYTHING), live) == want
@@ -102,4 +118,6 @@ def test_an_empty_store_answers(tmp_path):
     barcodes = clustered(np.random.default_rng(1), 10)
     with Store.create(tmp_path / "index", {}) as store:
         archive = Archive.of(TextureTree.learn(barcodes), store.segments)
+        learnt = Archive.learn(store.segments)
     assert len(archive) == 0 and archive.search(barcodes).lengths().tolist() == [0] * 10
+    assert len(learnt) == 0
