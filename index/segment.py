@@ -110,22 +110,28 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
 def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_bytes: int) -> Segment:
     """Map a segment's arrays into memory and read its tables.
 
-    Sizes are checked for all files, checksums for the tables, and that each patch is of a slide in them, so
-    that nothing that is in the files can lead out of the arrays; `sish.index.verify` checks the rest.
+    Sizes are checked for all files, checksums for the tables, and that each patch and each tombstone is of
+    a slide in them, so that nothing that is in the files can lead out of the arrays; `sish.index.verify`
+    checks the rest.
 
     Raises:
-        IndexCorruptError: a file is missing, or not of its size, or the table is damaged.
+        IndexCorruptError: a file is missing, or not of its size, or a table is damaged.
     """
     for name, file in record.files.items():
         _check_size(folder / name, file)
     shapes = array_shapes(record.patches, key_orders, barcode_bytes)
     arrays = {name: _map_array(folder / name, DTYPES[name], shape) for name, shape in shapes.items()}
-    removed = _read_table(folder, record, record.tombstones) if record.tombstones else []
-    slides = tuple(SlideRow(**row) for row in _read_table(folder, record, record.table))
+    try:
+        slides = tuple(SlideRow(**row) for row in _read_table(folder, record, record.table))
+        removed = frozenset(_read_table(folder, record, record.tombstones) if record.tombstones else ())
+    except (TypeError, KeyError) as error:
+        raise _corrupt(folder, f"has a table with a wrong entry ({error!r})") from None
+    if not removed <= set(range(len(slides))):
+        raise _corrupt(folder / (record.tombstones or ""), f"names slides beyond the table's {len(slides)}")
     numbers = arrays["slide"]
     if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(slides):
         raise _corrupt(folder / "slide", f"has slide numbers beyond the table's {len(slides)}")
-    return Segment(record, Snapshot(slides, **arrays), frozenset(removed))
+    return Segment(record, Snapshot(slides, **arrays), removed)
 
 
 def save_changes(folder: Path, segment: Segment, generation: int) -> Segment:

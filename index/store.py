@@ -35,7 +35,7 @@ from sish.index.lock import WriterLock
 from sish.index.manifest import FORMAT_VERSION, JSON, MANIFEST, Manifest, encode_json, read_manifest
 from sish.index.segment import DTYPES, Segment, array_shapes, open_segment, save_changes, write_segment
 from sish.index.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, slide_snapshot
-from sish.index.verify import SEGMENTS, find_leftovers, verify
+from sish.index.verify import SEGMENTS, damaged_files, find_leftovers, verify
 
 __all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "Store", "StoreInfo"]
 
@@ -229,6 +229,7 @@ class Store:
         Raises:
             SlideExistsError: the id is taken and ``replace`` is off.
             ParameterError: shapes or types do not fit the slide or the index.
+            IndexCorruptError: a segment that would be merged is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
         with self._writing() as state:
@@ -241,7 +242,7 @@ class Store:
             while kept and segments[kept - 1].weight <= MERGE_RATIO * weight:
                 kept -= 1
                 weight += segments[kept].weight
-            self._commit(state, segments[:kept], [*(s.live() for s in segments[kept:] if s.slides), new])
+            self._commit(state, segments[:kept], segments[kept:], [new])
 
     def remove(self, slide_ids: Collection[str]) -> int:
         """Remove slides in one commit and return how many there were; ids that are not there do not matter.
@@ -287,12 +288,12 @@ class Store:
         """Write all live slides into one segment and delete whatever else is left in the folder.
 
         Raises:
+            IndexCorruptError: a segment is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
         with self._writing() as state:
-            live = [segment.live() for segment in state.segments if segment.slides]
             if len(state.segments) > 1 or any(segment.removed for segment in state.segments):
-                self._commit(state, [], live)
+                self._commit(state, [], state.segments)
             for path in find_leftovers(self.path, self._state.manifest):
                 _delete(path)
 
@@ -345,8 +346,15 @@ class Store:
         for path in find_leftovers(self.path, before.manifest):
             _delete(path)
 
-    def _commit(self, state: _State, kept: Sequence[Segment], parts: Sequence[Snapshot] = ()) -> None:
-        """Make ``kept`` segments, and ``parts`` merged into one new one after them, the index."""
+    def _commit(
+        self,
+        state: _State,
+        kept: Sequence[Segment],
+        merged: Sequence[Segment] = (),
+        new_slides: Sequence[Snapshot] = (),
+    ) -> None:
+        """Make the index of ``kept`` segments and, after them, one of the ``merged`` and the new slides."""
+        parts = [*(self._sound(segment).live() for segment in merged if segment.slides), *new_slides]
         old = state.manifest
         generation = old.generation + 1
         segments = [
@@ -365,6 +373,14 @@ class Store:
         replace_file(self.path / MANIFEST, manifest.to_bytes())
         self._state = _State(manifest, tuple(segments))
         _delete_unnamed(self.path, old, manifest)
+
+    def _sound(self, segment: Segment) -> Segment:
+        """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
+        for problem in damaged_files(self._folder(segment), segment.record):
+            raise IndexCorruptError(
+                f"{problem}: nothing was changed; restore the index from a backup, or index the slides again"
+            )
+        return segment
 
     def _folder(self, segment: Segment) -> Path:
         return self.path / SEGMENTS / segment.record.name

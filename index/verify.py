@@ -1,5 +1,6 @@
 """Checking an index folder byte by byte, and finding what crashes left in it."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,27 +13,34 @@ from sish.index.disk import NEW, record_file, storage_errors
 from sish.index.manifest import MANIFEST, SEGMENT_NAME, Manifest, SegmentRecord, read_manifest
 from sish.index.segment import Segment, open_segment
 
-__all__ = ["SEGMENTS", "find_leftovers", "verify"]
+__all__ = ["SEGMENTS", "damaged_files", "find_leftovers", "verify"]
 
 SEGMENTS = "segments"
 """The folder of the segments within the index."""
 VERSIONED_TABLE = re.compile(r"(slides|tombstones)(\.[0-9]{8,})?\.json")
 
 
-def verify(folder: Path) -> list[str]:
-    """Return what is wrong with the index at ``folder``, one line for each problem; empty if all is well.
+def verify(path: str | os.PathLike[str]) -> list[str]:
+    """Return what is wrong with the index at ``path``, one line for each problem; empty if all is well.
 
     Every byte is read: missing files, sizes, checksums, key order, slide numbers, and counts. Writers may
-    go on meanwhile. What a crash left behind is no problem: see `find_leftovers`.
+    go on meanwhile. What a crash left behind is no problem: see `find_leftovers`. It never raises: that there
+    is no index, or none that can be read, is a problem too.
     """
-    while True:
-        try:
+    folder = Path(path)
+    try:
+        while True:
             manifest = read_manifest(folder)
-        except StoreError as error:
-            return [str(error)]
-        problems = [*_changed_manifest(folder, manifest), *_problems(folder, manifest)]
-        if not problems or read_manifest(folder) == manifest:
-            return problems
+            problems = [*_changed_manifest(folder, manifest), *_problems(folder, manifest)]
+            if not problems or read_manifest(folder) == manifest:
+                return problems
+    except StoreError as error:
+        return [str(error)]
+    # Damage may look like anything at all; whatever reading it raises is a finding, never a crash.
+    except Exception as error:
+        return [
+            f"{folder}: cannot be checked ({error!r}): restore it from a backup, or index the slides again"
+        ]
 
 
 def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
@@ -66,7 +74,7 @@ def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     seen: set[str] = set()
     for record in manifest.segments:
         path = folder / SEGMENTS / record.name
-        damaged = list(_damaged_files(path, record))
+        damaged = list(damaged_files(path, record))
         yield from damaged
         if damaged:
             continue
@@ -82,7 +90,8 @@ def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
         seen.update(ids)
 
 
-def _damaged_files(folder: Path, record: SegmentRecord) -> Iterator[str]:
+def damaged_files(folder: Path, record: SegmentRecord) -> Iterator[str]:
+    """Yield a line for each file of the segment at ``folder`` whose bytes are not as ``record`` says."""
     for name, wanted in record.files.items():
         path = folder / name
         try:
@@ -103,8 +112,6 @@ def _wrong_contents(folder: Path, segment: Segment) -> Iterator[str]:
     n_slides = len(patches.slides)
     if n_slides != record.slides:
         yield f"{folder / record.table}: has {n_slides} slides, wanted {record.slides}"
-    if not all(0 <= number < n_slides for number in segment.removed):
-        yield f"{folder / (record.tombstones or '')}: names slides beyond the table's {n_slides}"
     counts = np.bincount(patches.slide, minlength=n_slides)
     if counts.tolist() != [row.n_patches for row in patches.slides]:
         yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {record.table}"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +24,17 @@ from numpy.typing import NDArray
 from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
 from sish.index.barcode import minmax_barcodes
 from sish.index.keys import Pooling, order_codebook, paper_keys
-from sish.mosaic import Mosaic, select_mosaic, tile
+from sish.index.search import SearchParams
+from sish.mosaic import Mosaic, Region, select_mosaic, tile
 from sish.slide import Slide
 from sish.tissue import TissueMask, find_tissue
 
 if TYPE_CHECKING:
     from sish.vqvae.encoder import Encoder
 
-__all__ = ["Box", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder"]
+__all__ = ["Box", "IndexHeader", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder"]
 
-Box = tuple[int, int, int, int]
-"""A region of a slide: x, y, width, height in level-0 pixels."""
+Box = Region
 
 _READ_BATCH = 16
 """Patches read, and held in memory, at a time: 50 MB of the paper's 1,024 px patches, twice."""
@@ -77,15 +79,15 @@ class Recipe:
             If it has fields that this release does not know, or lacks some.
         """
         names = {field.name for field in fields(cls)}
-        if set(stored) != names:
-            odd = ", ".join(sorted(set(stored) ^ names))
-            raise IndexFormatError(
-                f"the index's recipe differs in its fields ({odd}): open it with the release that made it"
-            )
-        return cls(**stored)
+        return cls(**_known_fields(stored, "recipe", names, names))
 
     def check(self) -> Recipe:
-        """Return itself when every value is in its range, else raise ParameterError."""
+        """Return itself when every value is of its type and in its range, else raise ParameterError."""
+        for field in fields(self):
+            value, wanted = getattr(self, field.name), type(field.default)
+            fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
+            if not fits or isinstance(value, bool):
+                raise ParameterError(f"got {field.name}={value!r}; want a value of type {wanted.__name__}")
         if self.patch_px < 64 or self.patch_px % 64:
             raise ParameterError(
                 f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"
@@ -99,7 +101,64 @@ class Recipe:
             )
         if self.pooling not in ("integer", "exact"):
             raise ParameterError(f"got pooling={self.pooling!r}; want 'integer' or 'exact'")
+        if self.seed < 0:
+            raise ParameterError(f"got seed={self.seed}; want an integer of at least 0")
         return self
+
+    def resolved(self) -> Recipe:
+        """Itself with absolute paths, which mean the same wherever the index is opened from."""
+        weights, densenet = (
+            path if path in ("shipped", "") else os.path.abspath(path)  # noqa: PTH100  resolve() follows links
+            for path in (self.weights, self.densenet_weights)
+        )
+        return replace(self, weights=weights, densenet_weights=densenet)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexHeader:
+    """What an index holds beside its slides."""
+
+    recipe: Recipe
+    """How slides become its keys and barcodes."""
+    fingerprint: str
+    """The encoder that it was made with."""
+    search: SearchParams
+    """How it is searched."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Itself as the store keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> IndexHeader:
+        """The header that an index holds; search parameters that it lacks take their defaults.
+
+        Raises
+        ------
+        IndexFormatError
+            If something is missing, or there is what this release does not know.
+        """
+        names = {field.name for field in fields(cls)}
+        header = _known_fields(stored, "header", names, names)
+        search = _known_fields(
+            header["search"], "search", needed=set(), known={field.name for field in fields(SearchParams)}
+        )
+        return cls(Recipe.from_json(header["recipe"]), str(header["fingerprint"]), SearchParams(**search))
+
+
+def _known_fields(stored: object, what: str, needed: set[str], known: set[str]) -> dict[str, Any]:
+    """A part of an index's header, if it has the fields that it needs and no unknown ones."""
+    if not isinstance(stored, Mapping):
+        raise IndexFormatError(
+            f"the index's {what} is {stored!r}, wanted a JSON object: index the slides again"
+        )
+    odd = (needed - set(stored)) | (set(stored) - known)
+    if odd:
+        raise IndexFormatError(
+            f"the index's {what} differs in its fields ({', '.join(sorted(odd))}): "
+            "open it with the release that made it"
+        )
+    return dict(stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +204,7 @@ class SlideEncoder:
 
     def __init__(self, recipe: Recipe, expected_fingerprint: str | None = None) -> None:
         """Check the recipe; see the class for the arguments."""
-        self.recipe = recipe.check()
+        self.recipe = recipe.check().resolved()
         self._expected = expected_fingerprint
 
     @cached_property
@@ -177,6 +236,18 @@ class SlideEncoder:
         """Name of the weights, patch size, scale and key scheme: codes of two fingerprints never meet."""
         return self._fingerprint_of(self._model)
 
+    def load(self) -> None:
+        """Load the weights now, so that slides are opened only once the encoder is known to be the right one.
+
+        Raises
+        ------
+        EncoderMismatchError
+            If their fingerprint is not the expected one.
+        WeightsError
+            If they cannot be used.
+        """
+        _ = self._model
+
     @property
     def hamming_threshold(self) -> int:
         """Largest Hamming distance at which two patches count as similar, measured for these features."""
@@ -186,7 +257,7 @@ class SlideEncoder:
     def _code_order(self) -> NDArray[np.int64]:
         return order_codebook(self._model.codebook)
 
-    def prepare(self, slide: Slide, region: Box | None = None) -> PreparedSlide:
+    def prepare(self, slide: Slide, region: Region | None = None) -> PreparedSlide:
         """Find the tissue of a slide (or of a region of it) and choose its mosaic."""
         recipe = self.recipe
         tissue = find_tissue(slide)
@@ -199,7 +270,8 @@ class SlideEncoder:
     def encode(self, prepared: PreparedSlide) -> SlideCodes:
         """Read the mosaic's patches and turn them into keys and barcodes."""
         recipe, l0_xy = self.recipe, prepared.mosaic.l0_xy
-        batches = [self.encode_patches(pixels) for pixels in self._read(prepared)]
+        with closing(self._read(prepared)) as reading:  # whatever happens, nothing reads when this returns
+            batches = [self.encode_patches(pixels) for pixels in reading]
         if not batches:  # no tissue: no rows, of the right widths
             batches = [self.encode_patches(np.empty((0, recipe.patch_px, recipe.patch_px, 3), np.uint8))]
         keys, barcodes = (np.concatenate(columns) for columns in zip(*batches, strict=True))
@@ -211,7 +283,7 @@ class SlideEncoder:
         keys = paper_keys(encoded.codes, self._code_order, self.recipe.pooling)
         return keys[:, None], minmax_barcodes(encoded.features)
 
-    def _read(self, prepared: PreparedSlide) -> Iterator[NDArray[np.uint8]]:
+    def _read(self, prepared: PreparedSlide) -> Generator[NDArray[np.uint8]]:
         """Batches of the mosaic's pixels; the next is read while the last is encoded."""
         recipe, slide, l0_xy = self.recipe, prepared.slide, prepared.mosaic.l0_xy
 

@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import os
+import stat
 import threading
 import warnings
 from collections import OrderedDict
@@ -100,13 +101,15 @@ def open_levels(path: Path) -> Levels:
 
 def check_file(path: Path) -> None:
     """Refuse what is not a file with something in it."""
-    if path.is_dir():
-        raise SlideOpenError(f"{path}: is a folder; give a slide file, or list its slides with find_slides")
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except OSError as error:
-        raise SlideOpenError(f"{path}: cannot be read: {error.strerror}") from error
-    if size == 0:
+        raise SlideOpenError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise SlideOpenError(f"{path}: is a folder; give a slide file, or list its slides with find_slides")
+    if not stat.S_ISREG(found.st_mode):
+        raise SlideOpenError(f"{path}: is not a regular file; give a slide file")
+    if found.st_size == 0:
         raise SlideOpenError(f"{path}: is empty; copy it again")
 
 
@@ -192,16 +195,17 @@ class OpenSlideLevels:
     def __init__(self, path: Path) -> None:
         """Open ``path``; raises openslide.OpenSlideError."""
         self._path = path.absolute()
-        self._closed = False
-        self._slide = openslide.OpenSlide(self._path)
+        slide = openslide.OpenSlide(self._path)
+        # Closed when nobody holds it any more: to close it while a thread reads from it aborts the process.
+        self._slide: openslide.OpenSlide | None = slide
         self._pid = os.getpid()
-        self._stated = self._slide.level_downsamples
-        self.sizes: tuple[Size, ...] = self._slide.level_dimensions
+        self._stated = slide.level_downsamples
+        self.sizes: tuple[Size, ...] = slide.level_dimensions
         self.downsamples = tuple(
             level_downsample(self.sizes[0], size, stated)
             for size, stated in zip(self.sizes, self._stated, strict=True)
         )
-        self.properties: Mapping[str, str] = dict(self._slide.properties)
+        self.properties: Mapping[str, str] = dict(slide.properties)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a path."""
@@ -220,11 +224,13 @@ class OpenSlideLevels:
 
     def _handle(self) -> openslide.OpenSlide:
         """The handle of this process: a forked child must not share its parent's file position."""
-        if self._closed:
+        slide = self._slide
+        if slide is None:
             raise SlideReadError(f"{self._path}: is closed; open it again")
         if self._pid != os.getpid():
-            self._slide, self._pid = openslide.OpenSlide(self._path), os.getpid()
-        return self._slide
+            self._slide = slide = openslide.OpenSlide(self._path)
+            self._pid = os.getpid()
+        return slide
 
     def _read_afresh(self, l0_xy: Size, level: int, size: Size) -> Image.Image:
         """Read by a new handle: one failure makes a handle dead for all later reads and for all threads."""
@@ -234,14 +240,13 @@ class OpenSlideLevels:
         except openslide.OpenSlideError as error:
             where = f"{size[0]} x {size[1]} px of level {level} at {l0_xy[0]}, {l0_xy[1]}"
             raise SlideReadError(f"{self._path}: cannot read {where}: {one_line(error)}") from error
-        self._slide = slide
+        if self._slide is not None:
+            self._slide = slide
         return image
 
     def close(self) -> None:
-        """See Levels."""
-        if not self._closed:
-            self._closed = True
-            self._slide.close()
+        """See Levels. Reads that are running in other threads end well; the last of them closes the file."""
+        self._slide = None
 
 
 class ArrayLevels:
@@ -256,10 +261,11 @@ class ArrayLevels:
 
     def read_level(self, level: int, xy: Size, size: Size) -> tuple[Pixels, tuple[float, float]]:
         """See Levels."""
-        if self._pixels is None:
+        pixels = self._pixels
+        if pixels is None:
             raise SlideReadError("the slide is closed; open it again")
         (x, y), (width, height) = xy, size
-        return self._pixels[y : y + height, x : x + width], (float(x), float(y))
+        return pixels[y : y + height, x : x + width], (float(x), float(y))
 
     def close(self) -> None:
         """See Levels."""

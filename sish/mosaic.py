@@ -17,10 +17,11 @@ from sish.errors import ParameterError
 from sish.slide import Slide
 from sish.tissue import TissueMask
 
-__all__ = ["Mosaic", "Patches", "select_mosaic", "tile"]
+__all__ = ["Mosaic", "Patches", "Region", "select_mosaic", "tile"]
 
 Places = NDArray[np.int64]
 Region = tuple[int, int, int, int]
+"""A part of a slide: x, y, width, height in level-0 pixels."""
 
 COLOUR_MPP = 2.0
 """Scale of the low-power look: 5x, where the paper takes its histograms."""
@@ -100,7 +101,7 @@ def tile(
 
     The last column and row may hang over the edge by up to half a tile, to be read white there; a slide
     smaller than a tile is one tile. Of the tiles on tissue those of more than 90 % background go.
-    Raises ParameterError for a region outside the slide, SlideReadError where pixels fail.
+    Raises ParameterError for a region that is none or outside the slide, SlideReadError where pixels fail.
     """
     if size_px < 1 or not mpp > 0 or not 0 <= min_tissue <= 1:
         raise ParameterError(
@@ -135,6 +136,8 @@ def line(start: int, length: int, l0_size: float, *, centred: bool) -> NDArray[n
 
 def clip(slide: Slide, region: Region) -> Region:
     """The part of a region that lies in the slide's bounds."""
+    if len(region) != 4 or not all(isinstance(n, int | float | np.number) for n in region):
+        raise ParameterError(f"{slide.name}: got region {region}; want four numbers: x, y, width, height")
     left, top, width, height = slide.bounds
     x, y = max(region[0], left), max(region[1], top)
     right = min(region[0] + region[2], left + width)

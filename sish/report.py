@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -26,6 +26,8 @@ __all__ = ["write_report"]
 _THUMBNAIL_PX = 320
 _QUERY_PX = 640
 _PATCH_PX = 112
+_OPEN_SLIDES = 16
+"""Slides held open at a time; of a plain image that is all of its pixels."""
 
 
 def write_report(results: Results | Sequence[Results], path: str | os.PathLike[str], *, index: Index) -> Path:
@@ -58,7 +60,8 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
         "for research only, not for diagnosis</footer></main></body></html>"
     )
     try:
-        Path(path).write_text(page, encoding="utf-8")
+        # A file name that is not UTF-8 has characters that cannot be written: question marks stand for them.
+        Path(path).write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise ParameterError(
             f"cannot write the report {path}: {error.strerror}; give another path"
@@ -71,19 +74,21 @@ class _Gallery:
 
     def __init__(self, encoder: SlideEncoder) -> None:
         self._encoder = encoder
-        self._open = lru_cache(maxsize=16)(self._open_slide)
-        self._opened: list[Slide] = []
+        self._slides: OrderedDict[tuple[str, float], Slide] = OrderedDict()
 
     def __enter__(self) -> _Gallery:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for slide in self._opened:
-            slide.close()
+        while self._slides:
+            self._slides.popitem()[1].close()
 
-    def _open_slide(self, path: str, mpp: float) -> Slide:
-        slide = open_slide(path, mpp=mpp)
-        self._opened.append(slide)
+    def _open(self, path: str, mpp: float) -> Slide:
+        """A slide, open until others were asked for more lately."""
+        slide = self._slides.pop((path, mpp), None) or open_slide(path, mpp=mpp)
+        self._slides[path, mpp] = slide
+        if len(self._slides) > _OPEN_SLIDES:
+            self._slides.popitem(last=False)[1].close()
         return slide
 
     def query(self, query: Query) -> str:

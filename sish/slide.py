@@ -8,7 +8,8 @@ path and scale, so it may be sent to worker processes.
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import ParameterError, SlideOpenError
-from sish.levels import ArrayLevels, Levels, Pixels, open_levels
+from sish.levels import ArrayLevels, Levels, Pixels, check_file, open_levels
 from sish.resample import read_box
 from sish.scale import Scale, find_scale
 
@@ -163,31 +164,46 @@ def slide_from_array(pixels: NDArray[np.uint8], mpp: float, name: str) -> Slide:
     return Slide(ArrayLevels(pixels), find_scale({}, mpp, name), name, None)
 
 
-def find_slides(folder: str | os.PathLike[str]) -> list[Path]:
+def find_slides(
+    folder: str | os.PathLike[str], on_error: Callable[[SlideOpenError], None] | None = None
+) -> list[Path]:
     """All slide files under a folder, sorted; of a file the file itself.
+
+    on_error: is told of each folder below that cannot be read, and the search goes on; without it such a
+    folder raises SlideOpenError, so that no slide is ever passed over in silence.
 
     Taken by their endings (SLIDE_SUFFIXES), without hidden files. A MIRAX slide is its .mrxs file (its
     data folder holds no such endings); of the .dcm files in one folder that share a DICOM series, which
     OpenSlide opens together, only the first by name is listed.
     """
     folder = Path(folder)
-    if folder.is_file():
+    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where the folder above cannot be read
+        check_file(folder)
         return [folder]
-    if not folder.is_dir():
-        raise SlideOpenError(f"{folder}: there is no such file or folder; give a slide or a folder of slides")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SLIDE_SUFFIXES
-        and not is_hidden(path.relative_to(folder))
-        and path.is_file()
-    )
-    return list(first_of_series(found))
+
+    def refused(error: OSError) -> None:
+        wrong = SlideOpenError(f"{error.filename}: cannot be read: {error.strerror}; see to its permissions")
+        if on_error is None:
+            raise wrong from error
+        on_error(wrong)
+
+    return list(first_of_series(sorted(slide_files(folder, refused))))
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether a part of a relative path begins with a dot (also the "._" shadows that macOS writes)."""
-    return any(part.startswith(".") for part in path.parts)
+def slide_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    """Files with a slide's ending, but no hidden ones (nor the "._" shadows that macOS writes)."""
+    for place, folders, names in os.walk(folder, onerror=on_error):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            if path.suffix.lower() in SLIDE_SUFFIXES and not name.startswith("."):
+                try:
+                    if stat.S_ISREG(path.stat().st_mode):
+                        yield path
+                except FileNotFoundError:  # a link to nowhere
+                    continue
+                except OSError as error:
+                    on_error(error)
 
 
 def first_of_series(paths: list[Path]) -> Iterator[Path]:

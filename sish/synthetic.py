@@ -36,6 +36,9 @@ LEVELS = 3
 
 TILE_PX = 256
 JPEG_QUALITY = 85
+SUBSAMPLING = (2, 2)
+"""Pixels across and down that share their colour in the JPEG streams: 4:2:0."""
+
 TWO_PIECES = 0.3
 """Share of the slides that carry two regions."""
 
@@ -67,22 +70,31 @@ def write_slides(
 
     The types take turns. side_um: about the sides of a slide in micrometres; twice as many pixels.
     The same arguments give the same bytes. About a second a slide of the default size.
-    Raises ParameterError for a number that is none.
+    Raises ParameterError for a number that is none, or a folder that cannot be written.
     """
     if n_slides < 1 or side_um < TILE_PX:
         raise ParameterError(f"got n_slides={n_slides}, side_um={side_um}; want at least 1 and {TILE_PX}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     plans = [plan(number, seed, side_um) for number in range(n_slides)]
-    for each in plans:
-        pixels = paint(each.label, each.shape_um, each.look, each.seed, each.pieces)
-        write_pyramid(folder / each.name, pixels)
-    labels = folder / "labels.csv"
-    with labels.open("w", newline="", encoding="utf-8") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in plans:
+            pixels = paint(each.label, each.shape_um, each.look, each.seed, each.pieces)
+            write_pyramid(folder / each.name, pixels)
+        write_labels(folder / "labels.csv", plans)
+    except OSError as error:
+        raise ParameterError(
+            f"cannot write slides to {folder}: {error.strerror}; give another folder"
+        ) from error
+    return folder / "labels.csv"
+
+
+def write_labels(path: Path, plans: list[Plan]) -> None:
+    """Write a labels file of slides."""
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "label", "patient", "site"])
         table.writerows([each.name, each.label, each.patient, SITES[each.label]] for each in plans)
-    return labels
 
 
 def plan(number: int, seed: int, side_um: int) -> Plan:
@@ -136,10 +148,13 @@ def write_pyramid(path: Path, pixels: NDArray[np.uint8]) -> None:
                 software="sish",
                 metadata=None,
             )
-    # tifffile frames ready-made tiles, but names JPEG only where the large package imagecodecs is installed.
+    # tifffile frames ready-made tiles, but names JPEG, and how its colours are subsampled, only where the
+    # large package imagecodecs is installed.
     with tifffile.TiffFile(path, mode="r+") as tiff:
         for page in tiff.pages:
-            page.aspage().tags["Compression"].overwrite(tifffile.COMPRESSION.JPEG)
+            tags = page.aspage().tags
+            tags["Compression"].overwrite(tifffile.COMPRESSION.JPEG)
+            tags["YCbCrSubSampling"].overwrite(SUBSAMPLING)
 
 
 def jpeg_tiles(picture: Image.Image) -> Iterator[bytes]:

@@ -76,11 +76,6 @@ class TissueMask:
         """Whether no tissue was found."""
         return not self.mask.any()
 
-    @property
-    def area_um2(self) -> float:
-        """Area of the tissue in square micrometres."""
-        return float(np.count_nonzero(self.mask)) * self.mpp**2
-
     def coverage(self, l0_xy: NDArray[np.int64], l0_size: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tissue's share of rectangles, float64 (N,).
 

@@ -67,6 +67,15 @@ def test_regions_restrict_the_grid():
     assert corner.l0_xy.tolist() == [[1744, 1744]]
 
 
+@pytest.mark.parametrize(
+    "region", [(), (0, 0, 10), (0, 0, 10, 10, 10), ("0", "0", "9", "9"), (0, 0, None, 9)]
+)
+def test_regions_that_are_not_four_numbers_are_refused(region):
+    slide = slide_from_array(np.full((300, 300, 3), 200, np.uint8), 1.0, "small")
+    with pytest.raises(ParameterError, match="want four numbers"):
+        tile(slide, find_tissue(slide), 256, 1.0, region=region)
+
+
 @pytest.mark.parametrize("region", [(2000, 0, 10, 10), (-50, 0, 50, 50), (0, 0, 0, 5), (0, 0, -5, 5)])
 def test_regions_off_the_slide_are_refused(region):
     slide, tissue = plain(2000, 2000)

@@ -1,6 +1,8 @@
 """The page: self-contained, complete, and honest where a slide is gone."""
 
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,6 @@ def test_the_page_holds_the_query_every_hit_and_the_patch_pairs(built_index, tmp
 def test_slides_that_are_gone_leave_a_grey_box(own_index, tmp_path):
     results = own_index.search(own_index.slides[0].path, k=2)
     gone = tmp_path / "gone.sish"
-    from dataclasses import replace
-
     moved = replace(results, hits=tuple(replace(hit, path=str(gone)) for hit in results))
     page = sish.write_report(moved, tmp_path / "out.html", index=own_index).read_text()
     assert page.count("no picture") >= 2
@@ -42,6 +42,41 @@ def test_a_query_in_memory_and_names_that_look_like_html(own_index, tmp_path):
     page = sish.write_report(results, tmp_path / "out.html", index=own_index).read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "below the threshold" in page
+
+
+def test_slides_are_closed_as_soon_as_too_many_are_open(built_index, tmp_path, monkeypatch):
+    index = sish.Index.open(built_index)
+    opened, most = [], []
+
+    def opening(path, *, mpp):
+        opened.append(sish.open_slide(path, mpp=mpp))
+        most.append(sum(not is_closed(slide) for slide in opened))
+        return opened[-1]
+
+    monkeypatch.setattr("sish.report.open_slide", opening)
+    monkeypatch.setattr("sish.report._OPEN_SLIDES", 3)
+    results = index.search(index.slides[0].path, k=8)
+    page = sish.write_report(results, tmp_path / "out.html", index=index).read_text()
+    assert "no picture" not in page
+    assert len(opened) >= 8 and max(most) == 4  # the fourth closes another as it comes
+    assert all(map(is_closed, opened))
+
+
+def is_closed(slide: sish.Slide) -> bool:
+    try:
+        slide.read((0, 0), 1, slide.mpp)
+    except sish.SlideReadError:
+        return True
+    return False
+
+
+def test_names_that_are_not_utf8_are_written_with_question_marks(built_index, tmp_path):
+    index = sish.Index.open(built_index)
+    results = index.search(index.slides[0].path, k=1)
+    name = os.fsdecode(b"caf\xe9")
+    odd = replace(results, hits=tuple(replace(hit, slide_id=name, path=f"/{name}") for hit in results))
+    page = sish.write_report(odd, tmp_path / "out.html", index=index).read_text(encoding="utf-8")
+    assert "caf?" in page
 
 
 def test_a_page_that_cannot_be_written_is_an_error(built_index, tmp_path):

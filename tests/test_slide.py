@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,6 +289,44 @@ def test_a_closed_slide_says_so(any_slide):
     any_slide.close()
     with pytest.raises(SlideReadError, match="closed"):
         any_slide.read((0, 0), 10, 0.25)
+
+
+CLOSE_WHILE_READING = """
+import sys, threading
+from sish.errors import SlideReadError
+from sish.slide import open_slide
+
+def read(slide, begun):
+    try:
+        while True:
+            begun.set()
+            assert slide.read((0, 0), 600, 0.5).shape == (600, 600, 3)
+    except SlideReadError:
+        ended.append(slide)
+
+ended = []
+for _ in range(40):
+    slide, begun = open_slide(sys.argv[1]), threading.Event()
+    threads = [threading.Thread(target=read, args=(slide, begun)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    slide.close()
+    for thread in threads:
+        thread.join()
+print(len(ended))
+"""
+
+
+@pytest.mark.parametrize("write", [write_pyramid, write_strips])
+def test_a_slide_may_be_closed_while_others_read(noisy, tmp_path, write):
+    write(tmp_path / "a.tif", noisy)
+    # In a process of its own: OpenSlide aborts it where a handle is closed under a reader.
+    run = subprocess.run(
+        [sys.executable, "-c", CLOSE_WHILE_READING, str(tmp_path / "a.tif")],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert (run.returncode, run.stdout.strip()) == (0, "80"), run.stderr
 
 
 def test_a_broken_tile_fails_alone_and_names_its_place(noisy, tmp_path):

@@ -1,5 +1,7 @@
 """Which files are slides, what their scale is, and how the others are refused."""
 
+import errno
+import os
 import pickle
 
 import numpy as np
@@ -178,8 +180,62 @@ def test_find_slides(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in find_slides(tmp_path)]
     assert found == ["A.TIF", "b.svs", "m.mrxs", "sub/c.png", "sub/deep/d.jpeg"]
     assert find_slides(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
-    with pytest.raises(SlideOpenError, match="no such file or folder"):
+    with pytest.raises(SlideOpenError, match="No such file"):
         find_slides(tmp_path / "nowhere")
+
+
+def refuse_folder(monkeypatch, name: str) -> None:
+    """Make folders of this name unreadable, also to a superuser."""
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.path.basename(path) == name:  # noqa: PTH119  what os.walk passes is a string
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+def test_a_folder_that_cannot_be_read_is_never_passed_over_in_silence(tmp_path, monkeypatch):
+    for name in ["a.svs", "closed/b.svs", "open/c.svs", ".closed/d.svs"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "nowhere.svs").symlink_to(tmp_path / "gone.svs")
+    refuse_folder(monkeypatch, "closed")
+    with pytest.raises(SlideOpenError, match=f"{tmp_path / 'closed'}: cannot be read: Permission denied"):
+        find_slides(tmp_path)
+    told: list[SlideOpenError] = []
+    assert find_slides(tmp_path, told.append) == [tmp_path / "a.svs", tmp_path / "open" / "c.svs"]
+    assert len(told) == 1 and str(tmp_path / "closed") in str(told[0])
+    refuse_folder(monkeypatch, ".closed")  # hidden: nothing is wanted of it
+    assert len(find_slides(tmp_path / "open")) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="a superuser may read everything")
+def test_files_without_permission_are_refused(tmp_path):
+    path = tmp_path / "closed" / "a.svs"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    path.chmod(0o000)
+    with pytest.raises(SlideOpenError, match="Permission denied"):
+        open_slide(path)
+    path.parent.chmod(0o000)
+    try:
+        for use in (open_slide, find_slides):
+            with pytest.raises(SlideOpenError, match="Permission denied"):
+                use(path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("use", [open_slide, find_slides])
+def test_what_is_no_regular_file_is_refused(tmp_path, use):
+    os.mkfifo(tmp_path / "pipe.svs")
+    with pytest.raises(SlideOpenError, match="not a regular file"):
+        use(tmp_path / "pipe.svs")
+    with pytest.raises(SlideOpenError, match="cannot be read"):
+        use(tmp_path / ("x" * 300))
+    assert find_slides(tmp_path) == []
 
 
 def dicom(series: str) -> bytes:

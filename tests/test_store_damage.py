@@ -5,9 +5,11 @@ process of its own, for a crash would take the tests with it, and prints what ha
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 from store_cases import append, make_row
 
-from sish.errors import SishError
+from sish.errors import IndexCorruptError, SishError
+from sish.index.disk import write_file
+from sish.index.manifest import read_manifest
 from sish.index.search import PatchTable, SearchParams, guided_search
 from sish.index.store import Store
 from sish.index.verify import verify
@@ -109,6 +113,98 @@ def test_damage_in_any_file_is_found_and_crashes_nothing(index, kind):
     assert sum(outcomes.values()) >= 2 * len(files_of(index))
     if kind == "cut":  # sizes are checked at opening: a mapped file that is too short would kill the process
         assert "answered" not in outcomes
+
+
+def contents(index: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in files_of(index)}
+
+
+def flip(path: Path) -> None:
+    """Change a bit, and nothing of the size."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["keys/c.0.0", "barcodes/c.0.0", "l0_xy/c.0.0", "row/c.0"])
+@pytest.mark.parametrize("change", ["compact", "append", "append after remove"])
+def test_damage_is_never_given_new_checksums(tmp_path, name, change):
+    path = tmp_path / "index"
+    with Store.create(path, {}) as store:
+        append(store, "a", 20, 1)
+        append(store, "b", 15, 2)
+        store.remove(["b"] if change == "append after remove" else [])
+        append(store, "c", 1, 3)
+        assert len(store._state.segments) == 2
+        (damaged_file,) = (path / "segments").glob(f"{store._state.segments[0].record.name}/{name}")
+        flip(damaged_file)
+        before, slides = contents(path), store.slides
+        with pytest.raises(
+            IndexCorruptError, match=r"c\.0.*its bytes changed.*restore the index from a backup"
+        ):
+            store.compact() if change == "compact" else append(store, "d", 50, 4)
+        assert (contents(path), store.slides) == (before, slides)
+        assert any(name in line for line in verify(path))
+        flip(damaged_file)
+        store.compact()
+        assert verify(path) == []
+
+
+def forge(index: Path, name: str, data: bytes) -> None:
+    """Write other contents into a file of the first segment, with a manifest that vouches for them."""
+    manifest = read_manifest(index)
+    first = manifest.segments[0]
+    files = {**first.files, name: write_file(index / "segments" / first.name / name, data)}
+    segments = (replace(first, files=files), *manifest.segments[1:])
+    (index / "manifest.json").write_bytes(replace(manifest, segments=segments).to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("table", "data"),
+    [
+        ("tombstones", b"[7]"),
+        ("tombstones", b"[[1]]"),
+        ("table", b"[1]"),
+        ("table", b'[{"no": 1}]'),
+        ("table", b"7"),
+    ],
+)
+def test_tables_that_were_vouched_for_and_make_no_sense(index, tmp_path, table, data):
+    own = shutil.copytree(index, tmp_path / "own")
+    name = getattr(read_manifest(own).segments[0], table)
+    if name is None:
+        with Store.open(own, write=True) as store:
+            store.remove(["a"])
+    forge(own, getattr(read_manifest(own).segments[0], table), data)
+    assert use(own) == "IndexCorruptError"
+    assert len(verify(own)) >= 1
+
+
+def ruin_in_odd_ways(index: Path) -> Iterator[Path]:
+    """Folders that are hardly an index any more."""
+    yield index / "nowhere"
+    yield index / "manifest.json"
+    yield index / ("x" * 300)
+    chunk = next(index.glob("segments/*/keys/c.0.0"))
+    chunk.unlink()
+    chunk.mkdir()
+    yield index
+    shutil.rmtree(index / "segments")
+    (index / "segments").write_bytes(b"")
+    yield index
+    for data in (b"", b"\xff", b"[" * 100_000, b"{}", b"null"):
+        (index / "manifest.json").write_bytes(data)
+        yield index
+    (index / "manifest.json").unlink()
+    (index / "manifest.json").mkdir()
+    yield index
+
+
+def test_verify_says_what_is_wrong_and_never_raises(index, tmp_path):
+    for path in ruin_in_odd_ways(shutil.copytree(index, tmp_path / "own")):
+        problems = verify(path)
+        assert problems and not any("\n" in line for line in problems)
+        assert verify(str(path)) == problems
 
 
 if __name__ == "__main__":

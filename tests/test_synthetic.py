@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import openslide
 import pytest
+from PIL import Image
 
 from sish.errors import ParameterError
 from sish.painting import TISSUES, Look, paint
@@ -101,6 +102,22 @@ def test_stain_strength_shows(tissue):
     strong = Look(hematoxylin=1.3, eosin=1.3, tint=(0.0, 0.0, 0.0), scale=1.0, density=1.0)
     pale, dark = (paint(tissue, (300, 350), look, 1) for look in (AVERAGE, strong))
     assert pale.shape == (600, 700, 3) and dark.mean() < pale.mean() - 1
+
+
+def test_pillow_decodes_every_level_to_the_pixels_that_openslide_reads(folder):
+    for path in find_slides(folder)[:2]:
+        with Image.open(path) as picture, openslide.OpenSlide(path) as slide:
+            assert picture.n_frames == slide.level_count
+            for level, size in enumerate(slide.level_dimensions):
+                picture.seek(level)
+                want = np.asarray(slide.read_region((0, 0), level, size).convert("RGB"))
+                np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), want)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(ParameterError, match=r"^cannot write slides to .*; give another folder$"):
+        write_slides(tmp_path / "file" / "slides", 1, side_um=420)
 
 
 @pytest.mark.parametrize("options", [{"n_slides": 0}, {"side_um": 10}])

@@ -60,7 +60,7 @@ def test_specks_go_and_holes_are_filled_by_their_area():
 @pytest.mark.parametrize("colour", [(244, 243, 245), (255, 255, 255), (236, 240, 243), (225, 222, 226)])
 def test_all_glass_is_no_tissue(colour):
     tissue = find_tissue(slide_from_array(field(colour=colour, noise=4), MPP, "glass"))
-    assert tissue.is_empty and tissue.area_um2 == 0
+    assert tissue.is_empty
 
 
 def test_all_tissue_is_tissue():

@@ -1,0 +1,110 @@
+"""Recipes and headers that an index may hold, and an encoder that lets go of what it reads."""
+
+import threading
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from sish.encode import IndexHeader, PreparedSlide, Recipe, SlideEncoder
+from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
+from sish.index.search import SearchParams
+from sish.mosaic import Mosaic
+from sish.slide import slide_from_array
+from sish.tissue import find_tissue
+
+HEADER = IndexHeader(Recipe(), "made by hand", SearchParams(threshold=40))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"patch_px": "256"}, {"patch_px": 256.0}, {"patch_px": True}, {"mpp": "1"}, {"mpp": None},
+        {"mpp": True}, {"weights": None}, {"n_clusters": 2.5}, {"fraction": float("nan")}, {"seed": -1},
+        {"seed": 0.5}, {"pooling": 3},
+    ],
+)  # fmt: skip
+def test_recipes_of_wrong_types_or_ranges_are_refused(wrong):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        Recipe(**wrong).check()
+
+
+def test_whole_numbers_are_numbers():
+    assert Recipe(mpp=1, fraction=1).check().mpp == 1
+
+
+def test_paths_of_weights_are_kept_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = SlideEncoder(Recipe(weights="a.ckpt", densenet_weights="../b.pth")).recipe
+    assert (recipe.weights, recipe.densenet_weights) == (
+        str(tmp_path / "a.ckpt"),
+        str(tmp_path.parent / "b.pth"),
+    )
+    assert SlideEncoder(Recipe()).recipe == Recipe()
+
+
+def test_a_header_comes_back():
+    assert IndexHeader.from_json(HEADER.to_json()) == HEADER
+    del (stored := HEADER.to_json())["search"]["skip_step"]  # from before there was one
+    assert IndexHeader.from_json(stored) == HEADER
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"recipe": None}, "recipe is None"),
+        ({"search": [1]}, r"search is \[1\]"),
+        ({"search": asdict(HEADER.search) | {"luck": 3}}, r"search .*\(luck\)"),
+        ({"recipe": asdict(HEADER.recipe) | {"magic": 3}}, r"recipe .*\(magic\)"),
+        ({"recipe": {}}, r"recipe .*\(densenet_weights, fraction, "),
+        ({"colour": "red"}, r"header .*\(colour\)"),
+    ],
+)
+def test_headers_of_other_releases_are_refused_by_name(change, match):
+    with pytest.raises(IndexFormatError, match=match):
+        IndexHeader.from_json(HEADER.to_json() | change)
+
+
+@pytest.mark.parametrize("missing", ["recipe", "fingerprint", "search"])
+def test_headers_that_lack_a_part_are_refused(missing):
+    stored = HEADER.to_json()
+    del stored[missing]
+    with pytest.raises(IndexFormatError, match=rf"header .*\({missing}\)"):
+        IndexHeader.from_json(stored)
+
+
+def test_the_wrong_encoder_is_known_before_a_slide_is_opened():
+    with pytest.raises(EncoderMismatchError, match="made with encoder made by hand"):
+        SlideEncoder(Recipe(), expected_fingerprint="made by hand").load()
+
+
+class SlowSlide:
+    """Counts the reads that are running."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = 0
+
+    def read(self, l0_xy, size_px, mpp):
+        self.begun += 1
+        time.sleep(0.005)
+        self.ended += 1
+        return np.zeros((size_px, size_px, 3), np.uint8)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EncoderMismatchError, MemoryError])
+def test_nothing_reads_a_slide_any_more_when_encoding_fails(error, monkeypatch):
+    real, slow = slide_from_array(np.full((64, 64, 3), 200, np.uint8), 1.0, "grey"), SlowSlide()
+    mosaic = Mosaic(np.zeros((80, 2), np.int64), np.zeros(80, np.int32), 64, 1.0, 64.0, 80)
+    prepared = PreparedSlide(real, find_tissue(real), mosaic)
+    encoder = SlideEncoder(replace(Recipe(), patch_px=64))
+
+    def failing(pixels):
+        while slow.begun == slow.ended:  # the reader of the next batch is at work
+            threading.Event().wait(0.0001)
+        raise error
+
+    monkeypatch.setattr(encoder, "encode_patches", failing)
+    with pytest.raises(error):
+        encoder.encode(replace(prepared, slide=slow))
+    assert slow.begun == slow.ended < 80
