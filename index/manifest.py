@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ FORMAT_VERSION = 1
 """The version that this release writes, and the only one that it reads."""
 MANIFEST = "manifest.json"
 SEGMENT_NAME = re.compile(r"[0-9]{8,}")
+EXTRA_NAME = re.compile(r"tree\.[0-9]{8,}\.npz")
 FILE_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?(\.[a-z0-9]+)*")
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
@@ -64,10 +65,14 @@ class Manifest:
     """B, bytes of a barcode; None before the first slide."""
     segments: tuple[SegmentRecord, ...] = ()
     """The segments; their slides follow each other in insertion order."""
+    extras: Mapping[str, FileRecord] = field(default_factory=dict)
+    """Files beside the segments, by name: the texture tree that made the keys, if there is one."""
 
     def to_bytes(self) -> bytes:
         """Return the bytes of ``manifest.json``."""
         body = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self), "header": dict(self.header)}
+        if not self.extras:
+            del body["extras"]  # as in manifests that are older than the field
         body["sha256"] = _checksum(body)
         return json.dumps(body, indent=1).encode("ascii")
 
@@ -98,6 +103,7 @@ class Manifest:
                 key_orders=body["key_orders"],
                 barcode_bytes=body["barcode_bytes"],
                 segments=tuple(_segment_record(item) for item in body["segments"]),
+                extras=_extras(body.get("extras", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexCorruptError(
@@ -151,6 +157,12 @@ def _check_format(body: Any, path: Path) -> None:
             f"{path} is of index format {body.get('version')!r}, this release reads format {FORMAT_VERSION}: "
             "use the release of sish that wrote it, or index the slides again"
         )
+
+
+def _extras(items: Mapping[str, Mapping[str, Any]]) -> dict[str, FileRecord]:
+    if not all(EXTRA_NAME.fullmatch(name) for name in items):
+        raise ValueError(f"extras {sorted(items)}")
+    return {name: FileRecord(**item) for name, item in items.items()}
 
 
 def _segment_record(item: Mapping[str, Any]) -> SegmentRecord:

@@ -63,6 +63,9 @@ class SearchParams:
     visit_query_key: bool = False
     """Look at the entries at exactly the query's key first, and take all within the threshold. Not in
     the paper, whose walks may miss them; with it an indexed patch always finds itself."""
+    budget: int = 2000
+    """Patches that a query patch is compared with where keys carry texture (`sish.index.cells`); a guided
+    search does not read it."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

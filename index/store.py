@@ -3,6 +3,7 @@
     archive.sish/
         manifest.json           the only commit point (`sish.index.manifest`)
         lock                    the writer's process number (`sish.index.lock`)
+        tree.00000012.npz       the texture tree that made the keys, if one did (`sish.index.hierarchy`)
         segments/00000001/      keys, barcodes, ... and slides.json (`sish.index.segment`)
 
 A commit writes new files, flushes them, and then replaces the manifest; a crash at any moment leaves the
@@ -10,10 +11,12 @@ old index or the new one. Files that the new manifest no longer names are unlink
 readers keep theirs mapped, so a snapshot stays valid while a writer goes on.
 """
 
+import hashlib
+import io
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,7 @@ from sish.errors import (
     StoreError,
     UnknownSlideError,
 )
-from sish.index.disk import NEW, replace_file, storage_errors, sync
+from sish.index.disk import NEW, FileRecord, replace_file, storage_errors, sync, write_file
 from sish.index.lock import WriterLock
 from sish.index.manifest import FORMAT_VERSION, JSON, MANIFEST, Manifest, encode_json, read_manifest
 from sish.index.segment import DTYPES, Segment, array_shapes, open_segment, save_changes, write_segment
@@ -76,6 +79,14 @@ class _State:
 
     manifest: Manifest
     segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rekeying:
+    """A change of all keys, and the tree that makes them."""
+
+    tree: Mapping[str, npt.NDArray[np.uint8]]
+    change: Callable[[Snapshot], Snapshot]
 
 
 class Store:
@@ -297,6 +308,41 @@ class Store:
             for path in find_leftovers(self.path, self._state.manifest):
                 _delete(path)
 
+    def rekey(
+        self, tree: Mapping[str, npt.NDArray[np.uint8]], change: Callable[[Snapshot], Snapshot]
+    ) -> None:
+        """Give all patches new keys, in one commit and one segment, and keep the tree that made them.
+
+        Args:
+            tree: arrays to keep with the keys; `tree` returns them.
+            change: returns a copy of the patches with their new keys, in the order of these.
+
+        Raises:
+            IndexCorruptError: a segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            self._commit(state, [], state.segments, rekeying=_Rekeying(tree, change))
+
+    @property
+    def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+        """The arrays that `rekey` was given last; None if it never was.
+
+        Raises:
+            IndexCorruptError: the file is missing or damaged.
+        """
+        for name, record in self._state.manifest.extras.items():
+            with storage_errors(self.path / name, "read"):
+                data = (self.path / name).read_bytes()
+            if FileRecord(len(data), hashlib.sha256(data).hexdigest()) != record:
+                raise IndexCorruptError(
+                    f"{self.path / name}: its bytes changed; restore the index from a backup, "
+                    "or index the slides again"
+                )
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return dict(arrays)
+        return None
+
     def verify(self) -> list[str]:
         """Return what is wrong with the index as it is on the disk now, one line for each problem."""
         return verify(self.path)
@@ -312,6 +358,7 @@ class Store:
         slides = self.slides
         patches = sum(row.n_patches for row in slides)
         files = [file.size for record in manifest.segments for file in record.files.values()]
+        files += [file.size for file in manifest.extras.values()]
         return StoreInfo(
             generation=manifest.generation,
             format_version=FORMAT_VERSION,
@@ -352,6 +399,7 @@ class Store:
         kept: Sequence[Segment],
         merged: Sequence[Segment] = (),
         new_slides: Sequence[Snapshot] = (),
+        rekeying: "_Rekeying | None" = None,
     ) -> None:
         """Make the index of ``kept`` segments and, after them, one of the ``merged`` and the new slides."""
         parts = [*(self._sound(segment).live() for segment in merged if segment.slides), *new_slides]
@@ -361,22 +409,26 @@ class Store:
             save_changes(self._folder(segment), segment, generation) for segment in kept if segment.slides
         ]
         number, widths = old.next_segment, (old.key_orders, old.barcode_bytes)
+        extras = old.extras
+        if rekeying:
+            name = f"tree.{generation:08d}.npz"
+            extras = {name: write_file(self.path / name, _as_npz(rekeying.tree))}
         if parts:
-            new = merge(parts)
+            new = rekeying.change(merge(parts)) if rekeying else merge(parts)
             while (folder := self.path / SEGMENTS / f"{number:08d}").exists():
                 number += 1
             segments.append(write_segment(folder, new))
             sync(folder.parent)
             number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
         records = tuple(segment.record for segment in segments)
-        manifest = Manifest(old.header, generation, number, *widths, records)
+        manifest = Manifest(old.header, generation, number, *widths, records, extras)
         replace_file(self.path / MANIFEST, manifest.to_bytes())
         self._state = _State(manifest, tuple(segments))
         _delete_unnamed(self.path, old, manifest)
 
     def _sound(self, segment: Segment) -> Segment:
         """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
-        for problem in damaged_files(self._folder(segment), segment.record):
+        for problem in damaged_files(self._folder(segment), segment.record.files):
             raise IndexCorruptError(
                 f"{problem}: nothing was changed; restore the index from a backup, or index the slides again"
             )
@@ -438,6 +490,8 @@ def _check_widths(new: Snapshot, manifest: Manifest) -> None:
 def _delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
     """Unlink the files that ``old`` named and ``new`` does not; what resists stays as a leftover."""
     now = {record.name: record.files for record in new.segments}
+    for name in old.extras.keys() - new.extras.keys():
+        _delete(folder / name)
     for record in old.segments:
         path = folder / SEGMENTS / record.name
         if record.name not in now:
@@ -445,6 +499,12 @@ def _delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
         else:
             for name in record.files.keys() - now[record.name].keys():
                 _delete(path / name)
+
+
+def _as_npz(arrays: Mapping[str, npt.NDArray[np.uint8]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
 
 
 def _delete(path: Path) -> None:

@@ -3,14 +3,14 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sish.errors import IndexCorruptError, StoreError
-from sish.index.disk import NEW, record_file, storage_errors
-from sish.index.manifest import MANIFEST, SEGMENT_NAME, Manifest, SegmentRecord, read_manifest
+from sish.index.disk import NEW, FileRecord, record_file, storage_errors
+from sish.index.manifest import EXTRA_NAME, MANIFEST, SEGMENT_NAME, Manifest, read_manifest
 from sish.index.segment import Segment, open_segment
 
 __all__ = ["SEGMENTS", "damaged_files", "find_leftovers", "verify"]
@@ -51,6 +51,9 @@ def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     """
     records = {record.name: record for record in manifest.segments}
     found = [path for path in [folder / (MANIFEST + NEW)] if path.exists()]
+    if folder.is_dir():
+        extras = (path for path in sorted(folder.iterdir()) if EXTRA_NAME.fullmatch(path.name))
+        found += [path for path in extras if path.name not in manifest.extras]
     segments = folder / SEGMENTS
     for path in sorted(segments.iterdir()) if segments.is_dir() else []:
         if path.name in records:
@@ -71,10 +74,11 @@ def _changed_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    yield from damaged_files(folder, manifest.extras)
     seen: set[str] = set()
     for record in manifest.segments:
         path = folder / SEGMENTS / record.name
-        damaged = list(damaged_files(path, record))
+        damaged = list(damaged_files(path, record.files))
         yield from damaged
         if damaged:
             continue
@@ -90,9 +94,9 @@ def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
         seen.update(ids)
 
 
-def damaged_files(folder: Path, record: SegmentRecord) -> Iterator[str]:
-    """Yield a line for each file of the segment at ``folder`` whose bytes are not as ``record`` says."""
-    for name, wanted in record.files.items():
+def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str]:
+    """Yield a line for each of the ``files`` in ``folder`` whose bytes are not as recorded."""
+    for name, wanted in files.items():
         path = folder / name
         try:
             with storage_errors(path, "read"):

@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,14 @@ from sish.tissue import TissueMask, find_tissue
 if TYPE_CHECKING:
     from sish.vqvae.encoder import Encoder
 
-__all__ = ["Box", "IndexHeader", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder"]
-
-Box = Region
+__all__ = ["IndexHeader", "Keys", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder"]
 
 _READ_BATCH = 16
 """Patches read, and held in memory, at a time: 50 MB of the paper's 1,024 px patches, twice."""
+
+
+Keys = Literal["texture", "paper"]
+"""What orders the patches of an index: see :class:`Recipe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Recipe:
     """Edge of a patch in pixels at ``mpp``."""
     mpp: float = 1.0
     """Scale at which patches are read, um per pixel."""
+    keys: Keys = "texture"
+    """What orders patches: ``texture``, paths in a tree learnt from the archive's barcodes, or ``paper``."""
     pooling: Pooling = "integer"
     """Reading of the paper's key: ``integer`` as its authors compute it, ``exact`` as it is written."""
     n_clusters: int = 9
@@ -67,7 +71,7 @@ class Recipe:
     @classmethod
     def paper(cls, weights: str, densenet_weights: str = "") -> Recipe:
         """The published setting: 1,024 px patches at 0.5 um/px; ``weights`` of the architecture ``paper``."""
-        return cls(weights=weights, densenet_weights=densenet_weights, patch_px=1024, mpp=0.5)
+        return cls(weights=weights, densenet_weights=densenet_weights, keys="paper", patch_px=1024, mpp=0.5)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Recipe:
@@ -79,6 +83,7 @@ class Recipe:
             If it has fields that this release does not know, or lacks some.
         """
         names = {field.name for field in fields(cls)}
+        stored = {"keys": "paper", **stored}  # there was no other when indexes did not tell
         return cls(**_known_fields(stored, "recipe", names, names))
 
     def check(self) -> Recipe:
@@ -99,6 +104,8 @@ class Recipe:
                 f"got n_clusters={self.n_clusters}, fraction={self.fraction}; "
                 "want at least 1 cluster and a share in (0, 1]"
             )
+        if self.keys not in get_args(Keys):
+            raise ParameterError(f"got keys={self.keys!r}; want 'texture' or 'paper'")
         if self.pooling not in ("integer", "exact"):
             raise ParameterError(f"got pooling={self.pooling!r}; want 'integer' or 'exact'")
         if self.seed < 0:

@@ -12,10 +12,11 @@ import numpy as np
 
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
+from sish.index.store import Snapshot
 from sish.metrics import Answer, Metrics, retrieval_metrics
 from sish.results import Query
 from sish.slide_index import Index
-from sish.view import RankingName, View
+from sish.view import RankingName
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -98,7 +99,8 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
         If fewer than two patients have labelled slides.
     """
     view = index.view()
-    slides = view.snapshot.slides
+    snapshot = index.snapshot()
+    slides = snapshot.slides
     labelled = [slide for slide in slides if slide.label is not None and slide.n_patches]
     if len({slide.patient for slide in labelled}) < 2:
         raise QueryError(
@@ -110,7 +112,7 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
     answers: list[Answer] = []
     placed: list[Answer] = []
     times: list[float] = []
-    for query, label, codes in _queries(view):
+    for query, label, codes in _queries(snapshot):
         start = time.perf_counter()
         results = view.search(query, codes, k=max(k, _HITS), ranking=ranking, exclude_patient=True)
         times.append(1000 * (time.perf_counter() - start))
@@ -132,9 +134,8 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
     )
 
 
-def _queries(view: View) -> Iterator[tuple[Query, str, SlideCodes]]:
+def _queries(snapshot: Snapshot) -> Iterator[tuple[Query, str, SlideCodes]]:
     """Each labelled slide as a query, from its stored codes."""
-    snapshot = view.snapshot
     by_slide = snapshot.insertion_order()
     bounds = np.searchsorted(snapshot.slide[by_slide], np.arange(len(snapshot.slides) + 1))
     for number, slide in enumerate(snapshot.slides):

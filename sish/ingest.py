@@ -14,6 +14,7 @@ from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store
 from sish.labels import LabelRow, Labels, slide_id_of
+from sish.patches import TextureKeys
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
 from sish.slide import Slide, find_slides, open_slide
@@ -70,6 +71,8 @@ class Ingest:
         self._mpp, self._replace, self._on_error = mpp, replace, on_error
         self._report = AddReport()
         self._done: dict[str, Path] = {}  # ids that this run added
+        texture = encoder.recipe.keys == "texture"
+        self._texture = TextureKeys(store, seed=encoder.recipe.seed) if texture else None
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
@@ -162,7 +165,10 @@ class Ingest:
         except SlideError as error:
             self._fail(job.path, error)
         else:
-            self._store.append(row, codes.keys, codes.barcodes, codes.l0_xy, replace=self._replace)
+            keys = codes.keys if self._texture is None else self._texture.of(codes.barcodes)
+            self._store.append(row, keys, codes.barcodes, codes.l0_xy, replace=self._replace)
+            if self._texture is not None:
+                self._texture.grow(len(codes))
             self._done[job.slide_id] = job.path
             if not len(codes):
                 self._report.no_tissue.append(job.slide_id)

@@ -15,19 +15,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.encode import Box, Recipe, SlideEncoder
+from sish.encode import IndexHeader, Recipe, SlideEncoder
 from sish.errors import IndexNotFoundError, QueryError
 from sish.index.search import SearchParams
-from sish.index.store import SlideRow, Store, StoreInfo
+from sish.index.store import SlideRow, Snapshot, Store, StoreInfo
 from sish.ingest import Ingest, OnError, absolute, is_same
 from sish.labels import read_labels, slide_id_of
+from sish.mosaic import Region
+from sish.patches import patches_of
 from sish.results import AddReport, Query, RelabelReport, Results
 from sish.slide import Slide, open_slide, slide_from_array
 from sish.view import RankingName, View
@@ -48,11 +50,12 @@ class Index:
 
     def __init__(self, store: Store, *, weights: str | os.PathLike[str] | None = None) -> None:
         """Use :meth:`create` or :meth:`open`."""
-        header: Mapping[str, Any] = store.header
-        recipe = header["recipe"] | ({} if weights is None else {"weights": str(weights)})
-        self.encoder = SlideEncoder(Recipe.from_json(recipe), expected_fingerprint=header["fingerprint"])
+        header = IndexHeader.from_json(store.header)
+        recipe = header.recipe if weights is None else replace(header.recipe, weights=str(weights))
+        self.encoder = SlideEncoder(recipe, expected_fingerprint=header.fingerprint)
+        self.fingerprint = header.fingerprint
+        self.params = header.search
         self._store = store
-        self.params = SearchParams(**header["search"])
         self._view: tuple[int, View] | None = None
 
     @classmethod
@@ -72,8 +75,9 @@ class Index:
         recipe : Recipe, optional
             How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
         search : SearchParams, optional
-            Budget and threshold of the guided search. Default: the paper's budget, the threshold that was
-            measured for the encoder's barcodes, and the query's own key examined first.
+            Budget and threshold of the search. Default: 2,000 patches a query patch (with ``keys="paper"``
+            the paper's 15,000 keys, the query's own first), and the threshold that was measured for the
+            encoder's barcodes.
 
         Raises
         ------
@@ -83,12 +87,8 @@ class Index:
         encoder = SlideEncoder(recipe or Recipe())
         if search is None:
             search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-        header: dict[str, Any] = {
-            "recipe": asdict(encoder.recipe),
-            "fingerprint": encoder.fingerprint,
-            "search": asdict(search),
-        }
-        with Store.create(path, header) as store:
+        header = IndexHeader(encoder.recipe, encoder.fingerprint, search)
+        with Store.create(path, header.to_json()) as store:
             return cls(store)
 
     @classmethod
@@ -120,11 +120,6 @@ class Index:
     def path(self) -> Path:
         """Its folder."""
         return self._store.path
-
-    @property
-    def fingerprint(self) -> str:
-        """The encoder that it was made with."""
-        return str(self._store.header["fingerprint"])
 
     @property
     def recipe(self) -> Recipe:
@@ -230,7 +225,7 @@ class Index:
         *,
         k: int = 5,
         mpp: float | None = None,
-        region: Box | None = None,
+        region: Region | None = None,
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
         patient: str | None = None,
@@ -316,8 +311,14 @@ class Index:
         store = self._store
         store.refresh()
         if self._view is None or self._view[0] != store.generation:
-            self._view = store.generation, View.of(store.snapshot(), self.params)
+            patches = patches_of(store, self.recipe.keys, self.params)
+            self._view = store.generation, View.of(patches, self.params.threshold)
         return self._view[1]
+
+    def snapshot(self) -> Snapshot:
+        """All patches that are in the index now, as arrays in key order."""
+        self._store.refresh()
+        return self._store.snapshot()
 
 
 def _as_slide(query: Queryable, mpp: float | None) -> Slide:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Literal
 
@@ -12,9 +13,8 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
-from sish.index.barcode import nearest
-from sish.index.search import Bags, PatchTable, SearchParams, guided_search
-from sish.index.store import SlideRow, Snapshot
+from sish.index.search import Bags
+from sish.patches import Mask, Patches
 from sish.ranking import RankedSlide, Ranking, SlideLabels, rank_by_similarity, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
 
@@ -28,23 +28,20 @@ _SCANNED = 64  # patches that a scan takes for each query patch
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A snapshot of an index, ready to be searched; later changes of the index do not show in it."""
+    """One state of an index, ready to be searched; later changes of the index do not show in it."""
 
-    snapshot: Snapshot
-    """Patches and slides."""
-    table: PatchTable
-    """The patches as the guided search wants them; a patch's number is its row in the snapshot."""
+    patches: Patches
+    """Slides and patches."""
     labels: SlideLabels
-    """The labels of slides with patches, counted once; slides without a label share the empty one."""
-    params: SearchParams
-    """Budget and threshold."""
+    """The labels of slides that can be found, counted once; slides without a label share the empty one."""
+    threshold: int
+    """Bits within which two patches count as similar."""
     _columns: dict[str, NDArray[np.object_]]  # values of every slide, by column, as they are first asked for
 
     @classmethod
-    def of(cls, snapshot: Snapshot, params: SearchParams) -> View:
-        """The view of a snapshot: nothing is copied."""
-        table = PatchTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
-        return cls(snapshot, table, _counted(snapshot.slides), params, {})
+    def of(cls, patches: Patches, threshold: int) -> View:
+        """The view of some patches: nothing is copied."""
+        return cls(patches, _counted(patches), threshold, {})
 
     def search(
         self,
@@ -64,57 +61,60 @@ class View:
         """
         if not isinstance(k, int) or k < 1:
             raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
-        name, note = _choose_ranking(ranking, self.snapshot.slides)
-        if not len(self.table):
+        name, note = _choose_ranking(ranking, self.patches)
+        if not self.patches.found.any():
             return Results(query, name, (), "the index holds no patches: add slides first")
         exclude = self._excluded(query.patient if exclude_patient else None, where or {})
-        if exclude is not None and exclude[self.labels.number >= 0].all():
+        if exclude is not None and exclude[self.patches.found].all():
             return Results(query, name, (), "no slide is left after the filters and the patient's exclusion")
         hits: list[Hit] = []
         for ranked, placed in self._rankings(name, codes, exclude, k):
             found = {hit.slide_id for hit in hits}
-            new = [it for it in ranked.slides if self.snapshot.slides[it.slide].slide_id not in found]
+            new = [it for it in ranked.slides if self.patches.slides[it.slide].slide_id not in found]
             hits += [self._hit(slide, codes, hits, placed=placed) for slide in new[: k - len(hits)]]
             note = note or ranked.reason
             if len(hits) == k:
                 break
-        return Results(query, name, _numbered(hits), note)
+        return Results(query, name, _in_order(hits), note)
 
     def _rankings(
-        self, name: str, codes: SlideCodes, exclude: NDArray[np.bool_] | None, k: int
+        self, name: str, codes: SlideCodes, exclude: Mask | None, k: int
     ) -> Iterator[tuple[Ranking, bool]]:
         """The ranking that was asked for, then those that fill its list; and whether it is the first."""
-        slide = self.snapshot.slide
-        bags = self._bags(codes, exclude, self.params.threshold)
+        n_bits = self.patches.n_bits
+        bags = self.patches.bags(codes, exclude, self.threshold)
         if name == "uncertainty":
-            yield rank_by_uncertainty(bags, slide, self.labels, k=k), True
-        yield rank_by_similarity(bags, slide, k=2 * k, n_bits=self._n_bits), name == "similarity"
-        for further in chain([self._bags(codes, exclude, self._n_bits)], self._scans(codes, exclude)):
-            yield replace(rank_by_similarity(further, slide, k=2 * k, n_bits=self._n_bits), reason=""), False
+            by_uncertainty = partial(rank_by_uncertainty, labels=self.labels, k=k)
+            yield self._numbered(bags, by_uncertainty), True
+        by_similarity = partial(rank_by_similarity, k=2 * k, n_bits=n_bits)
+        yield self._numbered(bags, by_similarity), name == "similarity"
+        wider = [self.patches.bags(codes, exclude, n_bits)]
+        for further in chain(wider, self._scans(codes, exclude)):
+            yield replace(self._numbered(further, by_similarity), reason=""), False
 
-    def _bags(self, codes: SlideCodes, exclude: NDArray[np.bool_] | None, threshold: int) -> Bags:
-        params = replace(self.params, threshold=threshold)
-        return guided_search(self.table, codes.keys[:, 0], codes.barcodes, exclude=exclude, params=params)
+    def _numbered(self, bags: Bags, rank: Callable[[Bags, NDArray[np.integer]], Ranking]) -> Ranking:
+        """What `rank` makes of bags whose patches are numbered anew, and of these patches' slides."""
+        patches, place = np.unique(bags.patch, return_inverse=True)
+        ranked = rank(replace(bags, patch=place.astype(np.int64)), self.patches.slide_of(patches))
+        slides = tuple(
+            replace(it, matches=tuple(replace(pair, patch=int(patches[pair.patch])) for pair in it.matches))
+            for it in ranked.slides
+        )
+        return replace(ranked, slides=slides)
 
-    def _scans(self, codes: SlideCodes, exclude: NDArray[np.bool_] | None) -> Iterator[Bags]:
+    def _scans(self, codes: SlideCodes, exclude: Mask | None) -> Iterator[Bags]:
         """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
-        slide = self.snapshot.slide
-        done = np.zeros(len(self.snapshot.slides), bool) if exclude is None else exclude.copy()
-        while not done[self.labels.number >= 0].all():
-            found = nearest(self.table.barcodes, codes.barcodes, _SCANNED, skip=done[slide])
-            width = found.row.shape[1]
-            yield Bags(np.arange(len(codes) + 1) * width, found.row.ravel(), found.hamming.ravel())
-            done[slide[found.row.ravel()]] = True
+        done = ~self.patches.found if exclude is None else exclude | ~self.patches.found
+        while not done.all():
+            found = self.patches.scan(codes, done, _SCANNED)
+            yield found
+            done[self.patches.slide_of(found.patch)] = True
 
-    @property
-    def _n_bits(self) -> int:
-        return 8 * int(self.snapshot.barcodes.shape[1])
-
-    def _excluded(self, patient: str | None, where: Mapping[str, str]) -> NDArray[np.bool_] | None:
+    def _excluded(self, patient: str | None, where: Mapping[str, str]) -> Mask | None:
         """Which slides may not be found, bool (slides,); None if all may."""
         if patient is None and not where:
             return None
-        excluded = np.zeros(len(self.snapshot.slides), bool)
+        excluded = np.zeros(len(self.patches.slides), bool)
         if patient is not None:
             excluded |= self._column("patient") == patient
         for column, value in where.items():
@@ -124,7 +124,7 @@ class View:
     def _column(self, name: str) -> NDArray[np.object_]:
         """What every slide has in a column; QueryError if none has it."""
         if name not in self._columns:
-            slides = self.snapshot.slides
+            slides = self.patches.slides
             if name in ("label", "patient", "site"):
                 values = [getattr(slide, name) for slide in slides]
             else:
@@ -138,14 +138,15 @@ class View:
         return self._columns[name]
 
     def _hit(self, ranked: RankedSlide, codes: SlideCodes, before: Sequence[Hit], *, placed: bool) -> Hit:
-        row = self.snapshot.slides[ranked.slide]
+        row = self.patches.slides[ranked.slide]
+        l0_xy = self.patches.l0_xy_of(np.array([match.patch for match in ranked.matches], np.int64))
         pairs = tuple(
             PatchPair(
                 query_xy=_point(codes.l0_xy[match.query_patch]),
-                xy=_point(self.snapshot.l0_xy[match.patch]),
+                xy=_point(xy),
                 hamming=int(match.hamming),
             )
-            for match in ranked.matches
+            for match, xy in zip(ranked.matches, l0_xy, strict=True)
         )
         return Hit(
             rank=0,
@@ -157,7 +158,7 @@ class View:
             score=min(float(ranked.score), before[-1].score if before else 1.0),
             uncertainty=None if ranked.uncertainty is None else float(ranked.uncertainty),
             placed=placed,
-            below_threshold=min(pair.hamming for pair in pairs) > self.params.threshold,
+            below_threshold=min(pair.hamming for pair in pairs) > self.threshold,
             patches=pairs,
             metadata=row.metadata,
         )
@@ -167,26 +168,26 @@ def _point(xy: NDArray[np.integer]) -> tuple[int, int]:
     return int(xy[0]), int(xy[1])
 
 
-def _numbered(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+def _in_order(hits: Sequence[Hit]) -> tuple[Hit, ...]:
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, 1))
 
 
-def _counted(slides: Sequence[SlideRow]) -> SlideLabels:
-    """The labels of slides with patches: the others cannot be found and do not count. Their number is -1."""
-    counted = np.array([slide.n_patches > 0 for slide in slides], bool)
-    labels = SlideLabels.of([slide.label or "" for slide in slides if slide.n_patches])
-    number = np.full(len(slides), -1, np.int64)
-    number[counted] = labels.number
+def _counted(patches: Patches) -> SlideLabels:
+    """The labels of slides that can be found: the others do not count. Their number is -1."""
+    found = patches.found
+    counted = [slide.label or "" for slide, is_found in zip(patches.slides, found, strict=True) if is_found]
+    labels = SlideLabels.of(counted)
+    number = np.full(len(found), -1, np.int64)
+    number[found] = labels.number
     return replace(labels, number=number)
 
 
-def _choose_ranking(
-    asked: RankingName, slides: Sequence[SlideRow]
-) -> tuple[Literal["uncertainty", "similarity"], str]:
+def _choose_ranking(asked: RankingName, patches: Patches) -> tuple[Literal["uncertainty", "similarity"], str]:
     """The ranking to use, and a note where ``auto`` could not take the one that reads labels."""
     if asked not in ("auto", "uncertainty", "similarity"):
         raise ParameterError(f"got ranking={asked!r}; want 'auto', 'uncertainty' or 'similarity'")
-    bare = [slide.slide_id for slide in slides if slide.label is None and slide.n_patches]
+    slides = [slide for slide, is_found in zip(patches.slides, patches.found, strict=True) if is_found]
+    bare = [slide.slide_id for slide in slides if slide.label is None]
     if asked == "similarity" or not bare:
         return ("similarity" if asked == "similarity" else "uncertainty"), ""
     some = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")

@@ -11,6 +11,7 @@ from PIL import Image
 import sish
 from sish.encode import SlideEncoder
 from sish.evaluation import _queries
+from sish.patches import KeyedPatches
 from sish.view import View
 
 
@@ -238,7 +239,7 @@ def test_an_empty_index_answers_with_nothing(tmp_path, synthetic_slides):
 def test_the_same_slides_give_the_same_codes(own_index, built_index, tmp_path, synthetic_slides):
     index = sish.Index.create(tmp_path / "again.sish")
     index.add(synthetic_slides, show_progress=False)
-    one, two = index.view().snapshot, sish.Index.open(built_index).view().snapshot
+    one, two = index.snapshot(), sish.Index.open(built_index).snapshot()
     assert np.array_equal(one.keys, two.keys) and np.array_equal(one.barcodes, two.barcodes)
 
 
@@ -275,9 +276,9 @@ def test_flags_and_scores_tell_the_truth(built_index):
 
 
 def test_every_allowed_slide_can_be_found_however_far(own_index):
-    few = replace(own_index.view().params, pre_step=1, succ_step=1, n_seeds=1, threshold=0)
-    narrow = View.of(own_index.view().snapshot, few)
-    query, _, codes = next(_queries(narrow))
+    few = replace(own_index.params, pre_step=1, succ_step=1, n_seeds=1)
+    narrow = View.of(KeyedPatches.of(own_index.snapshot(), few), threshold=0)
+    query, _, codes = next(_queries(own_index.snapshot()))
     others = [row for row in own_index.slides if row.patient != query.patient]
     found = narrow.search(query, codes, k=8, exclude_patient=True)
     assert {hit.slide_id for hit in found} == {row.slide_id for row in others}

@@ -1,0 +1,218 @@
+"""The patches of an archive behind one interface: neighbours of query patches, whatever the keys are.
+
+`KeyedPatches` searches along the paper's key; `TexturePatches` walks the cells of a texture tree, in the
+mapped segments. Both answer with bags whose patch numbers they alone understand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.encode import Keys, SlideCodes
+from sish.index.archive import Archive, rekeyed
+from sish.index.barcode import nearest
+from sish.index.cells import BUDGET
+from sish.index.hierarchy import LARGEST_SIDE, TextureTree
+from sish.index.search import Bags, PatchTable, SearchParams, guided_search
+from sish.index.segment import Segment
+from sish.index.store import SlideRow, Snapshot, Store
+
+__all__ = ["KeyedPatches", "Mask", "Patches", "TextureKeys", "TexturePatches", "patches_of"]
+
+NEIGHBOURS = 100
+"""Patches that a bag holds at most where keys carry texture: a guided search has no such bound."""
+
+Mask = NDArray[np.bool_]
+"""bool (slides,): which slides are meant."""
+
+
+class Patches(Protocol):
+    """What a search asks of the patches of an archive."""
+
+    @property
+    def slides(self) -> Sequence[SlideRow]:
+        """Slides; a slide's number is its place here."""
+        ...
+
+    @property
+    def found(self) -> Mask:
+        """Slides that can be found: they have patches and were not removed."""
+        ...
+
+    @property
+    def n_bits(self) -> int:
+        """Bits of a barcode."""
+        ...
+
+    def bags(self, codes: SlideCodes, exclude: Mask | None, threshold: int) -> Bags:
+        """The neighbours of each query patch within `threshold` bits, at a cost that does not grow."""
+        ...
+
+    def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
+        """The `k` nearest neighbours of each query patch, by comparing all that is not excluded."""
+        ...
+
+    def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Slide number of each patch."""
+        ...
+
+    def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Top left corner of each patch in level-0 pixels, (N, 2)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedPatches:
+    """Patches along the paper's key (Chen et al. 2022, guided search)."""
+
+    snapshot: Snapshot
+    """All of them, in key order."""
+    table: PatchTable
+    """The same as the guided search wants it; a patch's number is its row."""
+    params: SearchParams
+    """Budget of the walks."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, params: SearchParams) -> KeyedPatches:
+        """Nothing is copied."""
+        table = PatchTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
+        return cls(snapshot, table, params)
+
+    @property
+    def slides(self) -> Sequence[SlideRow]:
+        """As in `Patches`."""
+        return self.snapshot.slides
+
+    @property
+    def found(self) -> Mask:
+        """As in `Patches`."""
+        return np.array([slide.n_patches > 0 for slide in self.slides], bool)
+
+    @property
+    def n_bits(self) -> int:
+        """As in `Patches`."""
+        return 8 * int(self.snapshot.barcodes.shape[1])
+
+    def bags(self, codes: SlideCodes, exclude: Mask | None, threshold: int) -> Bags:
+        """As in `Patches`: the guided search."""
+        params = replace(self.params, threshold=threshold)
+        return guided_search(self.table, codes.keys[:, 0], codes.barcodes, exclude=exclude, params=params)
+
+    def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
+        """As in `Patches`."""
+        found = nearest(self.table.barcodes, codes.barcodes, k, skip=exclude[self.snapshot.slide])
+        width = found.row.shape[1]
+        return Bags(np.arange(len(codes) + 1) * width, found.row.ravel(), found.hamming.ravel())
+
+    def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """As in `Patches`."""
+        return self.snapshot.slide[patches]
+
+    def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """As in `Patches`."""
+        return self.snapshot.l0_xy[patches]
+
+
+@dataclass(frozen=True, slots=True)
+class TexturePatches:
+    """Patches in the cells of a texture tree, where the store's segments lie."""
+
+    archive: Archive
+    """Segments, mapped and not read."""
+    budget: int
+    """Patches that a query patch is compared with."""
+
+    @classmethod
+    def of(cls, tree: TextureTree, segments: Sequence[Segment], budget: int = BUDGET) -> TexturePatches:
+        """Opened, not read."""
+        return cls(Archive.of(tree, segments), budget)
+
+    @property
+    def slides(self) -> Sequence[SlideRow]:
+        """As in `Patches`; removed slides included."""
+        return self.archive.slides
+
+    @property
+    def found(self) -> Mask:
+        """As in `Patches`."""
+        return np.array([slide.n_patches > 0 for slide in self.slides], bool) & ~self.archive.removed
+
+    @property
+    def n_bits(self) -> int:
+        """As in `Patches`."""
+        return 8 * self.archive.cells.tree.barcode_bytes
+
+    def bags(self, codes: SlideCodes, exclude: Mask | None, threshold: int) -> Bags:
+        """As in `Patches`: the nearest cells, until they hold the budget."""
+        return self.archive.search(
+            codes.barcodes, k=NEIGHBOURS, budget=self.budget, exclude=exclude, threshold=threshold
+        )
+
+    def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
+        """As in `Patches`: a budget of everything."""
+        return self.archive.search(codes.barcodes, k=k, budget=max(1, len(self.archive)), exclude=exclude)
+
+    def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """As in `Patches`."""
+        return self.archive.slide_of(patches)
+
+    def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """As in `Patches`."""
+        return self.archive.l0_xy_of(patches)
+
+
+class TextureKeys:
+    """The keys of an archive that grows: a tree is learnt when there is enough to learn one from.
+
+    Until there are more patches than a search compares with, all share one key. Then the tree is learnt, and
+    learnt anew as the archive grows 64 patches a leaf, until it has its full size at about 262,000 patches:
+    four times in all, each followed by one rewriting of the archive, so that adding a patch costs the same on
+    average however many there are.
+    """
+
+    def __init__(self, store: Store, *, seed: int) -> None:
+        """The keys of what is in a store that is open for writing."""
+        self._store, self._seed = store, seed
+        self._tree = stored_tree(store)
+        self._patches = store.info().patches
+
+    def of(self, barcodes: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Keys int64 (N, 1) of barcodes uint8 (N, B)."""
+        if self._tree is None:
+            return np.zeros((len(barcodes), 1), np.int64)
+        return self._tree.keys(barcodes)[:, None]
+
+    def grow(self, patches: int) -> None:
+        """Count patches that were stored, and learn the tree anew if it is time to."""
+        self._patches += patches
+        leaves = 1 if self._tree is None else self._tree.n_keys
+        if leaves >= LARGEST_SIDE**2 or self._patches <= max(BUDGET, 64 * leaves):
+            return
+        barcodes = np.concatenate([segment.patches.barcodes for segment in self._store.segments])
+        tree = self._tree = TextureTree.learn(barcodes, seed=self._seed)
+        self._store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
+
+
+def stored_tree(store: Store) -> TextureTree | None:
+    """The texture tree of an archive; None while it is too small to have one."""
+    arrays = store.tree
+    return None if arrays is None else TextureTree.from_arrays(arrays)
+
+
+def root_tree(barcode_bytes: int) -> TextureTree:
+    """The tree of an archive that is too small to learn one: all patches share one key."""
+    nothing = np.zeros((1, barcode_bytes), np.uint8)
+    return TextureTree.from_arrays({"nodes": nothing, "leaves": nothing[None]})
+
+
+def patches_of(store: Store, keys: Keys, params: SearchParams) -> Patches:
+    """The patches of a store, to be searched by the keys that they have."""
+    if keys == "paper":
+        return KeyedPatches.of(store.snapshot(), params)
+    width = max((segment.patches.barcodes.shape[1] for segment in store.segments), default=8)
+    return TexturePatches.of(stored_tree(store) or root_tree(width), store.segments, params.budget)
