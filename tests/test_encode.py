@@ -105,6 +105,7 @@ def test_nothing_reads_a_slide_any_more_when_encoding_fails(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(encoder, "encode_patches", failing)
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         encoder.encode(replace(prepared, slide=slow))
     assert slow.begun == slow.ended < 80
+    assert caught.tb is not None  # held until here, as it is while a caller closes the slide
