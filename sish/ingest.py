@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +78,8 @@ class Ingest:
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
         jobs = list(self._plan(slides))
+        if jobs:
+            self._encoder.load()  # weights that do not fit are known before any slide is opened
         with progress("adding", len(jobs), show=show_progress) as bar:
             for job, prepared in self._prepare_ahead(jobs):
                 self._add(job, prepared, bar)
@@ -107,7 +110,7 @@ class Ingest:
     def _find(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         for given in slides:
             try:
-                found = find_slides(Path(given))
+                found = find_slides(given, on_error=partial(self._fail, Path(given)))
                 if not found:
                     raise SlideOpenError(
                         f"{given}: got a folder without slides or images in it; want at least one"

@@ -18,14 +18,13 @@ from pathlib import Path, PurePosixPath
 
 from sish.errors import LabelsError
 from sish.index.store import SlideRow
+from sish.scale import MAX_MPP, MIN_MPP
 
 __all__ = ["LabelRow", "Labels", "read_labels", "slide_id_of"]
 
 NAMING = ("path", "slide_id")
 KNOWN = (*NAMING, "label", "patient", "site", "mpp")
 DELIMITERS = (",", ";", "\t")
-MIN_MPP, MAX_MPP = 0.05, 4.0
-"""Micrometres per pixel outside of this range are no microscope's."""
 COMPOUND_ENDINGS = (".ome",)
 """What may stand before the last extension and belongs to it, as in ``a.ome.tiff``."""
 LISTED = 5

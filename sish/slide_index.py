@@ -265,6 +265,7 @@ class Index:
         stored = self._stored(query)
         if mpp is None and stored is not None and stored.mpp_source == "given":
             mpp = stored.mpp
+        self.encoder.load()  # weights that do not fit are known before the slide is opened
         slide = _as_slide(query, mpp)
         try:
             prepared = self.encoder.prepare(slide, region)

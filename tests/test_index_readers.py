@@ -69,7 +69,7 @@ def test_threads_search_while_one_adds_and_removes(own_index):
         torch.set_num_threads(threads)
     assert errors == []
     assert found
-    assert own_index.verify() == []
+    assert sish.verify(own_index.path) == []
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_processes_search_while_another_adds_and_removes(own_index):
         assert reader.returncode == 0
         assert sizes
     assert doomed in own_index
-    assert own_index.verify() == []
+    assert sish.verify(own_index.path) == []
 
 
 def main(path: str, stays: str) -> None:
