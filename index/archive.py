@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sish.errors import QueryError
 from sish.index.cells import BUDGET, Cells, CellTable
 from sish.index.hamming_kernels import aligned
-from sish.index.hierarchy import SAMPLE, TextureTree
+from sish.index.hierarchy import TextureTree, sample_size
 from sish.index.search import Bags
 from sish.index.segment import Segment
 from sish.index.snapshot import SlideRow, Snapshot
@@ -50,7 +50,9 @@ class Archive:
         Not from barcodes of other tissue: a tree of lymph nodes found 0.15 of the neighbours among breast
         tissue where the archive's own found 0.95.
         """
-        tree = TextureTree.learn(_sample([segment.patches.barcodes for segment in segments], seed), seed=seed)
+        sample = _sample([segment.patches.barcodes for segment in segments], seed)
+        patches = sum(len(segment.patches) for segment in segments)
+        tree = TextureTree.learn(sample, seed=seed, patches=patches)
         return cls._of(tree, [rekeyed(segment.patches, tree) for segment in segments], segments)
 
     @classmethod
@@ -132,8 +134,8 @@ def _sample(barcodes: Sequence[NDArray[np.uint8]], seed: int) -> NDArray[np.uint
     if not total:
         return np.zeros((1, barcodes[0].shape[1] if barcodes else 8), np.uint8)
     drawn = np.arange(total)
-    if total > SAMPLE:
-        drawn = np.sort(np.random.default_rng(seed).choice(total, SAMPLE, replace=False))
+    if total > (enough := sample_size(total)):
+        drawn = np.sort(np.random.default_rng(seed).choice(total, enough, replace=False))
     parts = np.split(drawn, np.searchsorted(drawn, bounds[1:-1]))
     return np.concatenate(
         [part[rows - first] for part, rows, first in zip(barcodes, parts, bounds, strict=False)]

@@ -38,7 +38,7 @@ from sish.index.search import Bags
 
 __all__ = ["BUDGET", "CellTable", "Cells", "tree_search"]
 
-BUDGET = 2000
+BUDGET = 4000
 """Patches that a query patch is compared with by default."""
 
 

@@ -29,14 +29,12 @@ from sish.errors import ParameterError
 from sish.index.barcode import as_barcodes, compiled, distance, popcount
 from sish.index.hamming_kernels import LANES, aligned, as_blocks, block_distances, nearest_block
 
-__all__ = ["TextureTree"]
+__all__ = ["TextureTree", "sample_size"]
 
-LARGEST_SIDE = 128
-"""Nodes, and leaves under each: 128 x 128 = 16,384 keys serve ten thousand to ten million patches."""
-SAMPLE = 100_000
-"""Patches that the tree is learnt from at most."""
-_PATCHES_A_LEAF = 4  # in the sample; fewer would make the leaves the sample's patches
-_SMALLEST_SIDE = 4
+_PATCHES_A_LEAF = 40  # of the archive, about: so many rows are read as fast as they are found
+_SMALLEST_SIDE, _LARGEST_SIDE = 4, 256  # nodes, and leaves under each: up to 65,536 keys
+_SMALLEST_SAMPLE = 100_000
+_SAMPLE_A_LEAF = 8
 _PASSES = 8  # of k-means: later ones change little
 _BEAM = 2  # nodes whose leaves a patch is compared with
 _FAR = np.int32(2**30)
@@ -57,13 +55,19 @@ class TextureTree:
 
     @classmethod
     def learn(
-        cls, barcodes: ArrayLike, *, seed: int = 0, branching: tuple[int, int] | None = None
+        cls,
+        barcodes: ArrayLike,
+        *,
+        seed: int = 0,
+        patches: int | None = None,
+        branching: tuple[int, int] | None = None,
     ) -> "TextureTree":
         """The tree of a sample uint8 (M, B), M >= 1, B a multiple of 8.
 
-        Of more than 100,000 patches so many are drawn at random. `branching` is the number of nodes and of
-        leaves under each; by default powers of two that leave about four patches of the sample a leaf, at
-        most 128. O(M) for a given branching: 0.6 s for 100,000 patches of 1,024 bits on one core.
+        `patches` is the number of patches in the archive, where the sample is a part of it: the tree has as
+        many nodes as leaves under each (`branching`), a power of two that leaves some forty patches a leaf,
+        from 4 to 256. No more than `sample_size` patches are learnt from, drawn at random where there are
+        more. 0.8 s for 128 x 128 leaves of 1,024 bits on one core, 5 s for 256 x 256.
 
         >>> tree = TextureTree.learn(np.repeat(np.uint8([[0], [255]]), 8, axis=1), branching=(2, 1))
         >>> tree.keys(np.uint8([[0] * 8, [255] * 8, [254] * 8])).tolist()
@@ -73,9 +77,10 @@ class TextureTree:
         if not len(rows) or rows.shape[1] % 8:
             raise ParameterError(f"barcodes are {rows.shape}; give (M, B) with M >= 1 and B a multiple of 8")
         rng = np.random.default_rng(seed)
-        if len(rows) > SAMPLE:
-            rows = rows[np.sort(rng.choice(len(rows), SAMPLE, replace=False))]
-        n_nodes, n_leaves = _branching(len(rows)) if branching is None else branching
+        total = len(rows) if patches is None else patches
+        if len(rows) > (enough := sample_size(total)):
+            rows = rows[np.sort(rng.choice(len(rows), enough, replace=False))]
+        n_nodes, n_leaves = (_side(total), _side(total)) if branching is None else branching
         if min(n_nodes, n_leaves) < 1:
             raise ParameterError(f"branching is {branching}; give two positive numbers")
         words = np.ascontiguousarray(rows).view(np.uint64)
@@ -147,11 +152,15 @@ class TextureTree:
         return out
 
 
-def _branching(patches: int) -> tuple[int, int]:
-    """Nodes, and leaves under each, for a sample of so many patches."""
-    side = 1 << int(np.log2(max(1.0, patches / _PATCHES_A_LEAF)) / 2)
-    side = min(LARGEST_SIDE, max(_SMALLEST_SIDE, side))
-    return side, side
+def sample_size(patches: int) -> int:
+    """How many patches a tree is learnt from at most, for an archive of so many."""
+    return max(_SMALLEST_SAMPLE, _SAMPLE_A_LEAF * _side(patches) ** 2)
+
+
+def _side(patches: int) -> int:
+    """Nodes, and leaves under each, for an archive of so many patches."""
+    side = 1 << round(np.log2(max(1.0, patches / _PATCHES_A_LEAF)) / 2)
+    return int(min(_LARGEST_SIDE, max(_SMALLEST_SIDE, side)))
 
 
 def _cluster(

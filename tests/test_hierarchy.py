@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from sish.errors import ParameterError, SishError
 from sish.index.barcode import hamming
-from sish.index.hierarchy import SAMPLE, TextureTree
+from sish.index.hierarchy import TextureTree, sample_size
 
 
 def clustered(rng, count, clusters=20, n_bytes=16, flips=0.06):
@@ -75,8 +75,19 @@ def test_duplicates_share_one_key():
     assert len(set(TextureTree.learn(barcodes).keys(barcodes).tolist())) == 1
 
 
+@pytest.mark.parametrize(
+    ("patches", "side"),
+    [(0, 4), (10, 4), (10_000, 16), (100_000, 64), (10**6, 128), (10**7, 256), (10**9, 256)],
+)
+def test_the_tree_grows_with_the_archive(patches, side):
+    barcodes = clustered(np.random.default_rng(6), 50)
+    tree = TextureTree.learn(barcodes, patches=patches)
+    assert tree.leaves.shape[:2] == (side, side)
+    assert sample_size(patches) >= max(100_000, 8 * side**2)
+
+
 def test_a_large_sample_is_thinned():
-    barcodes = np.random.default_rng(6).integers(0, 256, (SAMPLE + 10, 8), dtype=np.uint8)
+    barcodes = np.random.default_rng(6).integers(0, 256, (100_010, 8), dtype=np.uint8)
     tree = TextureTree.learn(barcodes, branching=(4, 4))
     assert tree.n_keys == 16
 
