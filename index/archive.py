@@ -19,7 +19,7 @@ from sish.index.search import Bags
 from sish.index.segment import Segment
 from sish.index.snapshot import SlideRow, Snapshot
 
-__all__ = ["Archive", "rekeyed"]
+__all__ = ["Archive", "learn_tree", "rekeyed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,6 @@ class Archive:
     def of(cls, tree: TextureTree, segments: Sequence[Segment]) -> "Archive":
         """The archive of segments whose first keys are `tree`'s: opened, not read."""
         return cls._of(tree, [segment.patches for segment in segments], segments)
-
-    @classmethod
-    def learn(cls, segments: Sequence[Segment], *, seed: int = 0) -> "Archive":
-        """The archive of segments that hold other keys: a tree is learnt from their own barcodes, and their
-        patches are copied into memory in the order of its keys (2 s a million).
-
-        Not from barcodes of other tissue: a tree of lymph nodes found 0.15 of the neighbours among breast
-        tissue where the archive's own found 0.95.
-        """
-        sample = _sample([segment.patches.barcodes for segment in segments], seed)
-        patches = sum(len(segment.patches) for segment in segments)
-        tree = TextureTree.learn(sample, seed=seed, patches=patches)
-        return cls._of(tree, [rekeyed(segment.patches, tree) for segment in segments], segments)
 
     @classmethod
     def _of(cls, tree: TextureTree, parts: Sequence[Snapshot], segments: Sequence[Segment]) -> "Archive":
@@ -125,6 +112,16 @@ def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
         slide=patches.slide[order],
         row=patches.row[order],
     )
+
+
+def learn_tree(segments: Sequence[Segment], *, seed: int = 0) -> TextureTree:
+    """The texture tree of what is in some segments, from a sample of their own barcodes.
+
+    Not from barcodes of other tissue: a tree of lymph nodes found 0.15 of the neighbours among breast
+    tissue where the archive's own found 0.95.
+    """
+    sample = _sample([segment.patches.barcodes for segment in segments], seed)
+    return TextureTree.learn(sample, seed=seed, patches=sum(len(segment.patches) for segment in segments))
 
 
 def _sample(barcodes: Sequence[NDArray[np.uint8]], seed: int) -> NDArray[np.uint8]:

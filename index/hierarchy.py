@@ -32,7 +32,9 @@ from sish.index.hamming_kernels import LANES, aligned, as_blocks, block_distance
 __all__ = ["TextureTree", "sample_size"]
 
 _PATCHES_A_LEAF = 40  # of the archive, about: so many rows are read as fast as they are found
-_SMALLEST_SIDE, _LARGEST_SIDE = 4, 256  # nodes, and leaves under each: up to 65,536 keys
+_SMALLEST_SIDE = 4  # nodes, and leaves under each
+LARGEST_SIDE = 256
+"""The same of the widest tree: 65,536 keys."""
 _SMALLEST_SAMPLE = 100_000
 _SAMPLE_A_LEAF = 8
 _PASSES = 8  # of k-means: later ones change little
@@ -160,7 +162,7 @@ def sample_size(patches: int) -> int:
 def _side(patches: int) -> int:
     """Nodes, and leaves under each, for an archive of so many patches."""
     side = 1 << round(np.log2(max(1.0, patches / _PATCHES_A_LEAF)) / 2)
-    return int(min(_LARGEST_SIDE, max(_SMALLEST_SIDE, side)))
+    return int(min(LARGEST_SIDE, max(_SMALLEST_SIDE, side)))
 
 
 def _cluster(

@@ -63,7 +63,7 @@ class SearchParams:
     visit_query_key: bool = False
     """Look at the entries at exactly the query's key first, and take all within the threshold. Not in
     the paper, whose walks may miss them; with it an indexed patch always finds itself."""
-    budget: int = 2000
+    budget: int = 4000
     """Patches that a query patch is compared with where keys carry texture (`sish.index.cells`); a guided
     search does not read it."""
 

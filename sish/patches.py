@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import Keys, SlideCodes
-from sish.index.archive import Archive, rekeyed
+from sish.index.archive import Archive, learn_tree, rekeyed
 from sish.index.barcode import nearest
 from sish.index.cells import BUDGET
 from sish.index.hierarchy import LARGEST_SIDE, TextureTree
@@ -26,6 +26,8 @@ __all__ = ["KeyedPatches", "Mask", "Patches", "TextureKeys", "TexturePatches", "
 
 NEIGHBOURS = 100
 """Patches that a bag holds at most where keys carry texture: a guided search has no such bound."""
+
+_CROWDED = 160  # patches a leaf at which a wider tree is learnt; a new one has about 40
 
 Mask = NDArray[np.bool_]
 """bool (slides,): which slides are meant."""
@@ -170,9 +172,9 @@ class TextureKeys:
     """The keys of an archive that grows: a tree is learnt when there is enough to learn one from.
 
     Until there are more patches than a search compares with, all share one key. Then the tree is learnt, and
-    learnt anew as the archive grows 64 patches a leaf, until it has its full size at about 262,000 patches:
-    four times in all, each followed by one rewriting of the archive, so that adding a patch costs the same on
-    average however many there are.
+    learnt anew whenever the archive has grown to 160 patches a leaf, about fourfold, until it has its full
+    65,536 leaves. Each time the archive is rewritten once, so that adding a patch costs the same on average
+    however many there are.
     """
 
     def __init__(self, store: Store, *, seed: int) -> None:
@@ -191,10 +193,9 @@ class TextureKeys:
         """Count patches that were stored, and learn the tree anew if it is time to."""
         self._patches += patches
         leaves = 1 if self._tree is None else self._tree.n_keys
-        if leaves >= LARGEST_SIDE**2 or self._patches <= max(BUDGET, 64 * leaves):
+        if leaves >= LARGEST_SIDE**2 or self._patches <= max(BUDGET, _CROWDED * leaves):
             return
-        barcodes = np.concatenate([segment.patches.barcodes for segment in self._store.segments])
-        tree = self._tree = TextureTree.learn(barcodes, seed=self._seed)
+        tree = self._tree = learn_tree(self._store.segments, seed=self._seed)
         self._store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
 
 

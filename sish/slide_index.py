@@ -75,7 +75,7 @@ class Index:
         recipe : Recipe, optional
             How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
         search : SearchParams, optional
-            Budget and threshold of the search. Default: 2,000 patches a query patch (with ``keys="paper"``
+            Budget and threshold of the search. Default: 4,000 patches a query patch (with ``keys="paper"``
             the paper's 15,000 keys, the query's own first), and the threshold that was measured for the
             encoder's barcodes.
 

@@ -42,7 +42,7 @@ def grow(store: Store, barcodes: list[np.ndarray], first: int = 0) -> None:
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory):
     """A store that has learnt its tree, and the barcodes of its slides."""
-    barcodes = tissue(1, 50)
+    barcodes = tissue(1, 90)
     path = tmp_path_factory.mktemp("grown") / "archive.sish"
     with Store.create(path, {}) as store:
         grow(store, barcodes)
@@ -84,7 +84,7 @@ def test_what_a_search_finds_is_what_a_scan_finds(grown):
     bags = patches.bags(codes, None, BITS)
     found = bags.hamming.reshape(120, 100)[:, :10]
     assert (found <= exact[:, -1:]).mean() > 0.95, "recall at 10"
-    scan = patches.scan(codes, np.zeros(50, bool), 10)
+    scan = patches.scan(codes, np.zeros(90, bool), 10)
     assert np.array_equal(scan.hamming.reshape(120, 10), exact)
 
 
@@ -94,21 +94,21 @@ def test_the_searched_archive_goes_on_changing(tmp_path, grown):
     with Store.create(path, {}) as store:
         grow(store, barcodes)
         tree = store.tree
-        grow(store, tissue(4, 3), first=50)  # by the same tree
+        grow(store, tissue(4, 3), first=90)  # by the same tree
         assert np.array_equal(store.tree["leaves"], tree["leaves"])
-        store.remove(["s1", "s51"])
+        store.remove(["s1", "s91"])
         view = View.of(patches_of(store, "texture", SearchParams()), threshold=400)
         store.compact()
         after = View.of(patches_of(store, "texture", SearchParams()), threshold=400)
         assert store.leftovers() == []
-    query = Query("q", None, "s50", 1.0, None, 60, 256.0)
+    query = Query("q", None, "s90", 1.0, None, 60, 256.0)
     codes = SlideCodes(np.zeros((60, 1), np.int64), tissue(4, 1)[0], np.zeros((60, 2), np.int64))
     for one in (view, after):
-        assert one.search(query, codes, k=1)[0].slide_id == "s50"
+        assert one.search(query, codes, k=1)[0].slide_id == "s90"
         found = {hit.slide_id for hit in one.search(query, codes, k=100, exclude_patient=True)}
-        assert len(found) == 50 and not found & {"s1", "s50", "s51"}
+        assert len(found) == 90 and not found & {"s1", "s90", "s91"}
     pairs = view.search(query, codes, k=1)[0].patches
-    assert all(pair.xy[1] == 50 and pair.hamming == 0 for pair in pairs)
+    assert all(pair.xy[1] == 90 and pair.hamming == 0 for pair in pairs)
 
 
 def test_a_damaged_tree_is_found_and_refused(tmp_path, grown):
