@@ -11,8 +11,6 @@ old index or the new one. Files that the new manifest no longer names are unlink
 readers keep theirs mapped, so a snapshot stays valid while a writer goes on.
 """
 
-import hashlib
-import io
 import os
 import shutil
 import threading
@@ -33,11 +31,12 @@ from sish.errors import (
     StoreError,
     UnknownSlideError,
 )
-from sish.index.disk import NEW, FileRecord, replace_file, storage_errors, sync, write_file
+from sish.index.disk import NEW, replace_file, storage_errors, sync
 from sish.index.lock import WriterLock
 from sish.index.manifest import FORMAT_VERSION, JSON, MANIFEST, Manifest, encode_json, read_manifest
 from sish.index.segment import DTYPES, Segment, array_shapes, open_segment, save_changes, write_segment
 from sish.index.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, slide_snapshot
+from sish.index.tree_file import read_tree, write_tree
 from sish.index.verify import SEGMENTS, damaged_files, find_leftovers, verify
 
 __all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "Store", "StoreInfo"]
@@ -331,17 +330,8 @@ class Store:
         Raises:
             IndexCorruptError: the file is missing or damaged.
         """
-        for name, record in self._state.manifest.extras.items():
-            with storage_errors(self.path / name, "read"):
-                data = (self.path / name).read_bytes()
-            if FileRecord(len(data), hashlib.sha256(data).hexdigest()) != record:
-                raise IndexCorruptError(
-                    f"{self.path / name}: its bytes changed; restore the index from a backup, "
-                    "or index the slides again"
-                )
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return dict(arrays)
-        return None
+        extras = self._state.manifest.extras
+        return next((read_tree(self.path / name, record) for name, record in extras.items()), None)
 
     def verify(self) -> list[str]:
         """Return what is wrong with the index as it is on the disk now, one line for each problem."""
@@ -409,10 +399,7 @@ class Store:
             save_changes(self._folder(segment), segment, generation) for segment in kept if segment.slides
         ]
         number, widths = old.next_segment, (old.key_orders, old.barcode_bytes)
-        extras = old.extras
-        if rekeying:
-            name = f"tree.{generation:08d}.npz"
-            extras = {name: write_file(self.path / name, _as_npz(rekeying.tree))}
+        extras = write_tree(self.path, generation, rekeying.tree) if rekeying else old.extras
         if parts:
             new = rekeying.change(merge(parts)) if rekeying else merge(parts)
             while (folder := self.path / SEGMENTS / f"{number:08d}").exists():
@@ -499,12 +486,6 @@ def _delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
         else:
             for name in record.files.keys() - now[record.name].keys():
                 _delete(path / name)
-
-
-def _as_npz(arrays: Mapping[str, npt.NDArray[np.uint8]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
 
 
 def _delete(path: Path) -> None:
