@@ -83,8 +83,8 @@ class Recipe:
             If it has fields that this release does not know, or lacks some.
         """
         names = {field.name for field in fields(cls)}
-        stored = {"keys": "paper", **stored}  # there was no other when indexes did not tell
-        return cls(**_known_fields(stored, "recipe", names, names))
+        found = _known_fields(stored, "recipe", names - {"keys"}, names)
+        return cls(**{"keys": "paper", **found})  # there was no other when indexes did not tell
 
     def check(self) -> Recipe:
         """Return itself when every value is of its type and in its range, else raise ParameterError."""

@@ -24,9 +24,6 @@ from sish.index.store import SlideRow, Snapshot, Store
 
 __all__ = ["KeyedPatches", "Mask", "Patches", "TextureKeys", "TexturePatches", "patches_of"]
 
-NEIGHBOURS = 100
-"""Patches that a bag holds at most where keys carry texture: a guided search has no such bound."""
-
 _CROWDED = 160  # patches a leaf at which a wider tree is learnt; a new one has about 40
 
 Mask = NDArray[np.bool_]
@@ -150,9 +147,13 @@ class TexturePatches:
         return 8 * self.archive.cells.tree.barcode_bytes
 
     def bags(self, codes: SlideCodes, exclude: Mask | None, threshold: int) -> Bags:
-        """As in `Patches`: the nearest cells, until they hold the budget."""
+        """As in `Patches`: the nearest cells, until they hold the budget.
+
+        The threshold alone decides what joins a bag, as in the guided search: a bag that is cut at some
+        length looks odd to the published ranking, which drops the longest bags.
+        """
         return self.archive.search(
-            codes.barcodes, k=NEIGHBOURS, budget=self.budget, exclude=exclude, threshold=threshold
+            codes.barcodes, k=self.budget, budget=self.budget, exclude=exclude, threshold=threshold
         )
 
     def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
