@@ -141,6 +141,8 @@ def _section(results: Results, gallery: _Gallery) -> str:
 
 def _card(hit: Hit, query: Query, gallery: _Gallery) -> str:
     chips = f'<span class="chip">{escape(hit.label)}</span>' if hit.label else ""
+    if not hit.placed and not hit.below_threshold:
+        chips += '<span class="chip flag">by similarity, to fill the list</span>'
     if hit.below_threshold:
         chips += '<span class="chip flag">below the threshold: nearest, not similar</span>'
     certainty = "" if hit.uncertainty is None else f" · uncertainty {hit.uncertainty:.2f} bits"
