@@ -127,7 +127,7 @@ class TexturePatches:
     """Patches that a query patch is compared with."""
 
     @classmethod
-    def of(cls, tree: TextureTree, segments: Sequence[Segment], budget: int = BUDGET) -> TexturePatches:
+    def of(cls, tree: TextureTree, segments: Sequence[Segment], budget: int) -> TexturePatches:
         """Opened, not read."""
         return cls(Archive.of(tree, segments), budget)
 
@@ -217,4 +217,7 @@ def patches_of(store: Store, keys: Keys, params: SearchParams) -> Patches:
     if keys == "paper":
         return KeyedPatches.of(store.snapshot(), params)
     width = max((segment.patches.barcodes.shape[1] for segment in store.segments), default=8)
-    return TexturePatches.of(stored_tree(store) or root_tree(width), store.segments, params.budget)
+    tree = stored_tree(store)
+    if tree is None:  # there are no more patches than BUDGET yet, and they are compared with one and all
+        return TexturePatches.of(root_tree(width), store.segments, max(params.budget, BUDGET))
+    return TexturePatches.of(tree, store.segments, params.budget)

@@ -1,4 +1,4 @@
-"""A searchable view of an index: one snapshot of its patches, and the search over it."""
+"""A searchable view of an index: one state of its patches, and the search over it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
 from sish.index.search import Bags
+from sish.index.store import SlideRow
 from sish.patches import Mask, Patches
 from sish.ranking import RankedSlide, Ranking, SlideLabels, rank_by_similarity, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
@@ -32,6 +33,10 @@ class View:
 
     patches: Patches
     """Slides and patches."""
+    found: Mask
+    """Slides that can be found, bool (slides,)."""
+    unlabelled: tuple[str, ...]
+    """Ids of those among them that have no label."""
     labels: SlideLabels
     """The labels of slides that can be found, counted once; slides without a label share the empty one."""
     threshold: int
@@ -41,7 +46,10 @@ class View:
     @classmethod
     def of(cls, patches: Patches, threshold: int) -> View:
         """The view of some patches: nothing is copied."""
-        return cls(patches, _counted(patches), threshold, {})
+        found = patches.found
+        slides = [patches.slides[int(number)] for number in np.flatnonzero(found)]
+        unlabelled = tuple(slide.slide_id for slide in slides if slide.label is None)
+        return cls(patches, found, unlabelled, _counted(slides, found), threshold, {})
 
     def search(
         self,
@@ -61,11 +69,11 @@ class View:
         """
         if not isinstance(k, int) or k < 1:
             raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
-        name, note = _choose_ranking(ranking, self.patches)
-        if not self.patches.found.any():
+        name, note = self._choose_ranking(ranking)
+        if not self.found.any():
             return Results(query, name, (), "the index holds no patches: add slides first")
         exclude = self._excluded(query.patient if exclude_patient else None, where or {})
-        if exclude is not None and exclude[self.patches.found].all():
+        if exclude is not None and exclude[self.found].all():
             return Results(query, name, (), "no slide is left after the filters and the patient's exclusion")
         hits: list[Hit] = []
         for ranked, placed in self._rankings(name, codes, exclude, k):
@@ -76,6 +84,25 @@ class View:
             if len(hits) == k:
                 break
         return Results(query, name, _in_order(hits), note)
+
+    def _choose_ranking(self, asked: RankingName) -> tuple[Literal["uncertainty", "similarity"], str]:
+        """The ranking to use, and a note where ``auto`` could not take the one that reads labels."""
+        if asked not in ("auto", "uncertainty", "similarity"):
+            raise ParameterError(f"got ranking={asked!r}; want 'auto', 'uncertainty' or 'similarity'")
+        bare = self.unlabelled
+        if asked == "similarity" or not bare:
+            return ("similarity" if asked == "similarity" else "uncertainty"), ""
+        some = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
+        if asked == "uncertainty":
+            raise QueryError(
+                f"ranking by uncertainty needs a label for every slide, and these have none: {some}; "
+                "add labels with sish index label, or rank by similarity"
+            )
+        none_has_one = len(bare) == np.count_nonzero(self.found)
+        return (
+            "similarity",
+            "" if none_has_one else f"ranked by similarity, as these slides have no label: {some}",
+        )
 
     def _rankings(
         self, name: str, codes: SlideCodes, exclude: Mask | None, k: int
@@ -104,7 +131,7 @@ class View:
 
     def _scans(self, codes: SlideCodes, exclude: Mask | None) -> Iterator[Bags]:
         """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
-        done = ~self.patches.found if exclude is None else exclude | ~self.patches.found
+        done = ~self.found if exclude is None else exclude | ~self.found
         while not done.all():
             found = self.patches.scan(codes, done, _SCANNED)
             yield found
@@ -172,29 +199,9 @@ def _in_order(hits: Sequence[Hit]) -> tuple[Hit, ...]:
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, 1))
 
 
-def _counted(patches: Patches) -> SlideLabels:
-    """The labels of slides that can be found: the others do not count. Their number is -1."""
-    found = patches.found
-    counted = [slide.label or "" for slide, is_found in zip(patches.slides, found, strict=True) if is_found]
-    labels = SlideLabels.of(counted)
+def _counted(slides: Sequence[SlideRow], found: Mask) -> SlideLabels:
+    """The labels of the slides that can be found: the others do not count. Their number is -1."""
+    labels = SlideLabels.of([slide.label or "" for slide in slides])
     number = np.full(len(found), -1, np.int64)
     number[found] = labels.number
     return replace(labels, number=number)
-
-
-def _choose_ranking(asked: RankingName, patches: Patches) -> tuple[Literal["uncertainty", "similarity"], str]:
-    """The ranking to use, and a note where ``auto`` could not take the one that reads labels."""
-    if asked not in ("auto", "uncertainty", "similarity"):
-        raise ParameterError(f"got ranking={asked!r}; want 'auto', 'uncertainty' or 'similarity'")
-    slides = [slide for slide, is_found in zip(patches.slides, patches.found, strict=True) if is_found]
-    bare = [slide.slide_id for slide in slides if slide.label is None]
-    if asked == "similarity" or not bare:
-        return ("similarity" if asked == "similarity" else "uncertainty"), ""
-    some = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
-    if asked == "uncertainty":
-        raise QueryError(
-            f"ranking by uncertainty needs a label for every slide, and these have none: {some}; "
-            "add labels with sish index label, or rank by similarity"
-        )
-    labelled = any(slide.label is not None for slide in slides)
-    return "similarity", f"ranked by similarity, as these slides have no label: {some}" if labelled else ""

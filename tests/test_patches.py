@@ -54,7 +54,7 @@ def test_a_small_archive_has_no_tree_and_compares_with_everything(tmp_path):
     with Store.create(tmp_path / "a", {}) as store:
         grow(store, barcodes)
         assert store.tree is None
-        patches = patches_of(store, "texture", SearchParams(threshold=BITS))
+        patches = patches_of(store, "texture", SearchParams(threshold=BITS, budget=10))
     codes = SlideCodes(np.zeros((60, 1), np.int64), barcodes[0], np.zeros((60, 2), np.int64))
     bags = patches.bags(codes, None, BITS)
     exact = nearest(np.concatenate(barcodes), barcodes[0], 300)
