@@ -7,7 +7,7 @@ multiple of 8 and the memory is contiguous, and byte by byte otherwise, with the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numba import njit, types
@@ -15,8 +15,22 @@ from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
+from sish.index.projection import project
 
-__all__ = ["Neighbours", "as_words", "hamming", "minmax_barcodes", "nearest"]
+__all__ = [
+    "Binarisation",
+    "Neighbours",
+    "as_words",
+    "barcodes_of",
+    "hamming",
+    "minmax_barcodes",
+    "nearest",
+    "sign_barcodes",
+]
+
+Binarisation = Literal["minmax", "sign", "projection"]
+"""How features become bits: each against its left neighbour (the paper's), each against 0, or the signs of
+what `sish.index.projection` makes of features that were not made for it."""
 
 Words = NDArray[np.uint64] | NDArray[np.uint8]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -65,6 +79,42 @@ def minmax_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
     >>> bin(minmax_barcodes([[5.0, 6.0, 6.0, 1.0, 2.0, 0.0, 0.0, 9.0]])[0, 0])
     '0b1101011'
     """
+    values = _as_features(features)
+    rises = np.zeros(values.shape, dtype=bool)
+    rises[:, 1:] = values[:, 1:] >= values[:, :-1]
+    return np.packbits(rises, axis=1)
+
+
+def sign_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
+    """Features (N, F) as barcodes uint8 (N, F / 8) of their signs: bit i is 1 where feature i >= 0.
+
+    Where features are a random rotation of an embedding, the share of bits in which two patches differ is on
+    average the angle between their embeddings over pi (Charikar 2002, section 3). F must be a multiple of 8.
+
+    >>> bin(sign_barcodes([[-1.0, 6.0, 0.0, -0.0, 2.0, -5.0, -3.0, 9.0]])[0, 0])
+    '0b1111001'
+    """
+    return np.packbits(_as_features(features) >= 0, axis=1)
+
+
+def barcodes_of(
+    features: ArrayLike, binarisation: Binarisation, *, centre: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
+    """Features (N, F) as barcodes, by the rule that their encoder names: uint8 (N, F / 8).
+
+    A projection has 1,024 bits whatever F is, and takes a `centre` float32 (F,) to subtract.
+    """
+    if binarisation == "minmax":
+        return minmax_barcodes(features)
+    if binarisation == "sign":
+        return sign_barcodes(features)
+    if binarisation == "projection":
+        return sign_barcodes(project(features, centre=centre))
+    raise ParameterError(f"got binarisation {binarisation!r}; want 'minmax', 'sign' or 'projection'")
+
+
+def _as_features(features: ArrayLike) -> NDArray[Any]:
+    """Finite features (N, F) with F a multiple of 8; ParameterError otherwise."""
     values = np.asarray(features)
     if values.ndim != 2 or values.shape[1] == 0 or values.shape[1] % 8:
         raise ParameterError(
@@ -72,9 +122,7 @@ def minmax_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
         )
     if not np.isfinite(values).all():
         raise ParameterError("features hold NaN or infinity; give finite numbers")
-    rises = np.zeros(values.shape, dtype=bool)
-    rises[:, 1:] = values[:, 1:] >= values[:, :-1]
-    return np.packbits(rises, axis=1)
+    return values
 
 
 def as_words(barcodes: NDArray[np.uint8]) -> Words:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.index.barcode import compiled
-from sish.index.hamming_kernels import load_int32
+from sish.index.hamming_kernels import load_int32, prefetch
 
 __all__ = ["ROW_BITS", "Candidates", "best_of", "first_bound", "new_candidates", "start_query", "thin"]
 
@@ -82,6 +82,11 @@ def best_of(
 ) -> int:  # fmt: skip
     """The nearest candidates in order, by distance, then slide, then row; their number."""
     candidates, state, count = found.candidates, found.state, 0
+    for number in range(state[0]):
+        if candidates[number, 0] <= state[3]:  # their slides and rows lie far apart: ask for all at once
+            table, row = candidates[number, 1] >> ROW_BITS, candidates[number, 1] & _ROW_MASK
+            prefetch(spots[table, 1] + 4 * row)
+            prefetch(spots[table, 2] + 4 * row)
     for number in range(state[0]):
         bits = candidates[number, 0]
         if bits > state[3]:

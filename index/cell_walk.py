@@ -1,7 +1,7 @@
 """The compiled walk over a texture tree's cells; `sish.index.cells` says what it does.
 
-Kernels reach the tables by their *spots*, int64 (tables, 6): the addresses of barcodes, slides and rows, the
-first slide, the first patch, and the number of patches.
+Kernels reach what they read by *addresses* (`Place`), and call nothing that takes an array where rows are
+compared: numba counts references at each such call, which took three times as long as all distances.
 """
 
 from typing import NamedTuple
@@ -30,240 +30,278 @@ from sish.index.hamming_kernels import (
     prefetch,
 )
 
-__all__ = ["search_cells"]
+__all__ = ["Place", "search_cells"]
 
-_OPENED = 8  # opened nodes hold so many times the budget
-_FEWEST_NODES = 6  # and are at least so many
+_FEWEST_NODES = 3  # opened at least
+_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 3, 2  # nodes are opened up to so many times the distance of the nearest,
+_OPENED = 8  # and until they hold so many budgets
 _PATIENCE = 8  # with excluded slides: rows walked at most, in budgets
 _LINE = 64  # bytes of a cache line
 _AHEAD = 4  # so many times eight rows are being fetched while eight are compared
-_FAR = np.int32(2**30)
+_FAR = 2**30
+_WHOLE = 1 << 32  # a cell is distance << 33 | _WHOLE where it is a whole node | its first key
+_KEY = _WHOLE - 1
 
 
-class _Plan(NamedTuple):
-    """What the walk is told."""
+class Place(NamedTuple):
+    """Where what every query reads lies, as addresses, and how much there is of it."""
 
-    budget: int
-    n_nodes: int
-    n_leaves: int  # of a node
+    node_blocks: int
+    """The nodes' barcodes, `as_blocks`."""
+    leaf_blocks: int
+    """The leaves', node after node."""
+    node_totals: int
+    """int64 (nodes + 1,): where each node begins in all tables together."""
+    totals: int
+    """int64 (keys + 1,): the same of each key."""
+    begins: int
+    """int64 (keys + 1, tables): where each key begins in each table."""
+    tables: int
+    """Number of tables."""
+    nodes: int
+    """Number of nodes."""
+    leaves: int
+    """Number of leaves of a node."""
+    words: int
+    """64-bit words of a barcode."""
 
 
 @compiled
 def search_cells(
-    node_blocks: NDArray[np.uint64], leaf_blocks: NDArray[np.uint64], begins: NDArray[np.int64],
-    totals: NDArray[np.int64], spots: NDArray[np.int64], queries: NDArray[np.uint8],
-    mask: NDArray[np.bool_], k: int, budget: int, most: int, n_leaves: int,
+    place: NDArray[np.int64], spots: NDArray[np.int64], queries: NDArray[np.uint8],
+    mask: NDArray[np.bool_], k: int, budget: int, most: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
-    """Offsets (Q + 1,), patches (R,) and distances (R,) of the results of all queries."""
-    width, plan = leaf_blocks.shape[2], _Plan(budget, leaf_blocks.shape[0], n_leaves)
+    """Offsets (Q + 1,), patches (R,) and distances (R,) of the results of all queries.
+
+    `place` are the numbers of a `Place`; `spots`, int64 (tables, 6), are of each table the addresses of
+    barcodes, slides and rows, the first slide, the first patch, and the number of patches.
+    """
+    at = Place(
+        place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8]
+    )  # fmt: skip
+    room, total = queries.shape[0] * k, load_int64(at.node_totals, at.nodes)
     offset = np.zeros(queries.shape[0] + 1, np.int64)
-    room = queries.shape[0] * k
     patch, hamming, order = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(k, np.int64)
-    tally = np.empty(64 * width + 1, np.int64)
-    near, pad = np.empty(LANES, np.int32), np.empty((LANES, width), np.uint64)
-    node_bits = np.empty(LANES * node_blocks.shape[0], np.int32)
-    found = new_candidates(k, 64 * width)
+    tally, pad = np.empty(64 * at.words + 1, np.int64), np.empty((LANES, at.words), np.uint64)
+    node_bits = np.empty(-(-at.nodes // LANES) * LANES, np.int32)
+    found = new_candidates(k, 64 * at.words)
     for query in range(queries.shape[0] if k else 0):
-        place, start = queries.ctypes.data + 8 * width * query, offset[query]
+        barcode, start = queries.ctypes.data + 8 * at.words * query, offset[query]
         start_query(found, k, most)
-        if budget >= totals[-1]:
-            ranges = np.empty((spots.shape[0], 3), np.int64)
-            for table in range(spots.shape[0]):
-                ranges[table, 0], ranges[table, 1], ranges[table, 2] = table, 0, spots[table, 5]
-            _scan(ranges, spots, place, mask, budget, totals[-1], found, near, pad)
+        if budget >= total:
+            _scan(_all(spots), spots, barcode, mask, budget, total, found, pad)
         else:
-            block_distances(
-                node_blocks.ctypes.data, node_blocks.shape[0], width, place, node_bits.ctypes.data
-            )
-            reach = _reach_nodes(node_bits, totals, tally, plan)
-            nodes, leaf_bits = _open(node_bits, reach, leaf_blocks, totals, place, plan)
-            cells = _Cells(nodes, leaf_bits, totals, begins, tally, n_leaves)
-            _walk(cells, spots, place, mask, plan, found, near, pad)
+            nodes = _open(at, barcode, budget, node_bits)
+            _walk(at, nodes, node_bits, spots, barcode, mask, budget, found, tally, pad)
         count = best_of(found, spots, patch[start : start + k], hamming[start : start + k], order)
         offset[query + 1] = start + count
     return offset, patch[: offset[-1]], hamming[: offset[-1]]
 
 
 @compiled
-def _reach(tally: NDArray[np.int64], patches: int, nodes: int) -> int:
-    """The smallest distance up to which there are so many patches and nodes, or the largest there is.
+def _all(spots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Every table as a range (table, begin, end)."""
+    ranges = np.empty((spots.shape[0], 3), np.int64)
+    for table in range(spots.shape[0]):
+        ranges[table, 0], ranges[table, 1], ranges[table, 2] = table, 0, spots[table, 5]
+    return ranges
 
-    A tally of a distance is its patches, plus 2**40 for each node.
+
+@compiled
+def _open(at: Place, barcode: int, budget: int, node_bits: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The nodes to open, and the distances of all in `node_bits` (far away, where a node is empty)."""
+    block_distances(at.node_blocks, node_bits.size // LANES, at.words, barcode, node_bits.ctypes.data)
+    nearest = _FAR
+    for node in range(node_bits.size):
+        if node >= at.nodes or load_int64(at.node_totals, node) == load_int64(at.node_totals, node + 1):
+            node_bits[node] = _FAR
+        nearest = min(nearest, int(node_bits[node]))
+    nodes, farthest = np.empty(at.nodes, np.int64), 64 * at.words
+    reach = nearest * _NEAR_NUMERATOR // _NEAR_DENOMINATOR
+    while True:
+        count = held = 0
+        for first in range(0, node_bits.size, LANES):
+            hits = eight_within(node_bits.ctypes.data + 4 * first, reach)
+            while hits:
+                node = first + lowest(hits)
+                hits &= hits - 1
+                nodes[count] = node
+                count += 1
+                held += load_int64(at.node_totals, node + 1) - load_int64(at.node_totals, node)
+        if reach >= farthest or (held >= _OPENED * budget and count >= _FEWEST_NODES):
+            return nodes[:count]
+        reach += reach // 4 + 1
+
+
+@compiled
+def _leaf_bits(
+    at: Place, nodes: NDArray[np.int64], node_bits: NDArray[np.int32], barcode: int
+) -> NDArray[np.int32]:
+    """Distances (N, leaves, padded) of the opened nodes' leaves.
+
+    A node with no more patches than leaves is not worth comparing with its leaves: it is one cell, at the
+    node's own distance in the first place.
     """
-    sum_ = np.int64(0)
-    for bits in range(tally.size):
-        sum_ += tally[bits]
-        if sum_ & 0xFFFFFFFFFF >= patches and sum_ >> 40 >= nodes:
-            return bits
-    return tally.size - 1
-
-
-@compiled
-def _reach_nodes(
-    node_bits: NDArray[np.int32], totals: NDArray[np.int64], tally: NDArray[np.int64], plan: _Plan
-) -> int:
-    """The distance up to which nodes are opened."""
-    tally[:] = 0
-    leaves = plan.n_leaves
-    for node in range(plan.n_nodes):
-        size = totals[(node + 1) * leaves] - totals[node * leaves]
-        if size > 0:
-            tally[node_bits[node]] += size + (np.int64(1) << 40)
-    return _reach(tally, _OPENED * plan.budget, _FEWEST_NODES)
-
-
-class _Cells(NamedTuple):
-    """The cells that a query may walk: leaves of opened nodes, and small nodes as they are."""
-
-    nodes: NDArray[np.int64]  # (N,)
-    bits: NDArray[np.int32]  # (N, leaves padded): distance of each leaf; of a small node itself, then -1
-    totals: NDArray[np.int64]
-    begins: NDArray[np.int64]
-    tally: NDArray[np.int64]  # patches at each distance
-    n_leaves: int
-
-
-@compiled
-def _open(
-    node_bits: NDArray[np.int32], reach: int, leaf_blocks: NDArray[np.uint64], totals: NDArray[np.int64],
-    place: int, plan: _Plan,
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
-    """The nodes up to `reach` that hold patches, and the distances of their leaves."""
-    leaves, blocks, width = plan.n_leaves, leaf_blocks.shape[1], leaf_blocks.shape[2]
-    nodes, count = np.empty(plan.n_nodes, np.int64), 0
-    for node in range(plan.n_nodes):
-        if node_bits[node] <= reach and totals[node * leaves] < totals[(node + 1) * leaves]:
-            nodes[count] = node
-            count += 1
-    nodes = nodes[:count]
-    bits = np.empty((count, LANES * blocks), np.int32)
-    for number in range(count):
-        node = nodes[number]
-        if totals[(node + 1) * leaves] - totals[node * leaves] <= leaves:
-            bits[number] = _FAR
-            bits[number, 0] = -1 - node_bits[node]
-        else:
-            address = leaf_blocks.ctypes.data + 8 * LANES * width * blocks * node
-            block_distances(address, blocks, width, place, bits.ctypes.data + 4 * LANES * blocks * number)
-    return nodes, bits
-
-
-@compiled
-def _count(cells: _Cells) -> None:
-    """Fill the tally of patches at each distance."""
-    nodes, bits, totals, tally = cells.nodes, cells.bits, cells.totals, cells.tally
-    tally[:] = 0
+    blocks = -(-at.leaves // LANES)
+    bits = np.empty((nodes.size, LANES * blocks), np.int32)
     for number in range(nodes.size):
-        first = nodes[number] * cells.n_leaves
-        if bits[number, 0] < 0:
-            tally[-1 - bits[number, 0]] += totals[first + cells.n_leaves] - totals[first]
+        node = nodes[number]
+        if _is_small(at, node):
+            bits[number] = _FAR
+            bits[number, 0] = node_bits[node]
             continue
-        for leaf in range(cells.n_leaves):
-            tally[bits[number, leaf]] += totals[first + leaf + 1] - totals[first + leaf]
+        address = at.leaf_blocks + 8 * LANES * at.words * blocks * node
+        block_distances(address, blocks, at.words, barcode, bits[number].ctypes.data)
+        for leaf in range(at.leaves, LANES * blocks):
+            bits[number, leaf] = _FAR
+    return bits
+
+
+@compiled
+def _is_small(at: Place, node: int) -> bool:
+    """Whether a node holds no more patches than it has leaves."""
+    return bool(load_int64(at.node_totals, node + 1) - load_int64(at.node_totals, node) <= at.leaves)
+
+
+@compiled
+def _select(
+    at: Place, nodes: NDArray[np.int64], bits: NDArray[np.int32], bound: int, cells: NDArray[np.int64],
+    tally: NDArray[np.int64],
+) -> tuple[int, int]:  # fmt: skip
+    """Put cells up to the distance `bound` into `cells`, their patches into the tally: how many of each."""
+    count = held = 0
+    tally[: bound + 1] = 0
+    padded, address = bits.shape[1], bits.ctypes.data
+    for number in range(nodes.size):
+        whole = _WHOLE if _is_small(at, nodes[number]) else 0
+        keys = at.leaves if whole else 1
+        for first in range(0, padded, LANES):
+            hits = eight_within(address + 4 * (number * padded + first), bound)
+            while hits:
+                leaf = first + lowest(hits)
+                hits &= hits - 1
+                key = nodes[number] * at.leaves + leaf
+                size = load_int64(at.totals, key + keys) - load_int64(at.totals, key)
+                if size > 0:
+                    prefetch(at.begins + 8 * at.tables * key)
+                    cells[count] = (np.int64(bits[number, leaf]) << 33) | whole | key
+                    count += 1
+                    held += size
+                    tally[bits[number, leaf]] += size
+    return count, held
 
 
 @compiled
 def _walk(
-    cells: _Cells, spots: NDArray[np.int64], place: int, mask: NDArray[np.bool_], plan: _Plan,
-    found: Candidates, near: NDArray[np.int32], pad: NDArray[np.uint64],
+    at: Place, nodes: NDArray[np.int64], node_bits: NDArray[np.int32], spots: NDArray[np.int64],
+    barcode: int, mask: NDArray[np.bool_], budget: int, found: Candidates, tally: NDArray[np.int64],
+    pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Compare with the patches of the nearest cells until so many counted; go on for excluded ones."""
-    _count(cells)
-    state, done, limit = found.state, -1, _PATIENCE * plan.budget
-    while state[1] < plan.budget and state[2] < limit and done < cells.tally.size - 1:
-        reach = _reach(cells.tally, state[2] + plan.budget - state[1], 0)
-        _scan(_ranges(cells, done, reach), spots, place, mask, plan.budget, limit, found, near, pad)
-        done = reach
+    bits = _leaf_bits(at, nodes, node_bits, barcode)
+    cells, flat = np.empty(bits.size, np.int64), bits.reshape(-1)
+    nearest = _FAR
+    for place in range(flat.size):
+        nearest = min(nearest, int(flat[place]))
+    state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
+    bound = min(farthest, nearest + nearest // 2 + 8)
+    count, held = _select(at, nodes, bits, bound, cells, tally)
+    while state[1] < budget and state[2] < limit and done < farthest:
+        wanted = state[2] + budget - state[1]
+        while held < wanted and bound < farthest:
+            bound = min(farthest, bound + bound // 2)
+            count, held = _select(at, nodes, bits, bound, cells, tally)
+        reach = _reach(tally, wanted, bound)
+        _scan(_ranges(at, cells[:count], done, reach), spots, barcode, mask, budget, limit, found, pad)
+        done = farthest if reach == bound and bound == farthest else reach
 
 
 @compiled
-def _ranges(cells: _Cells, done: int, reach: int) -> NDArray[np.int64]:
+def _reach(tally: NDArray[np.int64], patches: int, bound: int) -> int:
+    """The smallest distance up to which there are so many patches, or `bound`."""
+    sum_ = np.int64(0)
+    for bits in range(bound):
+        sum_ += tally[bits]
+        if sum_ >= patches:
+            return bits
+    return bound
+
+
+@compiled
+def _ranges(at: Place, cells: NDArray[np.int64], done: int, reach: int) -> NDArray[np.int64]:
     """Rows (table, begin, end) of the cells farther than `done` up to `reach`, those at `reach` last."""
-    begins, keys = cells.begins, np.empty((cells.bits.size, 2), np.int64)
-    count = _pick(cells, done, reach - 1, keys, 0)
-    count = _pick(cells, max(done, reach - 1), reach, keys, count)
-    out, used = np.empty((count * begins.shape[1], 3), np.int64), 0
-    for number in range(count):
-        key, end = keys[number]
-        for table in range(begins.shape[1]):
-            if begins[key, table] < begins[end, table]:
-                out[used, 0], out[used, 1], out[used, 2] = table, begins[key, table], begins[end, table]
-                used += 1
+    out, used = np.empty((cells.size * at.tables, 3), np.int64), 0
+    for low, high in ((done, reach - 1), (max(done, reach - 1), reach)):
+        for number in range(cells.size):
+            if not low < cells[number] >> 33 <= high:
+                continue
+            key = cells[number] & _KEY
+            end = key + (at.leaves if cells[number] & _WHOLE else 1)
+            for table in range(at.tables):
+                first = load_int64(at.begins, key * at.tables + table)
+                last = load_int64(at.begins, end * at.tables + table)
+                if first < last:
+                    out[used, 0], out[used, 1], out[used, 2] = table, first, last
+                    used += 1
     return out[:used]
 
 
 @compiled
-def _pick(cells: _Cells, done: int, reach: int, keys: NDArray[np.int64], count: int) -> int:
-    """Put the cells farther than `done` up to `reach` behind the first `count` keys (first, behind)."""
-    nodes, bits, leaves = cells.nodes, cells.bits, cells.n_leaves
-    for number in range(nodes.size):
-        first = nodes[number] * leaves
-        if bits[number, 0] < 0:
-            if done < -1 - bits[number, 0] <= reach:
-                keys[count, 0], keys[count, 1] = first, first + leaves
-                count += 1
-            continue
-        for block in range(0, bits.shape[1], LANES):
-            hits = eight_within(bits.ctypes.data + 4 * (number * bits.shape[1] + block), reach)
-            while hits:
-                leaf = block + lowest(hits)
-                hits &= hits - 1
-                if leaf < leaves and bits[number, leaf] > done:
-                    keys[count, 0], keys[count, 1] = first + leaf, first + leaf + 1
-                    count += 1
-    return count
-
-
-@compiled
-def _fetch(
-    ranges: NDArray[np.int64], spots: NDArray[np.int64], row_bytes: int, cursor: NDArray[np.int64]
-) -> None:
-    """Ask for the eight rows at the cursor (range, row), and move it on."""
-    if cursor[0] < ranges.shape[0]:
-        address = spots[ranges[cursor[0], 0], 0] + row_bytes * cursor[1]
-        rows = min(LANES, ranges[cursor[0], 2] - cursor[1])
-        for line in range(0, rows * row_bytes, _LINE):
-            prefetch(address + line)
-        cursor[1] += LANES
-        if cursor[1] >= ranges[cursor[0], 2]:
-            cursor[0] += 1
-            if cursor[0] < ranges.shape[0]:
-                cursor[1] = ranges[cursor[0], 1]
-
-
-@compiled
 def _scan(
-    ranges: NDArray[np.int64], spots: NDArray[np.int64], place: int, mask: NDArray[np.bool_], budget: int,
-    limit: int, found: Candidates, near: NDArray[np.int32], pad: NDArray[np.uint64],
+    ranges: NDArray[np.int64], spots: NDArray[np.int64], barcode: int, mask: NDArray[np.bool_], budget: int,
+    limit: int, found: Candidates, pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit.
 
-    A candidate is taken here, with the arrays out of their tuple: a call for each took five times as long.
+    One function, and arrays out of their tuple: see the module.
     """
     candidates, tally, state = found.candidates, found.tally, found.state
-    width, cursor = pad.shape[1], np.zeros(2, np.int64)
-    if ranges.shape[0]:
-        cursor[1] = ranges[0, 1]
-    for _ in range(_AHEAD):
-        _fetch(ranges, spots, 8 * width, cursor)
-    for number in range(ranges.shape[0]):
+    words, near = pad.shape[1], np.empty(LANES, np.int32)
+    row_bytes, step = 8 * words, 8 * words * LANES
+    n_ranges, fetched = ranges.shape[0], -1
+    ahead = ahead_end = 0  # addresses of the rows to ask for next, and of where their range ends
+    for _ in range(_AHEAD):  # begin with what the loop below goes on with
+        while ahead >= ahead_end and fetched + 1 < n_ranges:
+            fetched += 1
+            ahead = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 1]
+            ahead_end = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 2]
+        for line in range(ahead, min(ahead + step, ahead_end), _LINE):
+            prefetch(line)
+        ahead += step
+    counted, walked = state[1], state[2]
+    for number in range(n_ranges):
         table, row, end = ranges[number, 0], ranges[number, 1], ranges[number, 2]
-        end = min(end, row + limit - state[2])
+        base, behind = spots[table, 0], spots[table, 5]
+        end = min(end, row + limit - walked)
         if mask.size == 0:
-            end = min(end, row + budget - state[1])
-        while row < end and state[1] < budget:
-            _fetch(ranges, spots, 8 * width, cursor)
-            address = spots[table, 0] + 8 * width * row
-            if row + LANES > spots[table, 5]:
-                address = _padded(address, spots[table, 5] - row, pad)
-            hits = eight_rows(address, width, place, near.ctypes.data, state[3])
+            end = min(end, row + budget - counted)
+        while row < end and counted < budget:
+            while ahead >= ahead_end and fetched + 1 < n_ranges:
+                fetched += 1
+                ahead = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 1]
+                ahead_end = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 2]
+            for line in range(ahead, min(ahead + step, ahead_end), _LINE):
+                prefetch(line)
+            ahead += step
+            address = base + row_bytes * row
+            if row + LANES > behind:
+                for word in range((behind - row) * words):
+                    pad[word // words, word % words] = load_int64(address, word)
+                address = pad.ctypes.data
+            hits = eight_rows(address, words, barcode, near.ctypes.data, state[3])
             lanes = min(LANES, end - row)
-            state[2] += lanes
-            hits &= (1 << lanes) - 1
+            walked += lanes
             if mask.size == 0:
-                state[1] += lanes
+                counted += lanes
+                hits &= (1 << lanes) - 1
             else:
-                hits &= _allowed(spots[table], row, lanes, mask, budget, state)
+                allowed = 0
+                for lane in range(lanes):
+                    slide = load_int32(spots[table, 1], row + lane) + spots[table, 3]
+                    if counted < budget and not (0 <= slide < mask.size and mask[slide]):
+                        counted += 1
+                        allowed |= 1 << lane
+                hits &= allowed
             while hits:
                 lane = lowest(hits)
                 hits &= hits - 1
@@ -283,27 +321,4 @@ def _scan(
                 elif state[0] == state[4]:
                     first_bound(found)
             row += LANES
-
-
-@compiled
-def _padded(address: int, rows: int, pad: NDArray[np.uint64]) -> int:
-    """The address of a copy of the last rows of a table, behind which there may be nothing to read."""
-    for row in range(rows):
-        for word in range(pad.shape[1]):
-            pad[row, word] = load_int64(address, row * pad.shape[1] + word)
-    return pad.ctypes.data
-
-
-@compiled
-def _allowed(
-    spot: NDArray[np.int64], row: int, lanes: int, mask: NDArray[np.bool_], budget: int,
-    state: NDArray[np.int64],
-) -> int:  # fmt: skip
-    """A bit for each of the rows that is not excluded, while the budget lasts; counts them."""
-    bits = 0
-    for lane in range(lanes):
-        slide = load_int32(spot[1], row + lane) + spot[3]
-        if state[1] < budget and not (0 <= slide < mask.size and mask[slide]):
-            state[1] += 1
-            bits |= 1 << lane
-    return bits
+    state[1], state[2] = counted, walked

@@ -3,8 +3,10 @@
 An archive is a sequence of tables, each in key order (`CellTable`: a segment of the store, mapped from its
 files or not). A query patch with barcode h is answered in three steps:
 
-1. It is compared with the tree's nodes. The nearest are *opened*, until they hold 8 times the budget;
-   comparing h with the leaves of an opened node gives *cells*, each one key. A node that holds few
+1. It is compared with the tree's nodes. Those at most one and a half times as far as the nearest are
+   *opened*, and farther ones until they hold 8 times the budget: a query that lies among the archive's
+   textures opens three, one that lies apart from all of them a dozen and more.
+   Comparing h with the leaves of an opened node gives *cells*, each one key. A node that holds few
    patches is not opened: all its keys together are one cell. So a small archive is walked by
    prefixes of the same keys, and the tree grows deeper as the archive does.
 2. Cells are taken in order of their distance from h until they hold `budget` patches.
@@ -36,7 +38,7 @@ from sish.index.hamming_kernels import aligned
 from sish.index.hierarchy import TextureTree
 from sish.index.search import Bags
 
-__all__ = ["BUDGET", "CellTable", "Cells", "tree_search"]
+__all__ = ["BUDGET", "CellTable", "Cells"]
 
 BUDGET = 4000
 """Patches that a query patch is compared with by default."""
@@ -96,11 +98,6 @@ class CellTable:
         )
 
 
-_Fixed = tuple[
-    NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
-]
-
-
 @dataclass(frozen=True, slots=True)
 class Cells:
     """A tree and the tables that are searched by it. Made by `of`; `adding` gives one with another table."""
@@ -114,7 +111,7 @@ class Cells:
     totals: NDArray[np.int64]
     """Where key c begins in all tables together, (keys + 1,)."""
     _kept: tuple[NDArray[Any], ...] = field(repr=False)  # what the addresses point into
-    _fixed: _Fixed = field(repr=False)  # the first arguments of the kernel
+    _fixed: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)  # `Place` as an array, and spots
 
     @classmethod
     def of(cls, tree: TextureTree, tables: Sequence[CellTable]) -> "Cells":
@@ -143,9 +140,16 @@ class Cells:
             kept += arrays
             spots[number] = *addresses, table.first_slide, first_patch, len(table)
             first_patch += len(table)
-        together = np.stack(begins, 1) if begins else np.zeros((tree.n_keys + 1, 0), np.int64)
+        together = (
+            np.ascontiguousarray(np.stack(begins, 1)) if begins else np.zeros((tree.n_keys + 1, 0), np.int64)
+        )
         totals = together.sum(axis=1)
-        fixed = tree.node_blocks, tree.leaf_blocks, together, totals, spots
+        node_totals = np.ascontiguousarray(totals[:: tree.leaves.shape[1]])
+        kept += [tree.node_blocks, tree.leaf_blocks, node_totals, totals, together]
+        nodes, leaves = tree.leaves.shape[:2]
+        addresses = [array.ctypes.data for array in kept[-5:]]
+        sizes = len(tables), nodes, leaves, tree.barcode_bytes // 8
+        fixed = np.array([*addresses, *sizes], np.int64), spots
         return cls(tree, tables, together, totals, tuple(kept), fixed)
 
     def adding(self, table: CellTable) -> "Cells":
@@ -188,16 +192,9 @@ class Cells:
         most, total = 8 * rows.shape[1], len(self)
         found = search_cells(
             *self._fixed, _frozen(rows), mask, min(k, total), min(budget, total),
-            most if threshold is None else min(threshold, most), self.tree.leaves.shape[1],
+            most if threshold is None else min(threshold, most),
         )  # fmt: skip
         return Bags(*found)
-
-
-def tree_search(
-    tree: TextureTree, tables: Sequence[CellTable], query_barcodes: ArrayLike, **options: Any
-) -> Bags:
-    """`Cells.of(tree, tables).search(query_barcodes, ...)`, for a single call."""
-    return Cells.of(tree, tables).search(query_barcodes, **options)
 
 
 def _begins(tree: TextureTree, table: CellTable) -> NDArray[np.int64]:
@@ -213,7 +210,7 @@ def _begins(tree: TextureTree, table: CellTable) -> NDArray[np.int64]:
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     """A contiguous read-only view: the kernels are compiled for these only."""
     view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

@@ -22,12 +22,15 @@ from numpy.typing import NDArray
 from sish.index.barcode import compiled
 
 __all__ = [
+    "FIELD_BITS",
     "LANES",
+    "TOGETHER",
     "aligned",
     "as_blocks",
     "block_distances",
     "eight_rows",
     "eight_within",
+    "four_distances",
     "load_int32",
     "load_int64",
     "lowest",
@@ -37,6 +40,9 @@ __all__ = [
 
 LANES = 8
 """Words in a vector, centroids in a block, and rows that are compared at a time."""
+
+TOGETHER, FIELD_BITS = 4, 16
+"""Rows that `four_distances` compares at a time, and bits of each one's distance."""
 
 _LINE = 64  # bytes of a cache line
 _USUAL_WORDS = 16  # 1,024 bits
@@ -200,6 +206,30 @@ def _eight_rows(typing: Any, rows: Any, words: Any, query: Any, out: Any, most: 
 
 
 eight_rows: Any = intrinsic(_eight_rows)
+
+
+def _four_distances(typing: Any, row: Any, row_bytes: Any, query: Any) -> Any:
+    """Bits in which a line of four rows differs from the query's: 16 bits each, the first row's lowest.
+
+    The sum over a vector's words costs more than the counting, and is taken once for all four.
+    """
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        address, row_bytes, query = args
+        zero, packed = ir.Constant(_I64, 0), _ZERO
+        ours = _vector(b, _pointer(b, query, zero))
+        for number in range(TOGETHER):
+            counts = _bits(b, b.xor(_vector(b, _pointer(b, address, zero)), ours))
+            shift = ir.Constant(_VECTOR, [FIELD_BITS * number] * LANES)
+            packed = b.add(packed, b.shl(counts, shift))
+            address = b.add(address, row_bytes)
+        add = _function(b.module, ir.FunctionType(_I64, [_VECTOR]), "llvm.vector.reduce.add.v8i64")
+        return b.call(add, [packed])
+
+    return types.int64(*[types.int64] * 3), generate
+
+
+four_distances: Any = intrinsic(_four_distances)
 
 
 def _eight_within(typing: Any, numbers: Any, most: Any) -> Any:

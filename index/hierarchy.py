@@ -27,19 +27,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 from sish.index.barcode import as_barcodes, compiled, distance, popcount
-from sish.index.hamming_kernels import LANES, aligned, as_blocks, block_distances, nearest_block
+from sish.index.hamming_kernels import (
+    LANES,
+    aligned,
+    as_blocks,
+    block_distances,
+    eight_within,
+    load_int32,
+    lowest,
+    nearest_block,
+)
 
 __all__ = ["TextureTree", "sample_size"]
 
-_PATCHES_A_LEAF = 40  # of the archive, about: so many rows are read as fast as they are found
-_SMALLEST_SIDE = 4  # nodes, and leaves under each
-LARGEST_SIDE = 256
-"""The same of the widest tree: 65,536 keys."""
+_PATCHES_A_LEAF = 30  # of the archive, about: so many rows are read as fast as they are found
+_FEWEST_LEAVES = 16  # of a tree
+_MOST_LEAVES_A_NODE = 128  # opening a node costs comparing with all of them; nodes lie in the cache
+MOST_KEYS = 131_072
+"""Leaves of the widest tree, 1,024 nodes of 128: archives beyond four million patches have fuller leaves."""
 _SMALLEST_SAMPLE = 100_000
 _SAMPLE_A_LEAF = 8
-_PASSES = 8  # of k-means: later ones change little
-_BEAM = 2  # nodes whose leaves a patch is compared with
-_FAR = np.int32(2**30)
+_SAMPLE_A_NODE = 256  # of the sample: a node is fewer numbers to learn than its leaves
+_PASSES = 6  # of k-means: later ones change little
+_FAR = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,9 @@ class TextureTree:
         """The tree of a sample uint8 (M, B), M >= 1, B a multiple of 8.
 
         `patches` is the number of patches in the archive, where the sample is a part of it: the tree has as
-        many nodes as leaves under each (`branching`), a power of two that leaves some forty patches a leaf,
-        from 4 to 256. No more than `sample_size` patches are learnt from, drawn at random where there are
-        more. 0.8 s for 128 x 128 leaves of 1,024 bits on one core, 5 s for 256 x 256.
+        many leaves as leave some thirty patches for each, a power of two from 16 to 131,072; as many nodes
+        as leaves under each, and beyond 128 x 128 more nodes (`branching`: both numbers). No more than
+        `sample_size` patches are learnt from, drawn at random where there are more.
 
         >>> tree = TextureTree.learn(np.repeat(np.uint8([[0], [255]]), 8, axis=1), branching=(2, 1))
         >>> tree.keys(np.uint8([[0] * 8, [255] * 8, [254] * 8])).tolist()
@@ -82,11 +92,13 @@ class TextureTree:
         total = len(rows) if patches is None else patches
         if len(rows) > (enough := sample_size(total)):
             rows = rows[np.sort(rng.choice(len(rows), enough, replace=False))]
-        n_nodes, n_leaves = (_side(total), _side(total)) if branching is None else branching
+        n_nodes, n_leaves = _branching(total) if branching is None else branching
         if min(n_nodes, n_leaves) < 1:
             raise ParameterError(f"branching is {branching}; give two positive numbers")
         words = np.ascontiguousarray(rows).view(np.uint64)
-        nodes, node = _cluster(words, n_nodes, rng)
+        few = words[np.sort(rng.permutation(len(words))[: _SAMPLE_A_NODE * n_nodes])]
+        nodes, node = _cluster(few, n_nodes, rng)[0], np.empty(len(words), np.int64)
+        _nearest(words, as_blocks(nodes), node)
         leaves = np.empty((n_nodes, n_leaves, words.shape[1]), np.uint64)
         members = np.split(np.argsort(node, kind="stable"), np.cumsum(np.bincount(node, minlength=n_nodes)))
         for number in range(n_nodes):
@@ -156,13 +168,15 @@ class TextureTree:
 
 def sample_size(patches: int) -> int:
     """How many patches a tree is learnt from at most, for an archive of so many."""
-    return max(_SMALLEST_SAMPLE, _SAMPLE_A_LEAF * _side(patches) ** 2)
+    return max(_SMALLEST_SAMPLE, _SAMPLE_A_LEAF * int(np.prod(_branching(patches))))
 
 
-def _side(patches: int) -> int:
+def _branching(patches: int) -> tuple[int, int]:
     """Nodes, and leaves under each, for an archive of so many patches."""
-    side = 1 << round(np.log2(max(1.0, patches / _PATCHES_A_LEAF)) / 2)
-    return int(min(LARGEST_SIDE, max(_SMALLEST_SIDE, side)))
+    wanted = 2 ** round(np.log2(max(1.0, patches / _PATCHES_A_LEAF)))
+    keys = int(min(MOST_KEYS, max(_FEWEST_LEAVES, wanted)))
+    leaves = min(_MOST_LEAVES_A_NODE, 1 << (keys.bit_length() - 1) // 2)
+    return keys // leaves, leaves
 
 
 def _cluster(
@@ -196,25 +210,39 @@ def _nearest(words: NDArray[np.uint64], blocks: NDArray[np.uint64], out: NDArray
 
 @compiled
 def _majorities(words: NDArray[np.uint64], own: NDArray[np.int64], centres: NDArray[np.uint64]) -> None:
-    """Set each bit of each centre as most of its rows have it (0 in a draw); one without rows stays."""
-    one = np.uint64(1)
-    counts = np.zeros((centres.shape[0], words.shape[1], 64), np.int32)
-    size = np.zeros(centres.shape[0], np.int32)
+    """Set each bit of each centre as most of its rows have it (0 in a draw); one without rows stays.
+
+    Counts stand upright: word w of plane p holds bit p of the counts of 64 bits, so that one addition with
+    carry counts 64 bits at once.
+    """
+    size = np.zeros(centres.shape[0], np.int64)
     for row in range(words.shape[0]):
         size[own[row]] += 1
-        for word in range(words.shape[1]):
-            value, tally = words[row, word], counts[own[row], word]
-            for bit in range(64):
-                tally[bit] += np.int32((value >> np.uint64(bit)) & one)
+    n_planes = 1
+    while size.max() >> n_planes:
+        n_planes += 1
+    width, none = words.shape[1], np.uint64(0)
+    planes = np.zeros((centres.shape[0], n_planes, width), np.uint64)
+    carry = np.empty(width, np.uint64)
+    for row in range(words.shape[0]):
+        mine = planes[own[row]]
+        for word in range(width):
+            carry[word] = words[row, word]
+        for plane in range(n_planes):
+            for word in range(width):
+                old = mine[plane, word]
+                mine[plane, word] = old ^ carry[word]
+                carry[word] &= old
     for centre in range(centres.shape[0]):
-        if size[centre] == 0:
-            continue
-        for word in range(words.shape[1]):
-            value = np.uint64(0)
-            for bit in range(64):
-                if 2 * counts[centre, word, bit] > size[centre]:
-                    value |= one << np.uint64(bit)
-            centres[centre, word] = value
+        for word in range(width if size[centre] else 0):
+            more, equal = none, ~none  # counts greater than half of the rows, and equal so far
+            for plane in range(n_planes - 1, -1, -1):
+                if (size[centre] >> 1) >> plane & 1:
+                    equal &= planes[centre, plane, word]
+                else:
+                    more |= equal & planes[centre, plane, word]
+                    equal &= ~planes[centre, plane, word]
+            centres[centre, word] = more
 
 
 @compiled
@@ -247,17 +275,37 @@ def _assign(
     n_leaves: int, out: NDArray[np.int64],
 ) -> None:  # fmt: skip
     """The key of each row."""
-    width = node_blocks.shape[1]
-    near = np.empty(LANES * node_blocks.shape[0], np.int32)
+    width, blocks = node_blocks.shape[1], node_blocks.shape[0]
+    near = np.empty(LANES * blocks, np.int32)
     size = 8 * LANES * width * leaf_blocks.shape[1]  # bytes of a node's leaves
     for row in range(rows.shape[0]):
         place = rows.ctypes.data + 8 * row * width
-        block_distances(node_blocks.ctypes.data, node_blocks.shape[0], width, place, near.ctypes.data)
+        block_distances(node_blocks.ctypes.data, blocks, width, place, near.ctypes.data)
         best: int = 2**62
-        for _ in range(min(_BEAM, n_nodes)):
-            node = int(near[:n_nodes].argmin())
-            near[node] = _FAR
-            found = nearest_block(leaf_blocks.ctypes.data + node * size, leaf_blocks.shape[1], width, place)
-            key = node * n_leaves + (found & 0xFFFFFFFF)
-            best = min(best, (found >> 32 << 32) | key)
+        for node in _two_nearest(near.ctypes.data, blocks, n_nodes):
+            if node < n_nodes:
+                found = nearest_block(
+                    leaf_blocks.ctypes.data + node * size, leaf_blocks.shape[1], width, place
+                )
+                best = min(best, (found >> 32 << 32) | (node * n_leaves + (found & 0xFFFFFFFF)))
         out[row] = best & 0xFFFFFFFF
+
+
+@compiled
+def _two_nearest(near: int, blocks: int, n_nodes: int) -> tuple[int, int]:
+    """The numbers of the two smallest int32 distances at an address; `n_nodes` where there is no second."""
+    first = second = _FAR
+    one = two = n_nodes
+    for block in range(0, blocks * LANES, LANES):
+        hits = eight_within(near + 4 * block, second - 1)
+        while hits:
+            node = block + lowest(hits)
+            hits &= hits - 1
+            bits = load_int32(near, node)
+            if node >= n_nodes or bits >= second:
+                continue
+            if bits < first:
+                first, second, one, two = bits, first, node, one
+            else:
+                second, two = bits, node
+    return one, two

@@ -27,11 +27,11 @@ from sish.errors import (
     IndexCorruptError,
     IndexFormatError,
     ParameterError,
-    SlideExistsError,
     StoreError,
     UnknownSlideError,
 )
-from sish.index.disk import NEW, replace_file, storage_errors, sync
+from sish.index.admission import LOCK, check_ids, check_vacant, check_widths
+from sish.index.disk import replace_file, storage_errors, sync
 from sish.index.lock import WriterLock
 from sish.index.manifest import FORMAT_VERSION, JSON, MANIFEST, Manifest, encode_json, read_manifest
 from sish.index.segment import DTYPES, Segment, array_shapes, open_segment, save_changes, write_segment
@@ -39,9 +39,8 @@ from sish.index.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, s
 from sish.index.tree_file import read_tree, write_tree
 from sish.index.verify import SEGMENTS, damaged_files, find_leftovers, verify
 
-__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "Store", "StoreInfo"]
+__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "Store", "StoreInfo", "slide_snapshot"]
 
-LOCK = "lock"
 MERGE_RATIO = 2
 """A segment joins an append if it weighs at most this many times what is merged so far.
 
@@ -121,10 +120,10 @@ class Store:
             if folder.exists() and not folder.is_dir():
                 raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
             folder.mkdir(parents=True, exist_ok=True)
-            _check_vacant(folder)
+            check_vacant(folder)
             lock = WriterLock.acquire(folder / LOCK)
             try:
-                _check_vacant(folder)
+                check_vacant(folder)
                 (folder / SEGMENTS).mkdir(exist_ok=True)
                 replace_file(folder / MANIFEST, Manifest(dict(header)).to_bytes())
                 sync(folder.parent)
@@ -242,17 +241,33 @@ class Store:
             IndexCorruptError: a segment that would be merged is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
+        self.append_many([slide_snapshot(row, keys, barcodes, l0_xy)], replace=replace)
+
+    def append_many(self, new: Sequence[Snapshot], *, replace: bool = False) -> None:
+        """Add several slides in one commit, which takes as long as one slide's: all of them, or none.
+
+        Args:
+            new: the slides in the order in which they come, each as `slide_snapshot` gives it.
+            replace: remove the slides of these ids, where there are any, in the same commit.
+
+        Raises:
+            SlideExistsError: an id is taken and ``replace`` is off, or two of them have one id.
+            ParameterError: shapes do not fit the index.
+            IndexCorruptError: a segment that would be merged is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
         with self._writing() as state:
-            new = slide_snapshot(row, keys, barcodes, l0_xy)
-            _check_widths(new, state.manifest)
-            if row.slide_id in self and not replace:
-                raise SlideExistsError(f"slide {row.slide_id} is in {self.path} already: ask to replace it")
-            segments = [segment.without({row.slide_id}) for segment in state.segments]
-            weight, kept = row.n_patches + 1, len(segments)
+            if not new:
+                return
+            check_widths(new, state.manifest)
+            ids = [row.slide_id for part in new for row in part.slides]
+            check_ids(self.path, ids, () if replace else (row.slide_id for row in self.slides))
+            segments = [segment.without(frozenset(ids)) for segment in state.segments]
+            weight, kept = sum(len(part) + len(part.slides) for part in new), len(segments)
             while kept and segments[kept - 1].weight <= MERGE_RATIO * weight:
                 kept -= 1
                 weight += segments[kept].weight
-            self._commit(state, segments[:kept], segments[kept:], [new])
+            self._commit(state, segments[:kept], segments[kept:], new)
 
     def remove(self, slide_ids: Collection[str]) -> int:
         """Remove slides in one commit and return how many there were; ids that are not there do not matter.
@@ -450,27 +465,6 @@ def _open_segments(folder: Path, manifest: Manifest) -> Iterator[Segment]:
     for record in manifest.segments:
         yield open_segment(
             folder / SEGMENTS / record.name, record, manifest.key_orders or 1, manifest.barcode_bytes or 1
-        )
-
-
-def _check_vacant(folder: Path) -> None:
-    """Refuse a folder that holds anything but what an interrupted `Store.create` left."""
-    names = {path.name for path in folder.iterdir()}
-    if MANIFEST in names:
-        raise StoreError(f"there is an index at {folder} already: open it, or give another path")
-    if names - {LOCK, SEGMENTS, MANIFEST + NEW}:
-        raise IndexFormatError(
-            f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: give a new or an empty folder"
-        )
-
-
-def _check_widths(new: Snapshot, manifest: Manifest) -> None:
-    got = (new.keys.shape[1], new.barcodes.shape[1])
-    want = (manifest.key_orders, manifest.barcode_bytes)
-    if want != (None, None) and got != want:
-        raise ParameterError(
-            f"slide {new.slides[0].slide_id} has {got[0]} keys and {got[1]} barcode bytes a patch, wanted "
-            f"{want[0]} and {want[1]} as in the index: encode it with the settings of the index"
         )
 
 

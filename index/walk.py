@@ -15,19 +15,14 @@ Steps 1 and 2 stream through memory that is contiguous for each seed, and ask fo
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core.cgutils import get_or_insert_function
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from sish.index.barcode import Words, compiled, distance
+from sish.index.hamming_kernels import FIELD_BITS, LANES, TOGETHER, four_distances, prefetch
 
 __all__ = ["Bag", "Plan", "Reach", "Table", "search_all"]
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_LANES = 8  # 64-bit words of a cache line, compared in one go
-_TOGETHER, _FIELD = 4, 16  # rows whose first lines are compared together, and bits of each one's distance
 _MOST_LINES = 31  # the distance of so many still leaves the highest bits of its field free
 _ONES = 1 << 48 | 1 << 32 | 1 << 16 | 1  # a one in each field
 _AHEAD = 32  # rows that are asked for before they are needed
@@ -69,65 +64,6 @@ class Bag(NamedTuple):
     rank: NDArray[np.int64]
     bits: NDArray[np.int64]
     closed: NDArray[np.bool_]
-
-
-def _line_counts(builder: Any, row: Any, query: Any) -> Any:
-    """Bits in which the lines at two addresses differ, one count a word."""
-    vector = ir.VectorType(ir.IntType(64), _LANES)
-    lines = []
-    for address in (row, query):
-        line = builder.load(builder.inttoptr(address, vector.as_pointer()))
-        line.align = 8
-        lines.append(line)
-    count = _declared(builder, f"llvm.ctpop.v{_LANES}i64", vector, [vector])
-    return builder.call(count, [builder.xor(*lines)])
-
-
-def _total(builder: Any, counts: Any) -> Any:
-    """The sum of a vector's words."""
-    add = _declared(builder, f"llvm.vector.reduce.add.v{_LANES}i64", ir.IntType(64), [counts.type])
-    return builder.call(add, [counts])
-
-
-def _four_distances(typing_context: Any, row: Any, row_bytes: Any, query: Any) -> Any:
-    """Bits in which lines of four rows differ from the query's, by address: 16 bits each, the first lowest.
-
-    numba does not find the vector form. The sum over a vector's words costs more than the counting, and is
-    taken once for all four.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address, row_bytes, query = args
-        packed = None
-        for number in range(_TOGETHER):
-            counts = _line_counts(builder, address, query)
-            shift = ir.Constant(counts.type, [_FIELD * number] * _LANES)
-            packed = counts if packed is None else builder.add(packed, builder.shl(counts, shift))
-            address = builder.add(address, row_bytes)
-        return _total(builder, packed)
-
-    return types.int64(types.intp, types.intp, types.intp), generate
-
-
-def _prefetch(typing_context: Any, address: Any) -> Any:
-    """Ask for the cache line at an address; no harm is done by a wrong one."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        fetch = _declared(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, number, number, number])
-        builder.call(fetch, [builder.inttoptr(args[0], pointer), number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
-
-
-def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    """An intrinsic function of LLVM, by name."""
-    return get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)  # type: ignore[no-untyped-call]  # numba's is not
-
-
-four_distances: Any = intrinsic(_four_distances)
-prefetch: Any = intrinsic(_prefetch)
 
 
 @compiled
@@ -279,45 +215,50 @@ def _hits_among(
 ) -> int:
     """Add the hits among entries `start` to `stop` behind the first `count`; their number."""
     words = table.words
-    row_bytes, line_bytes, own = words.shape[1] * words.itemsize, 8 * _LANES, query.ctypes.data
+    row_bytes, line_bytes, own = words.shape[1] * words.itemsize, 8 * LANES, query.ctypes.data
     lines = row_bytes // line_bytes if words.itemsize == 8 and row_bytes % line_bytes == 0 else 0
     most = 8 * line_bytes * _MOST_LINES
-    tops = np.int64(_ONES) << (_FIELD - 2)  # more than any distance
+    tops = np.int64(_ONES) << (FIELD_BITS - 2)  # more than any distance
     past = np.int64(_ONES) * (min(threshold, most) + 1)
     entry = start
-    while 0 < lines <= _MOST_LINES and entry + _TOGETHER <= stop:
-        row, packed = words.ctypes.data + entry * row_bytes, np.int64(0)
-        for number in range(_TOGETHER):
-            prefetch(row + (_AHEAD + number) * row_bytes)
-        for line in range(lines):
-            packed += four_distances(row + line * line_bytes, row_bytes, own + line * line_bytes)
-            if ((packed | tops) - past) & tops == tops:  # no field is smaller than its part of `past`
-                break
+    keys, slide, exclude = table.keys, table.slide, table.exclude
+    ranks, bits_of, closed = hits.rank, hits.bits, hits.closed
+    last = keys[ranks[count - 1]] if count else keys[start]  # key of the last hit, if there is one
+    found = np.empty(TOGETHER, np.int64)
+    while entry < stop:
+        size = min(TOGETHER, stop - entry)
+        if 0 < lines <= _MOST_LINES and size == TOGETHER:
+            row, packed = words.ctypes.data + entry * row_bytes, np.int64(0)
+            for number in range(TOGETHER):
+                prefetch(row + (_AHEAD + number) * row_bytes)
+            passed = False
+            for line in range(lines):
+                packed += four_distances(row + line * line_bytes, row_bytes, own + line * line_bytes)
+                if ((packed | tops) - past) & tops == tops:  # no field is smaller than its part of `past`
+                    passed = True
+                    break
+            if passed:
+                entry += TOGETHER
+                continue
+            for number in range(TOGETHER):
+                found[number] = (packed >> (FIELD_BITS * number)) & ((1 << FIELD_BITS) - 1)
         else:
-            for number in range(_TOGETHER):
-                bits = (packed >> (_FIELD * number)) & ((1 << _FIELD) - 1)
-                if bits <= threshold:
-                    count = _add_hit(table, entry + number, bits, hits, count)
-        entry += _TOGETHER
-    for late in range(entry, stop):
-        rest = distance(words, late, query, 0)
-        if rest <= threshold:
-            count = _add_hit(table, late, rest, hits, count)
+            for number in range(size):
+                found[number] = distance(words, entry + number, query, 0)
+        for number in range(size):
+            bits, at = found[number], entry + number
+            if bits > threshold:
+                continue
+            if exclude.size and exclude[min(np.uint32(slide[at]), np.uint32(exclude.size - 1))]:
+                continue
+            if count and keys[at] == last:  # of a key only the nearest
+                if bits < bits_of[count - 1]:
+                    ranks[count - 1], bits_of[count - 1] = at, bits
+                continue
+            ranks[count], bits_of[count], closed[count], last = at, bits, False, keys[at]
+            count += 1
+        entry += size
     return count
-
-
-@compiled
-def _add_hit(table: Table, entry: int, bits: Any, hits: Bag, count: int) -> int:
-    """Add an entry unless it is excluded or an earlier one of its key is as near; the number of hits."""
-    keys, exclude = table.keys, table.exclude
-    if exclude.size and exclude[min(np.uint32(table.slide[entry]), np.uint32(exclude.size - 1))]:
-        return count
-    if count and keys[hits.rank[count - 1]] == keys[entry]:
-        if bits < hits.bits[count - 1]:
-            hits.rank[count - 1], hits.bits[count - 1] = entry, bits
-        return count
-    hits.rank[count], hits.bits[count], hits.closed[count] = entry, bits, False
-    return count + 1
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sish.index.store import SlideRow, Snapshot, Store
+from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
 
 
 def make_row(slide_id: str, n: int, seed: int, label: str | None = None) -> SlideRow:
@@ -25,6 +25,12 @@ def arrays_of(row: SlideRow) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def append(store: Store, slide_id: str, n: int, seed: int, *, replacing: bool = False) -> None:
     row = make_row(slide_id, n, seed)
     store.append(row, *arrays_of(row), replace=replacing)
+
+
+def append_many(store: Store, *cases: tuple[str, int, int], replacing: bool = False) -> None:
+    """Append slides given as (id, patches, seed) in one commit."""
+    rows = [make_row(*case) for case in cases]
+    store.append_many([slide_snapshot(row, *arrays_of(row)) for row in rows], replace=replacing)
 
 
 def assert_whole(snapshot: Snapshot) -> None:

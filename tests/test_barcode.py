@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sish.errors import ParameterError
 from sish.index import barcode
-from sish.index.barcode import hamming, minmax_barcodes, nearest
+from sish.index.barcode import barcodes_of, hamming, minmax_barcodes, nearest, sign_barcodes
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,32 @@ def test_bit_i_compares_feature_i_with_the_one_before(seed, count, width):
     "features", [np.zeros(8), np.zeros((2, 12)), np.zeros((2, 0)), [[np.nan] * 8], [[np.inf] * 8]]
 )
 def test_features_that_make_no_barcode_are_refused(features):
-    with pytest.raises(ParameterError, match="features"):
-        minmax_barcodes(features)
+    for rule in (minmax_barcodes, sign_barcodes):
+        with pytest.raises(ParameterError, match="features"):
+            rule(features)
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(0, 5), width=st.integers(1, 20))
+@settings(max_examples=40, deadline=None)
+def test_bit_i_is_the_sign_of_feature_i(seed, count, width):
+    features = np.random.default_rng(seed).integers(-2, 3, (count, 8 * width)).astype(np.float32)
+    bits = np.unpackbits(sign_barcodes(features), axis=1)
+    assert bits.tolist() == [[int(value >= 0) for value in row] for row in features]
+    np.testing.assert_array_equal(barcodes_of(features, "sign"), sign_barcodes(features))
+    np.testing.assert_array_equal(barcodes_of(features, "minmax"), minmax_barcodes(features))
+
+
+def test_binarisations_without_a_name_of_ours_are_refused():
+    with pytest.raises(ParameterError, match="'median'"):
+        barcodes_of(np.zeros((1, 8)), "median")
+
+
+def test_bits_that_differ_tell_the_angle():
+    """Signs of many random projections: the share that differs is the angle over pi (here pi/3)."""
+    projections = np.random.default_rng(0).normal(size=(2, 8192))
+    pair = np.array([[1.0, 0.0], [0.5, 0.75**0.5]]) @ projections
+    left, right = sign_barcodes(pair)
+    assert abs(hamming(left[None], right)[0] / 8192 - 1 / 3) < 0.02
 
 
 @st.composite

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_hierarchy import clustered
 
 from sish.errors import ParameterError, QueryError
-from sish.index.cells import Cells, CellTable, tree_search
+from sish.index.cells import Cells, CellTable
 from sish.index.hierarchy import TextureTree
 
 EVERYTHING = 10**9
@@ -233,7 +233,7 @@ def test_tables_are_searched_where_they_are_mapped(world, tmp_path):
             for name in ("keys", "barcodes", "slide", "row")
         }
     )
-    want, got = (tree_search(tree, [one], queries, k=7, budget=300) for one in (table, mapped))
+    want, got = (Cells.of(tree, [one]).search(queries, k=7, budget=300) for one in (table, mapped))
     assert np.array_equal(got.patch, want.patch) and np.array_equal(got.hamming, want.hamming)
 
 

@@ -76,14 +76,15 @@ def test_duplicates_share_one_key():
 
 
 @pytest.mark.parametrize(
-    ("patches", "side"),
-    [(0, 4), (10, 4), (10_000, 16), (100_000, 64), (10**6, 128), (10**7, 256), (10**9, 256)],
-)
-def test_the_tree_grows_with_the_archive(patches, side):
+    ("patches", "branching"),
+    [(0, (4, 4)), (10, (4, 4)), (1000, (8, 4)), (10_000, (16, 16)), (100_000, (64, 64)), (10**6, (256, 128)),
+     (10**7, (1024, 128)), (10**9, (1024, 128))],
+)  # fmt: skip
+def test_the_tree_grows_with_the_archive(patches, branching):
     barcodes = clustered(np.random.default_rng(6), 50)
     tree = TextureTree.learn(barcodes, patches=patches)
-    assert tree.leaves.shape[:2] == (side, side)
-    assert sample_size(patches) >= max(100_000, 8 * side**2)
+    assert tree.leaves.shape[:2] == branching
+    assert sample_size(patches) >= max(100_000, 8 * branching[0] * branching[1])
 
 
 def test_a_large_sample_is_thinned():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from store_cases import append, assert_whole, make_row
+from store_cases import append, append_many, assert_whole, make_row
 
 from sish.errors import IndexLockedError, StoreError
 from sish.index import store as store_module
@@ -28,8 +28,10 @@ STEPS: list[Callable[[Store], object]] = [
     lambda store: store.remove(["d", "f"]),
     lambda store: store.compact(),
     lambda store: store.remove(["a", "c", "e"]),
+    lambda store: append_many(store, ("g", 3, 8), ("h", 0, 9), ("i", 12, 10)),
+    lambda store: append_many(store, ("j", 5, 11), ("g", 7, 12), replacing=True),
 ]
-"""A life of an index: merges, tombstones, relabelled tables, replaced and emptied segments."""
+"""A life of an index: merges, several at once, tombstones, relabelled tables, replaced, emptied segments."""
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,7 @@ class Faults:
 @pytest.mark.parametrize(
     ("number", "error"),
     [
-        *((number, OSError(28, "No space left on device")) for number in (0, 3, 4, 5, 6, 10)),
+        *((number, OSError(28, "No space left on device")) for number in (0, 3, 4, 5, 6, 10, 13)),
         *((number, KeyboardInterrupt()) for number in (4, 6)),
     ],
 )

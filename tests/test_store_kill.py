@@ -22,10 +22,21 @@ import zarr  # noqa: F401  the store imports it late, and the kills are to hit w
 from store_cases import arrays_of, assert_whole, make_row
 
 from sish.errors import IndexLockedError
-from sish.index.store import SlideRow, Store
+from sish.index.store import SlideRow, Store, slide_snapshot
 
 KILLS = 300
-KINDS = ["append", "append", "append", "remove", "relabel", "compact"]
+KINDS = [
+    "append",
+    "append_many",
+    "append_many",
+    "remove",
+    "remove",
+    "remove",
+    "relabel",
+    "relabel",
+    "compact",
+]
+"""Quick ones more often, so that each is hit by a kill."""
 
 
 def writer(path: str, seed: int) -> None:
@@ -40,6 +51,8 @@ def writer(path: str, seed: int) -> None:
             change = {"kind": kind, "ids": chosen, "seed": int(rng.integers(2**31))}
             if kind == "append":
                 change["ids"] = [f"s{rng.integers(40)}"]  # few names: new slides, and replaced ones
+            if kind == "append_many":
+                change["ids"] = [f"s{n}" for n in rng.choice(40, rng.integers(1, 12), replace=False)]
             say({"try": change})
             apply(store, change)
             say({"done": change})
@@ -49,15 +62,19 @@ def say(what: object) -> None:
     os.write(1, (json.dumps(what) + "\n").encode())  # whole lines, whatever moment it is killed at
 
 
-def new_row(change: dict) -> SlideRow:
-    return make_row(change["ids"][0], change["seed"] % 30, change["seed"])
+def new_rows(change: dict) -> list[SlideRow]:
+    seeds = range(change["seed"], change["seed"] + len(change["ids"]))
+    return [make_row(name, seed % 30, seed) for name, seed in zip(change["ids"], seeds, strict=True)]
 
 
 def apply(store: Store, change: dict) -> None:
     rows = {row.slide_id: row for row in store.slides}
     if change["kind"] == "append":
-        row = new_row(change)
+        (row,) = new_rows(change)
         store.append(row, *arrays_of(row), replace=True)
+    elif change["kind"] == "append_many":
+        slides = [slide_snapshot(row, *arrays_of(row)) for row in new_rows(change)]
+        store.append_many(slides, replace=True)
     elif change["kind"] == "remove":
         store.remove(change["ids"])
     elif change["kind"] == "relabel":
@@ -69,8 +86,8 @@ def apply(store: Store, change: dict) -> None:
 def applied(slides: tuple[SlideRow, ...], change: dict) -> tuple[SlideRow, ...]:
     """What `apply` does to a list."""
     ids, kind = change["ids"], change["kind"]
-    if kind == "append":
-        return (*(row for row in slides if row.slide_id not in ids), new_row(change))
+    if kind.startswith("append"):  # all of them, or none
+        return (*(row for row in slides if row.slide_id not in ids), *new_rows(change))
     if kind == "remove":
         return tuple(row for row in slides if row.slide_id not in ids)
     if kind == "relabel":

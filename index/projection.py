@@ -1,0 +1,87 @@
+"""Feature vectors of any length as ones of 1,024 numbers whose signs make a barcode.
+
+A sign keeps what a number says only where numbers are as often above 0 as below it. Features of networks
+are not: many are never negative, and all vectors share a long common part. So a vector is first centred, on
+its own mean or, where one is known, on the mean of an archive, and then turned by a random rotation, which
+spreads what is left evenly over all numbers. The share of signs in which two rotated vectors differ is, on
+average, the angle between them over pi (Charikar 2002, section 3).
+
+The rotation is three rounds of random signs and a Hadamard transform (Ailon and Chazelle 2006; three rounds
+as in Andoni et al. 2015, section 4). It takes O(P log P) additions, each of two numbers: a vector's
+projection is the same bit by bit whatever company it comes in, which a matrix product does not promise.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sish.errors import ParameterError
+
+__all__ = ["BITS", "project"]
+
+BITS = 1024
+"""Numbers of a projection, and bits of a barcode."""
+
+_ROUNDS = 3
+_SEED = 1024
+
+
+def project(
+    features: ArrayLike, *, centre: NDArray[np.float32] | None = None, bits: int = BITS
+) -> NDArray[np.float32]:
+    """Features (N, F) of any length, centred and rotated: float32 (N, bits), each of length 1.
+
+    Where F is at most `bits` (a power of two) nothing is lost: the cosine of two projections is that of the
+    centred features. A longer vector is rotated whole and its first `bits` numbers are kept.
+
+    Parameters
+    ----------
+    features : array (N, F)
+        Finite numbers; NaN or infinity is a ParameterError.
+    centre : float32 (F,), optional
+        What to subtract. Default: each vector's own mean.
+    bits : int
+        Numbers wanted, a power of two.
+
+    >>> found = project(np.eye(3) * 5, centre=np.zeros(3, np.float32), bits=8)
+    >>> found.shape, bool(np.abs(found @ found.T - np.eye(3)).max() < 1e-6)
+    ((3, 8), True)
+    """
+    values = np.asarray(features, np.float32)
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise ParameterError(f"features have shape {values.shape}; give (N, F) with F of at least 1")
+    if not np.isfinite(values).all():
+        raise ParameterError("features hold NaN or infinity; give finite numbers")
+    if centre is not None and centre.shape != values.shape[1:]:
+        raise ParameterError(
+            f"features are {values.shape[1]} long and their centre {centre.shape}; give one of both"
+        )
+    middle = values.mean(axis=1, keepdims=True) if centre is None else centre
+    size = max(bits, 1 << (values.shape[1] - 1).bit_length())
+    padded = np.zeros((len(values), size), np.float32)
+    padded[:, : values.shape[1]] = _of_length_1(values - middle)
+    for signs in _signs(size):
+        padded = _hadamard(padded * signs)
+    return _of_length_1(padded[:, :bits])
+
+
+def _of_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
+    return np.asarray(vectors / np.where(length > 0, length, np.float32(1)), np.float32)
+
+
+def _signs(size: int) -> NDArray[np.float32]:
+    """Float32 (rounds, size) of -1 and 1, from raw words: numpy promises that these never change."""
+    words = np.random.PCG64(_SEED).random_raw(_ROUNDS * size)
+    return np.where(words >> np.uint64(63), np.float32(1), np.float32(-1)).reshape(_ROUNDS, size)
+
+
+def _hadamard(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The orthonormal Hadamard transform of each row, (N, P) with P a power of two."""
+    rows, size = vectors.shape
+    half = 1
+    while half < size:
+        pairs = vectors.reshape(rows, size // (2 * half), 2, half)
+        left, right = pairs[:, :, 0], pairs[:, :, 1]
+        vectors = np.stack([left + right, left - right], axis=2)
+        half *= 2
+    return vectors.reshape(rows, size) * np.float32(size**-0.5)
