@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from sish.cli import main as sish
+from sish.synthetic import write_slides
 from sish.vqvae import load_encoder
-from sish.vqvae.cli import main
-from sish.vqvae.pictures import code_colors, draw_curves
+from sish.vqvae.cli import _warnings_on_one_line, main
+from sish.vqvae.pictures import code_colors, draw_curves, draw_neighbours
 
 CONFIGS = Path(__file__).parents[1] / "vqvae" / "configs"
 
@@ -81,6 +84,8 @@ def test_fit_logs_and_draws(run):
     pictures = run / "vqvae" / "version_0" / "pictures"
     with Image.open(next(pictures.glob("step_*.png"))) as sheet:
         assert sheet.size == (4 * 26 - 2, 3 * 26 - 2)
+    with Image.open(next(pictures.glob("neighbours_*.png"))) as sheet:
+        assert sheet.size == (4 * 26 - 2, 4 * 26 - 2)  # four patches, and below each the three others
     assert (pictures / "curves.png").stat().st_size > 1000
     assert (run / "vqvae" / "version_0" / "config.yaml").is_file()
 
@@ -104,6 +109,40 @@ def test_resume_goes_on_from_the_last_checkpoint(images, run, tmp_path):
     batches = "vqvae.quantizer.batches"
     assert (int(before["state_dict"][batches]), int(after["state_dict"][batches])) == (2, 5)
     assert min(int(row["step"]) for row in metrics(tmp_path, 1)) >= 2
+
+
+def test_slides_train_in_mixed_precision_with_pictures_in_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_slides(tmp_path / "slides", n_slides=3, side_um=300)
+    arguments = [*options("none", tmp_path, 6), "--data.slides=slides", "--data.cut.per_slide=6"]
+    arguments = ["train", *(word for word in arguments if "data.folder" not in word)]
+    arguments += ["--trainer.precision=bf16-mixed", "--trainer.logger=TensorBoardLogger"]
+    Path("slides/empty.svs").touch()
+    with pytest.warns(UserWarning, match=r"^slides/empty\.svs is skipped: is empty"):
+        assert sish(arguments) == 0
+    assert len(list(Path("vqvae/version_0").glob("events.*"))) == 1
+    assert len(list(Path("vqvae/version_0/pictures").glob("neighbours_*.png"))) == 2
+    assert len(list(Path("runs/patches").glob("*.squares"))) == 1
+    Path("slides/empty.svs").unlink()
+    assert sish([*arguments, "--trainer.max_steps=9", "--ckpt_path=checkpoints/last.ckpt"]) == 0
+    assert torch.load("checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
+    assert sish(["train", "export", "--checkpoint=checkpoints/last.ckpt", "--output=mine.safetensors"]) == 0
+    assert load_encoder("mine.safetensors").config.name == "tiny"
+
+
+def test_training_stops_when_nothing_improves(images, tmp_path, caplog):
+    assert main([*options(images, tmp_path, 40), "--stop.patience=2", "--stop.min_delta=9"]) == 0
+    # an epoch has two steps: the first validation sets the mark, two do not better it, and the last is kept
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert "stopped at step 6: valid/mse was best 2 validations ago" in caplog.text
+
+
+def test_a_missing_logger_is_one_line(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sish.vqvae.cli.find_spec", lambda name: None)
+    assert main([*options(images, tmp_path, 1), "--trainer.logger=TensorBoardLogger"]) == 1
+    err = capsys.readouterr().err
+    assert "pip install 'sish[tensorboard]'" in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -189,6 +228,12 @@ def test_nothing_to_resume_from_is_said(images, tmp_path):
         assert main([*options(images, tmp_path, 1), "--ckpt_path=last"]) == 0
 
 
+def test_warnings_are_lines_for_the_user():
+    with _warnings_on_one_line():
+        assert warnings.formatwarning("two\nlines", UserWarning, "file.py", 3) == "warning: two lines\n"
+    assert "file.py:3" in warnings.formatwarning("two\nlines", UserWarning, "file.py", 3)
+
+
 def test_logs_that_cannot_be_written(images, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main([*options(images, tmp_path, 1), f"--trainer.logger.init_args.save_dir={tmp_path}/file"]) == 1
@@ -257,8 +302,25 @@ def test_near_codewords_get_near_colours():
     assert {red.min(), red.max()} == {0, 255}
 
 
-def test_curves_of_a_run_without_validation(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step,train/mse,train/perplexity\n0,0.5,3\n1,0.4,4\n")
+def test_neighbours_are_the_nearest_others():
+    images = np.zeros((9, 4, 4, 3), np.uint8) + np.arange(9, dtype=np.uint8)[:, None, None, None]
+    angles = np.array([0, 120, 240, 1, 121, 241, 3, 123, 243]) * np.pi / 180
+    sheet = draw_neighbours(images, np.stack([np.cos(angles), np.sin(angles)], 1), queries=3, k=2)
+    assert sheet.shape == (3 * 6 - 2, 3 * 6 - 2, 3)
+    # queries 0, 4, 8: below each the others of its bundle, the nearer first
+    assert sheet[::6, ::6, 0].tolist() == [[0, 4, 8], [3, 1, 5], [6, 7, 2]]
+
+
+@pytest.mark.parametrize(
+    ("log", "height"),
+    [
+        ("step,train/loss,train/mse,train/perplexity\n0,1,0.5,3\n1,1,0.4,4\n", 220),  # never validated
+        ("step,train/mse,train/commitment,valid/mse,valid/perplexity\n0,1,1,,\n0,,,2,9\n", 440),
+        ("step,train/contrast,train/found,valid/contrast\n0,1,0.5,\n0,,,2\n", 220),
+    ],
+)
+def test_curves_of_what_is_logged(log, height, tmp_path):
+    (tmp_path / "metrics.csv").write_text(log)
     draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (720, 440)
+        assert picture.size == (720, height)

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from sish.errors import ParameterError, SishError
-from sish.vqvae.data import Cut, ImagePatches, PatchData, SlidePatches, Split, list_images, usable_slides
+from sish.vqvae.data import Cut, PatchData, Split
+from sish.vqvae.images import ImagePatches, list_images
 
 
 def write_image(path, size=(40, 32), seed=0):
@@ -156,6 +157,7 @@ def test_split_by_share_moves_no_file_when_others_come(tmp_path):
         lambda path: PatchData(path, split=Split(share=1.0)),
         lambda path: PatchData(path, cut=Cut(train_px=0)),
         lambda path: PatchData(path, cut=Cut(mpp=0.0)),
+        lambda path: PatchData(path, cut=Cut(cache_gb=-1.0)),
         lambda path: PatchData(path, stain_jitter=-1.0),
         lambda path: PatchData(path / "none").setup("fit"),
         lambda path: PatchData(slides=path / "none").setup("fit"),
@@ -181,40 +183,11 @@ def test_one_image_cannot_be_split(tmp_path):
         PatchData(tmp_path).setup("fit")
 
 
-def test_patches_of_slides_come_from_tissue(data_dir):
-    slide = data_dir / "slides" / "cmu-1-small-region.svs"
-    cut = Cut(64, 64, mpp=1.0, per_slide=12)
-    patches = SlidePatches([slide], 64, cut, augment=False)
-    assert len(patches) == 12
-    drawn = torch.stack([patches[number] for number in range(12)])
-    assert drawn.shape == (12, 64, 64, 3)
-    assert len({patch.numpy().tobytes() for patch in drawn}) == 12
-    assert (drawn.float().mean((1, 2, 3)) < 235).float().mean() > 0.7
-    again = SlidePatches([slide], 64, cut, augment=False)
-    assert torch.equal(again[5], drawn[5])
-
-
-def test_a_slide_that_tells_its_scale_keeps_it(data_dir):
-    slide = data_dir / "slides" / "cmu-1-small-region.svs"
-    told, given = (SlidePatches([slide], 64, Cut(slide_mpp=mpp), augment=False)[3] for mpp in (None, 2.0))
-    assert torch.equal(told, given)
-
-
-def test_slides_that_cannot_be_used_are_skipped(data_dir):
-    slides = data_dir / "slides"
-    paths = [slides / "bad" / "broken.svs", slides / "tcga-cr-7395-01a-01-ts1.svs"]
-    with pytest.warns(UserWarning) as caught, pytest.raises(ParameterError, match="none of the 2 slides"):
-        usable_slides(paths)
-    assert len(caught) == 2
-    assert "slide_mpp" in str(caught[1].message)
-    with pytest.warns(UserWarning, match=r"broken\.svs"):
-        assert usable_slides(paths, 0.5) == paths[1:]
-    assert SlidePatches(paths[1:], 64, Cut(slide_mpp=0.5), augment=True)[0].shape == (64, 64, 3)
-
-
 def test_images_and_slides_together(folder, data_dir):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the folder of slides holds some that cannot be used
-        data = PatchData(folder, data_dir / "slides", cut=Cut(16, 16, per_slide=4), split=Split(share=0.5))
+        data = PatchData(
+            folder, data_dir / "slides", cut=Cut(16, 16, per_slide=4, cache_gb=0), split=Split(share=0.5)
+        )
         data.setup("fit")
     assert data.train_set[0].shape == data.train_set[len(data.train_set) - 1].shape == (16, 16, 3)

@@ -9,19 +9,36 @@ from torch import Tensor
 
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.module import VQVAEModule
+from sish.vqvae.views import Views
 
 if TYPE_CHECKING:
     from sish.vqvae.data import PatchData
 
 __all__ = ["Calibrate", "calibrate"]
 
+_VIEWS_SEED = 0
+_ZOOM, _SHIFT_PX = 1.15, 4.0  # less than in training: most of what a patch shows stays in view
+
 
 @torch.no_grad()
 def calibrate(model: VQVAE, batches: Iterable[Tensor]) -> None:
-    """Measure the feature statistics of ``model`` on batches of plain patches, uint8 (N, H, W, 3)."""
+    """Measure the feature statistics of ``model`` on batches of plain patches, uint8 (N, H, W, 3).
+
+    The texture network's are also measured on two views of each patch; their randomness is always the same.
+    """
     device = model.quantizer.codebook.device
-    raw = [model.pooled.raw(model.maps(to_unit(batch.to(device)))) for batch in batches]
-    model.pooled.calibrate(torch.cat(raw))
+    raw, changes = [], []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_VIEWS_SEED)
+        for batch in batches:
+            images = to_unit(batch.to(device))
+            raw.append(model.raw_features(images))
+            if model.config.features == "texture":
+                views = Views(images.shape[-1], zoom=_ZOOM, shift_px=_SHIFT_PX)
+                changes.append(
+                    model.raw_features(views.draw(images)) - model.raw_features(views.draw(images))
+                )
+    model.head.calibrate(torch.cat(raw), torch.cat(changes) if changes else None)
 
 
 class Calibrate(pl.Callback):
@@ -40,5 +57,5 @@ class Calibrate(pl.Callback):
         data: PatchData | None = getattr(trainer, "datamodule", None)
         if trainer.sanity_checking or data is None or not isinstance(pl_module, VQVAEModule):
             return
-        if pl_module.vqvae.config.features == "pooled":
+        if pl_module.vqvae.config.features != "densenet121":
             calibrate(pl_module.vqvae, data.calibration_batches(self.patches))

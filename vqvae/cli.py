@@ -1,12 +1,16 @@
-"""The command line: ``python -m sish.vqvae {fit,validate,export}``, and what ``sish train`` calls.
+"""The command line: ``sish train {fit,contrast,validate,export}``, also as ``python -m sish.vqvae``.
 
 A LightningCLI, so every option of the trainer, the network and the data can stand in a YAML file
-(``--config``) or on the command line, and the latter wins. ``export`` turns a checkpoint into weights.
+(``--config``) or on the command line, and the latter wins. ``fit`` trains the autoencoder, ``contrast`` the
+texture network beside a trained one, and ``export`` turns a checkpoint of either into weights.
 """
 
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +19,34 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from sish.errors import SishError
+from sish.errors import ParameterError, SishError
 from sish.vqvae.calibration import Calibrate, calibrate
-from sish.vqvae.data import ImagePatches, PatchData, list_images, spread_batches
+from sish.vqvae.checkpoints import LastCheckpoint
+from sish.vqvae.contrast import ContrastModule
+from sish.vqvae.data import PatchData, spread_batches
+from sish.vqvae.images import ImagePatches, list_images
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.pictures import SavePictures
 from sish.vqvae.pretrained import read_model, save_weights
+from sish.vqvae.stopping import StopEarly
 
 __all__ = ["TrainingCLI", "main"]
 
 _LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")  # names that Lightning resolves, not paths
 
-_DESCRIPTION = """Train the encoder of sish. Also here: `export`, which turns a checkpoint into weights
-(see `export --help`)."""
+_DESCRIPTION = """Train the encoder of sish. Also here: `contrast`, which trains the texture network (see
+`contrast --help`), and `export`, which turns a checkpoint into weights (see `export --help`)."""
 
 
 class TrainingCLI(LightningCLI):
     """LightningCLI with the callbacks of this package, each configurable by its own options."""
+
+    run_name = "vqvae"
+    """Folder of the runs, below runs/."""
+    watched = "valid/mse"
+    """What makes a checkpoint the best one."""
+    max_steps = 16_000
+    """Unless another number is given."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -42,9 +57,15 @@ class TrainingCLI(LightningCLI):
         }
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and refuse a checkpoint that is none before Lightning opens it (WeightsError)."""
+        """Parse, and refuse on one line a checkpoint that is none and a logger that is not installed."""
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].ckpt_path
+        options = self.config[self.config.subcommand]
+        if "TensorBoardLogger" in str(options.trainer.logger) and not _has_tensorboard():
+            raise ParameterError(
+                "TensorBoard is not installed; pip install 'sish[tensorboard]', or leave --trainer.logger"
+                " out: metrics.csv and pictures are written anyway"
+            )
+        path = options.ckpt_path
         if path is not None and path not in _LIGHTNING_CHECKPOINTS:
             read_model(Path(path))
 
@@ -52,44 +73,67 @@ class TrainingCLI(LightningCLI):
         """Add the callbacks and the defaults of the trainer."""
         parser.add_lightning_class_args(Calibrate, "calibrate")
         parser.add_lightning_class_args(SavePictures, "pictures")
+        parser.add_lightning_class_args(StopEarly, "stop")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         parser.set_defaults(
             {
-                "checkpoint.dirpath": "runs/vqvae/checkpoints",
-                "checkpoint.save_last": True,
-                "checkpoint.monitor": "valid/mse",
+                "checkpoint.dirpath": f"runs/{self.run_name}/checkpoints",
+                "checkpoint.monitor": self.watched,
+                "stop.monitor": self.watched,
                 "checkpoint.filename": "step={step}",
                 "checkpoint.auto_insert_metric_name": False,
                 "trainer.logger": {
                     "class_path": "pytorch_lightning.loggers.CSVLogger",
-                    "init_args": {"save_dir": "runs", "name": "vqvae"},
+                    "init_args": {"save_dir": "runs", "name": self.run_name},
                 },
+                "trainer.max_steps": self.max_steps,
+                "trainer.max_epochs": -1,
                 "trainer.enable_model_summary": False,
                 "trainer.enable_progress_bar": sys.stderr.isatty(),
             }
         )
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run one command: 0 when it worked, 1 with one line on stderr when not; wrong options exit with 2."""
+class ContrastCLI(TrainingCLI):
+    """The same for the texture network."""
+
+    run_name = "texture"
+    watched = "valid/contrast"
+    max_steps = 3_000
+
+
+def main(args: list[str] | None = None, prog: str = "python -m sish.vqvae") -> int:
+    """Run one command: 0 when it worked, 1 with one line on stderr when not; wrong options exit with 2.
+
+    ``prog`` is what the help calls it.
+    """
     argv = sys.argv[1:] if args is None else list(args)
     _be_quiet()
     try:
-        if argv[:1] == ["export"]:
-            _export(argv[1:])
-        else:
-            TrainingCLI(
-                VQVAEModule,
-                PatchData,
-                args=argv,
-                seed_everything_default=0,
-                save_config_kwargs={"overwrite": True},
-                parser_kwargs={"prog": "python -m sish.vqvae", "description": _DESCRIPTION},
-            )
+        with _warnings_on_one_line():
+            if argv[:1] == ["export"]:
+                _export(argv[1:], prog)
+            elif argv[:1] == ["contrast"]:
+                _train(ContrastCLI, ContrastModule, ["fit", *argv[1:]], prog)
+            else:
+                _train(TrainingCLI, VQVAEModule, argv, prog)
     except (SishError, OSError, MisconfigurationException) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 1
     return 0
+
+
+def _train(cli: type[TrainingCLI], module: type[VQVAEModule], argv: list[str], prog: str) -> None:
+    cli(
+        module,
+        PatchData,
+        args=argv,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": prog, "description": _DESCRIPTION},
+    )
 
 
 def _be_quiet() -> None:
@@ -103,9 +147,24 @@ def _be_quiet() -> None:
     warnings.filterwarnings("default", message=".*there is no last checkpoint")
 
 
-def _export_parser() -> ArgumentParser:
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Warnings are for the user here: without the place in the code that gave them."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *place: f"warning: {' '.join(str(message).split())}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
+def _has_tensorboard() -> bool:
+    return any(find_spec(name) is not None for name in ("tensorboard", "tensorboardX"))
+
+
+def _export_parser(prog: str) -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m sish.vqvae export",
+        prog=f"{prog} export",
         description="Turn a checkpoint into weights (safetensors with their configuration).",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a training run (.ckpt)")
@@ -125,8 +184,8 @@ def _export_parser() -> ArgumentParser:
     return parser
 
 
-def _export(argv: list[str]) -> None:
-    options = _export_parser().parse_args(argv)
+def _export(argv: list[str], prog: str) -> None:
+    options = _export_parser(prog).parse_args(argv)
     model, facts = read_model(options.checkpoint)
     if options.data.folder is not None:
         paths = list_images(options.data.folder, options.data.prefix)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sish.errors import ParameterError
-from sish.vqvae.features import FEATURES
+from sish.vqvae.features import FEATURES, Binarisation
 from sish.vqvae.model import VQVAE, ModelConfig, from_unit, to_unit
 
 __all__ = ["Encoded", "Encoder", "FeatureNetwork", "HammingScale"]
@@ -87,6 +87,26 @@ class Encoder:
         return self.hamming.threshold
 
     @property
+    def binarisation(self) -> Binarisation:
+        """What makes bits of the features: each against its left neighbour (``minmax``) or 0 (``sign``)."""
+        return "minmax" if self._network is not None else self._model.head.binarisation
+
+    @property
+    def n_features(self) -> int:
+        """Numbers that a patch's features are."""
+        return FEATURES
+
+    @property
+    def licence(self) -> str:
+        """Of the weights, in short; those of sish are Apache-2.0, and your own are yours."""
+        return "Apache-2.0 if shipped, else your own"
+
+    @property
+    def orientation_invariant(self) -> bool:
+        """Whether a patch has the same features, but for rounding, however it is turned or mirrored."""
+        return self._network is None and self._model.config.features == "texture"
+
+    @property
     def codebook(self) -> NDArray[np.float32]:
         """float32 (K, D), a copy."""
         return self._model.quantizer.codebook.detach().cpu().numpy().copy()
@@ -103,13 +123,44 @@ class Encoder:
         features = np.empty((len(images), FEATURES), np.float32)
         for number, image in enumerate(images):
             pixels = self._pixels(image)
-            maps = self._model.maps(to_unit(pixels))
+            unit = to_unit(pixels)
+            maps = self._model.maps(unit)
             latent = maps[-1][0].permute(1, 2, 0)
             nearest = self._model.quantizer.nearest(latent.reshape(-1, latent.shape[-1]))
             codes[number] = nearest.reshape(grid[1:]).byte().cpu().numpy()
-            row = self._model.pooled(maps) if self._network is None else self._network(pixels)
-            features[number] = row[0].cpu().numpy()
+            features[number] = self._features(pixels, unit, maps)[0].cpu().numpy()
         return Encoded(codes, features)
+
+    @torch.inference_mode()
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The features of `encode` alone, float32 (N, 1024): all that an index of texture keys needs."""
+        _check_images(images, self.stride)
+        found = np.empty((len(images), FEATURES), np.float32)
+        pooled = self._network is None and self._model.config.features == "pooled"
+        for number, image in enumerate(images):
+            pixels = self._pixels(image)
+            unit = to_unit(pixels)
+            maps = self._model.maps(unit) if pooled else []  # another network reads the pixels themselves
+            found[number] = self._features(pixels, unit, maps)[0].cpu().numpy()
+        return found
+
+    def _features(self, pixels: Tensor, unit: Tensor, maps: list[Tensor]) -> Tensor:
+        """Features (1, 1024) of one patch, from whichever network makes them."""
+        if self._network is not None:
+            return self._network(pixels)
+        if self._model.config.features == "pooled":
+            return self._model.head.normal(self._model.pooled.raw(maps))  # from maps that are there anyway
+        return self._model.features(unit)
+
+    @torch.inference_mode()
+    def maps(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Feature maps of patches uint8 (N, H, W, 3), from the first layer to the latent grid.
+
+        One float32 (N, C, h, w) a layer. The shapes allowed are those of `encode`.
+        """
+        _check_images(images, self.stride)
+        rows = [self._model.maps(to_unit(self._pixels(image))) for image in images]
+        return [torch.cat(layer).float().cpu().numpy() for layer in zip(*rows, strict=True)]
 
     @torch.inference_mode()
     def reconstruct(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:

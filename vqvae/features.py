@@ -1,6 +1,6 @@
 """Features for the barcode: 1,024 numbers a patch, from maps that the encoder has computed anyway.
 
-The published SISH takes them from a second network (DenseNet121 of ImageNet, see `sish.vqvae.densenet`).
+The published SISH takes them from a second network (DenseNet121 of ImageNet, see `sish.vqvae.timm_network`).
 Ours are the mean and the standard deviation of each channel of each feature map, so they do not change
 with the order of positions, and flips and rotations of a patch change them little.
 
@@ -12,6 +12,7 @@ channels, which move together, from standing side by side.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from sish.errors import ParameterError
 
-__all__ = ["FEATURES", "PERCENTILES", "PooledFeatures", "minmax_distances"]
+__all__ = ["FEATURES", "PERCENTILES", "Binarisation", "PooledFeatures", "TextureFeatures", "bit_distances"]
 
 FEATURES = 1024
 """Features a patch, and bits of a barcode."""
@@ -28,11 +29,61 @@ FEATURES = 1024
 PERCENTILES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0)
 """The percentiles of the Hamming distances of random pairs of patches that are kept with the weights."""
 
+Binarisation = Literal["minmax", "sign"]
+"""What makes bits of features: each against its left neighbour (``minmax``), or against 0 (``sign``)."""
+
 _ORDER_SEED = 1024
+_ROTATION_SEED = 1024
+_AXES = 256
+_SHARE_OF_BETWEEN = 0.1
+_FLOOR = 1e-4  # of the mean variance: no axis is quieter
 _TINY = 1e-6  # a channel that never fires has no spread; its feature stays 0
 
 
-class PooledFeatures(nn.Module):
+class _Calibrated(nn.Module):
+    """What both kinds of features keep of the patches that they were measured on."""
+
+    distances: Tensor
+    """float32 (8,): Hamming distance of random pairs of patches at each of `PERCENTILES`."""
+    patches: Tensor
+    """int64 scalar: how many patches it was measured on; 0 = not calibrated yet."""
+    binarisation: Binarisation
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("distances", torch.full((len(PERCENTILES),), float("nan")))
+        self.register_buffer("patches", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether statistics and distances were measured."""
+        return bool(self.patches)
+
+    @torch.no_grad()
+    def calibrate(
+        self, raw: Tensor, changes: Tensor | None = None, *, pairs: int = 200_000, seed: int = 0
+    ) -> None:
+        """Measure everything on the raw statistics (M, S) of M training patches.
+
+        ``changes`` (P, S) are differences between two views of a patch each; pooled features need none.
+        """
+        if len(raw) < 2:
+            raise ParameterError(f"calibration needs at least 2 patches, got {len(raw)}; give more data")
+        self._measure(raw, raw[:0] if changes is None else changes)
+        features = self.normal(raw).cpu().numpy()
+        found = np.percentile(bit_distances(features, self.binarisation, pairs, seed), PERCENTILES)
+        self.distances.copy_(torch.from_numpy(found))
+        self.patches.fill_(len(raw))
+
+    def normal(self, raw: Tensor) -> Tensor:
+        """Features float32 (N, 1024) of raw statistics (N, S)."""
+        raise NotImplementedError
+
+    def _measure(self, raw: Tensor, changes: Tensor) -> None:
+        raise NotImplementedError
+
+
+class PooledFeatures(_Calibrated):
     """Mean and deviation of each channel of each map, standardised by training patches, in fixed order."""
 
     order: Tensor
@@ -41,10 +92,7 @@ class PooledFeatures(nn.Module):
     """float32 (1024,): mean of each over the calibration patches."""
     std: Tensor
     """float32 (1024,): their standard deviation."""
-    distances: Tensor
-    """float32 (8,): Hamming distance of random pairs of patches at each of `PERCENTILES`."""
-    patches: Tensor
-    """int64 scalar: how many patches the three before were measured on; 0 = not calibrated yet."""
+    binarisation = "minmax"
 
     def __init__(self, channels: Sequence[int]) -> None:
         """``channels`` of each feature map; twice their sum is at least 1,024 where features are wanted."""
@@ -55,13 +103,6 @@ class PooledFeatures(nn.Module):
         self.register_buffer("order", order)
         self.register_buffer("mean", torch.zeros(len(order)))
         self.register_buffer("std", torch.ones(len(order)))
-        self.register_buffer("distances", torch.full((len(PERCENTILES),), float("nan")))
-        self.register_buffer("patches", torch.zeros((), dtype=torch.int64))
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether `mean`, `std` and `distances` were measured."""
-        return bool(self.patches)
 
     def raw(self, maps: Sequence[Tensor]) -> Tensor:
         """The statistics before standardising: maps (N, C, h, w), several, to float32 (N, 1024)."""
@@ -75,29 +116,87 @@ class PooledFeatures(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Standardised features float32 (N, 1024) of maps (N, C, h, w), one for each layer."""
-        return (self.raw(maps) - self.mean) / self.std
+        return self.normal(self.raw(maps))
 
-    @torch.no_grad()
-    def calibrate(self, raw: Tensor, *, pairs: int = 200_000, seed: int = 0) -> None:
-        """Measure `mean`, `std` and `distances` on the raw statistics (M, 1024) of M training patches."""
-        if len(raw) < 2:
-            raise ParameterError(f"calibration needs at least 2 patches, got {len(raw)}; give more data")
+    def normal(self, raw: Tensor) -> Tensor:
+        """Raw statistics (N, 1024), standardised."""
+        return (raw - self.mean) / self.std
+
+    def _measure(self, raw: Tensor, changes: Tensor) -> None:
         spread = raw.std(0, correction=0)
         self.mean.copy_(raw.mean(0))
         self.std.copy_(torch.where(spread > _TINY, spread, torch.ones_like(spread)))
-        features = ((raw - self.mean) / self.std).cpu().numpy()
-        found = np.percentile(minmax_distances(features, pairs, seed), PERCENTILES)
-        self.distances.copy_(torch.from_numpy(found))
-        self.patches.fill_(len(raw))
 
 
-def minmax_distances(features: NDArray[np.float32], pairs: int, seed: int) -> NDArray[np.int64]:
-    """Hamming distances int64 (pairs,) of the MinMax barcodes of random pairs of different rows.
+class TextureFeatures(_Calibrated):
+    """Statistics of the texture network's maps, whitened, as directions in 1,024 dimensions.
 
-    Bit i is 1 where feature i >= feature i-1, bit 0 is 0: the rule of `sish.index.barcode`, said again in
-    one line because the encoder's package and the index's never import each other.
+    A direction in which two views of one patch differ (stain, sharpness, a little elsewhere) says little of
+    the tissue, however much it varies between patches. Standardised statistics are therefore whitened
+    by the covariance of such differences plus a tenth of the covariance between patches (within-class
+    covariance normalisation, Hatch and others, Interspeech 2006, the class being a patch), and the 256
+    axes that then vary most are kept. The result has length 1 and is turned at random into 1,024
+    dimensions, which keeps all angles, so that the signs of its numbers are a barcode whose Hamming
+    distance grows with the angle (Charikar, STOC 2002).
     """
-    bits = np.packbits(features[:, 1:] >= features[:, :-1], axis=1)
+
+    mean: Tensor
+    """float32 (S,): mean of each statistic over the calibration patches."""
+    projection: Tensor
+    """float32 (S, 1024): standardising, whitening and the random turn in one matrix."""
+    binarisation = "sign"
+
+    def __init__(self, statistics: int) -> None:
+        """So many statistics, S."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(statistics))
+        self.register_buffer("projection", torch.zeros(statistics, FEATURES))
+
+    def normal(self, raw: Tensor) -> Tensor:
+        """Raw statistics (N, S) to features float32 (N, 1024) of length 1."""
+        features: Tensor = (raw - self.mean) @ self.projection
+        return nn.functional.normalize(features, dim=1)
+
+    def _measure(self, raw: Tensor, changes: Tensor) -> None:
+        spread = raw.std(0, correction=0).double()
+        scale = torch.where(spread > _TINY, 1 / spread, torch.zeros_like(spread))
+        between = _covariance((raw - raw.mean(0)).double() * scale)
+        within = _covariance(changes.double() * scale) / 2  # a difference has the spread of two views
+        axes = _telling_axes(between, within)
+        generator = torch.Generator().manual_seed(_ROTATION_SEED)
+        random = torch.randn((FEATURES, axes.shape[1]), generator=generator, dtype=torch.float64)
+        turn = torch.linalg.qr(random)[0].T.to(raw.device)
+        self.mean.copy_(raw.mean(0))
+        self.projection.copy_((scale[:, None] * axes) @ turn)
+
+
+def _covariance(rows: Tensor) -> Tensor:
+    return rows.T @ rows / max(1, len(rows))
+
+
+def _telling_axes(between: Tensor, within: Tensor) -> Tensor:
+    """Axes (S, up to 256) that whiten ``within`` and a share of ``between``, those that tell most first."""
+    noise = within + _SHARE_OF_BETWEEN * between
+    floor = _FLOOR * noise.trace() / len(noise)
+    noise = noise + torch.diag(floor.expand(len(noise)))
+    variance, axes = torch.linalg.eigh(noise)
+    white = axes * variance.rsqrt()
+    kept: Tensor = torch.linalg.eigh(white.T @ between @ white)[1].flip(1)[:, :_AXES]
+    telling: Tensor = white @ kept
+    return telling
+
+
+def bit_distances(
+    features: NDArray[np.float32], binarisation: Binarisation, pairs: int, seed: int
+) -> NDArray[np.int64]:
+    """Hamming distances int64 (pairs,) of the barcodes of random pairs of different rows.
+
+    Bit i is 1 where feature i >= feature i-1, bit 0 is 0 (``minmax``), or where it is >= 0 (``sign``): the
+    rules of `sish.index.barcode`, said again in one line because the encoder's package and the index's
+    never import each other.
+    """
+    found = features[:, 1:] >= features[:, :-1] if binarisation == "minmax" else features >= 0
+    bits = np.packbits(found, axis=1)
     generator = np.random.default_rng(seed)
     left = generator.integers(len(bits), size=pairs)
     right = (left + generator.integers(1, len(bits), size=pairs)) % len(bits)

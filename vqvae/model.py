@@ -14,15 +14,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sish.errors import ParameterError, WeightsError
-from sish.vqvae.features import FEATURES, PooledFeatures
+from sish.vqvae.features import FEATURES, PooledFeatures, TextureFeatures
 from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
+from sish.vqvae.texture import TextureNet
 
-__all__ = ["CONFIG_KEY", "PRESETS", "VQVAE", "FeatureSource", "ModelConfig", "Pass", "from_unit", "to_unit"]
+__all__ = [
+    "CONFIG_KEY",
+    "PRESETS",
+    "VQVAE",
+    "FeatureSource",
+    "ModelConfig",
+    "Pass",
+    "Texture",
+    "from_unit",
+    "to_unit",
+]
 
 CONFIG_KEY = "sish_vqvae_config"
 """Where a checkpoint keeps the model's configuration, as plain values (loaded without pickle)."""
 
-FeatureSource = Literal["pooled", "densenet121"]
+_TEXTURE_OUT = 128
+FeatureSource = Literal["texture", "pooled", "densenet121"]
 
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
@@ -50,7 +62,11 @@ class ModelConfig:
     commitment_cost: float = 0.25
     """beta: the weight of the commitment term."""
     features: FeatureSource = "pooled"
-    """Where the barcode's 1,024 features come from: this network's own maps, or DenseNet121 (the paper)."""
+    """Where the barcode's 1,024 features come from: the texture network, this one's maps, or DenseNet121."""
+    texture_channels: tuple[int, ...] = (4, 8, 16)
+    """Channels of each stage of the texture network (times eight orientations)."""
+    texture_blocks: tuple[int, ...] = (0, 1, 2)
+    """Residual blocks of each of its stages."""
     patch_px: int = 256
     """Side of the square patch that the encoder is meant for, in pixels at `mpp`."""
     mpp: float = 1.0
@@ -66,6 +82,11 @@ class ModelConfig:
                 f"{2 * sum(self.map_channels)} pooled statistics are fewer than the barcode's {FEATURES};"
                 f" give channels that sum to {FEATURES // 2} or more over all feature maps"
             )
+        if (
+            len(self.texture_channels) != len(self.texture_blocks)
+            or min(self.texture_channels, default=0) < 1
+        ):
+            raise ParameterError(f"the texture network needs channels and blocks for each stage, got {self}")
         if not 2 <= self.codes <= 256:
             raise ParameterError(f"codes must be 2 to 256 (a code is stored in a byte), got {self.codes}")
         if not 0 <= self.decay < 1 or self.mpp <= 0 or self.commitment_cost < 0 or self.revive_below < 0:
@@ -86,18 +107,25 @@ class ModelConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return values | {"channels": list(self.channels)}
+        left_out = frozenset[str]() if self.features == "texture" else _TEXTURE
+        return {
+            name: list(it) if isinstance(it, tuple) else it
+            for name, it in values.items()
+            if name not in left_out
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """The inverse of `as_dict`; an unknown or missing name is a WeightsError."""
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        if not known - _TEXTURE <= set(values) <= known:
             odd = sorted(set(values) ^ known)
             raise WeightsError(f"the weights' configuration does not fit this release ({odd}); export again")
-        return cls(**(values | {"channels": tuple(values["channels"])}))
+        plain: dict[str, Any] = {n: tuple(it) if isinstance(it, list) else it for n, it in values.items()}
+        return cls(**plain)
 
 
+_TEXTURE = frozenset({"texture_channels", "texture_blocks"})  # said only where there is a texture network
 _DEFAULT = ModelConfig()
 PRESETS: dict[str, ModelConfig] = {
     "default": _DEFAULT,
@@ -196,8 +224,21 @@ class _Up(nn.Sequential):
         super().__init__(*layers)
 
 
+class Texture(nn.Module):
+    """The texture network and the features that are made of its maps."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Random weights, not calibrated."""
+        super().__init__()
+        self.net = TextureNet(config.texture_channels, config.texture_blocks, _TEXTURE_OUT)
+        self.features = TextureFeatures(self.net.n_statistics)
+
+
 class VQVAE(nn.Module):
-    """Encoder, codebook, decoder, and the pooled features of the encoder's maps."""
+    """Encoder, codebook, decoder, and what makes the barcode's features."""
+
+    texture: Texture
+    """Where `ModelConfig.features` is ``texture``."""
 
     def __init__(self, config: ModelConfig = _DEFAULT) -> None:
         """Random weights; `sish.vqvae.pretrained` loads trained ones."""
@@ -213,6 +254,8 @@ class VQVAE(nn.Module):
         )
         self.decoder = _Up(config)
         self.pooled = PooledFeatures(config.map_channels)
+        if config.features == "texture":
+            self.texture = Texture(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def maps(self, images: Tensor) -> list[Tensor]:
@@ -226,6 +269,21 @@ class VQVAE(nn.Module):
             )
         out: list[Tensor] = self.encoder(images)
         return out
+
+    @property
+    def head(self) -> PooledFeatures | TextureFeatures:
+        """What makes features of raw statistics."""
+        return self.texture.features if self.config.features == "texture" else self.pooled
+
+    def raw_features(self, images: Tensor) -> Tensor:
+        """Raw statistics (N, S) of images float (N, 3, H, W) in [-1, 1]: what `head` takes."""
+        if self.config.features == "texture":
+            return self.texture.net.statistics(images)
+        return self.pooled.raw(self.maps(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features float32 (N, 1024) of images float (N, 3, H, W) in [-1, 1]."""
+        return self.head.normal(self.raw_features(images))
 
     def forward(self, images: Tensor) -> Pass:
         """Images float (N, 3, H, W) in [-1, 1], H and W multiples of the stride, to their reconstruction."""

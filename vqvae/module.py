@@ -55,6 +55,10 @@ class VQVAEModule(pl.LightningModule):
         out: Pass = self.vqvae(images)
         return out
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What patches, float (N, 3, H, W) in [-1, 1], are compared by: float (N, 1024)."""
+        return self.vqvae.features(images)
+
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of one batch, float (N, 3, H, W)."""
         out: Pass = self(batch)

@@ -1,23 +1,31 @@
-"""Pictures of what the network does: reconstructions, codes as colours, training curves."""
+"""Pictures of what the network does: reconstructions, codes as colours, nearest neighbours, curves."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from sish.vqvae.model import VQVAE, from_unit
+from sish.vqvae.model import VQVAE, from_unit, to_unit
 from sish.vqvae.module import VQVAEModule
 
-__all__ = ["SavePictures", "code_colors", "draw_curves", "draw_reconstructions"]
+if TYPE_CHECKING:
+    from sish.vqvae.data import PatchData
+
+__all__ = ["SavePictures", "code_colors", "draw_curves", "draw_neighbours", "draw_reconstructions"]
 
 Pixels = NDArray[np.uint8]
 
 _GAP_PX = 2
+_STAGES = ("train", "valid")
+_ON_A_LOG_SCALE = ("mse", "commitment")
 
 
 def code_colors(codebook: NDArray[np.float32]) -> Pixels:
@@ -42,82 +50,104 @@ def draw_reconstructions(model: VQVAE, images: Tensor) -> Pixels:
     out = model(images)
     colors = code_colors(model.quantizer.codebook.detach().float().cpu().numpy())
     codes = colors[out.quantized.codes.cpu().numpy()]
-    stride = model.config.stride
-    rows = [
-        from_unit(images).cpu().numpy(),
-        from_unit(out.reconstruction).cpu().numpy(),
-        codes.repeat(stride, 1).repeat(stride, 2),
-    ]
+    codes = codes.repeat(model.config.stride, 1).repeat(model.config.stride, 2)
+    return _sheet([from_unit(images).cpu().numpy(), from_unit(out.reconstruction).cpu().numpy(), codes])
+
+
+def draw_neighbours(images: Pixels, features: NDArray[np.float32], *, queries: int = 8, k: int = 5) -> Pixels:
+    """A column for each of some evenly spread images: itself, and below it the ``k`` nearest others.
+
+    Images uint8 (N, H, W, 3); near by the cosine of their standardised ``features`` (N, F).
+    """
+    spread = features.std(0)
+    standard = (features - features.mean(0)) / np.where(spread > 0, spread, 1)
+    standard /= np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-12)
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(queries, len(images))).round().astype(int))
+    nearness = standard[chosen] @ standard.T
+    nearness[np.arange(len(chosen)), chosen] = -np.inf  # itself is no answer
+    nearest = np.argsort(-nearness, axis=1, kind="stable")[:, : min(k, len(images) - 1)]
+    return _sheet([images[chosen], *(images[column] for column in nearest.T)])
+
+
+def _sheet(rows: Sequence[Pixels]) -> Pixels:
+    """Rows of tiles uint8 (N, H, W, 3), set beside and below each other with thin gaps."""
     count, height, width, _ = rows[0].shape
-    sheet = np.full((3 * (height + _GAP_PX) - _GAP_PX, count * (width + _GAP_PX) - _GAP_PX, 3), 255, np.uint8)
+    high, wide = height + _GAP_PX, width + _GAP_PX
+    sheet = np.full((len(rows) * high - _GAP_PX, count * wide - _GAP_PX, 3), 255, np.uint8)
     for row, tiles in enumerate(rows):
         for column, tile in enumerate(tiles):
-            y, x = row * (height + _GAP_PX), column * (width + _GAP_PX)
-            sheet[y : y + height, x : x + width] = tile
+            sheet[row * high : row * high + height, column * wide : column * wide + width] = tile
     return sheet
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw the curves of a ``metrics.csv`` as CSVLogger writes it: MSE, commitment, perplexity, codes."""
+    """Draw what a ``metrics.csv`` of CSVLogger has of training and validation, one plot a name."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    columns = [name.partition("/") for name in (rows[0] if rows else {})]
+    names = sorted({name for stage, _, name in columns if stage in _STAGES} - {"loss"}, key=_place)
+    high = max(1, -(-len(names) // 2))
+    figure = Figure(figsize=(9, 2.75 * high), layout="constrained")
     FigureCanvasAgg(figure)
-    names = ("mse", "commitment", "perplexity", "codes_in_use")
     for number, name in enumerate(names):
-        axes = figure.add_subplot(2, 2, number + 1)
+        axes = figure.add_subplot(high, 2, number + 1)
         lowest = 1.0
-        for stage in ("train", "valid"):
+        for stage in _STAGES:
             points = [(int(r["step"]), float(r[f"{stage}/{name}"])) for r in rows if r.get(f"{stage}/{name}")]
             if points:
                 axes.plot(*np.asarray(points).T, label=stage, linewidth=1)
                 lowest = min(lowest, *(value for _, value in points))
         axes.set(title=name.replace("_", " "), xlabel="step")
-        if number < 2 and lowest > 0:
+        if name in _ON_A_LOG_SCALE and lowest > 0:
             axes.set_yscale("log")
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     figure.savefig(picture, dpi=80)
 
 
-class SavePictures(pl.Callback):
-    """After each validation, draw its first patches with reconstructions and codes; at the end the curves."""
+def _place(name: str) -> tuple[int, str]:
+    """The autoencoder's errors first, then others by name."""
+    known = ("mse", "commitment")
+    return (known.index(name) if name in known else len(known), name)
 
-    def __init__(self, patches: int = 10) -> None:
+
+class SavePictures(pl.Callback):
+    """After each validation, draw reconstructions and nearest neighbours; at the end the curves.
+
+    In ``pictures/`` of the folder of the run's logs, and in its TensorBoard if it has one.
+    """
+
+    def __init__(self, patches: int = 10, among: int = 256) -> None:
         """Show so many patches.
 
         Args:
-            patches: validation patches in a picture.
+            patches: validation patches in the picture of reconstructions.
+            among: validation patches among which nearest neighbours are looked for.
         """
         self.patches = patches
-        self._shown: Tensor | None = None
+        self.among = among
 
-    def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Tensor,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first patches."""
-        if batch_idx == 0:
-            self._shown = batch[: self.patches]
-
+    @torch.no_grad()
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write ``pictures/step_NNNNNNNN.png`` in the folder of the run's logs."""
+        """Write ``step_NNNNNNNN.png`` and ``neighbours_NNNNNNNN.png``."""
         log_dir = trainer.log_dir  # every rank must ask: the answer is broadcast
-        if trainer.sanity_checking or log_dir is None or not trainer.is_global_zero:
-            return
-        if self._shown is None or not isinstance(pl_module, VQVAEModule):
+        data: PatchData | None = getattr(trainer, "datamodule", None)
+        if trainer.sanity_checking or log_dir is None or data is None or not trainer.is_global_zero:
             return
         folder = Path(log_dir, "pictures")
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet = draw_reconstructions(pl_module.vqvae, self._shown)
-        Image.fromarray(sheet).save(folder / f"step_{trainer.global_step:08d}.png", optimize=True)
+        if isinstance(pl_module, VQVAEModule) and self.patches:
+            some = torch.cat(list(data.example_batches(self.patches)))
+            sheet = draw_reconstructions(pl_module.vqvae, to_unit(some.to(pl_module.device)))
+            _keep(sheet, folder, "step", trainer)
+        embed = getattr(pl_module, "embed", None)
+        if embed is not None and self.among:
+            batches = list(data.example_batches(self.among))
+            found = [embed(to_unit(batch.to(pl_module.device))).float().cpu() for batch in batches]
+            sheet = draw_neighbours(torch.cat(batches).numpy(), torch.cat(found).numpy())
+            _keep(sheet, folder, "neighbours", trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``pictures/curves.png``."""
@@ -130,3 +160,12 @@ class SavePictures(pl.Callback):
         if metrics.is_file():
             (metrics.parent / "pictures").mkdir(exist_ok=True)
             draw_curves(metrics, metrics.parent / "pictures" / "curves.png")
+
+
+def _keep(sheet: Pixels, folder: Path, name: str, trainer: pl.Trainer) -> None:
+    """Write a picture, and show it to TensorBoard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(folder / f"{name}_{trainer.global_step:08d}.png", optimize=True)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, sheet, trainer.global_step, dataformats="HWC")

@@ -19,7 +19,7 @@ from sish.vqvae.features import PERCENTILES
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig
 
-__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights"]
+__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model"]
 
 _FORMAT = "sish-vqvae-1"
 _PUBLISHED_THRESHOLD = 128
@@ -50,7 +50,7 @@ def fingerprint_of(model: VQVAE, network: FeatureNetwork | None = None) -> str:
 def save_weights(model: VQVAE, path: Path, *, training: dict[str, Any] | None = None) -> str:
     """Write ``model`` as safetensors and give back its fingerprint.
 
-    ``training`` are facts to keep with it (plain values). Pooled features must have been calibrated:
+    ``training`` are facts to keep with it (plain values). The features must have been calibrated:
     otherwise WeightsError.
     """
     facts = json.dumps(training or {}, sort_keys=True)
@@ -75,19 +75,19 @@ def save_weights(model: VQVAE, path: Path, *, training: dict[str, Any] | None = 
 
 def hamming_scale(model: VQVAE) -> HammingScale:
     """The scale of Hamming distances that the model's calibration gives, or the paper's for its features."""
-    if model.config.features != "pooled":
+    if model.config.features == "densenet121":
         return HammingScale(_PUBLISHED_THRESHOLD, (), "published for DenseNet121 features (SISH, Methods)")
-    if not model.pooled.calibrated:
+    if not model.head.calibrated:
         raise WeightsError(
             "the barcode's features were never measured (the run had no validation);"
             " run `python -m sish.vqvae export --checkpoint ... --output ... --data.folder TRAINING_IMAGES`"
         )
-    table = tuple(zip(PERCENTILES, map(float, model.pooled.distances.tolist()), strict=True))
+    table = tuple(zip(PERCENTILES, map(float, model.head.distances.tolist()), strict=True))
     return HammingScale(
         int(dict(table)[_THRESHOLD_PERCENTILE]),
         table,
         f"the distance that {_THRESHOLD_PERCENTILE:g} % of random pairs of different training patches stay"
-        f" within, measured on {int(model.pooled.patches)} patches",
+        f" within, measured on {int(model.head.patches)} patches",
     )
 
 
@@ -99,19 +99,21 @@ def load_encoder(
     ``features`` is a file with DenseNet121 weights, for models whose barcode comes from it (without one
     they come from the model hub). What cannot be used is a WeightsError.
     """
-    if path is None:
-        shipped = resources.files("sish.vqvae").joinpath("weights/default.safetensors")
-        with resources.as_file(shipped) as file:
-            model, _ = read_model(file)
-    else:
-        model, _ = read_model(Path(path))
+    model = shipped_model() if path is None else read_model(Path(path))[0]
     network: FeatureNetwork | None = None
     if model.config.features == "densenet121":
-        from sish.vqvae.densenet import DenseNetFeatures
+        from sish.vqvae.timm_network import DENSENET121, TimmNetwork
 
-        network = DenseNetFeatures(None if features is None else Path(features), device=device)
+        network = TimmNetwork(DENSENET121, None if features is None else Path(features), device=device)
     hamming = hamming_scale(model)
     return Encoder(model.to(device), fingerprint_of(model, network), hamming, network)
+
+
+def shipped_model() -> VQVAE:
+    """The network whose weights come with this release."""
+    shipped = resources.files("sish.vqvae").joinpath("weights/default.safetensors")
+    with resources.as_file(shipped) as file:
+        return read_model(file)[0]
 
 
 def read_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:

@@ -8,10 +8,10 @@ Colours are separated into haematoxylin, eosin and DAB by the optical densities 
 import torch
 from torch import Tensor
 
-__all__ = ["jitter_stain"]
+__all__ = ["HED_FROM_RGB", "RGB_FROM_HED", "jitter_stain"]
 
-_RGB_FROM_HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-_HED_FROM_RGB = torch.linalg.inv(_RGB_FROM_HED)
+RGB_FROM_HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+HED_FROM_RGB = torch.linalg.inv(RGB_FROM_HED)
 _DARKEST = 1.0  # grey levels; the logarithm of 0 is not a density
 
 
@@ -26,6 +26,6 @@ def jitter_stain(images: Tensor, strength: float, generator: torch.Generator | N
     factors = torch.rand((2, len(images), 1, 1, 3), generator=generator).mul_(2).sub_(1).mul_(strength)
     scale, shift = factors.to(images.device)
     density = -torch.log((images.float() + _DARKEST) / (255 + _DARKEST))
-    stains = density @ _HED_FROM_RGB.to(images.device)
-    changed = (stains * (1 + scale) + 0.1 * shift) @ _RGB_FROM_HED.to(images.device)
+    stains = density @ HED_FROM_RGB.to(images.device)
+    changed = (stains * (1 + scale) + 0.1 * shift) @ RGB_FROM_HED.to(images.device)
     return torch.exp(-changed).mul_(255 + _DARKEST).sub_(_DARKEST).round_().clamp_(0, 255).byte()

@@ -1,0 +1,141 @@
+"""Squares cut from images: which files, which part of each, turned how.
+
+Labels are never read. Everything random comes from torch's global generator, which Lightning seeds in the
+main process and in every worker.
+"""
+
+import csv
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sish.errors import ParameterError
+
+__all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "Pixels", "list_images", "random_below"]
+
+Pixels = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+"""What counts as an image in a folder of images."""
+
+
+def list_images(source: Path, prefix: str = "") -> list[Path]:
+    """Image files of a folder, of its ``labels.csv``, or of a CSV file with a column ``path``.
+
+    Paths in a CSV file are relative to it. Only paths that begin with ``prefix`` (as written there, or
+    relative to the folder) are kept. Sorted, so the order does not hang on the file system. A missing
+    source, a CSV file without ``path``, or an empty answer is a ParameterError.
+    """
+    table = source / "labels.csv" if source.is_dir() else source
+    if not source.exists():
+        raise ParameterError(f"no folder or CSV file at {source}; give one with --data.folder")
+    if table.is_file():
+        names = _paths_of_csv(table)
+    else:
+        files = (path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        names = [path.relative_to(source).as_posix() for path in files]
+    found = sorted({name for name in names if name.startswith(prefix)})
+    if not found:
+        begin = f" whose path begins with {prefix!r}" if prefix else ""
+        raise ParameterError(f"no images{begin} in {source}; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return [(source if source.is_dir() else source.parent) / name for name in found]
+
+
+def _paths_of_csv(table: Path) -> list[str]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if "path" not in (reader.fieldnames or ()):
+                raise ParameterError(f"{table} has no column 'path'; its header is {reader.fieldnames}")
+            return [row["path"] for row in reader if row["path"]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ParameterError(f"{table} is not a CSV file ({error}); give one with a column 'path'") from error
+
+
+def random_below(high: int) -> int:
+    """A whole number in [0, high) from torch's global generator."""
+    return int(torch.randint(high, ()))
+
+
+def _turn(pixels: Pixels) -> Pixels:
+    """One of the eight flips and quarter turns of a square (H = W, 3), at random."""
+    way = random_below(8)
+    turned = np.rot90(pixels, way % 4)
+    return turned[::-1] if way >= 4 else turned
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """How a square is cut out of an image."""
+
+    size_px: int
+    """Side of the square."""
+    augment: bool
+    """A random place, flip and quarter turn instead of the centre."""
+
+    def __call__(self, pixels: Pixels, name: object) -> Tensor:
+        """uint8 (size, size, 3) out of uint8 (H, W, 3)."""
+        spare_y, spare_x = pixels.shape[0] - self.size_px, pixels.shape[1] - self.size_px
+        if min(spare_y, spare_x) < 0:
+            height, width = pixels.shape[:2]
+            raise ParameterError(
+                f"{name} is {width} x {height} px, smaller than the crop of {self.size_px};"
+                " give a smaller --data.cut.train_px or --data.cut.valid_px"
+            )
+        y, x = (
+            (random_below(spare_y + 1), random_below(spare_x + 1))
+            if self.augment
+            else (spare_y // 2, spare_x // 2)
+        )
+        part = pixels[y : y + self.size_px, x : x + self.size_px]
+        return torch.from_numpy((_turn(part) if self.augment else part).copy())
+
+
+class ImagePatches(Dataset[Tensor]):
+    """One square crop, uint8 (size, size, 3), from each image file.
+
+    A file that does not decode is replaced by the next one that does, with one warning for the first; if
+    none decodes, that is a ParameterError.
+    """
+
+    def __init__(self, paths: Sequence[Path], size_px: int, *, augment: bool) -> None:
+        """Files to read, the side of the crop, and whether it is random."""
+        self.paths = list(paths)
+        self.unreadable: set[int] = set()
+        self._crop = Crop(size_px, augment)
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """The crop of file ``number``, or of the next one that decodes."""
+        for step in range(len(self.paths)):
+            candidate = (number + step) % len(self.paths)
+            pixels = self._decode(candidate)
+            if pixels is not None:
+                return self._crop(pixels, self.paths[candidate])
+        raise ParameterError(f"none of the {len(self.paths)} images decodes, e.g. {self.paths[0]}")
+
+    def _decode(self, number: int) -> Pixels | None:
+        if number in self.unreadable:
+            return None
+        try:
+            with Image.open(self.paths[number]) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            if not self.unreadable:
+                warnings.warn(
+                    f"{self.paths[number]} does not decode ({error}); it and others like it are skipped",
+                    stacklevel=3,
+                )
+            self.unreadable.add(number)
+            return None

@@ -1,0 +1,166 @@
+"""Any network of timm as a source of features (extra ``[timm]``): ImageNet's, and pathology's by name.
+
+The published source of SISH's barcodes is one of them: DenseNet121 of ImageNet, whose last feature map is
+averaged over the patch (Chen et al. 2022, Methods): 1,024 numbers, used as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sish.errors import WeightsError
+from sish.vqvae.fingerprint import digest_of
+from sish.vqvae.known_networks import ELSEWHERE, IMAGENET_MEAN, IMAGENET_STD, KNOWN, KnownNetwork
+
+__all__ = ["DENSENET121", "TimmNetwork"]
+
+DENSENET121 = "densenet121.tv_in1k"
+"""torchvision's weights, which the authors used; timm's own are others."""
+
+_ANY_MPP = 1.0  # a network of photographs has no scale of its own: sish's default
+_SMALLEST_PX = 32
+
+
+class TimmNetwork:
+    """A frozen network: patches uint8 (N, H, W, 3) to features float32 (N, F).
+
+    Parameters
+    ----------
+    name : str
+        One of `KNOWN`, or any name that timm knows (``resnet50.a1_in1k``, ``hf-hub:owner/network``).
+    weights : Path, optional
+        A file of its weights in timm's names (.safetensors, .pth, .bin). Default: from the model hub.
+    device : str
+        Where it runs, as torch names it.
+
+    Raises
+    ------
+    WeightsError
+        If timm is missing or cannot load the network, the hub cannot be reached or wants its licence accepted
+        first, or the file does not fit.
+    """
+
+    def __init__(self, name: str, weights: Path | None = None, *, device: str = "cpu") -> None:
+        """Build it and load its weights; see the class for the arguments."""
+        known = KNOWN.get(name.lower())
+        network = _create(name, known, pretrained=weights is None)
+        if weights is not None:
+            _load(network, name, weights)
+        settings = dict(getattr(network, "pretrained_cfg", None) or {})
+        self.name = name
+        self.licence = known.licence if known else str(settings.get("license") or "see the model hub")
+        self.mpp = known.mpp if known else _ANY_MPP
+        self.px = known.px if known else int(settings.get("input_size", (3, 224, 224))[-1])
+        self.fingerprint = digest_of(name.lower() if known else name, _numbers(network))
+        self._resizes = known is not None or bool(settings.get("fixed_input_size"))
+        self._class_and_mean = known is not None and known.pooling == "class+mean"
+        mean = known.mean if known else settings.get("mean", IMAGENET_MEAN)
+        std = known.std if known else settings.get("std", IMAGENET_STD)
+        self._mean, self._std = (torch.tensor(three, device=device) for three in (mean, std))
+        self._network = network.eval().requires_grad_(False).to(device)
+        width = int(getattr(network, "num_features", 0))
+        self.n_features = 2 * width if self._class_and_mean else width
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._mean.device
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features float32 (N, F) of images uint8 (N, H, W, 3), H and W at least 32.
+
+        Transformers take patches of `px`: others are resized, smoothly.
+        """
+        scaled = ((images.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
+        if self._resizes and scaled.shape[2:] != (self.px, self.px):
+            scaled = F.interpolate(scaled, (self.px, self.px), mode="bicubic", antialias=True)
+        found: Tensor = self._network(scaled)
+        if self._class_and_mean:
+            first = 1 + int(getattr(self._network, "num_reg_tokens", 0))
+            found = torch.cat([found[:, 0], found[:, first:].mean(1)], 1)
+        if found.ndim != 2:
+            raise WeightsError(
+                f"timm:{self.name} gives {tuple(found.shape[1:])} a patch; want one with pooled features"
+            )
+        return found.float()
+
+
+def _create(name: str, known: KnownNetwork | None, *, pretrained: bool) -> nn.Module:
+    if name.lower() in ELSEWHERE:
+        raise WeightsError(
+            f"timm cannot load {name} ({ELSEWHERE[name.lower()]}); compute its features with TRIDENT or CLAM "
+            "and add them with sish index add --features DIR"
+        )
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # torchvision's compiled part fails with RuntimeError
+        raise WeightsError(
+            f"{name} features need timm, which does not load ({error}); pip install 'sish[timm]'"
+        ) from error
+    arguments: dict[str, Any] = {"num_classes": 0, **(known.arguments if known else {})}
+    if "mlp_layer" in arguments:
+        arguments |= {"mlp_layer": getattr(timm.layers, arguments["mlp_layer"])}
+        arguments |= {"act_layer": getattr(nn, arguments["act_layer"])}
+    wanted = name
+    if known is not None:
+        wanted = f"hf-hub:{known.repository}" if pretrained else known.architecture
+    try:
+        network: nn.Module = timm.create_model(wanted, pretrained=pretrained, **arguments)
+    except Exception as error:  # whatever a network, a proxy or the hub's client may raise
+        raise WeightsError(_no_network(name, known, pretrained=pretrained, error=error)) from error
+    return network
+
+
+def _no_network(name: str, known: KnownNetwork | None, *, pretrained: bool, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if not pretrained:
+        return f"timm cannot build {name} ({reason}); timm.list_models() tells what there is"
+    if known is None:
+        return f"{name} cannot be fetched from the model hub ({reason}); give a local file of its weights"
+    return (
+        f"{name} cannot be fetched from the model hub ({reason}); accept its licence ({known.licence}) at "
+        f"https://huggingface.co/{known.repository} and log in, or give a local file of its weights"
+    )
+
+
+def _numbers(network: nn.Module) -> dict[str, Tensor]:
+    """What decides the features: not the batch counts of batch norm, nor a classifier."""
+    return _of_features(network.state_dict(), network)
+
+
+def _of_features(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or "classifier"
+    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.startswith(prefixes) and not name.endswith("num_batches_tracked")
+    }
+
+
+def _load(network: nn.Module, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"no weights of {name} at {path}; give a .safetensors, .pth or .bin file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        found = _of_features(state, network)
+        shapes = {key: tensor.shape for key, tensor in found.items()}
+    except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} does not hold weights ({reason}); give a .safetensors or .pth") from error
+    needed = {key: tensor.shape for key, tensor in _numbers(network).items()}
+    if needed != shapes:
+        odd = sorted(key for key in needed.keys() | shapes.keys() if needed.get(key) != shapes.get(key))
+        raise WeightsError(
+            f"{path} does not hold a {name} in timm's names ({odd[0]} and {len(odd) - 1} more do not fit);"
+            " give its own weights"
+        )
+    network.load_state_dict(found, strict=False)
