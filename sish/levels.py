@@ -89,10 +89,7 @@ def open_levels(path: Path) -> Levels:
         with contextlib.suppress(
             ValueError, KeyError, IndexError, TypeError, tifffile.TiffFileError, SlideReadError
         ):
-            plain = TiffLevels(path)
-            # Shows whether this compression can be decoded here.
-            plain.read_level(0, (0, 0), (1, 1))
-            return plain
+            return TiffLevels(path)
     try:
         return ArrayLevels(decode_image(path))
     except UnidentifiedImageError:
@@ -282,14 +279,19 @@ class TiffLevels:
         self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
         self._tiff: tifffile.TiffFile | None = tifffile.TiffFile(self._path)
         self._pid = os.getpid()
-        self._pages = [level.keyframe for level in self._tiff.series[0].levels]
-        for page in self._pages:
-            check_page(page, path)
-        self.sizes: tuple[Size, ...] = tuple((page.imagewidth, page.imagelength) for page in self._pages)
-        self.downsamples = tuple(
-            level_downsample(self.sizes[0], size, self.sizes[0][0] / size[0]) for size in self.sizes
-        )
-        self.properties: Mapping[str, str] = tiff_properties(self._pages[0])
+        with contextlib.ExitStack() as on_refusal:
+            on_refusal.callback(self.close)
+            self._pages = [level.keyframe for level in self._tiff.series[0].levels]
+            for page in self._pages:
+                check_page(page, path)
+            self.sizes: tuple[Size, ...] = tuple((page.imagewidth, page.imagelength) for page in self._pages)
+            self.downsamples = tuple(
+                level_downsample(self.sizes[0], size, self.sizes[0][0] / size[0]) for size in self.sizes
+            )
+            self.properties: Mapping[str, str] = tiff_properties(self._pages[0])
+            # Shows whether this compression can be decoded here.
+            self.read_level(0, (0, 0), (1, 1))
+            on_refusal.pop_all()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a path."""
