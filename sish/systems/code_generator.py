@@ -1,0 +1,185 @@
+"""The code generator for X-rays: a picture in, L bits out, learnt from findings.
+
+Haq, Moradi & Wang (poster): a convolutional network is trained to name the findings of an image; the layer
+before its output is a sigmoid, and an image's code is that layer cut at 0.5. Images with the same findings
+need the same activations there, so their codes come near each other.
+
+Ours, where the poster is silent: a small network for small images (64 px); each image is standardised, as
+exposures differ; and the code layer is normalised over the batch before its sigmoid, so that each bit is
+set for about half of the images (a bit that is the same for all of them tells nothing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sish.errors import ParameterError, WeightsError
+from sish.systems.network_file import fill, fingerprint_of, read_stored, write_stored
+
+__all__ = ["KIND", "CodeGenerator", "CodeNetwork", "GeneratorConfig", "Pass", "load_code_generator"]
+
+KIND = "sish-codes-1"
+"""What files of these networks say that they are."""
+
+_TINY = 1e-3  # an image without any contrast is left as it is
+_BATCH = 64
+
+
+@dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
+class GeneratorConfig:
+    """What the network is."""
+
+    name: str = "xray"
+    """Name of the architecture; the first part of the fingerprint."""
+    bits: int = 64
+    """L: bits of a code, a multiple of 8."""
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    """Channels of each convolution; each is followed by halving the picture."""
+    size_px: int = 64
+    """Side that images are resized to."""
+    dropout: float = 0.2
+    """Share of the pooled features that training leaves out."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built (ParameterError)."""
+        if self.bits < 8 or self.bits % 8:
+            raise ParameterError(f"a code has {self.bits} bits; give a multiple of 8")
+        if not self.channels or min(self.channels) < 1 or self.size_px < 1 << len(self.channels):
+            raise ParameterError(
+                f"channels {self.channels} halve an image of {self.size_px} px away; give fewer, or more px"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ParameterError(f"dropout is {self.dropout}; give a share of at least 0 and below 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self) | {"channels": list(self.channels)}
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass through the network."""
+
+    activations: Tensor
+    """float (N, L) in (0, 1): the code layer."""
+    logits: Tensor
+    """float (N, F): the findings, before their sigmoid."""
+
+
+class CodeNetwork(nn.Module):
+    """Convolutions, a mean over positions, the code layer, and one output a finding."""
+
+    def __init__(self, config: GeneratorConfig, findings: Sequence[str]) -> None:
+        """The network for ``findings``, one at least, each named once."""
+        super().__init__()
+        if not findings or len(set(findings)) != len(findings):
+            raise ParameterError(f"got the findings {list(findings)}; give one at least, each once")
+        self.config = config
+        self.findings = tuple(findings)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((1, *config.channels)):
+            layers += [
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2),
+            ]
+        self.convolutions = nn.Sequential(*layers)
+        self.code = nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(config.channels[-1], config.bits),
+            nn.BatchNorm1d(config.bits, affine=False),
+            nn.Sigmoid(),
+        )
+        self.output = nn.Linear(config.bits, len(self.findings))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+
+    def forward(self, images: Tensor) -> Pass:
+        """Images float (N, 1, H, W), of any scale, to codes and findings."""
+        spread, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
+        maps = self.convolutions((images - mean) / spread.clamp_min(_TINY))
+        activations = self.code(maps.mean((2, 3)))
+        return Pass(activations, self.output(activations))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Configuration and findings as plain values."""
+        return self.config.as_dict() | {"findings": list(self.findings)}
+
+
+class CodeGenerator:
+    """A trained `CodeNetwork` that no longer changes: grey pictures in, codes out."""
+
+    def __init__(self, network: CodeNetwork) -> None:
+        """Freeze ``network``."""
+        self._network = network.eval().requires_grad_(False)
+        self.fingerprint = fingerprint_of(network, network.as_dict())
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square pictures that it reads."""
+        return self._network.config.size_px
+
+    @property
+    def bits(self) -> int:
+        """L: bits of a code."""
+        return self._network.config.bits
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What it was trained to name, in the order of `probabilities`."""
+        return self._network.findings
+
+    def codes(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Codes uint8 (N, L / 8), most significant bit first, of grey pictures uint8 (N, size, size).
+
+        A bit is 1 where its activation is at least 0.5.
+        """
+        activations, _ = self._run(images)
+        return np.packbits(activations >= 0.5, axis=1)
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """How sure the network is of each finding, float32 (N, F) in [0, 1]."""
+        _, logits = self._run(images)
+        return torch.from_numpy(logits).sigmoid().numpy()
+
+    def save(self, path: Path, *, training: dict[str, Any] | None = None) -> str:
+        """Write it as safetensors, with facts of its training; gives back the fingerprint."""
+        return write_stored(path, KIND, self._network, self._network.as_dict(), training or {})
+
+    @torch.inference_mode()
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Activations (N, L) and logits (N, F)."""
+        side = self.size_px
+        if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (side, side):
+            raise ParameterError(
+                f"wanted grey pictures as uint8 (N, {side}, {side}), got {images.dtype} {images.shape}"
+            )
+        activations = np.empty((len(images), self.bits), np.float32)
+        logits = np.empty((len(images), len(self.findings)), np.float32)
+        for start in range(0, len(images), _BATCH):
+            part = slice(start, start + _BATCH)
+            found: Pass = self._network(torch.from_numpy(images[part].astype(np.float32))[:, None])
+            activations[part], logits[part] = found.activations.numpy(), found.logits.numpy()
+        return activations, logits
+
+
+def load_code_generator(path: str | Path) -> CodeGenerator:
+    """The generator in a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
+    stored = read_stored(Path(path), KIND)
+    values = dict(stored.config)
+    try:
+        findings = values.pop("findings")
+        network = CodeNetwork(GeneratorConfig(**(values | {"channels": tuple(values["channels"])})), findings)
+    except (KeyError, TypeError, ParameterError) as error:
+        raise WeightsError(f"{path}: its configuration does not fit this release ({error})") from error
+    fill(network, stored)
+    return CodeGenerator(network)

@@ -1,0 +1,31 @@
+"""What every system is given: an image or a slide, with what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Item"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image or slide that can be searched for, or found."""
+
+    item_id: str
+    """Its name, unique in its data set."""
+    path: Path
+    """Its file."""
+    labels: frozenset[str] = frozenset()
+    """What is known to be in it: one label, or several findings; none where nothing is known."""
+    group: str = ""
+    """Patient, lesion or source tile: a query never finds items of its own group. Empty: it is its own."""
+    mpp: float | None = None
+    """Micrometres per pixel, for files that do not tell."""
+    mask: Path | None = None
+    """Picture of what matters in it (not 0 is inside), for systems that look at shapes."""
+
+    @property
+    def label(self) -> str:
+        """Its labels as one word, joined by a bar; empty where it has none."""
+        return "|".join(sorted(self.labels))

@@ -1,0 +1,191 @@
+"""How alike two photographs of skin lesions are: ten scores in [0, 1], higher is more alike.
+
+Mehta, *Exploring content based image retrieval for highly imbalanced melanoma data using style transfer,
+semantic image segmentation and ensemble learning*, section 2. Four scores look at one thing each: the
+features (Euclidean, cosine), the texture (style) and the shape of the lesion (Dice). Six *I1 scores*
+are harmonic means of two or three of these, high only where all of them are.
+
+Distances become scores by their largest value over the searched database (equations 2 and 7), so a score
+means something within one search only. What the source leaves open, and how it is read here, stands at each
+function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.errors import ParameterError
+
+__all__ = [
+    "MEASURES",
+    "PARTS",
+    "Measure",
+    "Part",
+    "cosine_scores",
+    "dice_scores",
+    "euclidean_scores",
+    "gram_vector",
+    "i1_score",
+    "style_scores",
+]
+
+_ROWS = 16  # whose difference to a query is made at once: it stays in the cache
+
+Floats = NDArray[np.floating[Any]]
+
+Part = Literal["euclidean", "cosine", "style", "dice"]
+"""The scores that look at one thing."""
+
+Measure = Literal[
+    "euclidean", "cosine", "style", "dice", "i1_ed", "i1_cd", "i1_ecd", "i1_se", "i1_sc", "i1_sd"
+]
+"""Every score; the letters after i1 name its parts."""
+
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+"""Their names, in the order of the paper."""
+
+PARTS: dict[Measure, tuple[Part, ...]] = {
+    "euclidean": ("euclidean",),
+    "cosine": ("cosine",),
+    "style": ("style",),
+    "dice": ("dice",),
+    "i1_ed": ("euclidean", "dice"),
+    "i1_cd": ("cosine", "dice"),
+    "i1_ecd": ("euclidean", "cosine", "dice"),
+    "i1_se": ("style", "euclidean"),
+    "i1_sc": ("style", "cosine"),
+    "i1_sd": ("style", "dice"),
+}
+"""What each is the harmonic mean of (equations 9 to 14)."""
+
+
+def euclidean_scores(
+    query: Floats, database: Floats, searched: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """1 - ED / ED_max of features (F,) to each of (N, F) (equations 1 and 2).
+
+    The farthest image of the database scores 0, one with the query's own features 1. Where all are at
+    distance 0, all score 1. ``searched`` bool (N,), one at least, are the rows that the query may find:
+    ED_max is the largest of theirs, and the scores of others mean nothing.
+
+    >>> euclidean_scores(np.array([0.0, 0.0]), np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]])).tolist()
+    [0.0, 0.6, 1.0]
+    """
+    _check_rows(query, database)
+    return _as_scores(np.linalg.norm(database.astype(np.float64) - query, axis=1), searched)
+
+
+def cosine_scores(query: Floats, database: Floats) -> NDArray[np.float64]:
+    """(CS + 1) / 2 of features (F,) with each of (N, F) (equations 3 and 4).
+
+    The cosine with a vector of zeros is taken as 0, so its score is 0.5.
+
+    >>> cosine_scores(np.array([1.0, 0.0]), np.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    _check_rows(query, database)
+    rows = database.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(query.astype(np.float64))
+    products = rows @ query.astype(np.float64)
+    cosines = np.divide(products, norms, out=np.zeros(len(rows)), where=norms > 0)
+    scores: NDArray[np.float64] = (np.clip(cosines, -1, 1) + 1) / 2
+    return scores
+
+
+def gram_vector(feature_map: Floats) -> NDArray[np.float32]:
+    """The Gram matrix of one layer's map (C, h, w) as a vector float32 (C (C + 1) / 2,), weighted.
+
+    The Gram matrix (C, C) holds the products of every pair of channels, summed over positions. Its weight
+    beta (equation 6, not given there) is 1 / (C h w) here, so that layers of different size count alike.
+    A Gram matrix is symmetric: its upper triangle is kept, off-diagonal entries times the root of 2, so that
+    squared distances of vectors are those of whole matrices, in half the memory.
+
+    Two channels over two positions, [1, 2] and [0, 1]: the matrix is [[5, 2], [2, 1]] / 4.
+
+    >>> [round(float(number), 4) for number in gram_vector(np.array([[[1.0, 2.0]], [[0.0, 1.0]]]))]
+    [1.25, 0.7071, 0.25]
+    """
+    if feature_map.ndim != 3 or not feature_map.size:
+        raise ParameterError(f"a feature map has shape {feature_map.shape}; give (channels, height, width)")
+    channels = feature_map.shape[0]
+    flat = feature_map.reshape(channels, -1).astype(np.float32)
+    gram = flat @ flat.T / flat.size
+    row, column = np.triu_indices(channels)
+    return (gram[row, column] * np.where(row == column, 1, np.sqrt(2))).astype(np.float32)
+
+
+def style_scores(
+    query: Floats, database: Floats, searched: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """1 - LS / LS_max of Gram vectors (G,) to each of (N, G), all layers joined (equations 6 and 7).
+
+    LS, the style loss, is the squared distance: it is summed over layers, and no root is taken. The largest
+    of the database scores 0; where all are 0, all score 1. ``searched`` as for `euclidean_scores`.
+
+    >>> style_scores(np.array([0.0, 0.0]), np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
+    [0.0, 0.84]
+    """
+    _check_rows(query, database)
+    losses = np.empty(len(database))
+    for start in range(0, len(database), _ROWS):
+        difference = database[start : start + _ROWS] - query
+        losses[start : start + _ROWS] = np.einsum("ng,ng->n", difference, difference)
+    return _as_scores(losses, searched)
+
+
+def dice_scores(query: NDArray[np.bool_], database: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """2 |X and Y| / (|X| + |Y|) of a mask bool (h, w) with each of (N, h, w) (equation 8).
+
+    An empty mask says nothing of a shape: it scores 0 with every other, another empty one included.
+
+    >>> a = np.array([[True, True, False]])
+    >>> dice_scores(a, np.array([[[True, True, False]], [[False, True, True]], [[False] * 3]])).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    if query.ndim != 2 or database.shape[1:] != query.shape:
+        raise ParameterError(
+            f"masks have shapes {query.shape} and {database.shape}; give (h, w) and (N, h, w) of one size"
+        )
+    both = np.logical_and(query, database).sum((1, 2))
+    pixels = query.sum() + database.sum((1, 2))
+    scores: NDArray[np.float64] = np.divide(2.0 * both, pixels, out=np.zeros(len(database)), where=pixels > 0)
+    return scores
+
+
+def i1_score(parts: Sequence[Floats]) -> NDArray[np.float64]:
+    """The harmonic mean of scores, each (N,): n / (1/a + 1/b + ...) (equations 9 to 14).
+
+    Where a part is 0 the mean is 0, its limit. One part alone is itself.
+
+    Of 0.5 and 1: 2 / (2 + 1); of 0.5, 1 and 0.25: 3 / (2 + 1 + 4).
+
+    >>> i1_score([np.array([0.5, 0.0]), np.array([1.0, 1.0])]).round(4).tolist()
+    [0.6667, 0.0]
+    >>> i1_score([np.array([0.5]), np.array([1.0]), np.array([0.25])]).round(4).tolist()
+    [0.4286]
+    """
+    if not parts:
+        raise ParameterError("got no scores to combine; give one at least")
+    rows = np.stack([np.asarray(part, np.float64) for part in parts])
+    zero = (rows == 0).any(0)
+    with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is inf, and n / inf is the 0 that is wanted
+        inverse = (1 / rows).sum(0)
+    return np.where(zero, 0.0, len(rows) / inverse)
+
+
+def _as_scores(distances: NDArray[np.float64], searched: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """1 - distance / largest of those searched; 1 where even that is 0."""
+    largest = float((distances if searched is None else distances[searched]).max())
+    scores: NDArray[np.float64] = 1 - distances / largest if largest > 0 else np.ones(len(distances))
+    return scores
+
+
+def _check_rows(query: Floats, database: Floats) -> None:
+    if query.ndim != 1 or database.ndim != 2 or database.shape[1:] != query.shape or not len(database):
+        raise ParameterError(
+            f"features have shapes {query.shape} and {database.shape}; give (F,) and (N, F) with N >= 1"
+        )

@@ -1,0 +1,294 @@
+"""Patches of an item as numbers: what most systems describe an image or slide by.
+
+Two choices make a description. *Looks* say which patches of an item are read: tiles of its tissue at one or
+several scales, all of them or a mosaic (:class:`Tiles`), or the whole picture as one patch
+(:class:`WholePicture`). The encoder turns each into features; any object with ``encode(uint8 (N, H, W, 3))``
+whose answer has ``features`` float (N, F) will do, and the library's own is the default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.encode import whole_blocks
+from sish.errors import ParameterError, QueryError, SlideError
+from sish.index.barcode import Binarisation, barcodes_of
+from sish.index.keys import order_codebook, paper_keys
+from sish.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
+from sish.slide import Slide, open_slide
+from sish.systems.item import Item
+from sish.tissue import TissueMask, find_tissue
+
+__all__ = [
+    "FeatureEncoder",
+    "Look",
+    "Looks",
+    "PatchDescriber",
+    "PatchFeatures",
+    "Tiles",
+    "WholePicture",
+    "unit",
+]
+
+_BATCH = 16  # patches in memory at a time
+_STEP_PX = 32  # sides of smaller images are multiples of it, as in sish.encode
+_LARGEST_PICTURE = 4096  # pixels on a side: beyond it a picture is a slide
+_UPSAMPLED = 0.75  # a scale that is finer than this share of the slide's own shows nothing new
+
+Features = NDArray[np.float32]
+
+
+class FeatureEncoder(Protocol):
+    """What turns pixels into features; `sish.vqvae.encoder.Encoder` is one."""
+
+    def encode(self, images: NDArray[np.uint8]) -> Any:
+        """Something with ``features`` float (N, F), of uint8 (N, H, W, 3)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Some patches of an item, of one size and scale."""
+
+    pixels: NDArray[np.uint8]
+    """(N, H, W, 3)."""
+    l0_xy: NDArray[np.int64]
+    """(N, 2): top left corners in level-0 pixels."""
+    l0_px: float
+    """Side (of the longer edge) in level-0 pixels."""
+    mpp: float
+    """Micrometres per pixel that they were read at; 0 for whole pictures."""
+
+
+class Looks(Protocol):
+    """Which patches of an item are looked at."""
+
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+        """Patches of an item, a few at a time, of sides that are multiples of `step_px`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Tiles without overlap on the tissue of a slide, at one or several scales."""
+
+    size_px: int = 256
+    """Side of a tile in pixels at its scale."""
+    mpps: tuple[float, ...] = (1.0,)
+    """Scales in micrometres per pixel. Those much finer than the slide's own are left out, unless all are."""
+    mosaic: bool = True
+    """Read only the mosaic (colour, then place: Chen et al. 2022, Methods), or all tiles."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and scales that are none."""
+        if self.size_px < 1 or not self.mpps or not all(0.05 <= mpp <= 64 for mpp in self.mpps):
+            raise ParameterError(
+                f"got tiles of {self.size_px} px at {self.mpps} um/px; want 0.05 to 64 um/px"
+            )
+
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+        """As in `Looks`. MissingMppError where neither the file nor the item tells the scale.
+
+        An image no larger than a tile is one patch of its own size, as in :func:`sish.mosaic.only_patch`.
+        """
+        self._check_step(step_px)
+        with open_slide(item.path, mpp=item.mpp) as slide:
+            tissue = find_tissue(slide)
+            for mpp in self.scales(slide.mpp):
+                l0_xy = self._places(slide, tissue, mpp, region)
+                yield from read_squares(slide, l0_xy, self.size_px, mpp, self._small_step(step_px))
+
+    def read_few(self, item: Item, most: int, step_px: int = 1) -> Iterator[Look]:
+        """At most so many tiles: those of the finest scale that has no more, else some of the coarsest."""
+        self._check_step(step_px)
+        every = replace(self, mosaic=False)
+        with open_slide(item.path, mpp=item.mpp) as slide:
+            tissue = find_tissue(slide)
+            for mpp in sorted(self.scales(slide.mpp)):
+                l0_xy = every._places(slide, tissue, mpp, None)
+                if len(l0_xy) <= most:
+                    break
+            chosen = np.linspace(0, len(l0_xy) - 1, min(most, len(l0_xy))).round().astype(int)
+            yield from read_squares(slide, l0_xy[chosen], self.size_px, mpp, self._small_step(step_px))
+
+    def _places(
+        self, slide: Slide, tissue: TissueMask, mpp: float, region: Region | None
+    ) -> NDArray[np.int64]:
+        """Top left corners of the tiles at a scale, int64 (N, 2)."""
+        if region is None and is_one_patch(slide, self.size_px, mpp):
+            return only_patch(slide, self.size_px, mpp).l0_xy
+        patches = tile(slide, tissue, size_px=self.size_px, mpp=mpp, region=region)
+        return select_mosaic(slide, patches).l0_xy if self.mosaic else patches.l0_xy
+
+    def _small_step(self, step_px: int) -> int | None:
+        """What the sides of a smaller image are multiples of; None for encoders that take whole patches."""
+        return math.lcm(_STEP_PX, step_px) if step_px > 1 and not self.size_px % _STEP_PX else None
+
+    def _check_step(self, step_px: int) -> None:
+        if self.size_px % step_px:
+            raise ParameterError(f"got tiles of {self.size_px} px; the encoder wants a multiple of {step_px}")
+
+    def scales(self, slide_mpp: float) -> tuple[float, ...]:
+        """The scales at which a slide is read: those that its pixels can show, at least the coarsest."""
+        return tuple(mpp for mpp in self.mpps if mpp >= _UPSAMPLED * slide_mpp) or (max(self.mpps),)
+
+
+@dataclass(frozen=True, slots=True)
+class WholePicture:
+    """A small picture as one patch in its own pixels, its scale unknown or of no interest.
+
+    Cut at the edges, alike on both sides, to what the encoder's stride divides.
+    """
+
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+        """As in `Looks`. SlideError for a picture that is too large or too small for one patch."""
+        with open_slide(item.path, mpp=item.mpp or 1.0) as slide:  # read at its own scale, whatever that is
+            x, y, width, height = region or (0, 0, *slide.dimensions)
+            size = width // step_px * step_px, height // step_px * step_px
+            if min(size) < 1 or max(size) > _LARGEST_PICTURE:
+                raise SlideError(
+                    f"{item.path}: got {width} x {height} px for one patch; "
+                    f"want {step_px} to {_LARGEST_PICTURE} px, or tiles of it"
+                )
+            corner = x + (width - size[0]) // 2, y + (height - size[1]) // 2
+            pixels = slide.read(corner, size, slide.mpp)
+        yield Look(pixels[None], np.array([corner]), float(max(size)), 0.0)
+
+
+def read_squares(
+    slide: Slide, l0_xy: NDArray[np.int64], size_px: int, mpp: float, small_step_px: int | None = None
+) -> Iterator[Look]:
+    """Squares of a slide at a scale, a few at a time, by :func:`sish.mosaic.read_patch`.
+
+    What hangs over the edge is white; a slide smaller than a square is read, mirrored, up to the next
+    multiple of `small_step_px`, or to a whole square.
+    """
+    for start in range(0, len(l0_xy), _BATCH):
+        corners = l0_xy[start : start + _BATCH]
+        pixels = [
+            read_patch(slide, (int(x), int(y)), size_px, mpp, step_px=small_step_px) for x, y in corners
+        ]
+        yield Look(np.stack(pixels), corners, size_px * mpp / slide.mpp, mpp)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchFeatures:
+    """M patches of one item as numbers."""
+
+    features: Features
+    """(M, F), as the encoder gives them."""
+    l0_xy: NDArray[np.int64]
+    """(M, 2): top left corners in level-0 pixels."""
+    l0_px: NDArray[np.float32]
+    """(M,): sides in level-0 pixels."""
+    mpp: NDArray[np.float32]
+    """(M,): scales that they were read at, um per pixel; 0 for whole pictures."""
+    keys: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(M,): the paper's keys; empty where nobody asked for them or the encoder has no codes."""
+    binarisation: Binarisation = "minmax"
+    """How the encoder's features become bits."""
+
+    def __len__(self) -> int:
+        """Patches."""
+        return len(self.features)
+
+    @property
+    def barcodes(self) -> NDArray[np.uint8]:
+        """The encoder's barcodes, uint8 (M, F / 8)."""
+        return barcodes_of(self.features, self.binarisation)
+
+
+class PatchDescriber:
+    """Describes items by the features of their patches.
+
+    Parameters
+    ----------
+    looks : Looks
+        Which patches are read.
+    encoder : FeatureEncoder, optional
+        What makes features of them. Default: the library's shipped encoder, loaded at first use.
+    keys : bool
+        Make the paper's keys too, where the encoder has codes: that may take as long again as the features.
+    """
+
+    def __init__(self, looks: Looks, encoder: FeatureEncoder | None = None, *, keys: bool = False) -> None:
+        """See the class."""
+        self.looks = looks
+        self.keys = keys
+        self._given = encoder
+
+    @cached_property
+    def encoder(self) -> Any:
+        """What makes features."""
+        if self._given is not None:
+            return self._given
+        from sish.vqvae.pretrained import load_encoder
+
+        return load_encoder()
+
+    @cached_property
+    def _code_order(self) -> NDArray[np.int64] | None:
+        codebook = getattr(self.encoder, "codebook", None)
+        return None if codebook is None else order_codebook(codebook)
+
+    @property
+    def step_px(self) -> int:
+        """What the sides of a patch must be multiples of."""
+        return int(getattr(self.encoder, "stride", 1))
+
+    def describe(self, item: Item, region: Region | None = None) -> PatchFeatures:
+        """Features of an item's patches. QueryError where there are none, as on a slide without tissue."""
+        parts = [self._encoded(look) for look in self.looks.read(item, region, self.step_px)]
+        if not parts:
+            raise QueryError(f"{item.path}: got no tissue in it; want some to describe")
+        return _joined(parts)
+
+    def features(self, pixels: NDArray[np.uint8]) -> Features:
+        """Features float32 (N, F) of patches uint8 (N, H, W, 3), without codes if the encoder can do so."""
+        alone = getattr(self.encoder, "features", None)
+        found = self.encoder.encode(pixels).features if alone is None else alone(pixels)
+        return np.asarray(found, np.float32)
+
+    def _encoded(self, look: Look) -> PatchFeatures:
+        count, keys = len(look.pixels), np.zeros(0, np.int64)
+        if self.keys:
+            encoded = self.encoder.encode(look.pixels)
+            features = np.asarray(encoded.features, np.float32)
+            if self._code_order is not None and encoded.codes is not None:
+                keys = paper_keys(whole_blocks(np.asarray(encoded.codes)), self._code_order, "integer")
+        else:
+            features = self.features(look.pixels)
+        return PatchFeatures(
+            features,
+            look.l0_xy,
+            np.full(count, look.l0_px, np.float32),
+            np.full(count, look.mpp, np.float32),
+            keys,
+            getattr(self.encoder, "binarisation", "minmax"),
+        )
+
+
+def _joined(parts: Sequence[PatchFeatures]) -> PatchFeatures:
+    """The patches of all parts, in order."""
+    features = np.concatenate([part.features for part in parts])
+    l0_xy, keys = (np.concatenate([getattr(part, name) for part in parts]) for name in ("l0_xy", "keys"))
+    l0_px, mpp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("l0_px", "mpp"))
+    return PatchFeatures(features, l0_xy, l0_px, mpp, keys, parts[0].binarisation)
+
+
+def unit(features: NDArray[Any]) -> Features:
+    """Rows (N, F) divided by their length; a row of zeros stays.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6..., 0.8...], [0.0, 0.0]]
+    """
+    rows = np.asarray(features, np.float32)
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)

@@ -1,0 +1,197 @@
+"""Slide against slide by a matrix of cosines (Afshari and Tizhoosh, A similarity measure of histopathology
+images by deep embeddings).
+
+Patches of 224 px at one magnification, without background; the cosine of every patch of the query with every
+patch of the other; the mean of the largest of each column and the mean of the largest of each row, averaged.
+Nothing is thrown away but features: optionally all but the 128 that vary most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sish.errors import ParameterError
+from sish.mosaic import Region, clip
+from sish.slide import Slide, open_slide
+from sish.systems.base import Allowed, Scores, System
+from sish.systems.item import Item
+from sish.systems.patch_features import Look, PatchDescriber, PatchFeatures, read_squares, unit
+
+__all__ = ["GridTiles", "SlideSimilarity", "most_varying", "similarity", "variation"]
+
+Rows = NDArray[np.float32]
+
+SCALES = {"1x": 10.0, "2.5x": 4.0, "5x": 2.0, "10x": 1.0}
+"""The paper's magnifications as micrometres per pixel: 10x is 1 um/px by the custom of scanner vendors."""
+
+DARK, BRIGHT = 200, 235
+"""The bounds a and b of the three histogram bins [0, a], (a, b], (b, 255]; see `GridTiles`."""
+
+BRIGHT_TO_DARK = 9.0
+"""A patch is background where its third bin holds more than so many times what the first holds."""
+
+_BLOCK = 65_536  # patches of the database whose cosines are in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class GridTiles:
+    """All tiles of a slide's grid that are no background by their histogram of three bins.
+
+    The paper cuts a slide of w x h px into floor(w / s) * floor(h / s) patches and throws away background by
+    three bins of grey, [0, a], (a, b] and (b, 255]. It gives no a, b or constant, and its sentence on the
+    ratio of the third bin to the first would, read word by word, throw away tissue; ours goes where the
+    bright bin is more than 9 times the dark one, which for a patch of two greys is this library's own
+    rule: more than 90 % of it brighter than 235.
+    """
+
+    mpp: float = 2.0
+    """Micrometres per pixel: see `SCALES`."""
+    size_px: int = 224
+    """Side of a patch in pixels at ``mpp``."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scale or size that is none."""
+        if not 0.05 <= self.mpp <= 64 or self.size_px < 1:
+            raise ParameterError(f"got {self.size_px} px at {self.mpp} um/px; want 0.05 to 64 um/px")
+
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+        """As in `sish.systems.patch_features.Looks`; a slide smaller than a patch is one, mirrored."""
+        if self.size_px % step_px:
+            raise ParameterError(f"got tiles of {self.size_px} px; the encoder wants a multiple of {step_px}")
+        with open_slide(item.path, mpp=item.mpp) as slide:
+            for look in read_squares(slide, self.corners(slide, region), self.size_px, self.mpp):
+                keep = ~is_background(look.pixels)
+                if keep.any():
+                    yield Look(look.pixels[keep], look.l0_xy[keep], look.l0_px, look.mpp)
+
+    def corners(self, slide: Slide, region: Region | None = None) -> NDArray[np.int64]:
+        """Top left corners of the grid, int64 (N, 2), level-0 pixels, row by row."""
+        x, y, width, height = slide.bounds if region is None else clip(slide, region)
+        step = self.size_px * self.mpp / slide.mpp
+        # the addend keeps 672 px of 0.42 um from being 2.9999 patches
+        columns, rows = (max(1, int(side / step + 1e-9)) for side in (width, height))
+        across, down = np.meshgrid(x + step * np.arange(columns), y + step * np.arange(rows))
+        corners = np.stack([across.ravel(), down.ravel()], axis=1)
+        return np.asarray(np.rint(corners), np.int64)
+
+
+def is_background(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which patches uint8 (N, H, W, 3) are background by three bins of grey, bool (N,); see `GridTiles`.
+
+    >>> is_background(np.full((2, 4, 4, 3), [[[[250]]], [[[180]]]], np.uint8)).tolist()
+    [True, False]
+    """
+    grey = pixels @ np.array([0.299, 0.587, 0.114])
+    dark, bright = (np.count_nonzero(part, axis=(1, 2)) for part in (grey <= DARK, grey > BRIGHT))
+    return np.asarray(bright > BRIGHT_TO_DARK * dark)
+
+
+class SlideSimilarity(System[PatchFeatures]):
+    """The matrix measure at one scale.
+
+    Parameters
+    ----------
+    mpp : float
+        Scale of the patches, um per pixel: 10, 4, 2 and 1 are the paper's 1x, 2.5x, 5x and 10x.
+    keep : int, optional
+        Keep only so many features, those that vary most over the database's patches (the paper: 128).
+    describer : PatchDescriber, optional
+        What is looked at, and by what encoder, instead of the tiles of ``mpp`` and the shipped encoder.
+    """
+
+    def __init__(
+        self, mpp: float = 2.0, *, keep: int | None = None, describer: PatchDescriber | None = None
+    ) -> None:
+        """See the class."""
+        if keep is not None and keep < 1:
+            raise ParameterError(f"got keep={keep}; want at least 1 feature, or None for all")
+        self.name = f"slide similarity{'' if keep is None else f' {keep}'}"
+        self._keep = keep
+        self._describer = describer or PatchDescriber(GridTiles(mpp))
+
+    def describe(self, item: Item) -> PatchFeatures:
+        """Features of all patches that are no background."""
+        return self._describer.describe(item)
+
+    def build(self, descriptions: Sequence[PatchFeatures]) -> None:
+        """Keep all features of all patches, as directions."""
+        self._starts = np.cumsum([0, *map(len, descriptions)])[:-1]
+        rows = [found.features for found in descriptions]
+        features = np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+        self._columns = None
+        if self._keep is not None and len(features):
+            self._columns = most_varying(features, self._keep)
+        self._rows = self._directions(features)
+
+    def _directions(self, features: NDArray[np.floating]) -> Rows:
+        """The features that are kept, of unit length."""
+        return unit(features if self._columns is None else features[:, self._columns])
+
+    def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
+        """The measure for each slide."""
+        return Scores(similarity(self._directions(description.features), self._rows, self._starts))
+
+    def nbytes(self) -> int:
+        """All directions."""
+        return self._rows.nbytes
+
+
+def similarity(query: Rows, rows: Rows, starts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The measure of a query with each of N slides, float64 (N,); Afshari and Tizhoosh, eq. 1 and 2.
+
+    `query` (n_q, F) and `rows` (P, F) are features of unit length, one slide after another; `starts` int (N,)
+    where each begins, every slide having one patch at least. With S the cosines (n_q, n_r),
+
+        sim = 1/2 [ mean over columns of the column's maximum + mean over rows of the row's maximum ].
+
+    Symmetric; 1 for a slide with itself; in [0, 1] where no feature is negative, in [-1, 1] else. Compared
+    in blocks of whole slides, so that memory stays that of 65,536 patches (or of the largest slide).
+
+    Query patches (1, 0) and (0, 1) against one patch (0.6, 0.8): S = (0.6, 0.8), its only column's maximum is
+    0.8, its rows' are 0.6 and 0.8, so sim = (0.8 + 0.7) / 2.
+
+    >>> similarity(np.float32([[1, 0], [0, 1]]), np.float32([[0.6, 0.8]]), np.array([0])).round(6).tolist()
+    [0.75]
+    """
+    ends = np.append(starts[1:], len(rows))
+    out = np.empty(len(starts))
+    first = 0
+    while first < len(starts):
+        last = max(first + 1, int(np.searchsorted(ends, starts[first] + _BLOCK, side="right")))
+        begin, own = starts[first], starts[first:last] - starts[first]
+        cosines = query @ rows[begin : ends[last - 1]].T
+        by_column = np.add.reduceat(cosines.max(axis=0), own, dtype=np.float64) / (ends - starts)[first:last]
+        by_row = np.maximum.reduceat(cosines, own, axis=1).mean(axis=0, dtype=np.float64)
+        out[first:last] = (by_column + by_row) / 2
+        first = last
+    return out
+
+
+def variation(features: ArrayLike) -> NDArray[np.float64]:
+    """Coefficient of variation of each feature, float64 (F,), over patches (N, F): sigma / mean.
+
+    Sigma is that of the population, as in the paper. Features of one sign only are meant; of features of both
+    signs the size of the mean is taken, and where a mean is 0 the variation is infinite, or 0 if the
+    feature is 0 always.
+
+    >>> variation([[1.0, 4.0, 0.0], [3.0, 4.0, 0.0]]).tolist()      # means 2, 4, 0; sigmas 1, 0, 0
+    [0.5, 0.0, 0.0]
+    """
+    rows = np.asarray(features, np.float64)
+    sigma, mean = rows.std(axis=0), np.abs(rows.mean(axis=0))
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.divide(sigma, mean, out=np.zeros_like(sigma), where=sigma > 0), np.float64)
+
+
+def most_varying(features: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Numbers of the `count` features (all, if there are no more) that vary most, ascending; ties by number.
+
+    >>> most_varying([[1.0, 4.0, 0.0, 5.0], [3.0, 4.0, 1.0, 6.0]], 2).tolist()
+    [0, 2]
+    """
+    order = np.argsort(-variation(features), kind="stable")
+    return np.sort(order[:count])

@@ -1,0 +1,94 @@
+"""Yottixel: a mosaic of barcodes for each slide, and the median of their smallest distances.
+
+Kalra, Tizhoosh, Choi et al., Yottixel, Med Image Anal 2020. Of a slide a mosaic is kept, of each of its
+patches a barcode of 1,023 bits. The distance of a query slide to another is the median, over the query's
+barcodes, of the smallest Hamming distance to any barcode of the other. There is no tree: every barcode is
+compared with every other. (Its authors state patents on their engine: see docs/systems.md.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sish.errors import ParameterError
+from sish.index.barcode import hamming
+from sish.systems.base import Allowed, Scores, System
+from sish.systems.item import Item
+from sish.systems.patch_features import PatchDescriber, PatchFeatures, Tiles
+
+__all__ = ["Yottixel", "falling_barcodes", "median_of_minima"]
+
+Barcodes = NDArray[np.uint8]
+
+
+class Yottixel(System[PatchFeatures]):
+    """Yottixel over the library's mosaic and features.
+
+    A score is 1 - d / bits with d the median of minima: 1 for a slide that holds all of the query's barcodes.
+
+    Parameters
+    ----------
+    describer : PatchDescriber, optional
+        What is looked at, and by what encoder. Default: a mosaic at 1 um/px and the shipped encoder.
+    """
+
+    name = "yottixel"
+
+    def __init__(self, describer: PatchDescriber | None = None) -> None:
+        """See the class."""
+        self._describer = describer or PatchDescriber(Tiles())
+
+    def describe(self, item: Item) -> PatchFeatures:
+        """Features of the mosaic's patches."""
+        return self._describer.describe(item)
+
+    def build(self, descriptions: Sequence[PatchFeatures]) -> None:
+        """Keep all barcodes, slide after slide."""
+        rows = [falling_barcodes(found.features) for found in descriptions]
+        self._starts = np.cumsum([0, *map(len, rows)])[:-1]
+        self._barcodes = np.concatenate(rows) if rows else np.zeros((0, 1), np.uint8)
+
+    def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
+        """One number for each slide, from all barcodes of both."""
+        bits = description.features.shape[1] - 1
+        query = falling_barcodes(description.features)
+        return Scores(1 - median_of_minima(query, self._barcodes, self._starts) / bits)
+
+    def nbytes(self) -> int:
+        """All barcodes."""
+        return self._barcodes.nbytes
+
+
+def falling_barcodes(features: ArrayLike) -> Barcodes:
+    """Barcodes uint8 (N, ceil((F - 1) / 8)) of features (N, F): bit i is 1 where the feature falls.
+
+    Bit i compares feature i + 1 with feature i: F features give F - 1 bits, and the last byte ends with 0.
+
+    >>> bin(falling_barcodes([[5.0, 6.0, 6.0, 1.0, 2.0, 0.0, 0.0, 9.0]])[0, 0])     # 0 0 1 0 1 0 0, and a 0
+    '0b101000'
+    """
+    values = np.asarray(features)
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ParameterError(f"features have shape {values.shape}; give (N, F) with F of at least 2")
+    if not np.isfinite(values).all():
+        raise ParameterError("features hold NaN or infinity; give finite numbers")
+    return np.packbits(values[:, 1:] < values[:, :-1], axis=1)
+
+
+def median_of_minima(query: Barcodes, barcodes: Barcodes, starts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The distance of a query to each of N slides, float64 (N,), in bits.
+
+    `query` uint8 (Q, B) are its barcodes, `barcodes` uint8 (P, B) those of all slides, one slide after
+    another, `starts` int (N,) where each begins; every slide has one at least. The median of an even number
+    is the mean of the middle two.
+
+    Two query barcodes, 0 and 3, against slides {1} and {0, 7}: smallest distances 1 and 1, 0 and 1.
+
+    >>> median_of_minima(np.uint8([[0], [3]]), np.uint8([[1], [0], [7]]), np.array([0, 1])).tolist()
+    [1.0, 0.5]
+    """
+    smallest = [np.minimum.reduceat(hamming(barcodes, row), starts) for row in query]
+    return np.asarray(np.median(smallest, axis=0), np.float64)

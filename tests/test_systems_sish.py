@@ -1,0 +1,73 @@
+"""SISH as a system: the contract for both keys and both rankings, and the same answers as the index's."""
+
+import pytest
+from plain_encoder import OnceDescriber, PlainEncoder
+from system_contract import SystemContract
+
+import sish
+from sish.errors import ParameterError, QueryError
+from sish.index.search import SearchParams
+from sish.systems.item import Item
+from sish.systems.patch_features import PatchDescriber, Tiles
+from sish.systems.sish_system import Sish
+
+MOSAIC = OnceDescriber(Tiles(64, (1.0,)))
+KEYED = OnceDescriber(Tiles(64, (1.0,)), keys=True)
+SEARCH = SearchParams(threshold=20, visit_query_key=True)
+
+
+class TestSish(SystemContract):
+    needs_mpp = True
+
+    def make(self):
+        return Sish(describer=MOSAIC, search=SEARCH)
+
+
+class TestSishByUncertainty(SystemContract):
+    needs_mpp = True
+    finds_equals = False  # it ranks by what the labels around agree on
+
+    def make(self):
+        return Sish(ranking="uncertainty", describer=MOSAIC, search=SEARCH)
+
+    def test_a_system_that_learns_wants_labels_of_two_classes(self, pictures):
+        bare = [Item(item.item_id, item.path, mpp=1.0) for item in pictures]
+        with pytest.raises(QueryError, match="label"):
+            self.make().fit(bare).search(bare[0])
+
+
+class TestSishByPaperKeys(SystemContract):
+    needs_mpp = True
+
+    def make(self):
+        return Sish(keys="paper", describer=KEYED, search=SEARCH)
+
+
+def test_both_keys_answer_as_the_index_does(synthetic_slides, built_index):
+    """The system is the index: the same slides, the same ranking and the same scores."""
+    index = sish.Index.open(built_index)
+    rows = {row.slide_id: row for row in index.slides}
+    items = [
+        Item(row.slide_id, synthetic_slides / f"{row.slide_id}.tif", frozenset({row.label}), row.patient)
+        for row in rows.values()
+    ]
+    system = Sish(ranking="similarity").fit(items)
+    for item in items[::3]:
+        want = index.search(item.path, k=4, ranking="similarity", exclude_patient=True)
+        assert [(match.item_id, match.score) for match in system.search(item, 4)] == [
+            (hit.slide_id, hit.score) for hit in want
+        ]
+
+
+def test_paper_keys_want_codes(pictures):
+    class Bare(PlainEncoder):
+        codebook = None
+
+    with pytest.raises(ParameterError, match="codebook"):
+        Sish(keys="paper", describer=PatchDescriber(Tiles(64), Bare(), keys=True)).describe(pictures[0])
+    mirrored = PatchDescriber(Tiles(48), PlainEncoder(), keys=True).describe(
+        pictures[0]
+    )  # 6 x 6 codes make one block
+    assert len(mirrored.keys) == len(mirrored)
+    with pytest.raises(ParameterError, match="keys="):
+        Sish(keys="colour")
