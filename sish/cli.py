@@ -1,4 +1,4 @@
-"""The command line: ``sish index``, ``search``, ``evaluate``, ``preview``, ``demo`` and ``train``.
+"""The command line: ``sish index``, ``search``, ``evaluate``, ``demo``, ``train``, ``systems`` and others.
 
 Exit codes: 0 done; 1 an error, or some slides of an add failed; 2 a wrong command line; 130 interrupted.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from sish.cli_index import COMMANDS, add_device, add_index_commands, bare_parser, open_index
 from sish.encode import Recipe
 from sish.errors import QueryError, SishError, SlideError
 from sish.version import __version__
@@ -20,7 +20,6 @@ from sish.version import __version__
 if TYPE_CHECKING:
     from sish.evaluation import Evaluation
     from sish.results import Results
-    from sish.slide_index import Index
 
 __all__ = ["main"]
 
@@ -32,7 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["train"]:  # Lightning's own command line reads the rest
             from sish.vqvae.cli import main as train
 
-            return train(words[1:])
+            return train(words[1:], prog="sish train")
+        if words[:1] in (["train-codes"], ["train-masks"]):
+            from sish.systems.training_cli import main as train_system
+
+            return train_system(words[0].removeprefix("train-"), words[1:])
+        if words[:1] in (["systems"], ["smily"]):
+            from sish.systems.cli import main as other_system
+
+            code = other_system(words[1:], words[0])
+            sys.stdout.flush()
+            return code
         arguments = _parser().parse_args(words)
         code = _COMMANDS[_command(arguments)](_leaf(arguments))
         sys.stdout.flush()
@@ -72,7 +81,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True)
     index = ArgumentParser(description="Make and keep an index of an archive.")
     commands.add_subcommand("index", index, help="make and keep an index of an archive")
-    _add_index_commands(index)  # after its parent, as jsonargparse wants it
+    add_index_commands(index)  # after its parent, as jsonargparse wants it
     commands.add_subcommand(
         "search", _search_parser(), help="find slides that look like a slide, a region or an image"
     )
@@ -84,78 +93,11 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand(
         "train", ArgumentParser(add_help=False), help="train an encoder (Lightning command line)"
     )
-    return parser
-
-
-def _add_index_commands(parser: ArgumentParser) -> None:
-    commands = parser.add_subcommands(required=True)
-    for name, sub, text in (
-        ("create", _create_parser(), "make an empty index with settings of your own"),
-        ("add", _add_parser(), "add slides; makes the index if there is none"),
-        ("remove", _remove_parser(), "remove slides by id"),
-        ("label", _label_parser(), "give indexed slides labels, patients, sites, metadata"),
-        ("list", _bare_parser("List the slides of an index."), "list its slides"),
-        ("info", _bare_parser("Counts and sizes of an index."), "counts and sizes"),
-        ("verify", _bare_parser("Read every byte of an index and check it."), "check every byte"),
-        ("compact", _bare_parser("Rewrite an index without what was removed."), "drop what was removed"),
-    ):
-        commands.add_subcommand(name, sub, help=text)
-
-
-def _bare_parser(description: str) -> ArgumentParser:
-    parser = ArgumentParser(description=description)
-    parser.add_argument("--index", type=str, required=True, help="the index's folder")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _create_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Make an empty index.")
-    parser.add_argument("--index", type=str, required=True, help="the folder to make")
-    parser.add_class_arguments(Recipe, "recipe")
-    return parser
-
-
-def _add_parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        description="Add slides: files, or folders that are searched for slides. Resumable."
-    )
-    parser.add_argument("slides", type=str, nargs="+", help="slides, or folders of slides")
-    parser.add_argument(
-        "--index", type=str, required=True, help="the index's folder; made if it is not there"
-    )
-    parser.add_argument(
-        "--labels", type=str | None, help="CSV with path or slide_id, and any of label, patient, site, mpp"
-    )
-    parser.add_argument(
-        "--mpp", type=float | None, help="scale in um per pixel of slides that do not tell theirs"
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="make the codes of slides anew that are there already"
-    )
-    parser.add_argument(
-        "--on-error",
-        choices=["skip", "raise"],
-        default="skip",
-        help="after a slide that fails: go on, or stop",
-    )
-    parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    return parser
-
-
-def _remove_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Remove slides by id.")
-    parser.add_argument("slide_ids", type=str, nargs="+", help="ids as sish index list shows them")
-    parser.add_argument("--index", type=str, required=True, help="the index's folder")
-    return parser
-
-
-def _label_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Give indexed slides labels, patients, sites and metadata.")
-    parser.add_argument("labels", type=str, help="CSV with path or slide_id, and any of label, patient, site")
-    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    for name, of in (("codes", "a generator of X-ray codes"), ("masks", "a predictor of lesion masks")):
+        sub = ArgumentParser(add_help=False)
+        commands.add_subcommand(f"train-{name}", sub, help=f"train {of} (Lightning command line)")
+    for name, text in (("systems", "other ways to search"), ("smily", "search for a region in all regions")):
+        commands.add_subcommand(name, ArgumentParser(add_help=False), help=text)
     return parser
 
 
@@ -180,6 +122,7 @@ def _search_parser() -> ArgumentParser:
         help="only slides with this value; give it again for another column",
     )  # fmt: skip
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
+    add_device(parser)
     parser.add_argument(
         "--json", action="store_true", help="print JSON; a list of objects for several queries"
     )
@@ -188,7 +131,7 @@ def _search_parser() -> ArgumentParser:
 
 
 def _evaluate_parser() -> ArgumentParser:
-    parser = _bare_parser(
+    parser = bare_parser(
         "Search every labelled slide with its own patient left out, and measure the answers."
     )
     parser.add_argument("-k", type=int, default=5, help="hits a query")
@@ -222,118 +165,10 @@ def _demo_parser() -> ArgumentParser:
 # ---- what is done
 
 
-def _create(arguments: Namespace) -> int:
-    from sish.slide_index import Index
-
-    index = Index.create(arguments.index, recipe=Recipe(**arguments.recipe))
-    print(f"made {index.path} with encoder {index.fingerprint}")
-    return 0
-
-
-def _add(arguments: Namespace) -> int:
-    from dataclasses import asdict
-
-    from sish.labels import read_labels
-    from sish.slide_index import Index
-
-    if arguments.labels:
-        read_labels(arguments.labels)  # before an index is made for them
-    index = Index.open_or_create(arguments.index, weights=arguments.weights)
-    report = index.add(
-        arguments.slides,
-        labels=arguments.labels,
-        mpp=arguments.mpp,
-        replace=arguments.replace,
-        on_error=arguments.on_error,
-        show_progress=not arguments.quiet,
-    )
-    for skipped in report.failed:
-        sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
-    if report.already and arguments.labels:
-        sys.stderr.write("sish: labels of slides already there stay: sish index label LABELS changes them\n")
-    print(
-        json.dumps(asdict(report), indent=2)
-        if arguments.json
-        else f"{report.summary()}; {index.path} holds {len(index)} slides"
-    )
-    return 1 if report.failed else 0
-
-
-def _open(arguments: Namespace) -> Index:
-    from sish.slide_index import Index
-
-    return Index.open(arguments.index, weights=arguments.get("weights"))
-
-
-def _remove(arguments: Namespace) -> int:
-    index = _open(arguments)
-    print(f"removed {index.remove(arguments.slide_ids)}; {index.path} holds {len(index)} slides")
-    return 0
-
-
-def _label(arguments: Namespace) -> int:
-    report = _open(arguments).relabel(arguments.labels)
-    for name in report.unknown:
-        sys.stderr.write(
-            f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide\n"
-        )
-    print(f"relabelled {len(report.changed)} slides")
-    return 1 if report.unknown else 0
-
-
-def _list(arguments: Namespace) -> int:
-    from dataclasses import asdict
-
-    rows = _open(arguments).slides
-    if arguments.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-    for row in () if arguments.json else rows:
-        patches = f"{row.n_patches} patches"
-        cells = (row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)
-        print("\t".join(cell.translate(_ONE_LINE) for cell in cells))
-    return 0
-
-
-def _info(arguments: Namespace) -> int:
-    from dataclasses import asdict
-
-    index = _open(arguments)
-    facts = {
-        "path": str(index.path),
-        "encoder": index.fingerprint,
-        **asdict(index.info()),
-        "recipe": asdict(index.recipe),
-    }
-    if arguments.json:
-        print(json.dumps(facts, indent=2))
-    for name, value in {} if arguments.json else facts.items():
-        print(f"{name:12} {value}")
-    return 0
-
-
-def _verify(arguments: Namespace) -> int:
-    from sish.index.verify import verify
-
-    problems = verify(Path(arguments.index))  # it also looks at what is too damaged to be opened
-    if arguments.json:
-        print(json.dumps(problems, indent=2))
-    else:
-        print("\n".join(problems) or "every byte is as it was written")
-    return 1 if problems else 0
-
-
-def _compact(arguments: Namespace) -> int:
-    index = _open(arguments)
-    before = index.info().bytes
-    index.compact()
-    print(f"{before} bytes before, {index.info().bytes} after")
-    return 0
-
-
 def _search(arguments: Namespace) -> int:
     if arguments.region and len(arguments.queries) > 1:
         raise QueryError(f"got --region with {len(arguments.queries)} queries; give one query")
-    index = _open(arguments)
+    index = open_index(arguments)
     options = {
         "k": arguments.k,
         "mpp": arguments.mpp,
@@ -386,7 +221,7 @@ def _as_text(results: Results) -> str:
 def _evaluate(arguments: Namespace) -> int:
     from sish.evaluation import evaluate
 
-    found = evaluate(_open(arguments), k=arguments.k, ranking=arguments.ranking)
+    found = evaluate(open_index(arguments), k=arguments.k, ranking=arguments.ranking)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else _evaluation_table(found))
     return 0
 
@@ -423,17 +258,8 @@ def _demo(arguments: Namespace) -> int:
     return 0
 
 
-_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
 _COMMANDS: dict[str, Callable[[Namespace], int]] = {
-    "index create": _create,
-    "index add": _add,
-    "index remove": _remove,
-    "index label": _label,
-    "index list": _list,
-    "index info": _info,
-    "index verify": _verify,
-    "index compact": _compact,
+    **COMMANDS,
     "search": _search,
     "evaluate": _evaluate,
     "preview": _preview,

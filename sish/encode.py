@@ -9,33 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.calibration import Calibration
+from sish.encoders import FEATURES, TIMM, PatchEncoder, load
 from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
-from sish.index.barcode import minmax_barcodes
+from sish.index.barcode import barcodes_of
 from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.index.search import SearchParams
-from sish.mosaic import Mosaic, Region, select_mosaic, tile
+from sish.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
+from sish.reading import default_workers, read_patches
 from sish.slide import Slide
-from sish.tissue import TissueMask, find_tissue
+from sish.tissue import TissueMask, all_tissue, find_tissue
 
-if TYPE_CHECKING:
-    from sish.vqvae.encoder import Encoder
+__all__ = ["IndexHeader", "Keys", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder", "whole_blocks"]
 
-__all__ = ["IndexHeader", "Keys", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder"]
+_STEP_PX = 32
+_KEY_BLOCK = 8  # codes that the paper's key pools, on a side
 
-_READ_BATCH = 16
-"""Patches read, and held in memory, at a time: 50 MB of the paper's 1,024 px patches, twice."""
+_RENAMED = {"densenet_weights": "network_weights"}
 
 
 Keys = Literal["texture", "paper"]
@@ -50,9 +49,9 @@ class Recipe:
     """
 
     weights: str = "shipped"
-    """Path of the VQ-VAE's weights (``.safetensors`` or ``.ckpt``), or ``shipped``."""
-    densenet_weights: str = ""
-    """File of DenseNet121 weights, for a VQ-VAE whose barcodes come from it; empty: from the model hub."""
+    """Encoder: ``shipped``, a path of weights, ``timm:NAME`` or ``features:NAME`` (:mod:`sish.encoders`)."""
+    network_weights: str = ""
+    """File of a timm network's weights (of DenseNet121 beside a VQ-VAE, too); empty: from the model hub."""
     patch_px: int = 256
     """Edge of a patch in pixels at ``mpp``."""
     mpp: float = 1.0
@@ -69,9 +68,19 @@ class Recipe:
     """Seed of both k-means."""
 
     @classmethod
-    def paper(cls, weights: str, densenet_weights: str = "") -> Recipe:
+    def paper(cls, weights: str, network_weights: str = "") -> Recipe:
         """The published setting: 1,024 px patches at 0.5 um/px; ``weights`` of the architecture ``paper``."""
-        return cls(weights=weights, densenet_weights=densenet_weights, keys="paper", patch_px=1024, mpp=0.5)
+        return cls(weights=weights, network_weights=network_weights, keys="paper", patch_px=1024, mpp=0.5)
+
+    @classmethod
+    def of(cls, weights: str) -> Recipe:
+        """The setting that an encoder is meant for: a known network of timm has its own patches and scale."""
+        from sish.vqvae.known_networks import KNOWN
+
+        known = KNOWN.get(weights.removeprefix(TIMM).lower()) if weights.startswith(TIMM) else None
+        return (
+            cls(weights=weights) if known is None else cls(weights=weights, patch_px=known.px, mpp=known.mpp)
+        )
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Recipe:
@@ -83,6 +92,8 @@ class Recipe:
             If it has fields that this release does not know, or lacks some.
         """
         names = {field.name for field in fields(cls)}
+        if isinstance(stored, Mapping) and "densenet_weights" in stored:  # its name while there was no other
+            stored = {_RENAMED.get(name, name): value for name, value in stored.items()}
         found = _known_fields(stored, "recipe", names - {"keys"}, names)
         return cls(**{"keys": "paper", **found})  # there was no other when indexes did not tell
 
@@ -93,7 +104,7 @@ class Recipe:
             fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
             if not fits or isinstance(value, bool):
                 raise ParameterError(f"got {field.name}={value!r}; want a value of type {wanted.__name__}")
-        if self.patch_px < 64 or self.patch_px % 64:
+        if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith((TIMM, FEATURES))):
             raise ParameterError(
                 f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"
             )
@@ -113,12 +124,13 @@ class Recipe:
         return self
 
     def resolved(self) -> Recipe:
-        """Itself with absolute paths, which mean the same wherever the index is opened from."""
-        weights, densenet = (
-            path if path in ("shipped", "") else os.path.abspath(path)  # noqa: PTH100  resolve() follows links
-            for path in (self.weights, self.densenet_weights)
+        """Itself with absolute paths, which mean the same wherever the index is opened; floats are floats."""
+        weights, network = (
+            name if name in ("shipped", "") or name.startswith((TIMM, FEATURES)) else absolute(name)
+            for name in (self.weights, self.network_weights)
         )
-        return replace(self, weights=weights, densenet_weights=densenet)
+        mpp, fraction = float(self.mpp), float(self.fraction)  # 1 is 1.0, in the fingerprint too
+        return replace(self, weights=weights, network_weights=network, mpp=mpp, fraction=fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +143,17 @@ class IndexHeader:
     """The encoder that it was made with."""
     search: SearchParams
     """How it is searched."""
+    calibration: Calibration | None = None
+    """What was measured on its first patches, where a foreign encoder's features need it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Itself as the store keeps it."""
-        return asdict(self)
+        """Itself as the store keeps it; without a calibration as releases before there was one."""
+        plain = {
+            "recipe": asdict(self.recipe),
+            "fingerprint": self.fingerprint,
+            "search": asdict(self.search),
+        }
+        return plain if self.calibration is None else plain | {"calibration": self.calibration.to_json()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> IndexHeader:
@@ -146,11 +165,22 @@ class IndexHeader:
             If something is missing, or there is what this release does not know.
         """
         names = {field.name for field in fields(cls)}
-        header = _known_fields(stored, "header", names, names)
+        header = _known_fields(stored, "header", names - {"calibration"}, names)
         search = _known_fields(
             header["search"], "search", needed=set(), known={field.name for field in fields(SearchParams)}
         )
-        return cls(Recipe.from_json(header["recipe"]), str(header["fingerprint"]), SearchParams(**search))
+        measured = header.get("calibration")
+        return cls(
+            Recipe.from_json(header["recipe"]),
+            str(header["fingerprint"]),
+            SearchParams(**search),
+            None if measured is None else Calibration.from_json(measured),
+        )
+
+
+def absolute(path: str) -> str:
+    """The path from the root; a symbolic link keeps its own name."""
+    return os.path.abspath(path)  # noqa: PTH100  resolve() follows links
 
 
 def _known_fields(stored: object, what: str, needed: set[str], known: set[str]) -> dict[str, Any]:
@@ -207,41 +237,62 @@ class SlideEncoder:
         What to do.
     expected_fingerprint : str, optional
         Refuse to work if the weights give another one.
+    calibration : Calibration, optional
+        What was measured for a foreign encoder's features (:meth:`measured_on`).
+    device : str
+        Where the encoder runs, as torch names it.
+    workers : int, optional
+        Threads that read. Default: one a core, at most 8. Codes do not depend on it.
     """
 
-    def __init__(self, recipe: Recipe, expected_fingerprint: str | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        expected_fingerprint: str | None = None,
+        *,
+        calibration: Calibration | None = None,
+        device: str = "cpu",
+        workers: int | None = None,
+    ) -> None:
         """Check the recipe; see the class for the arguments."""
         self.recipe = recipe.check().resolved()
+        self.calibration = calibration
+        self.device = device
+        self.workers = default_workers() if workers is None else workers
         self._expected = expected_fingerprint
 
     @cached_property
-    def _model(self) -> Encoder:
-        from sish.vqvae.pretrained import load_encoder
-
-        weights = None if self.recipe.weights == "shipped" else Path(self.recipe.weights)
-        model = load_encoder(weights, features=self.recipe.densenet_weights or None)
+    def _model(self) -> PatchEncoder:
+        recipe = self.recipe
+        model = load(recipe.weights, network_weights=recipe.network_weights, device=self.device)
         if self._expected not in (None, self._fingerprint_of(model)):
             raise EncoderMismatchError(
-                f"the index was made with encoder {self._expected}, and {self.recipe.weights} weights give "
+                f"the index was made with encoder {self._expected}, and {recipe.weights} weights give "
                 f"{self._fingerprint_of(model)}: give the weights it was made with (weights=, --weights)"
             )
         return model
 
-    def _fingerprint_of(self, model: Encoder) -> str:
+    def _fingerprint_of(self, model: PatchEncoder) -> str:
         """Weights and everything else that keys and barcodes depend on."""
         settings = asdict(self.recipe)
         for name in (
             "weights",
-            "densenet_weights",
+            "network_weights",
         ):  # these are paths; what they hold is in the model's own fingerprint
             del settings[name]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        return f"{model.fingerprint}+{digest[:6]}"
+        measured = "" if self.calibration is None else f"+{self.calibration.fingerprint}"
+        return f"{model.fingerprint}+{digest[:6]}{measured}"
 
     @property
     def fingerprint(self) -> str:
         """Name of the weights, patch size, scale and key scheme: codes of two fingerprints never meet."""
         return self._fingerprint_of(self._model)
+
+    @property
+    def licence(self) -> str:
+        """Licence of the encoder's weights, in short."""
+        return self._model.licence
 
     def load(self) -> None:
         """Load the weights now, so that slides are opened only once the encoder is known to be the right one.
@@ -252,21 +303,58 @@ class SlideEncoder:
             If their fingerprint is not the expected one.
         WeightsError
             If they cannot be used.
+        ParameterError
+            If the recipe wants keys that the encoder cannot give.
         """
         _ = self._model
+        if self.recipe.keys == "paper":
+            _ = self._code_order
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether its features make better barcodes once patches of the archive were looked at."""
+        return self.calibration is None and self._model.binarisation == "projection"
+
+    def measured_on(self, features: NDArray[np.float32]) -> SlideEncoder:
+        """The same with the calibration that features (M, F) of patches give."""
+        return self._with(Calibration.learn(features))
+
+    def _with(self, calibration: Calibration) -> SlideEncoder:
+        other = SlideEncoder(
+            self.recipe, self._expected, calibration=calibration, device=self.device, workers=self.workers
+        )
+        other.__dict__["_model"] = self._model  # loaded once
+        return other
 
     @property
     def hamming_threshold(self) -> int:
         """Largest Hamming distance at which two patches count as similar, measured for these features."""
-        return self._model.hamming_threshold
+        return self._model.hamming_threshold if self.calibration is None else self.calibration.threshold
 
     @cached_property
     def _code_order(self) -> NDArray[np.int64]:
-        return order_codebook(self._model.codebook)
+        codebook = self._model.codebook
+        if codebook is None:
+            raise ParameterError(
+                f"got keys='paper' with {self.recipe.weights}, which has no codebook to order: "
+                "want keys='texture', or the weights of a VQ-VAE"
+            )
+        return order_codebook(codebook)
+
+    @cached_property
+    def step_px(self) -> int:
+        """What the sides of a patch of a smaller image are multiples of: see :func:`sish.mosaic.read_patch`.
+
+        The networks of :mod:`sish.vqvae` take any multiple of 32 px, others whole patches.
+        """
+        return _STEP_PX if self._model.codebook is not None else self.recipe.patch_px
 
     def prepare(self, slide: Slide, region: Region | None = None) -> PreparedSlide:
         """Find the tissue of a slide (or of a region of it) and choose its mosaic."""
         recipe = self.recipe
+        if region is None and is_one_patch(slide, recipe.patch_px, recipe.mpp):
+            mosaic = only_patch(slide, recipe.patch_px, recipe.mpp)
+            return PreparedSlide(slide, all_tissue(slide), mosaic)
         tissue = find_tissue(slide)
         patches = tile(slide, tissue, size_px=recipe.patch_px, mpp=recipe.mpp, region=region)
         mosaic = select_mosaic(
@@ -277,7 +365,10 @@ class SlideEncoder:
     def encode(self, prepared: PreparedSlide) -> SlideCodes:
         """Read the mosaic's patches and turn them into keys and barcodes."""
         recipe, l0_xy = self.recipe, prepared.mosaic.l0_xy
-        with closing(self._read(prepared)) as reading:  # whatever happens, nothing reads when this returns
+        reading = read_patches(
+            prepared.slide, l0_xy, recipe.patch_px, recipe.mpp, workers=self.workers, step_px=self.step_px
+        )
+        with closing(reading):  # whatever happens, nothing reads when this returns
             batches = [self.encode_patches(pixels) for pixels in reading]
         if not batches:  # no tissue: no rows, of the right widths
             batches = [self.encode_patches(np.empty((0, recipe.patch_px, recipe.patch_px, 3), np.uint8))]
@@ -286,23 +377,27 @@ class SlideEncoder:
 
     def encode_patches(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Keys int64 (N, 1) and barcodes uint8 (N, bytes) of patches uint8 (N, patch_px, patch_px, 3)."""
+        if self.recipe.keys == "texture":  # the archive's tree gives the keys
+            barcodes = self.barcodes(self.features(pixels))
+            return np.zeros((len(barcodes), 1), np.int64), barcodes
         encoded = self._model.encode(pixels)
-        keys = paper_keys(encoded.codes, self._code_order, self.recipe.pooling)
-        return keys[:, None], minmax_barcodes(encoded.features)
+        barcodes = self.barcodes(encoded.features)
+        order, codes = self._code_order, whole_blocks(np.asarray(encoded.codes))
+        return paper_keys(codes, order, self.recipe.pooling)[:, None], barcodes
 
-    def _read(self, prepared: PreparedSlide) -> Generator[NDArray[np.uint8]]:
-        """Batches of the mosaic's pixels; the next is read while the last is encoded."""
-        recipe, slide, l0_xy = self.recipe, prepared.slide, prepared.mosaic.l0_xy
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What barcodes are made of, float32 (N, F), of patches uint8 (N, patch_px, patch_px, 3)."""
+        return self._model.features(pixels)
 
-        def read(start: int) -> NDArray[np.uint8]:
-            corners = l0_xy[start : start + _READ_BATCH]
-            return np.stack([slide.read((int(x), int(y)), recipe.patch_px, recipe.mpp) for x, y in corners])
+    def barcodes(self, features: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Barcodes uint8 (N, bytes) of features float32 (N, F)."""
+        centre = None if self.calibration is None else self.calibration.centre
+        return barcodes_of(features, self._model.binarisation, centre=centre)
 
-        with ThreadPoolExecutor(1) as reader:
-            waiting = deque[Future[NDArray[np.uint8]]]()
-            for start in range(0, len(l0_xy), _READ_BATCH):
-                waiting.append(reader.submit(read, start))
-                if len(waiting) == 2:
-                    yield waiting.popleft().result()
-            for last in waiting:
-                yield last.result()
+
+def whole_blocks(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grids of codes (N, h, w), mirrored up to whole blocks of the paper's key: those of smaller images."""
+    lacking = [-side % _KEY_BLOCK for side in codes.shape[1:]]
+    return (
+        np.pad(codes, ((0, 0), (0, lacking[0]), (0, lacking[1])), mode="symmetric") if any(lacking) else codes
+    )

@@ -7,7 +7,8 @@ wanted, and what to do next, on one line::
     ├── SlideError          a slide cannot be used
     │   ├── SlideOpenError      not a readable slide (broken, empty, a folder, another format)
     │   ├── SlideReadError      it opened, and its pixels fail
-    │   └── MissingMppError     nothing tells its scale: give an mpp
+    │   ├── MissingMppError     nothing tells its scale: give an mpp
+    │   └── MissingMaskError    it has no mask where one is needed
     ├── LabelsError         a labels file does not fit
     ├── StoreError         an index folder cannot be used
     │   ├── IndexNotFoundError  there is none at this path
@@ -29,6 +30,7 @@ __all__ = [
     "IndexLockedError",
     "IndexNotFoundError",
     "LabelsError",
+    "MissingMaskError",
     "MissingMppError",
     "ParameterError",
     "QueryError",
@@ -61,6 +63,10 @@ class SlideReadError(SlideError):
 
 class MissingMppError(SlideError):
     """Nothing in the file tells its scale in micrometres per pixel."""
+
+
+class MissingMaskError(SlideError):
+    """An image has no mask, and what was asked looks at shapes."""
 
 
 class LabelsError(SishError):

@@ -49,6 +49,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with names like ``mmv5`` and ``map5``."""
         found, k = self.metrics, self.metrics.k
+        majorities = {f"mmv{at.k}": at.figures()[f"mmv{at.k}"] for at in self.fewer}
+        figures = {**majorities, **found.figures()}
         return {
             "index": self.index,
             "ranking": self.ranking,
@@ -56,16 +58,10 @@ class Evaluation:
             "queries": found.queries,
             "short": self.placed.short,
             f"mmv{k}_placed": self.placed.mmv,
-            **{f"mmv{at.k}": at.mmv for at in (*self.fewer, found)},
-            f"map{k}": found.map,
-            "map_paper": found.map_paper,
-            "macro_f1": found.macro_f1,
-            "hit1": found.hit_1,
-            "hit3": found.hit_3,
-            "hit5": found.hit_5,
+            **{name: value for name, (value, _) in figures.items()},
             "query_ms_median": self.query_ms_median,
             "query_ms_p95": self.query_ms_p95,
-            "ci": {f"mmv{k}": [found.mmv_low, found.mmv_high]},
+            "ci": {name: list(interval) for name, (_, interval) in figures.items()},
             "by_label": [asdict(label) for label in found.by_label],
         }
 

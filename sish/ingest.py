@@ -1,39 +1,107 @@
-"""Slides into the store, one durable commit a slide: resumable; broken slides are skipped and reported."""
+"""Slides into the store: resumable, as they are committed every two seconds; broken slides are skipped and
+reported.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
-from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store
+from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store, slide_snapshot
 from sish.labels import LabelRow, Labels, slide_id_of
 from sish.patches import TextureKeys
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
-from sish.slide import Slide, find_slides, open_slide
+from sish.slide import find_slides, open_slide
 
-__all__ = ["Ingest", "OnError", "absolute", "is_same"]
+__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "absolute", "is_same", "row_of"]
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
 
 
+_COMMIT_S = 2.0
+"""Seconds of work between commits, about: what a crash may cost, beside the slide at hand."""
+
+_COMMIT_PATCHES = 65_536
+"""Patches that wait to be committed, at most: 10 MB of codes."""
+
+_MOST_AHEAD = 4
+"""Slides whose mosaics are chosen at a time, at most: a very large one takes 100 MB meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     """A slide to add."""
 
     slide_id: str
+    """Its id."""
     path: Path
+    """Its file."""
     labels: LabelRow | None
+    """What the labels file says of it."""
     stored: SlideRow | None
+    """Its row, if it is in the store already."""
+
+
+Encode = Callable[[], tuple[SlideRow, SlideCodes]]
+"""What remains to be done for a slide, one at a time: gives its row and its codes, or raises a SlideError."""
+
+
+class Scaled(Protocol):
+    """What the store wants to know of a slide."""
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """Width and height of level 0 in pixels."""
+        ...
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per level-0 pixel."""
+        ...
+
+    @property
+    def mpp_source(self) -> str:
+        """Who says so."""
+        ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Slides that are encoded and not committed yet."""
+
+    jobs: list[Job] = field(default_factory=list)
+    """What they are."""
+    rows: list[SlideRow] = field(default_factory=list)
+    """What the index will say of them."""
+    codes: list[SlideCodes] = field(default_factory=list)
+    """Their codes."""
+    patches: int = 0
+    """Patches of all of them."""
+    since: float = field(default_factory=time.monotonic)
+    """When the last commit was done."""
+
+    def take(self, job: Job, row: SlideRow, codes: SlideCodes) -> None:
+        """Let one more wait."""
+        self.jobs.append(job)
+        self.rows.append(row)
+        self.codes.append(codes)
+        self.patches += len(codes)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether more would be lost by a crash than should be."""
+        return self.patches >= _COMMIT_PATCHES or time.monotonic() - self.since >= _COMMIT_S
 
 
 class Ingest:
@@ -71,7 +139,8 @@ class Ingest:
         self._store, self._encoder, self._labels = store, encoder, labels
         self._mpp, self._replace, self._on_error = mpp, replace, on_error
         self._report = AddReport()
-        self._done: dict[str, Path] = {}  # ids that this run added
+        self._done: dict[str, Path] = {}  # ids that this run encoded
+        self._waiting = _Waiting()
         texture = encoder.recipe.keys == "texture"
         self._texture = TextureKeys(store, seed=encoder.recipe.seed) if texture else None
 
@@ -80,12 +149,16 @@ class Ingest:
         jobs = list(self._plan(slides))
         if jobs:
             self._encoder.load()  # weights that do not fit are known before any slide is opened
+        self._waiting = _Waiting()
         with progress("adding", len(jobs), show=show_progress) as bar:
-            for job, prepared in self._prepare_ahead(jobs):
-                self._add(job, prepared, bar)
+            try:
+                for job, prepared in self._prepare_ahead(jobs):
+                    self._add(job, prepared, bar)
+            finally:
+                self._commit()  # what is encoded is kept, whatever stops the rest
         return self._report
 
-    def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[_Job]:
+    def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
         """What is to be done, after leaving out what is there already; everything odd goes to the report."""
         stored = {row.slide_id: row for row in self._store.slides}
         seen: dict[Path, str] = {}
@@ -97,7 +170,7 @@ class Ingest:
             slide_id = seen[path] = row.slide_id if row and row.slide_id else slide_id_of(path)
             there = stored.get(slide_id)
             if there is None or (self._replace and is_same(path, there.path)):
-                yield _Job(slide_id, path, row, there)
+                yield Job(slide_id, path, row, there)
             elif not is_same(path, there.path):
                 self._fail(path, _taken(slide_id, path, Path(there.path)))
             else:
@@ -110,15 +183,18 @@ class Ingest:
     def _find(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         for given in slides:
             try:
-                found = find_slides(given, on_error=partial(self._fail, Path(given)))
-                if not found:
-                    raise SlideOpenError(
-                        f"{given}: got a folder without slides or images in it; want at least one"
-                    )
+                found = self._list(given)
             except SlideError as error:
                 self._fail(Path(given), error)
                 continue
             yield from map(absolute, found)
+
+    def _list(self, given: str | os.PathLike[str]) -> list[Path]:
+        """The slides of a folder, or the file itself."""
+        found = find_slides(given, on_error=partial(self._fail, Path(given)))
+        if not found:
+            raise SlideOpenError(f"{given}: got a folder without slides or images in it; want at least one")
+        return found
 
     def _check_labels(self, seen: dict[Path, str], stored: dict[str, SlideRow]) -> None:
         """Rows of the labels file that no slide answers to are most likely typing errors: say so."""
@@ -132,52 +208,83 @@ class Ingest:
                 LabelsError(f"{self._labels.path} names {name}, and no such slide was given or is indexed"),
             )
 
-    def _prepare_ahead(self, jobs: list[_Job]) -> Iterator[tuple[_Job, Future[PreparedSlide]]]:
-        """Each job with its mosaic; that of the next slide is chosen while this one is encoded."""
-        with ThreadPoolExecutor(1) as preparing:
-            waiting = deque[tuple[_Job, Future[PreparedSlide]]]()
+    def _prepare_ahead(self, jobs: list[Job]) -> Iterator[tuple[Job, Future[Encode]]]:
+        """Each job with its mosaic; those of the next slides are chosen while this one is encoded."""
+        ahead = min(self._encoder.workers, _MOST_AHEAD)
+        with ThreadPoolExecutor(ahead) as preparing:
+            waiting = deque[tuple[Job, Future[Encode]]]()
             try:
                 for job in jobs:
                     waiting.append((job, preparing.submit(self._prepare, job)))
-                    if len(waiting) == 2:
+                    if len(waiting) == ahead + 1:
                         yield waiting.popleft()
                 yield from waiting
             finally:
                 for _, future in waiting:
                     future.cancel()
 
-    def _prepare(self, job: _Job) -> PreparedSlide:
-        mpp = job.labels.mpp if job.labels and job.labels.mpp else self._mpp
-        if mpp is None and job.stored is not None and job.stored.mpp_source == "given":
-            mpp = job.stored.mpp
-        slide = open_slide(job.path, mpp=mpp)
+    def _prepare(self, job: Job) -> Encode:
+        """What may be done ahead, in a thread; gives what remains to be done."""
+        slide = open_slide(job.path, mpp=self._mpp_of(job))
         try:
-            return self._encoder.prepare(slide)
+            prepared = self._encoder.prepare(slide)
         except BaseException:
             slide.close()
             raise
+        return partial(self._encode, job, prepared)
 
-    def _add(self, job: _Job, preparing: Future[PreparedSlide], bar: Progress) -> None:
+    def _mpp_of(self, job: Job) -> float | None:
+        """The scale that was given for a slide: now, by its labels, or when it was added before."""
+        mpp = job.labels.mpp if job.labels and job.labels.mpp else self._mpp
+        if mpp is None and job.stored is not None and job.stored.mpp_source == "given":
+            mpp = job.stored.mpp
+        return mpp
+
+    def _encode(self, job: Job, prepared: PreparedSlide) -> tuple[SlideRow, SlideCodes]:
+        with prepared.slide as slide:
+            self._check_new(job)
+            codes = self._encoder.encode(prepared)
+            return row_of(job, slide, prepared.mosaic.l0_size, codes), codes
+
+    def _check_new(self, job: Job) -> None:
+        if job.slide_id in self._done:
+            raise _taken(job.slide_id, job.path, self._done[job.slide_id])
+
+    def _add(self, job: Job, preparing: Future[Encode], bar: Progress) -> None:
         try:
-            prepared = preparing.result()
-            with prepared.slide:
-                if job.slide_id in self._done:
-                    raise _taken(job.slide_id, job.path, self._done[job.slide_id])
-                codes = self._encoder.encode(prepared)
-                row = _row(job, prepared.slide, prepared.mosaic.l0_size, codes)
+            row, codes = preparing.result()()
         except SlideError as error:
             self._fail(job.path, error)
         else:
-            keys = codes.keys if self._texture is None else self._texture.of(codes.barcodes)
-            self._store.append(row, keys, codes.barcodes, codes.l0_xy, replace=self._replace)
-            if self._texture is not None:
-                self._texture.grow(len(codes))
             self._done[job.slide_id] = job.path
+            self._waiting.take(job, row, codes)
+            if self._waiting.is_long or (self._texture and self._texture.is_due(self._waiting.patches)):
+                self._commit()
+        bar.step(job.slide_id)
+
+    def _commit(self) -> None:
+        """Make durable what waits, and only then report it."""
+        done, self._waiting = self._waiting, _Waiting()
+        if not done.jobs:
+            return
+        keys = [
+            codes.keys if self._texture is None else self._texture.of(codes.barcodes) for codes in done.codes
+        ]
+        self._store.append_many(
+            [
+                slide_snapshot(row, key, codes.barcodes, codes.l0_xy)
+                for row, key, codes in zip(done.rows, keys, done.codes, strict=True)
+            ],
+            replace=self._replace,
+        )
+        for job, codes in zip(done.jobs, done.codes, strict=True):
             if not len(codes):
                 self._report.no_tissue.append(job.slide_id)
             else:
                 (self._report.replaced if job.stored else self._report.added).append(job.slide_id)
-        bar.step(job.slide_id)
+        if self._texture is not None:
+            self._texture.grow(done.patches)
+        self._waiting.since = time.monotonic()
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
         if self._on_error == "raise":
@@ -203,7 +310,8 @@ def _taken(slide_id: str, path: Path, other: Path) -> SlideError:
     )
 
 
-def _row(job: _Job, slide: Slide, patch_l0_px: float, codes: SlideCodes) -> SlideRow:
+def row_of(job: Job, slide: Scaled, patch_l0_px: float, codes: SlideCodes) -> SlideRow:
+    """The row of a slide in the store, with what is told or was known of it."""
     width, height = slide.dimensions
     row = SlideRow(
         slide_id=job.slide_id,

@@ -91,7 +91,7 @@ class Labels:
         self.rows = tuple(rows)
         self._by_id: dict[str, LabelRow] = {}
         self._by_path: dict[str, LabelRow] = {}
-        self._by_target: dict[str, LabelRow] = {}  # with symbolic links followed
+        self._by_target: dict[str, LabelRow] | None = None  # links followed: made when it is first needed
         self._by_file_name: dict[str, list[LabelRow]] = {}
         for row in self.rows:
             self._enter(row)
@@ -122,28 +122,23 @@ class Labels:
         matched = {row.line for path, slide_id in known for row in self._candidates(Path(path), slide_id)}
         return [row.name for row in self.rows if row.line not in matched]
 
-    def check_known(self, known: Iterable[tuple[str | os.PathLike[str], str]]) -> None:
-        """Refuse rows that fit none of the ``known`` slides, given as (path, slide id).
-
-        Raises:
-            LabelsError: there are such rows; the first few are named.
-        """
-        names = self.unmatched(known)
-        if names:
-            more = ", ..." if len(names) > LISTED else ""
-            raise LabelsError(
-                f"{self.path}: {len(names)} of {len(self.rows)} rows fit no slide "
-                f"({', '.join(names[:LISTED])}{more}): correct their path or slide_id, or add those slides"
-            )
-
     def _enter(self, row: LabelRow) -> None:
         if row.slide_id:
             self._claim(self._by_id, row.slide_id, row)
         if row.path:
             file = self.path.parent / _posix(row.path)
             self._claim(self._by_path, _absolute(file), row)
-            self._by_target.setdefault(os.path.realpath(file), row)
             self._by_file_name.setdefault(_posix(row.path).name, []).append(row)
+
+    def _linked(self, slide_path: Path) -> LabelRow | None:
+        """The row whose file this is by another name, through symbolic links."""
+        if self._by_target is None:
+            self._by_target = {}
+            for row in self.rows:
+                if row.path:
+                    target = os.path.realpath(self.path.parent / _posix(row.path))
+                    self._by_target.setdefault(target, row)
+        return self._by_target.get(os.path.realpath(slide_path))
 
     def _claim(self, rows: dict[str, LabelRow], key: str, row: LabelRow) -> None:
         first = rows.setdefault(key, row)
@@ -153,7 +148,7 @@ class Labels:
             )
 
     def _candidates(self, slide_path: Path, slide_id: str) -> list[LabelRow]:
-        own = self._by_path.get(_absolute(slide_path)) or self._by_target.get(os.path.realpath(slide_path))
+        own = self._by_path.get(_absolute(slide_path)) or self._linked(slide_path)
         if own:
             return [own]
         ends = [

@@ -1,23 +1,29 @@
 """How good ranked answers are, by the labels of the query and of the slides that it got.
 
 An *answer* is the query's label and the labels of its results, best first. Definitions follow Chen et al.
-2022 (Methods, evaluation); where theirs is unusual the usual one stands beside it.
+2022 (Methods, evaluation); where theirs is unusual the usual one stands beside it. Images with several
+labels are measured by the labels that they share with what is found (AvG@K of Haq et al., see
+:func:`average_shared`). Every figure has a 95 % bootstrap interval over queries.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sish.errors import ParameterError, QueryError
 
 __all__ = [
     "Answer",
+    "Interval",
     "LabelMetrics",
     "Metrics",
+    "SetAnswer",
     "average_precision",
+    "average_shared",
     "bootstrap_interval",
     "majority_label",
     "retrieval_metrics",
@@ -26,6 +32,23 @@ __all__ = [
 Answer = tuple[str, Sequence[str]]
 """Label of a query, labels of its results."""
 
+SetAnswer = tuple[Set[str], Sequence[Set[str]]]
+"""Labels of a query, and of each of its results."""
+
+Interval = tuple[float, float]
+"""Lower and upper end."""
+
+_REPEATS = 1000
+_SHORT_NAMES = {
+    "mmv": "mmv{k}",
+    "map": "map{k}",
+    "map_paper": "map_paper",
+    "precision": "precision{k}",
+    "macro_f1": "macro_f1",
+    "hit_1": "hit1",
+    "hit_3": "hit3",
+    "hit_5": "hit5",
+}
 _PAPER_DIVISOR = 5  # the authors divide by 5 whatever k is
 
 
@@ -59,16 +82,14 @@ class Metrics:
     """Queries with fewer than k results."""
     mmv: float
     """mMV@k: mean over classes of the share of queries with the right majority label."""
-    mmv_low: float
-    """Lower end of its 95 % bootstrap interval over queries."""
-    mmv_high: float
-    """Upper end."""
     map: float
     """Mean over classes of mean average precision at k, usual definition."""
     map_paper: float
     """The same with the authors' divisor."""
     macro_f1: float
     """Mean over classes of the F1 of the majority label."""
+    precision: float
+    """Mean over classes of the share of right results among the first k."""
     hit_1: float
     """Share of all queries with a right result at rank 1."""
     hit_3: float
@@ -77,26 +98,36 @@ class Metrics:
     """The same among the first 5."""
     by_label: tuple[LabelMetrics, ...]
     """One row a class, in the order of the labels."""
+    ci: Mapping[str, Interval]
+    """95 % bootstrap interval over queries of each figure, by its name here (``mmv``, ``hit_1``, ...)."""
+
+    def figures(self) -> dict[str, tuple[float, Interval]]:
+        """Value and 95 % interval of every figure, by names with k in them: ``mmv5``, ``map5``, ``hit3``."""
+        return {
+            _SHORT_NAMES[name].format(k=self.k): (float(getattr(self, name)), interval)
+            for name, interval in self.ci.items()
+        }
 
     def named(self) -> Iterator[tuple[str, float | int]]:
         """Name and value of every figure, for a table."""
         yield "queries", self.queries
         yield f"queries with fewer than {self.k} results", self.short
         yield f"mMV@{self.k}", self.mmv
-        yield f"mMV@{self.k}, 95 % from", self.mmv_low
-        yield f"mMV@{self.k}, 95 % to", self.mmv_high
+        yield f"mMV@{self.k}, 95 % from", self.ci["mmv"][0]
+        yield f"mMV@{self.k}, 95 % to", self.ci["mmv"][1]
         yield f"mAP@{self.k}", self.map
         yield f"mAP@{self.k} as in the paper", self.map_paper
         yield f"macro-F1 of the majority of {self.k}", self.macro_f1
+        yield f"precision@{self.k}", self.precision
         yield "hit@1", self.hit_1
         yield "hit@3", self.hit_3
         yield "hit@5", self.hit_5
 
     def one_line(self) -> str:
         """The figures that matter most."""
-        k = self.k
+        k, (low, high) = self.k, self.ci["mmv"]
         return (
-            f"mMV@{k} {self.mmv:.3f} ({self.mmv_low:.3f} to {self.mmv_high:.3f}), mAP@{k} {self.map:.3f}, "
+            f"mMV@{k} {self.mmv:.3f} ({low:.3f} to {high:.3f}), mAP@{k} {self.map:.3f}, "
             f"macro-F1 {self.macro_f1:.3f}, hit@1 {self.hit_1:.3f}"
         )
 
@@ -140,6 +171,20 @@ def average_precision(
     return total / (len(right) if relevant is None else max(len(right), min(k, relevant)))
 
 
+def average_shared(answer: SetAnswer, k: int = 5) -> float:
+    """AvG@k: the mean number of labels that the first `k` results share with the query.
+
+    (Haq, Moradi & Wang, X-ray retrieval by codes and subspaces.) A result that is missing shares none.
+
+    >>> average_shared(({"Mass", "Edema"}, [{"Mass", "Edema"}, {"Edema"}, set(), {"Mass", "Hernia"}]), k=4)
+    1.0
+    """
+    if k < 1:
+        raise ParameterError(f"k is {k}; look at 1 result at least")
+    labels, results = answer
+    return sum(len(labels & result) for result in results[:k]) / k
+
+
 def retrieval_metrics(
     answers: Sequence[Answer], k: int = 5, *, relevant: Sequence[int] | None = None
 ) -> Metrics:
@@ -161,42 +206,48 @@ def retrieval_metrics(
         raise ParameterError(f"relevant has {len(wanted)} values for {len(answers)} answers; give one each")
     labels = [label for label, _ in answers]
     votes = [majority_label(results, k) for _, results in answers]
-    right = [float(vote == label) for vote, label in zip(votes, labels, strict=True)]
-    usual = [average_precision(a, k, relevant=n) for a, n in zip(answers, wanted, strict=True)]
-    paper = [average_precision(answer, k, as_paper=True) for answer in answers]
+    values = {
+        "mmv": [float(vote == label) for vote, label in zip(votes, labels, strict=True)],
+        "map": [average_precision(a, k, relevant=n) for a, n in zip(answers, wanted, strict=True)],
+        "map_paper": [average_precision(answer, k, as_paper=True) for answer in answers],
+        "precision": [list(results[:k]).count(label) / k for label, results in answers],
+    }
+    hits = {f"hit_{at}": [float(own in found[:at]) for own, found in answers] for at in (1, 3, 5)}
     rows = tuple(
         LabelMetrics(
-            label, labels.count(label), _mean_of(label, labels, right), _mean_of(label, labels, usual),
-            _mean_of(label, labels, paper), _f1(label, labels, votes),
+            label,
+            queries=labels.count(label),
+            mmv=_mean_of(label, labels, values["mmv"]),
+            map=_mean_of(label, labels, values["map"]),
+            map_paper=_mean_of(label, labels, values["map_paper"]),
+            f1=_f1(label, labels, votes),
         )
         for label in sorted(set(labels))
-    )  # fmt: skip
-    low, high = bootstrap_interval(right, labels)
+    )
     return Metrics(
         k=k,
         queries=len(answers),
         short=sum(len(results) < k for _, results in answers),
-        mmv=_over(rows, lambda row: row.mmv),
-        mmv_low=low,
-        mmv_high=high,
-        map=_over(rows, lambda row: row.map),
-        map_paper=_over(rows, lambda row: row.map_paper),
+        **{name: _over_classes(own, labels) for name, own in values.items()},
         macro_f1=_over(rows, lambda row: row.f1),
-        hit_1=_hit_rate(answers, 1),
-        hit_3=_hit_rate(answers, 3),
-        hit_5=_hit_rate(answers, 5),
+        **{name: float(np.mean(own)) for name, own in hits.items()},
         by_label=rows,
+        ci={
+            **{name: bootstrap_interval(own, labels) for name, own in values.items()},
+            "macro_f1": _f1_interval(labels, votes),
+            **{name: bootstrap_interval(own, labels, over_classes=False) for name, own in hits.items()},
+        },
     )
-
-
-def _hit_rate(answers: Sequence[Answer], k: int) -> float:
-    """Share of the queries with a right result among the first `k`."""
-    return sum(label in results[:k] for label, results in answers) / len(answers)
 
 
 def _mean_of(label: str, labels: Sequence[str], values: Sequence[float]) -> float:
     """Mean value of the queries of one label."""
     return float(np.mean([value for own, value in zip(labels, values, strict=True) if own == label]))
+
+
+def _over_classes(values: Sequence[float], labels: Sequence[str]) -> float:
+    """Mean over classes of the mean value of their queries."""
+    return float(np.mean([_mean_of(label, labels, values) for label in sorted(set(labels))]))
 
 
 def _over(rows: Sequence[LabelMetrics], value: Callable[[LabelMetrics], float]) -> float:
@@ -211,12 +262,19 @@ def _f1(label: str, labels: Sequence[str], votes: Sequence[str | None]) -> float
 
 
 def bootstrap_interval(
-    values: Sequence[float], labels: Sequence[str], *, level: float = 0.95, repeats: int = 1000, seed: int = 0
-) -> tuple[float, float]:
+    values: Sequence[float],
+    labels: Sequence[str],
+    *,
+    level: float = 0.95,
+    repeats: int = _REPEATS,
+    seed: int = 0,
+    over_classes: bool = True,
+) -> Interval:
     """Percentile bootstrap interval of the mean over classes of the mean of `values`, one a query.
 
-    Queries are drawn with replacement within their class, so that no class vanishes. Queries of one
-    patient are taken as independent, which makes the interval a little too narrow.
+    Queries are drawn with replacement within their class, so that no class vanishes; with `over_classes` off
+    it is the mean over all queries. Queries of one patient are taken as independent, which makes the interval
+    a little too narrow.
 
     >>> bootstrap_interval([1.0, 1.0, 0.0], ["a", "a", "b"])
     (0.5, 0.5)
@@ -230,6 +288,31 @@ def bootstrap_interval(
     means = np.zeros(repeats)
     for label in classes:
         own = np.array([value for name, value in zip(labels, values, strict=True) if name == label])
-        means += own[random.integers(0, len(own), (repeats, len(own)))].mean(axis=1) / len(classes)
+        weight = 1 / len(classes) if over_classes else len(own) / len(values)
+        means += own[random.integers(0, len(own), (repeats, len(own)))].mean(axis=1) * weight
+    return _percentiles(means, level)
+
+
+def _f1_interval(labels: Sequence[str], votes: Sequence[str | None], *, seed: int = 0) -> Interval:
+    """The same of the macro-F1, which is no mean over queries: votes are drawn within each class."""
+    random = np.random.default_rng(seed)
+    classes = sorted(set(labels))
+    column = {label: number for number, label in enumerate(classes)}
+    right = np.zeros((_REPEATS, len(classes)))
+    voted = np.zeros((_REPEATS, len(classes)))
+    count = np.array([labels.count(label) for label in classes])
+    for number, label in enumerate(classes):
+        own = [vote for name, vote in zip(labels, votes, strict=True) if name == label]
+        shares = np.zeros(len(classes) + 1)  # the last: no vote, or one for a label that no query has
+        for vote in own:
+            shares[column.get(vote or "", len(classes))] += 1 / len(own)
+        drawn = random.multinomial(len(own), shares / shares.sum(), _REPEATS)[:, :-1]
+        voted += drawn
+        right[:, number] = drawn[:, number]
+    return _percentiles((2 * right / (count + voted)).mean(axis=1), 0.95)
+
+
+def _percentiles(means: NDArray[np.float64], level: float) -> Interval:
+    """The interval that holds `level` of the resampled means."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -3,8 +3,12 @@
 Chen et al. 2022, Methods, "mosaic": tiles without overlap on tissue, k-means on their colours, then
 k-means on their places inside each colour. Each tile is looked at once at low power: that one look
 serves the rule against background and the colour histogram, which travels with the tiles.
+
+An image no larger than a patch (a tile of a public data set, a crop) is not tiled: it is one patch of its own
+size, at the same scale as all others (`only_patch`, `read_patch`).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +21,16 @@ from sish.errors import ParameterError
 from sish.slide import Slide
 from sish.tissue import TissueMask
 
-__all__ = ["Mosaic", "Patches", "Region", "select_mosaic", "tile"]
+__all__ = [
+    "Mosaic",
+    "Patches",
+    "Region",
+    "is_one_patch",
+    "only_patch",
+    "read_patch",
+    "select_mosaic",
+    "tile",
+]
 
 Places = NDArray[np.int64]
 Region = tuple[int, int, int, int]
@@ -35,6 +48,9 @@ BACKGROUND_SHARE = 0.9
 
 BLOCK_LOOK_PX = 2048
 """Tiles are looked at in blocks of this side: 12 MB, and one read instead of hundreds."""
+
+WHOLE = 1e-3
+"""A pixel that lies this close to whole on a slide lies on it: scales are not known more exactly."""
 
 BINS = 256
 """Histogram bins of each of the three channels."""
@@ -116,6 +132,50 @@ def tile(
     histograms, background = look(slide, l0_xy, size_px * mpp)
     keep = background <= BACKGROUND_SHARE
     return Patches(l0_xy[keep], size_px, mpp, l0_size, histograms[keep])
+
+
+def is_one_patch(slide: Slide, size_px: int, mpp: float) -> bool:
+    """Whether an image is no larger than one patch: neither wider nor higher."""
+    return max(slide.bounds[2:]) * slide.mpp <= (size_px + WHOLE) * mpp
+
+
+def only_patch(slide: Slide, size_px: int, mpp: float) -> Mosaic:
+    """The mosaic of an image no larger than a patch: all of it, or nothing where it is blank.
+
+    Whoever cropped it has said that it is of interest: how much of it is stained is not asked, only the rule
+    against background holds (more than 90 % of it bright).
+    """
+    l0_xy = np.array([slide.bounds[:2]], np.int64)
+    _, background = look(slide, l0_xy, size_px * mpp)
+    kept = l0_xy[background <= BACKGROUND_SHARE]
+    return Mosaic(kept, np.zeros(len(kept), np.int32), size_px, mpp, size_px * mpp / slide.mpp, 1)
+
+
+def read_patch(
+    slide: Slide, l0_xy: tuple[float, float], size_px: int, mpp: float, *, step_px: int | None = None
+) -> NDArray[np.uint8]:
+    """The pixels of one patch as an encoder sees it, uint8 (h, w, 3): usually h = w = `size_px`.
+
+    On an image narrower (or lower) than a patch it has as many columns (rows) as the image has at `mpp`, up
+    to the next multiple of `step_px`, which is what the encoder takes; None: `size_px`. What lacks to that
+    multiple mirrors the image. So the scale is exact whatever the size, and there are no margins. What hangs
+    over the edge of a larger slide is white. Raises SlideReadError where pixels fail.
+
+    A square of 96 px at 0.97 um/px has 93 px at 1.0 um/px, and 3 mirrored: 96.
+    """
+    _, _, width, height = slide.bounds
+    whole = [max(1, math.floor(side * slide.mpp / mpp + WHOLE)) for side in (width, height)]
+    if min(whole) >= size_px:
+        return slide.read(l0_xy, size_px, mpp)
+    own = [side < size_px for side in whole]
+    corner = [
+        start if is_own else place for start, place, is_own in zip(slide.bounds, l0_xy, own, strict=False)
+    ]
+    columns, rows = (min(side, size_px) for side in whole)
+    pixels = slide.read((corner[0], corner[1]), (columns, rows), mpp)
+    step = step_px or size_px
+    lacking = [min(size_px, math.ceil(side / step) * step) - side for side in (rows, columns)]
+    return np.pad(pixels, ((0, lacking[0]), (0, lacking[1]), (0, 0)), mode="symmetric")
 
 
 def grid(slide: Slide, l0_size: float, region: Region | None) -> Places:

@@ -17,14 +17,14 @@ from sish.encode import Keys, SlideCodes
 from sish.index.archive import Archive, learn_tree, rekeyed
 from sish.index.barcode import nearest
 from sish.index.cells import BUDGET
-from sish.index.hierarchy import LARGEST_SIDE, TextureTree
+from sish.index.hierarchy import MOST_KEYS, TextureTree
 from sish.index.search import Bags, PatchTable, SearchParams, guided_search
 from sish.index.segment import Segment
 from sish.index.store import SlideRow, Snapshot, Store
 
 __all__ = ["KeyedPatches", "Mask", "Patches", "TextureKeys", "TexturePatches", "patches_of"]
 
-_CROWDED = 160  # patches a leaf at which a wider tree is learnt; a new one has about 40
+_CROWDED = 120  # patches a leaf at which a wider tree is learnt; a new one has about 30
 
 Mask = NDArray[np.bool_]
 """bool (slides,): which slides are meant."""
@@ -173,8 +173,8 @@ class TextureKeys:
     """The keys of an archive that grows: a tree is learnt when there is enough to learn one from.
 
     Until there are more patches than a search compares with, all share one key. Then the tree is learnt, and
-    learnt anew whenever the archive has grown to 160 patches a leaf, about fourfold, until it has its full
-    65,536 leaves. Each time the archive is rewritten once, so that adding a patch costs the same on average
+    learnt anew whenever the archive has grown to 120 patches a leaf, about fourfold, until it has its full
+    131,072 leaves. Each time the archive is rewritten once, so that adding a patch costs the same on average
     however many there are.
     """
 
@@ -183,6 +183,11 @@ class TextureKeys:
         self._store, self._seed = store, seed
         self._tree = stored_tree(store)
         self._patches = store.info().patches
+
+    def is_due(self, waiting: int) -> bool:
+        """Whether it is time to learn a tree, once so many patches that wait are stored as well."""
+        leaves = 1 if self._tree is None else self._tree.n_keys
+        return leaves < MOST_KEYS and self._patches + waiting > max(BUDGET, _CROWDED * leaves)
 
     def of(self, barcodes: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Keys int64 (N, 1) of barcodes uint8 (N, B)."""
@@ -193,9 +198,9 @@ class TextureKeys:
     def grow(self, patches: int) -> None:
         """Count patches that were stored, and learn the tree anew if it is time to."""
         self._patches += patches
-        leaves = 1 if self._tree is None else self._tree.n_keys
-        if leaves >= LARGEST_SIDE**2 or self._patches <= max(BUDGET, _CROWDED * leaves):
+        if not self.is_due(0):
             return
+        self._store.compact()  # a tree depends on the order it sees: that must not be one of chance commits
         tree = self._tree = learn_tree(self._store.segments, seed=self._seed)
         self._store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideError
+from sish.mosaic import read_patch
 from sish.preview import draw_mosaic
 from sish.results import Hit, PatchPair, Query, Results
 from sish.slide import Slide, open_slide
@@ -119,7 +120,8 @@ class _Gallery:
             return _gone("in memory", _PATCH_PX)
         recipe = self._encoder.recipe
         try:
-            pixels = self._open(path, mpp).read(l0_xy, recipe.patch_px, recipe.mpp)
+            slide, step_px = self._open(path, mpp), self._encoder.step_px
+            pixels = read_patch(slide, l0_xy, recipe.patch_px, recipe.mpp, step_px=step_px)
         except SlideError as error:
             return _gone(str(error), _PATCH_PX)
         return _img(Image.fromarray(pixels).resize((_PATCH_PX, _PATCH_PX)), "patch")

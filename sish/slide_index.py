@@ -22,15 +22,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.encode import IndexHeader, Recipe, SlideEncoder
+from sish.encode import IndexHeader, Recipe, SlideCodes, SlideEncoder
+from sish.encoders import FEATURES
 from sish.errors import IndexNotFoundError, QueryError
+from sish.feature_files import is_feature_file
+from sish.feature_ingest import FeatureIngest, measured_files
 from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, Store, StoreInfo
 from sish.ingest import Ingest, OnError, absolute, is_same
 from sish.labels import read_labels, slide_id_of
 from sish.mosaic import Region
 from sish.patches import patches_of
+from sish.queries import query_of_features, query_of_indexed
 from sish.results import AddReport, Query, RelabelReport, Results
+from sish.sampling import sample_features
 from sish.slide import Slide, open_slide, slide_from_array
 from sish.view import RankingName, View
 
@@ -48,11 +53,13 @@ class Index:
     Make one with :meth:`create`, open one with :meth:`open`. Many processes may search while one adds.
     """
 
-    def __init__(self, store: Store, *, weights: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, store: Store, *, weights: str | os.PathLike[str] | None = None, device: str = "cpu"
+    ) -> None:
         """Use :meth:`create` or :meth:`open`."""
         header = IndexHeader.from_json(store.header)
         recipe = header.recipe if weights is None else replace(header.recipe, weights=str(weights))
-        self.encoder = SlideEncoder(recipe, expected_fingerprint=header.fingerprint)
+        self.encoder = SlideEncoder(recipe, header.fingerprint, calibration=header.calibration, device=device)
         self.fingerprint = header.fingerprint
         self.params = header.search
         self._store = store
@@ -65,6 +72,9 @@ class Index:
         *,
         recipe: Recipe | None = None,
         search: SearchParams | None = None,
+        measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
+        mpp: float | None = None,
+        device: str = "cpu",
     ) -> Index:
         """Make an empty index.
 
@@ -78,21 +88,36 @@ class Index:
             Budget and threshold of the search. Default: 4,000 patches a query patch (with ``keys="paper"``
             the paper's 15,000 keys, the query's own first), and the threshold that was measured for the
             encoder's barcodes.
+        measure : path-like or iterable of path-like, optional
+            Slides, or folders of slides, that a foreign encoder's features are measured on first
+            (:mod:`sish.calibration`): up to 32 of them, 16 patches each. Encoders of sish need none.
+        mpp : float, optional
+            Scale in um per pixel of slides to measure that do not tell theirs.
+        device : str
+            Where the encoder runs, as torch names it.
 
         Raises
         ------
         StoreError
             If there is something at ``path`` already, or it cannot be written.
         """
-        encoder = SlideEncoder(recipe or Recipe())
+        encoder = SlideEncoder(recipe or Recipe(), device=device)
+        if measure is not None and encoder.needs_calibration:
+            encoder = encoder.measured_on(sample_features(encoder, measure, mpp=mpp))
         if search is None:
             search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-        header = IndexHeader(encoder.recipe, encoder.fingerprint, search)
+        header = IndexHeader(encoder.recipe, encoder.fingerprint, search, encoder.calibration)
         with Store.create(path, header.to_json()) as store:
-            return cls(store)
+            return cls(store, device=device)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Index:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+    ) -> Index:
         """Open an index to search it or to add to it.
 
         Parameters
@@ -101,8 +126,10 @@ class Index:
             The index's folder.
         weights : path-like, optional
             Where the weights are that it was made with, if not where they were.
+        device : str
+            Where the encoder runs, as torch names it.
         """
-        return cls(Store.open(path), weights=weights)
+        return cls(Store.open(path), weights=weights, device=device)
 
     def __repr__(self) -> str:
         """Path, slides and encoder."""
@@ -134,13 +161,63 @@ class Index:
 
     @classmethod
     def open_or_create(
-        cls, path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
+        mpp: float | None = None,
+        device: str = "cpu",
     ) -> Index:
-        """:meth:`open` what is there, else :meth:`create` it with the default settings."""
+        """:meth:`open` what is there, else :meth:`create` it as its encoder is meant to be used."""
         try:
-            return cls.open(path, weights=weights)
+            return cls.open(path, weights=weights, device=device)
         except IndexNotFoundError:
-            return cls.create(path, recipe=Recipe(weights=str(weights or "shipped")))
+            recipe = Recipe.of(str(weights or "shipped"))
+            return cls.create(path, recipe=recipe, measure=measure, mpp=mpp, device=device)
+
+    @classmethod
+    def create_for_features(
+        cls,
+        path: str | os.PathLike[str],
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        feature_encoder: str | None = None,
+        mpp: float | None = None,
+        search: SearchParams | None = None,
+    ) -> Index:
+        """Make an empty index for features that TRIDENT or CLAM computed: :mod:`sish.feature_files`.
+
+        Parameters
+        ----------
+        path : path-like
+            Folder to make; it may exist if it is empty.
+        files : path-like or iterable of path-like
+            Feature files, or folders of them, that will be added: up to 32 are measured (encoder, length and
+            patch size; mean and spread of the features).
+        feature_encoder : str, optional
+            Name of the network that made them, where files and folders do not tell.
+        mpp : float, optional
+            Micrometres per level-0 pixel of slides that do not tell.
+        search : SearchParams, optional
+            As of :meth:`create`.
+
+        Raises
+        ------
+        SlideError
+            If no file can be read.
+        EncoderMismatchError
+            If they are not of one kind.
+        StoreError
+            If there is something at ``path`` already, or it cannot be written.
+        """
+        given = [files] if isinstance(files, str | os.PathLike) else list(files)
+        recipe, features = measured_files(given, feature_encoder=feature_encoder, mpp=mpp)
+        encoder = SlideEncoder(recipe).measured_on(features)
+        params = search or SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
+        header = IndexHeader(encoder.recipe, encoder.fingerprint, params, encoder.calibration)
+        with Store.create(path, header.to_json()) as store:
+            return cls(store)
 
     # ---- changing it
 
@@ -154,7 +231,9 @@ class Index:
         on_error: OnError = "skip",
         show_progress: bool = True,
     ) -> AddReport:
-        """Add slides; each is durable as soon as it is in, so an interrupted add goes on where it stopped.
+        """Add slides; they become durable every two seconds, so an interrupted add goes on where it stopped.
+
+        A crash costs the slide at hand and at most two seconds of work before it.
 
         Parameters
         ----------
@@ -176,10 +255,50 @@ class Index:
         -------
         AddReport
         """
+        self._check_takes_pixels()
         given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
         rows = None if labels is None else read_labels(labels)
         with Store.open(self.path, write=True) as store:
             ingest = Ingest(store, self.encoder, labels=rows, mpp=mpp, replace=replace, on_error=on_error)
+            return ingest.run(given, show_progress=show_progress)
+
+    def add_features(
+        self,
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        labels: str | os.PathLike[str] | None = None,
+        mpp: float | None = None,
+        feature_encoder: str | None = None,
+        replace: bool = False,
+        on_error: OnError = "skip",
+        show_progress: bool = True,
+    ) -> AddReport:
+        """Add slides by features that TRIDENT or CLAM computed; as :meth:`add`, without pixels.
+
+        The index is one that :meth:`create_for_features` made. Of each slide a mosaic is kept, chosen by the
+        features: :mod:`sish.feature_files`.
+
+        Parameters
+        ----------
+        files : path-like or iterable of path-like
+            Feature files (``.h5``), or folders that are searched for them.
+        feature_encoder : str, optional
+            Name of the network that made them, where files and folders do not tell.
+        labels, mpp, replace, on_error, show_progress
+            As of :meth:`add`; ``mpp`` is of level 0.
+
+        Raises
+        ------
+        EncoderMismatchError
+            If a file's features are of another encoder, length or patch size; what came before it stays.
+        """
+        given = [files] if isinstance(files, str | os.PathLike) else list(files)
+        rows = None if labels is None else read_labels(labels)
+        with Store.open(self.path, write=True) as store:
+            ingest = FeatureIngest(
+                store, self.encoder, labels=rows, mpp=mpp, replace=replace, on_error=on_error
+            )
+            ingest.feature_encoder = feature_encoder
             return ingest.run(given, show_progress=show_progress)
 
     def remove(self, slide_ids: str | Iterable[str]) -> int:
@@ -236,7 +355,8 @@ class Index:
         Parameters
         ----------
         query : path-like, Slide, uint8 array (H, W, 3), or PIL image
-            What to search for.
+            What to search for. The id of an indexed slide is looked up, without reading its file; a ``.h5``
+            is a file of features (:meth:`add_features`).
         k : int
             Hits wanted. Fewer come back only if the index holds fewer that may be found; those that the
             ranking itself did not place, or that are beyond the threshold, say so.
@@ -262,6 +382,25 @@ class Index:
         SlideError
             If the query cannot be read.
         """
+        asked, codes = self._ask(query, mpp, region, patient)
+        return self.view().search(
+            asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where
+        )
+
+    def _ask(
+        self, query: Queryable, mpp: float | None, region: Region | None, patient: str | None
+    ) -> tuple[Query, SlideCodes]:
+        """The query and its codes: from the index, from a file of features, or from pixels."""
+        if region is None and isinstance(query, str) and not Path(query).exists():
+            row = next((row for row in self.slides if row.slide_id == query), None)
+            if row is not None:
+                return query_of_indexed(row, self._store.segments, patient)
+        if is_feature_file(query):
+            if region is not None:
+                raise QueryError("got a region of a file of features; want the file, or part of a slide")
+            path = Path(str(query))
+            return query_of_features(path, self.encoder, self._stored(path), mpp=mpp, patient=patient)
+        self._check_takes_pixels()
         stored = self._stored(query)
         if mpp is None and stored is not None and stored.mpp_source == "given":
             mpp = stored.mpp
@@ -288,9 +427,15 @@ class Index:
             n_patches=len(codes),
             patch_l0_px=prepared.mosaic.l0_size,
         )
-        return self.view().search(
-            asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where
-        )
+        return asked, codes
+
+    def _check_takes_pixels(self) -> None:
+        """Refuse pixels where an index holds features (QueryError)."""
+        if self.recipe.weights.startswith(FEATURES):
+            raise QueryError(
+                f"{self.path} holds {self.recipe.weights}, computed elsewhere, and cannot encode pixels: "
+                "give files of features (.h5), or the id of an indexed slide"
+            )
 
     def _stored(self, query: Queryable) -> SlideRow | None:
         """The row of a query that is in the index: the same file, or one whose file has moved since."""
@@ -298,8 +443,8 @@ class Index:
         if not isinstance(path, str | os.PathLike):
             return None
         wanted, name = absolute(path), slide_id_of(path)
-        rows = self.slides
-        here = next((row for row in rows if Path(row.path) == wanted), None)
+        rows, text = self.slides, str(wanted)
+        here = next((row for row in rows if row.path == text), None)
         return here or next((row for row in rows if row.slide_id == name and is_same(wanted, row.path)), None)
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from sish.levels import Pixels
 from sish.slide import Slide
 
-__all__ = ["TissueMask", "find_tissue"]
+__all__ = ["TissueMask", "all_tissue", "find_tissue"]
 
 Mask = NDArray[np.bool_]
 
@@ -113,6 +113,14 @@ def find_tissue(
     mask = stained(slide.overview(mpp), mpp)
     mask = clean(mask, mpp, min_speck_um2, min_hole_um2)
     return TissueMask(mask, slide.bounds[:2], mpp / slide.mpp, mpp)
+
+
+def all_tissue(slide: Slide) -> TissueMask:
+    """The mask of an image that is not asked where its tissue is: all of it."""
+    mpp = mask_mpp(slide, slide.mpp)
+    _, _, width, height = slide.bounds
+    shape = math.ceil(height * slide.mpp / mpp), math.ceil(width * slide.mpp / mpp)
+    return TissueMask(np.ones(shape, bool), slide.bounds[:2], mpp / slide.mpp, mpp)
 
 
 def mask_mpp(slide: Slide, mpp: float) -> float:

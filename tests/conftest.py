@@ -8,6 +8,9 @@ import pytest
 
 import sish
 from sish.synthetic import write_slides
+from sish.systems.item import Item
+
+pytest.register_assert_rewrite("system_contract")
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,11 @@ def own_index(built_index, tmp_path) -> sish.Index:
     """A copy of the built index that the test may change."""
     shutil.copytree(built_index, tmp_path / "own.sish")
     return sish.Index.open(tmp_path / "own.sish")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> tuple[Item, ...]:
+    """Twelve small images for search systems, see `system_contract`."""
+    from system_contract import write_pictures
+
+    return write_pictures(tmp_path_factory.mktemp("pictures"))

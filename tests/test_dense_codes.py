@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from benchmarks.dense_codes import WINDOW_PX, DenseEncoder, border_effect
-from sish.index.barcode import minmax_barcodes
+from sish.errors import ParameterError
 from sish.index.keys import order_codebook, paper_keys
+from sish.vqvae.pretrained import load_encoder
 
 
 @pytest.fixture(scope="module")
 def dense():
-    return DenseEncoder()
+    """Calibrated by the weights, or by pixels where they are not."""
+    noise = np.random.default_rng(1).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    return DenseEncoder([noise])
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +29,9 @@ def test_a_picture_of_one_window_is_that_window(dense, picture):
     """Both see the same border then, so that only bfloat16 is left."""
     window = picture[:WINDOW_PX, :WINDOW_PX]
     codes = dense.encode(window)
-    alone = dense.encoder.encode(window[None])
     assert codes.barcodes.shape == (1, 128)
-    bits = np.bitwise_count(codes.barcodes ^ minmax_barcodes(alone.features)).sum()
-    assert bits <= 16
-    key = paper_keys(alone.codes, order_codebook(dense.encoder.codebook))
+    assert np.bitwise_count(codes.barcodes ^ dense.alone(window[None])).sum() <= 16
+    key = paper_keys(dense.encoder.encode(window[None]).codes, order_codebook(dense.encoder.codebook))
     assert abs(int(codes.keys[0]) - int(key[0])) < 0.02 * int(key[0])
 
 
@@ -41,3 +42,17 @@ def test_windows_come_row_by_row(dense, picture):
     bits = np.bitwise_count(codes.barcodes.reshape(5, 9, 128)[:, 4] ^ right.barcodes.reshape(5, 8, 128)[:, 3])
     assert bits.sum(axis=-1).max() < 60  # other borders of the whole picture only; others differ by more
     assert border_effect(dense, picture, 4) < 150
+
+
+def test_weights_without_calibration_are_measured_on_images(picture):
+    def bare():
+        encoder = load_encoder()
+        encoder._model.pooled.patches.zero_()
+        return encoder
+
+    dense = DenseEncoder([picture, picture[::-1]], bare())
+    barcodes = dense.encode(picture).barcodes
+    set_bits = np.unpackbits(barcodes, axis=1).mean()
+    assert 0.3 < set_bits < 0.7  # standardised: neighbours are as often greater as smaller
+    with pytest.raises(ParameterError, match="give images"):
+        DenseEncoder([], bare())

@@ -32,12 +32,14 @@ def test_recipes_of_wrong_types_or_ranges_are_refused(wrong):
 
 def test_whole_numbers_are_numbers():
     assert Recipe(mpp=1, fraction=1).check().mpp == 1
+    whole, decimal = (SlideEncoder(Recipe(mpp=number, fraction=number)) for number in (1, 1.0))
+    assert whole.fingerprint == decimal.fingerprint
 
 
 def test_paths_of_weights_are_kept_from_the_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = SlideEncoder(Recipe(weights="a.ckpt", densenet_weights="../b.pth")).recipe
-    assert (recipe.weights, recipe.densenet_weights) == (
+    recipe = SlideEncoder(Recipe(weights="a.ckpt", network_weights="../b.pth")).recipe
+    assert (recipe.weights, recipe.network_weights) == (
         str(tmp_path / "a.ckpt"),
         str(tmp_path.parent / "b.pth"),
     )
@@ -57,7 +59,7 @@ def test_a_header_comes_back():
         ({"search": [1]}, r"search is \[1\]"),
         ({"search": asdict(HEADER.search) | {"luck": 3}}, r"search .*\(luck\)"),
         ({"recipe": asdict(HEADER.recipe) | {"magic": 3}}, r"recipe .*\(magic\)"),
-        ({"recipe": {}}, r"recipe .*\(densenet_weights, fraction, "),
+        ({"recipe": {}}, r"recipe .*\(fraction, mpp, "),
         ({"colour": "red"}, r"header .*\(colour\)"),
     ],
 )
@@ -81,6 +83,8 @@ def test_the_wrong_encoder_is_known_before_a_slide_is_opened():
 
 class SlowSlide:
     """Counts the reads that are running."""
+
+    mpp, bounds = 1.0, (0, 0, 100_000, 100_000)
 
     def __init__(self) -> None:
         self.begun = self.ended = 0

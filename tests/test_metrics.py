@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sish.errors import ParameterError, QueryError
-from sish.metrics import average_precision, bootstrap_interval, majority_label, retrieval_metrics
+from sish.metrics import (
+    average_precision,
+    average_shared,
+    bootstrap_interval,
+    majority_label,
+    retrieval_metrics,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +76,7 @@ def test_metrics_of_four_queries_by_hand():
     # a: one right of three with the label and one voted; b: none right of one and one
     assert (a.f1, b.f1, found.macro_f1) == pytest.approx((2 / 4, 0, 1 / 4))
     assert (found.hit_1, found.hit_3, found.hit_5) == pytest.approx((1 / 4, 2 / 4, 3 / 4))
+    assert found.precision == pytest.approx(((3 / 5 + 1 / 5 + 0) / 3 + 2 / 5) / 2)
     assert (found.k, found.queries, found.short) == (5, 4, 2)
 
 
@@ -92,6 +99,40 @@ def test_figures_have_names_and_a_line():
     assert "\n" not in found.one_line()
 
 
+def test_shared_labels_by_hand():
+    # two of two, one, none, none of (Edema, Mass) among 4 results and one that is missing
+    found = [{"Mass", "Edema"}, {"Edema", "Hernia"}, set(), {"Hernia"}]
+    assert average_shared(({"Mass", "Edema"}, found), 5) == pytest.approx(3 / 5)
+    assert average_shared(({"Mass", "Edema"}, found), 2) == pytest.approx(3 / 2)
+    assert average_shared((set(), found), 2) == 0
+    with pytest.raises(ParameterError, match="k is 0"):
+        average_shared((set(), found), 0)
+
+
+def test_intervals_are_those_of_draws_within_each_class():
+    """Against drawing whole queries with replacement within their class, and measuring each draw."""
+    rng = np.random.default_rng(3)
+    drawn = [(label, list(rng.choice(list("abc"), 6))) for label in "aab" * 12]
+    found = retrieval_metrics(drawn)
+    members = [[answer for answer in drawn if answer[0] == label] for label in "ab"]
+    again = [
+        retrieval_metrics([own[i] for own in members for i in rng.integers(0, len(own), len(own))])
+        for _ in range(60)
+    ]
+    for name, interval in found.ci.items():
+        wanted = np.quantile([getattr(draw, name) for draw in again], [0.025, 0.975])
+        spread = wanted[1] - wanted[0]
+        assert interval == pytest.approx(tuple(wanted), abs=0.4 * spread + 1e-9), name
+
+
+def test_figures_have_short_names():
+    found = retrieval_metrics([("a", ["a", "b", "a"]), ("b", ["a"] * 3)], 3)
+    assert set(found.figures()) == {
+        "mmv3", "map3", "map_paper", "precision3", "macro_f1", "hit1", "hit3", "hit5"
+    }  # fmt: skip
+    assert found.figures()["mmv3"] == (found.mmv, found.ci["mmv"])
+
+
 answers = st.lists(
     st.tuples(st.sampled_from("abc"), st.lists(st.sampled_from("abcd"), max_size=12)), min_size=1
 )
@@ -102,7 +143,8 @@ def test_every_figure_is_a_share(answers, k):
     found = retrieval_metrics(answers, k)
     shares = [value for name, value in found.named() if "queries" not in name]
     assert all(0 <= share <= 1 for share in shares)
-    assert found.mmv_low <= found.mmv_high
+    assert set(found.ci) <= set(dir(found))
+    assert all(low <= high for low, high in found.ci.values())
 
 
 def test_bootstrap_by_hand():

@@ -7,7 +7,7 @@ import sish
 from sish.encode import SlideCodes
 from sish.index.barcode import nearest
 from sish.index.search import SearchParams
-from sish.index.store import SlideRow, Store
+from sish.index.store import SlideRow, Store, slide_snapshot
 from sish.index.verify import verify
 from sish.patches import TextureKeys, patches_of, stored_tree
 from sish.results import Query
@@ -73,6 +73,30 @@ def test_the_tree_is_learnt_once_there_is_enough_and_makes_every_key(grown):
     assert snapshot.l0_xy[order][60:62].tolist() == [[0, 1], [1, 1]]
     assert verify(path) == [] and store.leftovers() == []
     assert len(list(path.glob("tree.*.npz"))) == 1
+
+
+def test_the_tree_does_not_depend_on_how_slides_were_committed(tmp_path, grown):
+    """Commits come every so many seconds, hence anywhere; a tree is learnt after the same slide always."""
+    path, barcodes = grown
+    with Store.create(tmp_path / "a", {}) as store:
+        keys, waiting = TextureKeys(store, seed=0), []
+        for number, codes in enumerate(barcodes):
+            waiting.append((row(f"s{number}", len(codes)), codes))
+            patches = sum(len(codes) for _, codes in waiting)
+            if number % 7 == 3 or keys.is_due(patches) or number == len(barcodes) - 1:
+                store.append_many(
+                    [
+                        slide_snapshot(of, keys.of(codes), codes, np.zeros((len(codes), 2), int))
+                        for of, codes in waiting
+                    ]
+                )
+                keys.grow(patches)
+                waiting = []
+        one_by_one = Store.open(path)
+        for name, array in one_by_one.tree.items():
+            assert np.array_equal(store.tree[name], array)
+        assert np.array_equal(store.snapshot().keys, one_by_one.snapshot().keys)
+        assert np.array_equal(store.snapshot().barcodes, one_by_one.snapshot().barcodes)
 
 
 def test_what_a_search_finds_is_what_a_scan_finds(grown):

@@ -1,0 +1,74 @@
+"""What must be measured on an archive before the features of a foreign encoder make good barcodes.
+
+The signs of a feature vector say little while all vectors share a long common part. It is taken off by
+centring on the mean of patches like those that will be searched. How many neighbours that saves is
+measured by ``python -m benchmarks.binarisation``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.errors import IndexFormatError, ParameterError
+from sish.index.barcode import barcodes_of
+
+__all__ = ["Calibration"]
+
+_PAIRS = 100_000
+_PERCENTILE = 1.0  # of the distances of random pairs, as for the shipped weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Measured once, on the first patches of an archive, and kept with it."""
+
+    centre: NDArray[np.float32]
+    """Float32 (F,): mean feature of these patches."""
+    threshold: int
+    """Bits within which 1 % of random pairs of them lie: such patches count as similar."""
+    patches: int
+    """How many it was measured on."""
+
+    @classmethod
+    def learn(cls, features: NDArray[np.float32]) -> Calibration:
+        """Measure on features (M, F) of patches of several slides; ParameterError for fewer than 2."""
+        if len(features) < 2:
+            raise ParameterError(f"got {len(features)} patches to measure features on; want at least 2")
+        centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+        barcodes = barcodes_of(features, "projection", centre=centre)
+        generator = np.random.default_rng(0)
+        left = generator.integers(len(features), size=_PAIRS)
+        right = (left + generator.integers(1, len(features), size=_PAIRS)) % len(features)
+        distances = [
+            np.bitwise_count(barcodes[left[part]] ^ barcodes[right[part]]).sum(axis=1, dtype=np.int64)
+            for part in np.array_split(np.arange(_PAIRS), 20)
+        ]
+        return cls(centre, int(np.percentile(np.concatenate(distances), _PERCENTILE)), len(features))
+
+    @property
+    def fingerprint(self) -> str:
+        """Six digits for the centre: barcodes of two centres do not compare."""
+        return hashlib.sha256(self.centre.astype("<f4").tobytes()).hexdigest()[:6]
+
+    def to_json(self) -> dict[str, Any]:
+        """Itself as an index keeps it."""
+        numbers = base64.b64encode(self.centre.astype("<f4").tobytes()).decode()
+        return {"centre": numbers, "threshold": self.threshold, "patches": self.patches}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_json`; IndexFormatError for anything else."""
+        try:
+            centre = np.frombuffer(base64.b64decode(stored["centre"], validate=True), "<f4")
+            return cls(centre.astype(np.float32), int(stored["threshold"]), int(stored["patches"]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise IndexFormatError(
+                f"the index's calibration is not one ({error!r}): open it with the release that made it"
+            ) from error

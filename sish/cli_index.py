@@ -1,0 +1,285 @@
+"""The command line's ``sish index``: make, fill and keep an index of an archive."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from sish.encode import Recipe
+from sish.encoders import TIMM
+from sish.errors import IndexNotFoundError, ParameterError
+
+if TYPE_CHECKING:
+    from sish.results import AddReport
+    from sish.slide_index import Index
+
+__all__ = ["COMMANDS", "add_device", "add_index_commands", "bare_parser", "open_index"]
+
+
+def add_index_commands(parser: ArgumentParser) -> None:
+    """Let a parser know the commands of ``sish index``."""
+    commands = parser.add_subcommands(required=True)
+    for name, sub, text in (
+        ("create", _create_parser(), "make an empty index with settings of your own"),
+        ("add", _add_parser(), "add slides; makes the index if there is none"),
+        ("remove", _remove_parser(), "remove slides by id"),
+        ("label", _label_parser(), "give indexed slides labels, patients, sites, metadata"),
+        ("list", bare_parser("List the slides of an index."), "list its slides"),
+        ("info", bare_parser("Counts and sizes of an index."), "counts and sizes"),
+        ("verify", bare_parser("Read every byte of an index and check it."), "check every byte"),
+        ("compact", bare_parser("Rewrite an index without what was removed."), "drop what was removed"),
+    ):
+        commands.add_subcommand(name, sub, help=text)
+
+
+def bare_parser(description: str) -> ArgumentParser:
+    """A parser that knows ``--index`` and ``--json``."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _create_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Make an empty index.")
+    parser.add_argument("--index", type=str, required=True, help="the folder to make")
+    parser.add_argument(
+        "--measure",
+        type=str,
+        nargs="+",
+        metavar="SLIDES",
+        help="measure a foreign encoder's features on these",
+    )
+    parser.add_argument("--mpp", type=float | None, help="scale of those that do not tell theirs")
+    parser.add_class_arguments(Recipe, "recipe")
+    add_device(parser)
+    return parser
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Let a parser know ``--device``."""
+    parser.add_argument("--device", type=str, default="cpu", help="where the encoder runs: cpu, cuda, cuda:1")
+
+
+def _add_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Add slides: files, or folders that are searched for slides. Resumable."
+    )
+    parser.add_argument("slides", type=str, nargs="*", help="slides, or folders of slides")
+    parser.add_argument(
+        "--features", type=str, nargs="+", metavar="DIR", help="features of TRIDENT or CLAM (.h5) for slides"
+    )
+    parser.add_argument(
+        "--feature-encoder", type=str | None, help="what made them, where files and folders do not tell"
+    )
+    parser.add_argument(
+        "--index", type=str, required=True, help="the index's folder; made if it is not there"
+    )
+    parser.add_argument(
+        "--labels", type=str | None, help="CSV with path or slide_id, and any of label, patient, site, mpp"
+    )
+    parser.add_argument(
+        "--mpp", type=float | None, help="scale in um per pixel of slides that do not tell theirs"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="make the codes of slides anew that are there already"
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=["skip", "raise"],
+        default="skip",
+        help="after a slide that fails: go on, or stop",
+    )
+    parser.add_argument(
+        "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
+    )
+    add_device(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _remove_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Remove slides by id.")
+    parser.add_argument("slide_ids", type=str, nargs="+", help="ids as sish index list shows them")
+    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    return parser
+
+
+def _label_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Give indexed slides labels, patients, sites and metadata.")
+    parser.add_argument("labels", type=str, help="CSV with path or slide_id, and any of label, patient, site")
+    parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    return parser
+
+
+# ---- what is done
+
+
+def _create(arguments: Namespace) -> int:
+    from sish.slide_index import Index
+
+    given = Recipe(**arguments.recipe)
+    suited, plain = Recipe.of(given.weights), Recipe()
+    own = {name: getattr(suited, name) for name in ("patch_px", "mpp")}  # of a known network, unless told
+    told = {name for name in own if getattr(given, name) != getattr(plain, name)}
+    recipe = replace(given, **{name: value for name, value in own.items() if name not in told})
+    index = Index.create(
+        arguments.index,
+        recipe=recipe,
+        measure=arguments.measure,
+        mpp=arguments.mpp,
+        device=arguments.device,
+    )
+    print(f"made {index.path} with encoder {index.fingerprint}")
+    _tell_licence(index)
+    return 0
+
+
+def _tell_licence(index: Index) -> None:
+    """Weights that are not of sish have terms of their own."""
+    if index.recipe.weights.startswith(TIMM):
+        sys.stderr.write(f"sish: licence of {index.recipe.weights}: {index.encoder.licence}\n")
+
+
+def _add(arguments: Namespace) -> int:
+    from sish.labels import read_labels
+    from sish.slide_index import Index
+
+    if arguments.labels:
+        read_labels(arguments.labels)  # before an index is made for them
+    if bool(arguments.slides) == bool(arguments.features):
+        raise ParameterError("got slides and features, or neither; want slides, or --features with a folder")
+    options = {
+        "labels": arguments.labels,
+        "mpp": arguments.mpp,
+        "replace": arguments.replace,
+        "on_error": arguments.on_error,
+        "show_progress": not arguments.quiet,
+    }
+    if arguments.features:
+        index, report = _add_features(arguments, options)
+    else:
+        index = Index.open_or_create(
+            arguments.index,
+            weights=arguments.weights,
+            measure=arguments.slides,
+            mpp=arguments.mpp,
+            device=arguments.device,
+        )
+        _tell_licence(index)
+        report = index.add(arguments.slides, **options)
+    for skipped in report.failed:
+        sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
+    if report.already and arguments.labels:
+        sys.stderr.write("sish: labels of slides already there stay: sish index label LABELS changes them\n")
+    print(
+        json.dumps(asdict(report), indent=2)
+        if arguments.json
+        else f"{report.summary()}; {index.path} holds {len(index)} slides"
+    )
+    return 1 if report.failed else 0
+
+
+def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
+    from sish.slide_index import Index
+
+    encoder = arguments.feature_encoder
+    try:
+        index = Index.open(arguments.index)
+    except IndexNotFoundError:
+        index = Index.create_for_features(
+            arguments.index, arguments.features, feature_encoder=encoder, mpp=arguments.mpp
+        )
+    return index, index.add_features(arguments.features, feature_encoder=encoder, **options)
+
+
+def open_index(arguments: Namespace) -> Index:
+    """The index that a command names."""
+    from sish.slide_index import Index
+
+    return Index.open(
+        arguments.index, weights=arguments.get("weights"), device=arguments.get("device") or "cpu"
+    )
+
+
+def _remove(arguments: Namespace) -> int:
+    index = open_index(arguments)
+    print(f"removed {index.remove(arguments.slide_ids)}; {index.path} holds {len(index)} slides")
+    return 0
+
+
+def _label(arguments: Namespace) -> int:
+    report = open_index(arguments).relabel(arguments.labels)
+    for name in report.unknown:
+        sys.stderr.write(
+            f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide\n"
+        )
+    print(f"relabelled {len(report.changed)} slides")
+    return 1 if report.unknown else 0
+
+
+def _list(arguments: Namespace) -> int:
+    rows = open_index(arguments).slides
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    for row in () if arguments.json else rows:
+        patches = f"{row.n_patches} patches"
+        cells = (row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)
+        print("\t".join(cell.translate(_ONE_LINE) for cell in cells))
+    return 0
+
+
+def _info(arguments: Namespace) -> int:
+    index = open_index(arguments)
+    facts = {
+        "path": str(index.path),
+        "encoder": index.fingerprint,
+        **asdict(index.info()),
+        "recipe": asdict(index.recipe),
+    }
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    for name, value in {} if arguments.json else facts.items():
+        print(f"{name:12} {value}")
+    return 0
+
+
+def _verify(arguments: Namespace) -> int:
+    from sish.index.verify import verify
+
+    problems = verify(Path(arguments.index))  # it also looks at what is too damaged to be opened
+    if arguments.json:
+        print(json.dumps(problems, indent=2))
+    else:
+        print("\n".join(problems) or "every byte is as it was written")
+    return 1 if problems else 0
+
+
+def _compact(arguments: Namespace) -> int:
+    index = open_index(arguments)
+    before = index.info().bytes
+    index.compact()
+    print(f"{before} bytes before, {index.info().bytes} after")
+    return 0
+
+
+_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "index create": _create,
+    "index add": _add,
+    "index remove": _remove,
+    "index label": _label,
+    "index list": _list,
+    "index info": _info,
+    "index verify": _verify,
+    "index compact": _compact,
+}
+"""What does each command, by its words; gives the exit code."""

@@ -1,0 +1,250 @@
+"""Features that TRIDENT or CLAM computed: one HDF5 file a slide, no pixels needed (extra ``[interop]``).
+
+Both write the datasets ``features`` (N, F) and ``coords`` (N, 2), top left corners in level-0 pixels.
+TRIDENT tells beside them the sides of a patch (attributes ``patch_size`` and ``patch_size_level0`` of
+``coords``), the slide's magnification (``level0_magnification``) and, in newer releases, the encoder
+(``encoder`` of ``features``); its folders are named ``features_ENCODER``. CLAM tells nothing: a patch is then
+as large as the step of its grid, and the slide's scale and the encoder must be given.
+
+A slide has thousands of patches at 0.5 um/px. As of pixels, a mosaic of them is indexed: k-means over the
+features in place of colours, then over places inside each cluster, 5 % of it. A cluster of fewer than 20
+patches is kept whole.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.clusters import assign, kmeans
+from sish.encode import Recipe
+from sish.encoders import FEATURES
+from sish.errors import EncoderMismatchError, MissingMppError, ParameterError, SlideOpenError
+from sish.index.projection import project
+from sish.mosaic import nearest_tiles
+from sish.scale import MAX_MPP, MIN_MPP, UM_TIMES_POWER
+
+__all__ = [
+    "SUFFIXES",
+    "FeatureFile",
+    "check_fits",
+    "choose",
+    "find_feature_files",
+    "is_feature_file",
+    "read_features",
+]
+
+SUFFIXES = frozenset({".h5", ".hdf5"})
+"""Endings of feature files, in lower case."""
+
+_FOLDER = "features_"  # of TRIDENT, before the encoder's name
+_DEFAULT_PX = 256  # of a patch, where nothing tells
+_CLUSTER_DIMENSIONS = 64  # of a random rotation: enough for nine clusters, and bounded for any F
+_SIDE_TOLERANCE = 0.05  # patches of one index differ no more than this in size
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFile:
+    """What one file holds."""
+
+    path: Path
+    """The file."""
+    features: NDArray[np.float32]
+    """Float32 (N, F)."""
+    l0_xy: NDArray[np.int64]
+    """Shape (N, 2): top left corners, level-0 pixels."""
+    encoder: str
+    """Name of the network that made the features."""
+    patch_px: int
+    """Side of a patch in pixels as the network saw it; 256 where nothing tells."""
+    l0_size: float
+    """Side of a patch in level-0 pixels."""
+    mpp: float
+    """Micrometres per level-0 pixel."""
+    mpp_source: str
+    """Who says so: ``given`` or ``objective-power``."""
+
+    @property
+    def name(self) -> str:
+        """Of the encoder's features: its name and their length, as a recipe names them."""
+        return f"{self.encoder}/{self.features.shape[1]}"
+
+    @property
+    def side_um(self) -> float:
+        """Side of a patch in micrometres."""
+        return self.l0_size * self.mpp
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """Width and height of what its patches cover of level 0, from the origin; (1, 1) without any."""
+        if not len(self.l0_xy):
+            return 1, 1
+        right, bottom = np.ceil(self.l0_xy.max(axis=0) + self.l0_size).astype(int)
+        return max(1, int(right)), max(1, int(bottom))
+
+    def thinned(self, most: int) -> FeatureFile:
+        """The same with at most so many of its patches, evenly spread."""
+        rows = np.linspace(0, len(self.features) - 1, min(most, len(self.features))).astype(np.intp)
+        return replace(self, features=self.features[rows], l0_xy=self.l0_xy[rows])
+
+    def recipe(self) -> Recipe:
+        """How an index of such features is made."""
+        return Recipe(
+            weights=f"{FEATURES}{self.name}", patch_px=self.patch_px, mpp=self.side_um / self.patch_px
+        )
+
+
+def is_feature_file(path: object) -> bool:
+    """Whether a path ends as feature files do."""
+    return isinstance(path, str | os.PathLike) and Path(path).suffix.lower() in SUFFIXES
+
+
+def find_feature_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """All feature files under a folder, sorted; of a file the file itself. SlideOpenError if there is none.
+
+    TRIDENT's ``*_patches.h5``, which hold coordinates only, and hidden files are passed over.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        if not place.is_file():
+            raise SlideOpenError(
+                f"{place}: there is no such file or folder; want features of TRIDENT or CLAM"
+            )
+        return [place]
+    found = sorted(path for path in place.rglob("*") if is_feature_file(path) and _is_wanted(path))
+    if not found:
+        raise SlideOpenError(f"{place}: got a folder without feature files (.h5); want at least one")
+    return found
+
+
+def _is_wanted(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and not path.stem.endswith("_patches")
+
+
+def read_features(
+    path: str | os.PathLike[str], *, encoder: str | None = None, mpp: float | None = None
+) -> FeatureFile:
+    """Read one file of features.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.h5`` of TRIDENT or CLAM.
+    encoder : str, optional
+        Name of the network, where the file and its folder do not tell.
+    mpp : float, optional
+        Micrometres per level-0 pixel; it comes first.
+
+    Raises
+    ------
+    SlideOpenError
+        If it is no such file, or h5py is missing.
+    MissingMppError
+        If nothing tells the slide's scale.
+    ParameterError
+        If nothing tells the encoder, or the scale is out of range.
+    """
+    place = Path(path)
+    features, l0_xy, told = _read_arrays(place)
+    found = _encoder_of(place, told) or encoder
+    if not found:
+        raise ParameterError(
+            f"{place}: nothing tells what made its features; give feature_encoder= or --feature-encoder"
+        )
+    power = float(told.get("level0_magnification") or 0)
+    if mpp is None and power <= 0:
+        raise MissingMppError(
+            f"{place}: nothing in it tells its micrometres per pixel; give mpp=... or --mpp"
+        )
+    scale = mpp if mpp is not None else UM_TIMES_POWER / power
+    if not MIN_MPP <= scale <= MAX_MPP:
+        raise ParameterError(f"{place}: got {scale:g} um per pixel; want {MIN_MPP:g} to {MAX_MPP:g}")
+    l0_size = float(told.get("patch_size_level0") or 0) or _step(l0_xy)
+    if not (math.isfinite(l0_size) and l0_size > 0):
+        raise SlideOpenError(f"{place}: nothing tells the size of its patches; want two or more side by side")
+    return FeatureFile(
+        path=place,
+        features=features,
+        l0_xy=l0_xy,
+        encoder=found,
+        patch_px=max(64, int(told.get("patch_size") or _DEFAULT_PX)),
+        l0_size=l0_size,
+        mpp=scale,
+        mpp_source="objective-power" if mpp is None else "given",
+    )
+
+
+def _h5py() -> ModuleType:
+    try:
+        import h5py
+    except ImportError as error:
+        raise SlideOpenError(f"feature files need h5py ({error}); pip install 'sish[interop]'") from error
+    return h5py  # type: ignore[no-any-return]  # it has no types
+
+
+def _read_arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, Any]]:
+    """Features (N, F), corners (N, 2), and the attributes of both."""
+    try:
+        with _h5py().File(path, "r") as file:
+            told = {**dict(file["coords"].attrs), **dict(file["features"].attrs)}
+            features = np.asarray(file["features"], np.float32)
+            l0_xy = np.asarray(file["coords"], np.int64)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SlideOpenError(
+            f"{path}: not a file of features ({(str(error).splitlines() or [type(error).__name__])[0]}); "
+            "want the datasets features and coords"
+        ) from error
+    if features.ndim == 3 and len(features) == 1:  # some write a batch of one
+        features, l0_xy = features[0], l0_xy.reshape(-1, 2)
+    if features.ndim != 2 or l0_xy.shape != (len(features), 2) or not features.shape[1]:
+        raise SlideOpenError(
+            f"{path}: got features {features.shape}, coords {l0_xy.shape}; want (N, F) and (N, 2)"
+        )
+    if not np.isfinite(features).all():
+        raise SlideOpenError(f"{path}: its features hold NaN or infinity; compute them again")
+    return features, l0_xy, told
+
+
+def _encoder_of(path: Path, told: dict[str, Any]) -> str:
+    """The encoder that a file or its folder tells of; empty if neither does."""
+    folder = path.parent.name
+    return str(told.get("encoder") or (folder.removeprefix(_FOLDER) if folder.startswith(_FOLDER) else ""))
+
+
+def _step(l0_xy: NDArray[np.int64]) -> float:
+    """The smallest step between corners in one direction: the side of a patch on a grid without overlap."""
+    steps = np.concatenate([np.diff(np.unique(column)) for column in l0_xy.T]) if len(l0_xy) else np.empty(0)
+    return float(steps.min()) if len(steps) else math.nan
+
+
+def choose(file: FeatureFile, recipe: Recipe) -> NDArray[np.intp]:
+    """Numbers of the patches that stand for a slide, ascending: the mosaic with features for colours."""
+    if not len(file.features):
+        return np.zeros(0, np.intp)
+    points = project(file.features, centre=file.features.mean(axis=0))[:, :_CLUSTER_DIMENSIONS]
+    cluster = assign(points, kmeans(points, recipe.n_clusters, recipe.seed))
+    members = (np.flatnonzero(cluster == number) for number in np.unique(cluster))
+    chosen = [rows[nearest_tiles(file.l0_xy[rows], recipe.fraction, recipe.seed)] for rows in members]
+    return np.sort(np.concatenate(chosen))
+
+
+def check_fits(file: FeatureFile, recipe: Recipe) -> None:
+    """Refuse features of another encoder, length or patch size than an index holds (EncoderMismatchError)."""
+    if recipe.weights != f"{FEATURES}{file.name}":
+        raise EncoderMismatchError(
+            f"{file.path} holds features of {file.name}, and the index is of {recipe.weights}: "
+            "keep one index for each encoder"
+        )
+    side = recipe.patch_px * recipe.mpp
+    if abs(file.side_um - side) > _SIDE_TOLERANCE * side:
+        raise EncoderMismatchError(
+            f"{file.path} has patches of {file.side_um:.0f} um, and the index of {side:.0f} um: "
+            "keep one index for each patch size"
+        )

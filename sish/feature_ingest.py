@@ -1,0 +1,73 @@
+"""Feature files into the store, as `sish.ingest` puts slides there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.encode import Recipe, SlideCodes, SlideEncoder
+from sish.errors import SlideError, SlideOpenError
+from sish.feature_files import FeatureFile, check_fits, choose, find_feature_files, read_features
+from sish.index.store import SlideRow
+from sish.ingest import Encode, Ingest, Job, row_of
+from sish.sampling import evenly
+
+__all__ = ["FeatureIngest", "feature_codes", "measured_files"]
+
+_FILES = 32
+_PATCHES = 64
+
+
+class FeatureIngest(Ingest):
+    """Adds feature files to a store that is open for writing; the arguments are those of `Ingest`."""
+
+    feature_encoder: str | None = None
+    """What made the features, where files and folders do not tell."""
+
+    def _list(self, given: str | os.PathLike[str]) -> list[Path]:
+        return find_feature_files(given)
+
+    def _prepare(self, job: Job) -> Encode:
+        file = read_features(job.path, encoder=self.feature_encoder, mpp=self._mpp_of(job))
+        check_fits(file, self._encoder.recipe)
+        return partial(self._finish, job, file, feature_codes(file, self._encoder))
+
+    def _finish(self, job: Job, file: FeatureFile, codes: SlideCodes) -> tuple[SlideRow, SlideCodes]:
+        self._check_new(job)
+        return row_of(job, file, file.l0_size, codes), codes
+
+
+def feature_codes(file: FeatureFile, encoder: SlideEncoder) -> SlideCodes:
+    """Codes of the patches that stand for a slide; EncoderMismatchError for features of another kind."""
+    check_fits(file, encoder.recipe)
+    rows = choose(file, encoder.recipe)
+    barcodes = encoder.barcodes(file.features[rows])
+    return SlideCodes(np.zeros((len(rows), 1), np.int64), barcodes, file.l0_xy[rows])
+
+
+def measured_files(
+    places: Iterable[str | os.PathLike[str]], *, feature_encoder: str | None, mpp: float | None
+) -> tuple[Recipe, NDArray[np.float32]]:
+    """The recipe for features like those of some files, and a sample (M, F): of 32 files, 64 patches each.
+
+    Files that cannot be read are passed over, as adding them tells; the error of the first if none can.
+    EncoderMismatchError if they are not of one kind.
+    """
+    sampled: list[FeatureFile] = []
+    failed: SlideError | None = None
+    for path in evenly([path for place in places for path in find_feature_files(place)], _FILES):
+        try:
+            sampled.append(read_features(path, encoder=feature_encoder, mpp=mpp).thinned(_PATCHES))
+        except SlideError as error:
+            failed = failed or error
+    if not sampled:
+        raise failed or SlideOpenError("got no feature files; want at least one")
+    recipe = sampled[0].recipe()
+    for file in sampled:
+        check_fits(file, recipe)
+    return recipe, np.concatenate([file.features for file in sampled])

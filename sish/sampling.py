@@ -1,0 +1,71 @@
+"""A few patches of an archive, to measure features on before it is indexed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.encode import SlideEncoder
+from sish.errors import ParameterError, SlideError
+from sish.slide import find_slides, open_slide
+
+__all__ = ["evenly", "sample_features"]
+
+SLIDES = 32
+"""Slides that are looked at, at most."""
+
+PATCHES = 16
+"""Patches of each, at most."""
+
+_Item = TypeVar("_Item")
+
+
+def sample_features(
+    encoder: SlideEncoder,
+    slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    mpp: float | None = None,
+) -> NDArray[np.float32]:
+    """Features float32 (M, F) of patches of an archive: of 32 slides, 16 patches each.
+
+    Slides are taken evenly from the list and patches evenly from each mosaic: the same slides give the same
+    patches. Slides that cannot be read are passed over; adding them tells. ParameterError if nothing is left.
+    """
+    given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+    paths: list[Path] = []
+    for place in given:
+        with suppress(SlideError):
+            paths += find_slides(place)
+    features = [_features_of(encoder, path, mpp) for path in evenly(paths, SLIDES)]
+    found = np.concatenate([part for part in features if part is not None] or [np.empty((0, 0), np.float32)])
+    if len(found) < 2:
+        raise ParameterError(
+            f"got {len(found)} patches of {len(paths)} slides to measure features on; give slides with tissue"
+        )
+    return found
+
+
+def evenly(items: list[_Item], most: int) -> list[_Item]:
+    """At most so many of the items, evenly spread over them.
+
+    >>> evenly(list("abcdefg"), 3)
+    ['a', 'c', 'e']
+    """
+    count = min(len(items), most)
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _features_of(encoder: SlideEncoder, path: Path, mpp: float | None) -> NDArray[np.float32] | None:
+    recipe = encoder.recipe
+    with suppress(SlideError), open_slide(path, mpp=mpp) as slide:
+        corners = evenly(encoder.prepare(slide).mosaic.l0_xy.tolist(), PATCHES)
+        if corners:
+            pixels = [slide.read((x, y), recipe.patch_px, recipe.mpp) for x, y in corners]
+            return encoder.features(np.stack(pixels))
+    return None
