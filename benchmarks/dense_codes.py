@@ -5,10 +5,14 @@ The pixels are the fields of BACH (1536 x 1536 px at 0.42 um/px) and patches of 
 to a cache folder. A code is the barcode and the published key of a window of 128 px; windows stand 8 px
 apart, 177 x 177 of them in a field.
 
-How: the encoder's feature maps of a whole field are averaged over each window (mean and deviation of every
-channel, `sish.vqvae.features`), where encoding the windows one by one would run the network 31,329 times.
-Two things differ from `Encoder.encode` of the cut-out window: near its border a window sees its
-surroundings instead of zeros, and the convolutions run in bfloat16. `border_effect` measures both together.
+How: the maps of the shipped VQ-VAE of a whole field are averaged over each window (mean and deviation of
+every channel, `PooledFeatures` of `sish.vqvae.features`), where encoding the windows one by one would run
+the network 31,329 times. So these are min-max barcodes of the VQ-VAE's own maps, whatever network the
+shipped encoder takes its barcodes from: what is measured with them is an index, not an encoder. The
+statistics are standardised as the weights file says; where it does not, by windows of some of the fields.
+Two things differ from a window that is cut out and encoded alone (`DenseEncoder.alone`): near its border a
+window sees its surroundings instead of zeros, and the convolutions run in bfloat16. `border_effect`
+measures both together.
 
 `real`: the windows of the 100 fields as they are, and of every sixth training patch of PatchCamelyon,
 3.47 million. `varied` adds, for ten million, the windows of each field moved by 4 px right and down (so
@@ -16,7 +20,7 @@ half-way between the others), those of its mirror image (left and right exchange
 symmetric), and, of every fifth field, those of its mirror image moved by 4 px.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +36,7 @@ from sish.errors import ParameterError
 from sish.index.barcode import minmax_barcodes
 from sish.index.keys import order_codebook, paper_keys
 from sish.vqvae.encoder import Encoder
+from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.pretrained import load_encoder
 
@@ -54,6 +59,7 @@ _CHANNELS = 16  # channels, that are averaged together: they stay in the cache
 _TOGETHER = 512  # windows whose features are made at a time
 _PATCH_EVERY, _PATCH_PX = 6, 224
 _FOURTH_VIEW_EVERY = 5
+_CALIBRATION_FIELDS, _WINDOW_EVERY = 10, 101  # what is measured where the weights have no calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +73,48 @@ class Codes:
 
 
 class DenseEncoder:
-    """The shipped encoder, for every window of an image at once."""
+    """The shipped VQ-VAE, for every window of an image at once."""
 
-    def __init__(self) -> None:
-        """Load the shipped weights."""
-        self.encoder: Encoder = load_encoder()
+    def __init__(self, images: Iterable[NDArray[np.uint8]] = (), encoder: Encoder | None = None) -> None:
+        """The shipped encoder, or another; `images` are looked at where its file has no calibration.
+
+        ParameterError where they are needed and there are none.
+        """
+        self.encoder: Encoder = encoder or load_encoder()
         self._model: VQVAE = self.encoder._model
         self._order = order_codebook(self.encoder.codebook)
+        if not self._model.pooled.calibrated:
+            self._calibrate(images)
+
+    @torch.inference_mode()
+    def _calibrate(self, images: Iterable[NDArray[np.uint8]]) -> None:
+        order = self._model.pooled.order
+        raw = [_of_windows(self._maps(image))[:, ::_WINDOW_EVERY][order].T for image in images]
+        if not raw:
+            raise ParameterError("the weights have no calibration of pooled features; give images to measure")
+        self._model.pooled.calibrate(torch.cat(raw))
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> Codes:
         """Codes of all windows of an image uint8 (H, W, 3), row by row; H and W multiples of 8."""
-        with torch.autocast("cpu", torch.bfloat16):
-            maps = self._model.maps(to_unit(torch.from_numpy(np.array(image)[None])))
+        maps = self._maps(image)
+        statistics = _of_windows(maps)
         pooled = self._model.pooled
-        statistics = torch.cat([part for one in maps for part in _statistics(one, image.shape[0])]).flatten(1)
         barcodes = []
         for windows in torch.split(statistics, _TOGETHER, 1):
             features = (windows[pooled.order].T - pooled.mean) / pooled.std
             barcodes.append(minmax_barcodes(features.numpy()))
         return Codes(np.concatenate(barcodes), self._keys(maps[-1]))
+
+    @torch.inference_mode()
+    def alone(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Barcodes uint8 (N, 128) of cut-out windows uint8 (N, 128, 128, 3), in full precision."""
+        maps = self._model.maps(to_unit(torch.from_numpy(np.array(windows))))
+        return minmax_barcodes(self._model.pooled(maps).numpy())
+
+    def _maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self._model.maps(to_unit(torch.from_numpy(np.array(image)[None])))
 
     def _keys(self, latent: Tensor) -> NDArray[np.int64]:
         height, width = latent.shape[2:]
@@ -94,6 +122,12 @@ class DenseEncoder:
         grid = nearest.reshape(height, width).numpy()
         windows = sliding_window_view(grid, (_SIDE, _SIDE))
         return np.concatenate([paper_keys(row, self._order) for row in windows])
+
+
+def _of_windows(maps: Sequence[Tensor]) -> Tensor:
+    """All statistics float32 (S, windows) of an image's maps, the last of which has one position in 8 px."""
+    image_px = STRIDE_PX * maps[-1].shape[2]
+    return torch.cat([part for one in maps for part in _statistics(one, image_px)]).flatten(1)
 
 
 def _statistics(one: Tensor, image_px: int) -> tuple[Tensor, Tensor]:
@@ -133,7 +167,7 @@ def border_effect(dense: DenseEncoder, image: NDArray[np.uint8], n: int = 32) ->
     rng = np.random.default_rng(0)
     row, column = rng.integers(rows, size=n), rng.integers(columns, size=n)
     windows = sliding_window_view(image, (WINDOW_PX, WINDOW_PX), (0, 1))[row * STRIDE_PX, column * STRIDE_PX]
-    alone = minmax_barcodes(dense.encoder.encode(windows.transpose(0, 2, 3, 1).copy()).features)
+    alone = dense.alone(windows.transpose(0, 2, 3, 1))
     together = dense.encode(image).barcodes[row * columns + column]
     return float(np.bitwise_count(alone ^ together).sum(1).mean())
 
@@ -144,7 +178,7 @@ def real(data: Path, cache: Path, fields: int | None = None) -> Codes:
     """
     names = _fields(data, fields)
     parts = [(names, "field"), (_patches(data, 1 if fields is None else 20), "patch")]
-    return _cached(cache, "real" if fields is None else f"real-{fields}", parts)
+    return _cached(data, cache, "real" if fields is None else f"real-{fields}", parts)
 
 
 def varied(data: Path, cache: Path) -> Codes:
@@ -154,7 +188,7 @@ def varied(data: Path, cache: Path) -> Codes:
         (names, "moved"), (names, "mirrored"),
         (names[::_FOURTH_VIEW_EVERY], "moved mirrored"),
     ]  # fmt: skip
-    return _cached(cache, "varied", parts)
+    return _cached(data, cache, "varied", parts)
 
 
 def field_of_real(n: int, fields: int | None = None) -> NDArray[np.int64]:
@@ -192,11 +226,11 @@ def _patches(data: Path, sparser: int) -> list[Path]:
     ]
 
 
-def _cached(cache: Path, name: str, parts: list[tuple[list[Path], str]]) -> Codes:
+def _cached(data: Path, cache: Path, name: str, parts: list[tuple[list[Path], str]]) -> Codes:
     folder = cache / f"codes-{_stamp()}"
     files = folder / f"{name}-barcodes.npy", folder / f"{name}-keys.npy"
     if not all(file.exists() for file in files):
-        dense = DenseEncoder()
+        dense = DenseEncoder(_views(_fields(data, _CALIBRATION_FIELDS), "field"))
         folder.mkdir(parents=True, exist_ok=True)
         codes = [dense.encode(image) for paths, view in parts for image in _views(paths, view)]
         _save(files[0], np.concatenate([one.barcodes for one in codes]))
@@ -224,5 +258,10 @@ def _views(paths: list[Path], view: str) -> Iterator[NDArray[np.uint8]]:
 
 
 def _stamp() -> str:
-    """What the cached codes depend on: the shipped weights."""
-    return load_encoder().fingerprint
+    """What the cached codes depend on: the VQ-VAE up to its codebook, and the calibration if there is one."""
+    model: VQVAE = load_encoder()._model
+    wanted: tuple[str, ...] = ("encoder.", "quantizer.codebook", "pooled.order")
+    if model.pooled.calibrated:
+        wanted += ("pooled.mean", "pooled.std")
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(wanted)}
+    return digest_of("dense codes", tensors)[:12]

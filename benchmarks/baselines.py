@@ -1,0 +1,138 @@
+"""What a search that knows nothing of tissue reaches: colours, local patterns, counts of codes, chance.
+
+Each image becomes one vector, and all vectors are compared: histograms by the Hellinger distance, which is
+the Euclidean distance of the square roots of their shares.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.datasets import Dataset
+from sish.slide import open_slide
+from sish.systems.item import Item
+
+__all__ = [
+    "Vectors",
+    "colour_histogram",
+    "local_binary_patterns",
+    "nearest_images",
+    "picture",
+    "roots",
+    "unit",
+]
+
+_TINY = 1e-12
+
+Vectors = NDArray[np.float32]
+"""float32 (N, D): a row an image."""
+
+Pixels = NDArray[np.uint8]
+
+PICTURE_PX = 768
+"""Longer side of the picture that whole images are looked at as, at most."""
+COLOUR_BINS = 8
+RADII = (1, 2, 4)
+NEIGHBOURS = 8
+
+
+def picture(item: Item) -> Pixels:
+    """An image as a whole, uint8 (H, W, 3): its own pixels, of large ones an overview."""
+    with open_slide(item.path, mpp=item.mpp or 1.0) as slide:  # its scale does not matter here
+        _, _, width, height = slide.bounds
+        return slide.overview(slide.mpp * max(1.0, max(width, height) / PICTURE_PX))
+
+
+def colour_histogram(pixels: Pixels) -> NDArray[np.float64]:
+    """Counts of 8 x 8 x 8 colours, (512,).
+
+    >>> counts = colour_histogram(np.zeros((2, 3, 3), np.uint8))
+    >>> float(counts[0]), float(counts.sum())
+    (6.0, 6.0)
+    """
+    step = 256 // COLOUR_BINS
+    red, green, blue = (pixels[..., channel].astype(np.int64) // step for channel in range(3))
+    joint = (red * COLOUR_BINS + green) * COLOUR_BINS + blue
+    return np.bincount(joint.ravel(), minlength=COLOUR_BINS**3).astype(np.float64)
+
+
+def local_binary_patterns(pixels: Pixels) -> NDArray[np.float64]:
+    """Counts of rotation-invariant uniform local binary patterns at 1, 2 and 4 pixels, (30,).
+
+    (Ojala, Pietikainen & Maenpaa, IEEE TPAMI 24, 2002, eq. 9.) Eight neighbours on a square ring, bit 1 where
+    one is at least as bright as the centre; patterns with at most two changes around the ring count by their
+    number of ones (0 to 8), all others together. A side of less than 9 px has none at the largest ring.
+
+    >>> local_binary_patterns(np.full((9, 9, 3), 7, np.uint8))[8::10].tolist()
+    [49.0, 25.0, 1.0]
+    """
+    grey = np.asarray(Image.fromarray(pixels).convert("L")).astype(np.int16)
+    return np.concatenate([_patterns(grey, radius) for radius in RADII])
+
+
+def _patterns(grey: NDArray[np.int16], radius: int) -> NDArray[np.float64]:
+    """The counts of one ring, (10,)."""
+    height, width = grey.shape[0] - 2 * radius, grey.shape[1] - 2 * radius
+    if min(height, width) < 1:
+        return np.zeros(NEIGHBOURS + 2)
+    centre = grey[radius : radius + height, radius : radius + width]
+    around = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
+    bits = np.stack([grey[y * radius :, x * radius :][:height, :width] >= centre for y, x in around])
+    changes = (bits != np.roll(bits, 1, axis=0)).sum(axis=0)
+    pattern = np.where(changes <= 2, bits.sum(axis=0), NEIGHBOURS + 1)
+    return np.bincount(pattern.ravel(), minlength=NEIGHBOURS + 2).astype(np.float64)
+
+
+def roots(histograms: Sequence[NDArray[np.float64]]) -> Vectors:
+    """Square roots of shares, float32 (N, D): their Euclidean distance is Hellinger's."""
+    counts = np.stack(histograms)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    out: Vectors = np.sqrt(shares).astype(np.float32)
+    return out
+
+
+def unit(features: NDArray[np.float64]) -> Vectors:
+    """Rows of length 1, float32 (N, D + 1), whose Euclidean distance orders as their cosine does.
+
+    Rows of zeros, of which nothing is known, get an axis of their own: with the others their cosine is 0.
+    """
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    nothing = length < _TINY
+    out: Vectors = np.hstack([features / np.maximum(length, _TINY), nothing]).astype(np.float32)
+    return out
+
+
+def nearest_images(
+    dataset: Dataset, vector_of: Callable[[Item], int], vectors: Vectors, k: int
+) -> tuple[list[list[str]], list[float]]:
+    """Ids of the `k` nearest images that each query may find, and milliseconds a query.
+
+    Distance is Euclidean; `vector_of` gives an image's row of `vectors`; ties are in the database's order.
+    """
+    rows = np.array([vector_of(item) for item in dataset.database], np.intp)
+    table = vectors[rows]
+    squares = (table * table).sum(axis=1)
+    members: dict[str, list[int]] = {}  # what to leave out: by the name of an image, and of a group
+    for place, item in enumerate(dataset.database):
+        for name in {f"image {item.item_id}", f"group {item.group}"}:
+            members.setdefault(name, []).append(place)
+    last = min(k, len(table)) - 1
+    found: list[list[str]] = []
+    spent: list[float] = []
+    for query in dataset.queries:
+        hidden = members.get(f"image {query.item_id}", [])
+        if query.group:
+            hidden = hidden + members.get(f"group {query.group}", [])
+        start = time.perf_counter()
+        distance = squares - 2 * (table @ vectors[vector_of(query)])
+        distance[hidden] = np.inf
+        near = np.flatnonzero(distance <= np.partition(distance, last)[last])
+        best = near[np.argsort(distance[near], kind="stable")][:k]
+        spent.append(1000 * (time.perf_counter() - start))
+        found.append([dataset.database[place].item_id for place in best if np.isfinite(distance[place])])
+    return found, spent

@@ -1,0 +1,215 @@
+"""A data set is a folder with a `labels.csv`: which of its images are searched for, and among which.
+
+The file has a header with `path` (relative to the folder) and `label`, or `labels`: several findings joined
+by a bar, of which `No Finding` says none. Optional are `mask`, `mpp`, the groups `patient`, `patient_id`,
+`lesion_id` and `source_tile` (a query never finds what shares one of them with it), and `split`. Where there
+is a split, `train` is the database and `valid` are the queries; a folder without that column is split by the
+first component of its paths, if all of them lie below `train` or `valid`. Else every image is a query among
+all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from sish.errors import LabelsError, ParameterError
+from sish.labels import LabelRow, Labels, read_labels
+from sish.systems.item import Item
+
+__all__ = ["Dataset", "load_dataset", "may_find"]
+
+GROUPS = ("patient", "patient_id", "lesion_id", "source_tile")
+NO_FINDING = "No Finding"
+SPLITS = {
+    "train": "database",
+    "database": "database",
+    "valid": "queries",
+    "val": "queries",
+    "validation": "queries",
+    "test": "queries",
+    "query": "queries",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Images to search for, and the ones to find."""
+
+    name: str
+    """The folder's name."""
+    queries: tuple[Item, ...]
+    """What is searched for; every one has a label, or nothing found where there are several labels."""
+    database: tuple[Item, ...]
+    """What can be found: without a split the queries themselves and what has no label."""
+    multi_label: bool
+    """Whether an image may have several labels, or none."""
+
+    @property
+    def leave_one_out(self) -> bool:
+        """Whether queries are images of the database."""
+        known = {item.item_id for item in self.database}
+        return any(query.item_id in known for query in self.queries)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Every image once: the database, then the queries that are not in it."""
+        known = {item.item_id for item in self.database}
+        return self.database + tuple(query for query in self.queries if query.item_id not in known)
+
+    def sample(self, n: int, *, queries: int | None = None, seed: int = 0) -> Dataset:
+        """At most `n` images of the database and `queries` (of `n`) queries, drawn by `seed`.
+
+        Whole groups are drawn, so that what is left out of a search stays in proportion; where queries are
+        images of the database, they are drawn from the ones that stay.
+        """
+        if n < 2 or (queries is not None and queries < 1):
+            raise ParameterError(f"got a sample of {n} images and {queries} queries; want 2 and 1 at least")
+        database = _drawn(self.database, n, seed)
+        asked = self.queries
+        if self.leave_one_out:
+            kept = {item.item_id for item in database}
+            asked = tuple(query for query in self.queries if query.item_id in kept)
+        return replace(
+            self, database=database, queries=_drawn(asked, n if queries is None else queries, seed)
+        )
+
+
+def load_dataset(folder: Path, *, mpp: float | None = None) -> Dataset:
+    """Read the data set in `folder`; see the module's text for its `labels.csv`.
+
+    `mpp`, micrometres per pixel, holds for every image and goes before the file's own column. Images without
+    a label stay in the database and are no queries. Raises LabelsError where the file does not fit: no
+    labels, a missing image, an unknown split, nothing to search for or among.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LabelsError(f"{folder} is not a folder; give one that holds a labels.csv and its images")
+    table = read_labels(folder / "labels.csv")
+    multi_label = any("labels" in row.metadata for row in table.rows)
+    if not multi_label and not any(row.label for row in table.rows):
+        raise LabelsError(f"{table.path} has no labels; add a column label, or labels joined by a bar")
+    groups = _groups(table.rows)
+    items = [
+        _item(table, row, group, mpp, multi_label) for row, group in zip(table.rows, groups, strict=True)
+    ]
+    splits = _splits(table)
+    if splits is None:
+        database = tuple(items)
+        queries = database
+    else:
+        database = tuple(item for item, split in zip(items, splits, strict=True) if split == "database")
+        queries = tuple(item for item, split in zip(items, splits, strict=True) if split == "queries")
+    queries = tuple(query for query in queries if query.labels or multi_label)
+    _check_searchable(table, queries, database)
+    return Dataset(folder.resolve().name, queries, database, multi_label)
+
+
+def may_find(query: Item, item: Item) -> bool:
+    """Whether an image may be an answer: not the query itself, nor anything of its group."""
+    return query.item_id != item.item_id and not (query.group and query.group == item.group)
+
+
+def _item(table: Labels, row: LabelRow, group: str, mpp: float | None, multi_label: bool) -> Item:
+    """The image of one line."""
+    if row.path is None:
+        raise LabelsError(f"{table.path}, line {row.line}: {row.name} has no path; say which image it is")
+    if multi_label:
+        said = {label.strip() for label in row.metadata.get("labels", "").split("|")}
+        labels = frozenset(said - {"", NO_FINDING})
+    else:
+        labels = frozenset([row.label] if row.label else [])
+    mask = row.metadata.get("mask")
+    return Item(
+        item_id=_relative(row.path),
+        path=_file(table, row, row.path),
+        labels=labels,
+        group=group,
+        mpp=row.mpp if mpp is None else mpp,
+        mask=None if mask is None else _file(table, row, mask),
+    )
+
+
+def _relative(path: str) -> str:
+    """A path of the table with slashes that lean forward."""
+    return str(PurePosixPath(path.replace("\\", "/")))
+
+
+def _file(table: Labels, row: LabelRow, path: str) -> Path:
+    """A file that a line names."""
+    file = table.path.parent / _relative(path)
+    if not file.is_file():
+        raise LabelsError(
+            f"{table.path}, line {row.line}: there is no file {file}; correct the line or delete it"
+        )
+    return file
+
+
+def _splits(table: Labels) -> list[str] | None:
+    """`database` or `queries` for each row; None where nothing is split."""
+    said = [row.metadata.get("split") for row in table.rows]
+    if not any(said):
+        first = [PurePosixPath(_relative(row.path or "")).parts[:1] for row in table.rows]
+        if set(first) != {("train",), ("valid",)}:
+            return None
+        said = [parts[0] for parts in first]
+    for row, split in zip(table.rows, said, strict=True):
+        if (split or "").lower() not in SPLITS:
+            raise LabelsError(
+                f"{table.path}, line {row.line}: split is {split!r}; want train (searched) or valid (queries)"
+            )
+    return [SPLITS[(split or "").lower()] for split in said]
+
+
+def _groups(rows: Sequence[LabelRow]) -> list[str]:
+    """One name for all rows that are joined by any group's value; empty for a row that says none."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    said = [
+        [
+            (name, value)
+            for name in GROUPS
+            if (value := row.patient if name == "patient" else row.metadata.get(name))
+        ]
+        for row in rows
+    ]
+    for keys in said:
+        for key in keys[1:]:
+            parent[root(key)] = root(keys[0])
+    return ["=".join(root(keys[0])) if keys else "" for keys in said]
+
+
+def _check_searchable(table: Labels, queries: Sequence[Item], database: Sequence[Item]) -> None:
+    """Raise where a search could find nothing at all."""
+    if not queries:
+        raise LabelsError(f"{table.path} names no queries; label some images (and set them to split valid)")
+    if not database:
+        raise LabelsError(f"{table.path} names no images to find; set some to split train")
+    if len({item.group or item.item_id for item in (*queries, *database)}) < 2:
+        raise LabelsError(
+            f"{table.path}: all images are of one group, which is left out of its own searches; add another"
+        )
+
+
+def _drawn(items: tuple[Item, ...], n: int, seed: int) -> tuple[Item, ...]:
+    """About `n` of the items, in their order: whole groups in a random order until there are enough."""
+    if len(items) <= n:
+        return items
+    members: dict[str, list[int]] = {}
+    for number, item in enumerate(items):
+        members.setdefault(item.group or f"item {item.item_id}", []).append(number)
+    names = list(members)
+    kept: list[int] = []
+    for number in np.random.default_rng(seed).permutation(len(names)):
+        kept += members[names[number]]
+        if len(kept) >= n:
+            break
+    return tuple(items[number] for number in sorted(kept[:n]))

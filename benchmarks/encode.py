@@ -1,0 +1,320 @@
+"""What encoding costs: the default encoder against the authors', and a slide's way stage by stage.
+
+The first table is the cost of the same tissue, a square millimetre: floating-point operations, counted,
+and seconds of one core (processor time, which other work on the machine changes little). The authors read
+1,024 px at 0.5 um/px, run their VQ-VAE on it (`ModelConfig` preset ``paper``; random weights take as long
+as trained ones) and DenseNet121 for the barcode; where timm does not load, DenseNet121 is left out, which
+favours them.
+
+The second is where the processor time of a slide goes, one stage after another: ``look`` is tissue, tiles
+and mosaic at low power; ``decode`` is reading and decompressing, one call of OpenSlide; ``resample``
+brings pixels to their scale; ``infer`` and ``bits`` make codes; ``write``, by the clock, is a durable
+commit. The third is `Index.add` as it runs, by the clock, with one and with several reading threads.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.timm_networks import random_network
+from sish.encode import Recipe, SlideEncoder
+from sish.encoders import PatchEncoder, load
+from sish.index.store import SlideRow, Store
+from sish.mosaic import select_mosaic, tile
+from sish.reading import default_workers
+from sish.slide import Slide, find_slides, open_slide
+from sish.slide_index import Index
+from sish.synthetic import write_slides
+from sish.tissue import find_tissue
+
+STAGES = ("look", "decode", "resample", "infer", "bits", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one encoder costs."""
+
+    encoder: str
+    """What it is."""
+    patch_px: int
+    """Side of its patch."""
+    mpp: float
+    """Micrometres per pixel."""
+    ms_per_patch: float
+    """Median processor time of a patch, milliseconds."""
+    s_per_mm2: float
+    """Seconds of one core a square millimetre."""
+    gflop_per_mm2: float
+    """Billion floating-point operations a square millimetre (a multiply-add is two)."""
+
+    @classmethod
+    def of(cls, encoder: str, patch_px: int, mpp: float, seconds: float, flop: float) -> "Cost":
+        """From the time and the operations of one patch."""
+        patches = 1e6 / (patch_px * mpp) ** 2
+        return cls(encoder, patch_px, mpp, 1e3 * seconds, patches * seconds, patches * flop / 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideTimes:
+    """Where the time of one slide goes when everything is done one after another."""
+
+    slide: str
+    """Its name."""
+    patches: int
+    """Patches of its mosaic."""
+    seconds: dict[str, float]
+    """Of each of `STAGES`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddTimes:
+    """`Index.add` of all slides."""
+
+    readers: int
+    """Threads that read."""
+    slides: int
+    """Slides added."""
+    patches: int
+    """Their patches."""
+    seconds: float
+    """From the first file to the last commit."""
+    slides_per_min: float
+    """Slides a minute."""
+    patches_per_s: float
+    """Patches a second."""
+
+
+def seconds_of(work: Callable[[], object], repetitions: int) -> float:
+    """Median processor time of some calls, after one that is not counted."""
+    work()
+    times = []
+    for _ in range(repetitions):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def flop_of(work: Callable[[], object]) -> float:
+    """Floating-point operations of a call, as torch counts them: convolutions and matrix products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def default_cost(name: str, encoder: PatchEncoder, repetitions: int) -> Cost:
+    """The cost of an encoder on its patches: of features alone, as texture keys need no codes."""
+    size = encoder.patch_px
+    patch = noise(size)
+    work = lambda: encoder.features(patch)  # noqa: E731  one expression, used twice
+    return Cost.of(name, size, encoder.mpp, seconds_of(work, repetitions), flop_of(work))
+
+
+def paper_costs(repetitions: int) -> list[Cost]:
+    """The authors' VQ-VAE at their settings, DenseNet121 where timm loads, and both together."""
+    import torch
+
+    from sish.vqvae.model import PRESETS, VQVAE, to_unit
+
+    model = VQVAE(PRESETS["paper"]).eval()
+    size, mpp = model.config.patch_px, model.config.mpp
+    pixels = torch.from_numpy(noise(size))
+
+    @torch.inference_mode()
+    def codes() -> object:
+        latent = model.maps(to_unit(pixels))[-1][0].permute(1, 2, 0)
+        return model.quantizer.nearest(latent.reshape(-1, latent.shape[-1]))
+
+    rows = [Cost.of("authors' VQ-VAE", size, mpp, seconds_of(codes, repetitions), flop_of(codes))]
+    network = random_network("densenet121")
+    if network is None:
+        return rows
+
+    @torch.inference_mode()
+    def features() -> object:
+        return network(to_unit(pixels))
+
+    rows.append(Cost.of("DenseNet121", size, mpp, seconds_of(features, repetitions), flop_of(features)))
+    both = (
+        sum(getattr(row, name) for row in rows) for name in ("ms_per_patch", "s_per_mm2", "gflop_per_mm2")
+    )
+    return [*rows, Cost("authors' both", size, mpp, *both)]
+
+
+def noise(size_px: int) -> NDArray[np.uint8]:
+    """One patch uint8 (1, size_px, size_px, 3): what it shows does not change what it costs."""
+    return np.random.default_rng(0).integers(0, 256, (1, size_px, size_px, 3), np.uint8)
+
+
+class Stopwatch:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        """Nothing is measured yet."""
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def time(self, name: str, work: Callable[[], Any]) -> Any:
+        """What `work` gives; its processor time goes to `name`, of writing the time by the clock."""
+        now = time.perf_counter if name == "write" else time.process_time
+        start = now()
+        done = work()
+        self.seconds[name] += now() - start
+        return done
+
+
+class TimedLevels:
+    """The pixels of a slide, with a stopwatch on what its file gives."""
+
+    def __init__(self, levels: Any, watch: Stopwatch) -> None:
+        """Stand before `levels`."""
+        self._levels, self._watch = levels, watch
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else as it is."""
+        return getattr(self._levels, name)
+
+    def read_level(self, *where: Any) -> Any:
+        """As of `Levels`; its time is decoding."""
+        return self._watch.time("decode", lambda: self._levels.read_level(*where))
+
+
+def slide_times(path: Path, encoder: SlideEncoder, mpp: float | None, folder: Path) -> SlideTimes:
+    """One slide, one stage after another."""
+    recipe, watch = encoder.recipe, Stopwatch()
+    encoder.load()
+    with open_slide(path, mpp=mpp) as slide:
+        tissue = watch.time("look", lambda: find_tissue(slide))
+        tiles = watch.time("look", lambda: tile(slide, tissue, size_px=recipe.patch_px, mpp=recipe.mpp))
+        mosaic = watch.time("look", lambda: select_mosaic(slide, tiles))
+        timed = Slide(TimedLevels(slide._levels, watch), slide._scale, slide.name, slide.path)
+        size, scale, corners = recipe.patch_px, recipe.mpp, mosaic.l0_xy.tolist()
+        pixels = watch.time("resample", lambda: [timed.read((x, y), size, scale) for x, y in corners])
+        watch.seconds["resample"] -= watch.seconds["decode"]
+        stack = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
+        features = watch.time("infer", lambda: encoder.features(stack))
+        barcodes = watch.time("bits", lambda: encoder.barcodes(features))
+        row = SlideRow(
+            slide_id=path.stem, path=str(path), n_patches=len(barcodes), patch_l0_px=mosaic.l0_size,
+            mpp=slide.mpp, mpp_source=slide.mpp_source, width=slide.dimensions[0], height=slide.dimensions[1],
+            label=None, patient=path.stem, site=None, status="indexed" if len(barcodes) else "no_tissue",
+            metadata={},
+        )  # fmt: skip
+    keys = np.zeros((len(barcodes), 1), np.int64)
+    with Store.create(folder / f"{path.stem}.store", {}) as store:
+        watch.time("write", lambda: store.append(row, keys, barcodes, mosaic.l0_xy))
+    return SlideTimes(path.stem, len(barcodes), watch.seconds)
+
+
+def add_times(
+    slides: Sequence[Path], recipe: Recipe, mpp: float | None, readers: int, folder: Path
+) -> AddTimes:
+    """`Index.add` of all slides with so many reading threads."""
+    index = Index.create(folder / f"{readers}.sish", recipe=recipe)
+    index.encoder.workers = readers
+    start = time.perf_counter()
+    report = index.add(slides, mpp=mpp, show_progress=False)
+    seconds = time.perf_counter() - start
+    count, patches = len(report.added), sum(row.n_patches for row in index.slides)
+    return AddTimes(readers, count, patches, seconds, 60 * count / seconds, patches / seconds)
+
+
+def cost_table(costs: Sequence[Cost]) -> str:
+    """The costs as text; the last row of the authors' over each other one."""
+    lines = [f"{'encoder':18} {'patch':>18} {'ms/patch':>10} {'s/mm2':>9} {'GFLOP/mm2':>10}"]
+    lines += [
+        f"{row.encoder:18} {f'{row.patch_px} px at {row.mpp:g} um':>18} {row.ms_per_patch:10.1f} "
+        f"{row.s_per_mm2:9.3f} {row.gflop_per_mm2:10.1f}"
+        for row in costs
+    ]
+    ours, theirs = costs[0], costs[-1]
+    lines.append(
+        f"For the same tissue the default takes {theirs.s_per_mm2 / ours.s_per_mm2:.1f} times less time and "
+        f"{theirs.gflop_per_mm2 / ours.gflop_per_mm2:.1f} times fewer operations than {theirs.encoder}"
+        + ("." if theirs.encoder == "authors' both" else "; DenseNet121 left out, as timm does not load.")
+    )
+    return "\n".join(lines)
+
+
+def stage_table(rows: Sequence[SlideTimes]) -> str:
+    """The stages as text, milliseconds."""
+    lines = [f"{'slide':32} {'patches':>8} " + " ".join(f"{name + ' ms':>12}" for name in STAGES)]
+    for row in rows:
+        cells = " ".join(f"{1e3 * row.seconds[name]:12.1f}" for name in STAGES)
+        lines.append(f"{row.slide[:32]:32} {row.patches:8} {cells}")
+    whole = sum(sum(row.seconds.values()) for row in rows)
+    shares = ", ".join(f"{name} {sum(row.seconds[name] for row in rows) / whole:.0%}" for name in STAGES)
+    return "\n".join([*lines, f"Shares of {whole:.1f} s: {shares}."])
+
+
+def add_table(rows: Sequence[AddTimes]) -> str:
+    """What `Index.add` took, a line a number of readers."""
+    return "\n".join(
+        f"Index.add with {row.readers} reading thread(s): {row.slides} slides, {row.patches} patches in "
+        f"{row.seconds:.1f} s: {row.slides_per_min:.1f} slides/min, {row.patches_per_s:.1f} patches/s"
+        for row in rows
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the tables; the exit status."""
+    import torch
+
+    given = _parser().parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    encoder = load(given.weights)
+    recipe = replace(Recipe.of(given.weights), patch_px=encoder.patch_px, mpp=encoder.mpp)
+    repetitions = 2 if given.quick else 5
+    costs = [default_cost(f"default ({given.weights})", encoder, 10 * repetitions)]
+    costs += paper_costs(repetitions)
+    print(f"{given.threads} thread(s) of torch\n{cost_table(costs)}\n", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        slides = find_slides(given.slides or _generated(folder, quick=given.quick))
+        stages = [slide_times(path, SlideEncoder(recipe), given.mpp, folder) for path in slides]
+        print(f"{stage_table(stages)}\n", flush=True)
+        readers = sorted({1, given.readers})
+        adds = [add_times(slides, recipe, given.mpp, number, folder) for number in readers]
+    print(add_table(adds))
+    if given.json:
+        parts: dict[str, Sequence[Any]] = {"cost": costs, "slides": stages, "add": adds}
+        plain: dict[str, Any] = {name: [asdict(row) for row in rows] for name, rows in parts.items()}
+        given.json.write_text(json.dumps(plain | {"threads": given.threads}, indent=1))
+    return 0
+
+
+def _generated(folder: Path, *, quick: bool) -> Path:
+    (folder / "slides").mkdir()
+    write_slides(folder / "slides", n_slides=2 if quick else 6, side_um=600 if quick else 2500)
+    return folder / "slides"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.encode", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--weights", default="shipped", help="the encoder, as a recipe names it")
+    parser.add_argument(
+        "--slides", type=Path, metavar="DIR", help="slides to encode; default: generated ones"
+    )
+    parser.add_argument("--mpp", type=float, help="scale of slides that do not tell theirs")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch; default 1")
+    parser.add_argument("--readers", type=int, default=default_workers(), help="reading threads")
+    parser.add_argument("--quick", action="store_true", help="two small slides and fewer repetitions")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

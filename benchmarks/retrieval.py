@@ -1,0 +1,387 @@
+"""How well images of the same label are found: by the library's search, an exhaustive one, and baselines.
+
+A data set is a folder with a `labels.csv` (`benchmarks.datasets`). Methods:
+
+sish            codes and search of `sish.Index`, end to end; images of several patches are ranked as
+                `Index.search` does it by default, single patches by Hamming distance
+sish-similarity the same ranked without labels, for images of several patches
+sish-paper-key  the same search along the published key
+features        the encoder's numbers before they become bits, averaged over an image: cosine
+code-histogram  counts of the encoder's codes over an image: Hellinger
+colour-histogram, local-binary-patterns, random    what knows nothing of tissue
+
+`tree` looks at a bounded number of patches, `exhaustive` at all. Every patch is encoded once a run, whatever
+the methods; `build_s` counts that for each (with codes, where a method asks for them). A query's own group is
+never found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.baselines import (
+    Vectors,
+    colour_histogram,
+    local_binary_patterns,
+    nearest_images,
+    picture,
+    roots,
+    unit,
+)
+from benchmarks.datasets import Dataset, load_dataset
+from benchmarks.rows import SHARED_K, K, Run, row_of, table, write_rows
+from benchmarks.watched import Look, Memory, Watched
+from sish.encode import Keys, Recipe, SlideCodes
+from sish.encoders import FEATURES, TIMM
+from sish.errors import ParameterError, SishError
+from sish.index.store import Store
+from sish.ingest import absolute
+from sish.patches import Patches, patches_of
+from sish.results import Query
+from sish.slide import open_slide
+from sish.slide_index import Index
+from sish.systems.item import Item
+from sish.view import RankingName, View
+
+__all__ = ["METHODS", "main", "measure"]
+
+METHODS = (
+    "sish",
+    "sish-similarity",
+    "sish-paper-key",
+    "features",
+    "code-histogram",
+    "colour-histogram",
+    "local-binary-patterns",
+    "random",
+)
+QUICK = (600, 100)
+"""Images and queries of a quick run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The database in an index, and the queries' codes."""
+
+    index: Index
+    """The index."""
+    queries: dict[str, SlideCodes]
+    """Codes of the queries in which there was tissue."""
+    build_s: float
+    """Seconds that the database took."""
+
+    @property
+    def bytes_per_item(self) -> float:
+        """Bytes of the index a slide."""
+        info = self.index.info()
+        return info.bytes / max(1, info.slides)
+
+    @property
+    def single_patches(self) -> bool:
+        """Whether no image has more than one patch."""
+        return all(row.n_patches <= 1 for row in self.index.slides)
+
+
+class Bench:
+    """The methods on one data set."""
+
+    def __init__(
+        self, dataset: Dataset, methods: Sequence[str], recipe: Recipe, mpp: float | None, folder: Path
+    ) -> None:
+        """`mpp` is for images that nothing tells the scale of: None takes the recipe's, pixel for pixel."""
+        self.dataset, self.methods, self.recipe, self.folder = dataset, methods, recipe, folder
+        self.mpp = recipe.mpp if mpp is None else mpp
+        self.k = max(SHARED_K) if dataset.multi_label else K
+        self._memory: Memory | None = None
+        self._looks: dict[str, Look] = {}
+        self._archives: dict[Keys, Archive] = {}
+        self._items = {item.item_id: item for item in dataset.items}
+        self._place = {item_id: place for place, item_id in enumerate(self._items)}
+
+    def runs(self, method: str) -> Iterator[Run]:
+        """What a method answered, a run a kind of search."""
+        needs_codes = {"sish-paper-key", "code-histogram"}
+        if self.recipe.weights.startswith((TIMM, FEATURES)):  # these have no codes
+            if method in needs_codes:
+                return
+        elif needs_codes & set(self.methods):
+            self._archive("paper")  # first, as it asks for codes and features at once
+        if method == "sish":
+            yield from self._searched(method, "similarity" if self._single else "auto")
+        elif method == "sish-similarity":
+            if not self._single:
+                yield from self._searched(method, "similarity")
+        elif method == "sish-paper-key":
+            yield self._paper_key()
+        elif method in ("features", "code-histogram"):
+            yield from self._by_codes(method)
+        else:
+            yield self._by_picture(method)
+
+    @property
+    def _single(self) -> bool:
+        return self._archive("texture").single_patches or self.dataset.multi_label
+
+    # ---- the library's own search
+
+    def _searched(self, method: str, ranking: RankingName) -> Iterator[Run]:
+        """Along texture keys, and by comparing with everything."""
+        archive = self._archive("texture")
+        params = archive.index.params
+        store = Store.open(archive.index.path)
+        everything = replace(params, budget=max(1, store.info().patches))
+        for search, own in (("tree", params), ("exhaustive", everything)):
+            yield self._run(method, search, archive, patches_of(store, "texture", own), ranking)
+
+    def _paper_key(self) -> Run:
+        """Along the published key."""
+        archive = self._archive("paper")
+        patches = patches_of(Store.open(archive.index.path), "paper", archive.index.params)
+        return self._run("sish-paper-key", "tree", archive, patches, "similarity" if self._single else "auto")
+
+    def _run(self, method: str, search: str, archive: Archive, patches: Patches, ranking: RankingName) -> Run:
+        view = View.of(patches, archive.index.params.threshold)
+        found: list[list[str]] = []
+        placed: list[int] = []
+        spent: list[float] = []
+        for number, item in enumerate([self.dataset.queries[0], *self.dataset.queries]):
+            codes = archive.queries.get(item.item_id)
+            start = time.perf_counter()
+            hits = (
+                ()
+                if codes is None
+                else view.search(
+                    _query(item, codes), codes, k=self.k, ranking=ranking, exclude_patient=True
+                ).hits
+            )
+            if number:  # the first one is there to warm up
+                spent.append(1000 * (time.perf_counter() - start))
+                found.append([hit.slide_id for hit in hits])
+                placed.append(sum(hit.placed and not hit.below_threshold for hit in hits))
+        return Run(
+            method,
+            search,
+            found,
+            spent,
+            archive.build_s,
+            archive.bytes_per_item,
+            placed=placed if ranking == "auto" else None,
+            extra=self._extra(archive),
+        )
+
+    def _extra(self, archive: Archive) -> dict[str, Any]:
+        """What else a row tells of an archive."""
+        return {
+            "patches": archive.index.info().patches,
+            "no_tissue": sum(row.n_patches == 0 for row in archive.index.slides),
+            "patch_px": self.recipe.patch_px,
+            "mpp": self.recipe.mpp,
+            "encoder": archive.index.fingerprint,
+        }
+
+    def _archive(self, keys: Keys) -> Archive:
+        """The index by one kind of keys; made once."""
+        if keys not in self._archives:
+            self._archives[keys] = self._indexed(replace(self.recipe, keys=keys))
+        return self._archives[keys]
+
+    def _indexed(self, recipe: Recipe) -> Archive:
+        """Index the database as a user does, and encode the queries."""
+        paths = [item.path for item in self.dataset.database]
+        index = Index.create(self.folder / f"{recipe.keys}.sish", recipe=recipe, measure=paths, mpp=self.mpp)
+        encoder = index.encoder = Watched.of(index.encoder, self._memory, self._looks)
+        memory = self._memory = encoder.memory
+        start, counted, spent = time.perf_counter(), memory.seconds, memory.spent
+        report = index.add(
+            paths, labels=self._labels_file(self.dataset.database), mpp=self.mpp, show_progress=False
+        )
+        wall = time.perf_counter() - start
+        for failed in report.failed:
+            print(f"left out: {failed.path}: {failed.reason}", file=sys.stderr)
+        build_s = wall - (memory.spent - spent) + memory.seconds - counted
+        return Archive(index, self._query_codes(index), build_s)
+
+    def _labels_file(self, items: Sequence[Item]) -> Path:
+        """What the index is told of images: ids, labels, and groups as patients."""
+        file = self.folder / "labels.csv"
+        with file.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.writer(out)
+            writer.writerow(["path", "slide_id", "label", "patient", "mpp"])
+            for item in items:
+                row = [item.path.absolute(), item.item_id, item.label, item.group or item.item_id, item.mpp]
+                writer.writerow(["" if value is None else str(value) for value in row])
+        return file
+
+    def _query_codes(self, index: Index) -> dict[str, SlideCodes]:
+        """Codes of the queries: of images that are in the index, the stored ones."""
+        snapshot = index.snapshot()
+        order = snapshot.insertion_order()
+        bounds = np.searchsorted(snapshot.slide[order], np.arange(len(snapshot.slides) + 1))
+        stored = {row.slide_id: number for number, row in enumerate(snapshot.slides)}
+        out: dict[str, SlideCodes] = {}
+        for item in self.dataset.queries:
+            if item.item_id in stored:
+                number = stored[item.item_id]
+                rows = order[bounds[number] : bounds[number + 1]]
+                codes = SlideCodes(snapshot.keys[rows], snapshot.barcodes[rows], snapshot.l0_xy[rows])
+            else:
+                codes = self._encoded(index, item)
+            if len(codes):
+                out[item.item_id] = codes
+        return out
+
+    def _encoded(self, index: Index, item: Item) -> SlideCodes:
+        with open_slide(absolute(item.path), mpp=item.mpp or self._scale(item)) as slide:
+            return index.encoder.encode(index.encoder.prepare(slide))
+
+    def _scale(self, item: Item) -> float | None:
+        """The scale to give for an image: None where its file tells."""
+        try:
+            open_slide(item.path).close()
+        except SishError:
+            return self.mpp
+        return None
+
+    # ---- one vector an image
+
+    def _by_codes(self, method: str) -> Iterator[Run]:
+        """By what the encoder made of an image's patches, before it became bits."""
+        archive = self._archive("texture")
+        looks = [self._looks.get(str(absolute(item.path))) for item in self._items.values()]
+        some = next((look for look in looks if look is not None), None)
+        if some is None or (method == "code-histogram" and some.codes is None):
+            return
+        nothing = Look(
+            np.zeros_like(some.features), None if some.codes is None else np.zeros_like(some.codes)
+        )
+        seen = [look or nothing for look in looks]
+        if method == "features":
+            vectors = unit(np.stack([look.features for look in seen]))
+        else:
+            vectors = roots([np.asarray(look.codes) for look in seen])
+        yield self._compared(method, vectors, archive.build_s, self._extra(archive))
+
+    def _by_picture(self, method: str) -> Run:
+        """By an image as a whole."""
+        start = time.perf_counter()
+        random = np.random.default_rng(0)
+        describe: dict[str, Callable[[Item], NDArray[np.float64]]] = {
+            "colour-histogram": lambda item: colour_histogram(picture(item)),
+            "local-binary-patterns": lambda item: local_binary_patterns(picture(item)),
+            "random": lambda item: random.random(16),
+        }
+        vectors = roots([describe[method](item) for item in self._items.values()])
+        return self._compared(method, vectors, time.perf_counter() - start, {})
+
+    def _compared(self, method: str, vectors: Vectors, build_s: float, extra: dict[str, Any]) -> Run:
+        found, spent = nearest_images(self.dataset, lambda item: self._place[item.item_id], vectors, self.k)
+        return Run(method, "exhaustive", found, spent, build_s, float(vectors[0].nbytes), extra=extra)
+
+
+def _query(item: Item, codes: SlideCodes) -> Query:
+    """A query as the index wants it: its group is its patient."""
+    return Query(item.item_id, str(item.path), item.group or item.item_id, 1.0, None, len(codes), 0.0)
+
+
+def measure(
+    dataset: Dataset,
+    methods: Sequence[str] = METHODS,
+    *,
+    recipe: Recipe | None = None,
+    mpp: float | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of some methods on a data set.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What is searched for, and among what.
+    methods : sequence of str
+        Some of `METHODS`.
+    recipe : Recipe, optional
+        The encoder, and how images are read.
+    mpp : float, optional
+        Micrometres per pixel of images that nothing else tells it of. Default: the recipe's.
+
+    Raises
+    ------
+    ParameterError
+        If a method is none.
+    """
+    odd = sorted(set(methods) - set(METHODS))
+    if odd:
+        raise ParameterError(f"got method {odd[0]!r}; want some of {', '.join(METHODS)}")
+    with tempfile.TemporaryDirectory(prefix="sish-retrieval-") as folder:
+        bench = Bench(dataset, methods, recipe or Recipe(), mpp, Path(folder))
+        return [row_of(dataset, run) for method in methods for run in bench.runs(method)]
+
+
+def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """For each method searched in both ways: what the tree loses against comparing with everything."""
+    out: list[str] = []
+    for tree in (row for row in rows if row["search"] == "tree"):
+        other = [row for row in rows if row["method"] == tree["method"] and row["search"] == "exhaustive"]
+        if other:
+            name = "mmv5" if tree["mmv5"] is not None else "avg5"
+            out.append(
+                f"{tree['method']}: {name} by tree {tree[name] - other[0][name]:+.4f} against exhaustive, "
+                f"in {tree['query_ms_median']:.2f} ms against {other[0]['query_ms_median']:.2f} ms a query"
+            )
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.retrieval", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("dataset", type=Path, help="folder with a labels.csv")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument(
+        "--quick", action="store_true", help="at most {} images and {} queries".format(*QUICK)
+    )
+    parser.add_argument(
+        "--mpp", type=float, help="um per pixel of the images (default: their files', else the recipe's)"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=METHODS, metavar="METHOD", help=f"some of {', '.join(METHODS)}"
+    )
+    parser.add_argument("--weights", default="shipped", help="the encoder: see sish.encoders")
+    parser.add_argument(
+        "--read-mpp", type=float, help="um per pixel that patches are read at (default: the encoder's)"
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        recipe = Recipe.of(options.weights)
+        if options.read_mpp is not None:
+            recipe = replace(recipe, mpp=options.read_mpp)
+        dataset = load_dataset(options.dataset, mpp=options.mpp)
+        if options.quick:
+            dataset = dataset.sample(QUICK[0], queries=QUICK[1])
+        rows = measure(dataset, options.methods, recipe=recipe.check())
+        if options.json:
+            write_rows(options.json, rows)
+    except SishError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(rows))
+    print("", *differences(rows), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

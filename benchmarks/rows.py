@@ -1,0 +1,203 @@
+"""One row a method, data set and search: every figure with its 95 % interval, as JSON and as a table.
+
+A benchmark makes a `Run` of what a method answered; `row_of` measures it, and refuses an answer that breaks
+the rules of the data set (an image of the query's own group, one twice, one that is not in the database).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import Dataset, may_find
+from sish.errors import ParameterError, StoreError
+from sish.metrics import Interval, average_shared, bootstrap_interval, retrieval_metrics
+from sish.systems.item import Item
+
+__all__ = ["K", "Run", "row_of", "table", "write_rows"]
+
+K = 5
+"""Results that a majority is taken of."""
+SHARED_K = (5, 10)
+"""Results whose shared labels are counted."""
+FIGURES = ("mmv1", "mmv3", "mmv5", "macro_f1", "hit3", "hit5", "map5", "map_paper", "avg5", "avg10")
+HEADINGS = {
+    "dataset": "data set",
+    "system": "system",
+    "method": "method",
+    "search": "search",
+    "n": "images",
+    "queries": "queries",
+    "mmv5": "mMV@5 (95 %)",
+    "mmv3": "mMV@3",
+    "mmv1": "mMV@1",
+    "macro_f1": "macro-F1",
+    "hit3": "hit@3",
+    "hit5": "hit@5",
+    "map5": "mAP@5",
+    "map_paper": "mAP, paper",
+    "avg5": "AvG@5 (95 %)",
+    "avg10": "AvG@10 (95 %)",
+    "short": "short",
+    "build_s": "build, s",
+    "query_ms_median": "query, ms",
+    "query_ms_p95": "95th, ms",
+    "bytes_per_item": "bytes an image",
+}
+WITH_INTERVAL = ("mmv5", "avg5", "avg10")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a method answered to the queries of a data set, and what that cost."""
+
+    method: str
+    """What is compared, and how."""
+    search: str
+    """``exhaustive`` where every image was looked at, ``tree`` where a bounded number."""
+    found: Sequence[Sequence[str]]
+    """Ids of the images found, best first, a list a query: 10 where images have several labels, else 5."""
+    query_ms: Sequence[float]
+    """Milliseconds of each query (or of each batch, divided by it), from its features to its list."""
+    build_s: float
+    """Seconds that the database took, reading and encoding included."""
+    bytes_per_item: float
+    """Bytes kept for each image of the database."""
+    system: str = ""
+    """Whose method it is, where systems are compared."""
+    placed: Sequence[int] | None = None
+    """How many of each list the ranking itself placed, where something else fills it up."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns: plain values."""
+
+
+def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
+    """Measure a run: a row of plain values, `null` where a figure does not apply.
+
+    The figures and their intervals (`ci`) are `mmv1`, `mmv3`, `mmv5`, `macro_f1`, `hit3`, `hit5`, `map5` and
+    `map_paper`; or `avg5` and `avg10` where images have several labels. `short` counts the queries with
+    fewer results than were asked for. Raises ParameterError where the answers break the rules.
+    """
+    _check(dataset, run)
+    known = {item.item_id: item for item in dataset.database}
+    found = [[known[item_id] for item_id in ids] for ids in run.found]
+    figures = _shared(dataset, found) if dataset.multi_label else _retrieved(dataset, found)
+    wanted = max(SHARED_K) if dataset.multi_label else K
+    placed = [len(hits) for hits in found] if run.placed is None else run.placed
+    return {
+        "dataset": dataset.name,
+        **({"system": run.system} if run.system else {}),
+        "method": run.method,
+        "search": run.search,
+        "n": len(dataset.database),
+        "queries": len(dataset.queries),
+        **{name: figures[name][0] if name in figures else None for name in FIGURES},
+        "short": sum(count < wanted for count in placed),
+        "query_ms_median": float(np.median(run.query_ms)),
+        "query_ms_p95": float(np.percentile(run.query_ms, 95)),
+        "build_s": run.build_s,
+        "bytes_per_item": run.bytes_per_item,
+        "ci": {name: list(figures[name][1]) for name in FIGURES if name in figures},
+        **run.extra,
+    }
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a JSON list."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(list(rows), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {path} ({error.strerror}); give a path that can be written") from None
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as a Markdown table of these columns (default: all that any row fills).
+
+    >>> print(table([{"method": "ours", "mmv5": 0.5, "ci": {"mmv5": [0.25, 0.75]}, "short": 0}]))
+    | method | mMV@5 (95 %) | short |
+    |---|---|---|
+    | ours | 0.50 (0.25 to 0.75) | 0 |
+    """
+    if columns is None:
+        columns = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
+    lines = [[HEADINGS.get(name, name) for name in columns], ["---"] * len(columns)]
+    lines += [[_cell(row, name) for name in columns] for row in rows]
+    body = ["| " + " | ".join(line) + " |" for line in lines]
+    body[1] = body[1].replace(" ", "")
+    return "\n".join(body)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    """One value, with its interval where that is shown."""
+    value = row.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        shown = f"{value:.2f}" if name in FIGURES else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+        if name in WITH_INTERVAL and name in row.get("ci", {}):
+            low, high = row["ci"][name]
+            shown += f" ({low:.2f} to {high:.2f})"
+        return shown
+    return str(value)
+
+
+def _retrieved(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, tuple[float, Interval]]:
+    """The figures of images with one label each."""
+    answers = [
+        (query.label, [hit.label for hit in hits]) for query, hits in zip(dataset.queries, found, strict=True)
+    ]
+    relevant = _relevant(dataset)
+    figures = [retrieval_metrics(answers, at, relevant=relevant).figures() for at in (1, 3, K)]
+    return {name: value for at in figures for name, value in at.items()}
+
+
+def _shared(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, tuple[float, Interval]]:
+    """The figures of images with several labels: how many the query and what was found have in common."""
+    out: dict[str, tuple[float, Interval]] = {}
+    for k in SHARED_K:
+        values = [
+            average_shared((query.labels, [hit.labels for hit in hits]), k)
+            for query, hits in zip(dataset.queries, found, strict=True)
+        ]
+        interval = bootstrap_interval(values, [""] * len(values))
+        out[f"avg{k}"] = math.fsum(values) / len(values), interval
+    return out
+
+
+def _relevant(dataset: Dataset) -> list[int]:
+    """How many images of its label each query could find."""
+    by_label = Counter(item.label for item in dataset.database)
+    by_group = Counter((item.label, item.group or item.item_id) for item in dataset.database)
+    return [
+        by_label[query.label] - by_group[query.label, query.group or query.item_id]
+        for query in dataset.queries
+    ]
+
+
+def _check(dataset: Dataset, run: Run) -> None:
+    """Refuse answers that no search of this data set may give."""
+    if len(run.found) != len(dataset.queries) or not len(run.query_ms):
+        raise ParameterError(
+            f"{run.method}: got {len(run.found)} answers and {len(run.query_ms)} times for "
+            f"{len(dataset.queries)} queries; give one answer each, and the times"
+        )
+    known = {item.item_id: item for item in dataset.database}
+    for query, ids in zip(dataset.queries, run.found, strict=True):
+        if len(set(ids)) < len(ids):
+            raise ParameterError(f"{run.method}: found an image twice for {query.item_id}; give each once")
+        for item_id in ids:
+            hit = known.get(item_id)
+            if hit is None:
+                raise ParameterError(f"{run.method}: found {item_id}, which is not in the database")
+            if not may_find(query, hit):
+                raise ParameterError(
+                    f"{run.method}: {query.item_id} found {item_id}, of its own group; leave that out"
+                )

@@ -1,0 +1,205 @@
+"""Every search system on every data set that it applies to: one table a task.
+
+    python -m benchmarks.systems [DATA] [--quick] [--tasks slides patches ...] [--systems smily ...]
+                                 [--json ROWS.json] [--out DIR]
+
+DATA holds the folders `bach`, `pcam`, `lc25000_lung`, `ham10000` and `nih_cxr`, each with its `labels.csv`;
+one that is missing is left out, and said. Images are encoded once, whoever asks; what a system would have
+spent on that alone is added to its `build_s`. Queries are timed from their description to the ranked list.
+`--out` writes `systems.md`, `systems.json` and `systems.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import Dataset
+from benchmarks.rows import SHARED_K, K, Run, row_of, table, write_rows
+from benchmarks.systems_plot import plot
+from benchmarks.systems_tasks import TASKS, Bench, Entry, Task, entries_of, read_task
+from sish.errors import SishError
+from sish.systems.base import System
+from sish.systems.item import Item
+
+__all__ = ["main", "measured"]
+
+DATA = Path("../shared/data")
+COLUMNS = (
+    "method", "n", "queries", "mmv5", "mmv3", "mmv1", "macro_f1", "hit3", "hit5", "map5", "map_paper", "avg5",
+    "avg10", "short", "build_s", "query_ms_median", "query_ms_p95", "bytes_per_item", "looked_at", "recall",
+    "iou",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0, or 2 where it cannot be run as asked."""
+    options = _parser().parse_args(arguments)
+    try:
+        rows = []
+        for row in _all_rows(options):
+            rows.append(row)
+            if options.json:  # what is measured is kept, whatever comes
+                write_rows(options.json, rows)
+        if not rows:
+            raise SishError(
+                f"{options.data} holds none of the data sets asked for; give the folder above them"
+            )
+        if options.out:
+            write_rows(options.out / "systems.json", rows)
+            (options.out / "systems.md").write_text(_report(rows, COLUMNS), encoding="utf-8")
+            plot(rows, options.out / "systems.png")
+    except SishError as error:
+        sys.stderr.write(f"benchmarks.systems: {error}\n")
+        return 2
+    print(_report(rows, options.columns))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.systems",
+        description="Every search system on every data set it applies to.",
+    )
+    parser.add_argument("data", type=Path, nargs="?", default=Path(os.environ.get("SISH_DATA", DATA)))
+    parser.add_argument("--quick", action="store_true", help="a sample of each data set: a check, no result")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="only systems of these names")
+    parser.add_argument(
+        "--columns", nargs="+", choices=COLUMNS, default=COLUMNS, help="of the printed tables"
+    )
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
+    parser.add_argument("--out", type=Path, help="folder for the tables, the rows and the plot")
+    return parser
+
+
+def _all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of all tasks, told as they come."""
+    for name in options.tasks:
+        task = TASKS[name]
+        for folder in task.folders:
+            if not (options.data / folder).is_dir():
+                sys.stderr.write(f"left out: there is no {options.data / folder}\n")
+                continue
+            yield from _rows_of(task, options.data / folder, options)
+
+
+def _rows_of(task: Task, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of one data set."""
+    bench = read_task(task, folder, quick=options.quick)
+    exact: dict[str, Sequence[Sequence[str]]] = {}
+    for entry in entries_of(task):
+        if options.systems and entry.system not in options.systems:
+            continue
+        start = time.perf_counter()
+        run = measured(bench, entry)
+        exact[entry.method] = run.found
+        if entry.exact in exact:
+            run = replace(run, extra={**run.extra, "recall": _recall(exact[entry.exact], run.found)})
+        yield row_of(bench.dataset, run) | {"task": task.title}
+        _told(bench.dataset.name, entry.method, start)
+    for system, rows_of in task.rows.items():
+        if not options.systems or system in options.systems:
+            start = time.perf_counter()
+            for row in rows_of(bench.dataset, bench.quick):
+                yield row | {"task": task.title, "quick": bench.quick}
+            _told(bench.dataset.name, system, start)
+
+
+def _told(dataset: str, method: str, start: float) -> None:
+    sys.stderr.write(f"{dataset}: {method}: {time.perf_counter() - start:.1f} s\n")
+    gc.collect()
+
+
+def measured(bench: Bench, entry: Entry) -> Run:
+    """What a system answers to all queries of a data set, and what that costs."""
+    tally = Tally()
+    spared, start = bench.spared_s, time.perf_counter()
+    systems = []
+    for split in bench.splits:
+        system = entry.make(bench)
+        items, described = system.describe_all(split.database, "raise")
+        system.fit(items, described)
+        systems.append((system, split, dict(zip((item.item_id for item in items), described, strict=True))))
+    build_s = time.perf_counter() - start + bench.spared_s - spared
+    for system, split, known in systems:
+        tally.search(system, split, known)
+    extra: dict[str, Any] = {"looked_at": int(np.median(tally.looked_at)), "quick": bench.quick}
+    if bench.task.folds > 1:
+        extra["n"] = round(float(np.mean([len(system) for system, _, _ in systems])))
+    return Run(
+        method=entry.method,
+        search=entry.search,
+        found=[tally.found[query.item_id] for query in bench.dataset.queries],
+        query_ms=tally.query_ms,
+        build_s=build_s,
+        bytes_per_item=sum(it.nbytes() for it, _, _ in systems) / sum(len(it) for it, _, _ in systems),
+        system=entry.system,
+        placed=[tally.placed[query.item_id] for query in bench.dataset.queries],
+        extra=extra,
+    )
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a system answered, by the query's id."""
+
+    found: dict[str, list[str]] = field(default_factory=dict)
+    """Ids found, best first."""
+    placed: dict[str, int] = field(default_factory=dict)
+    """How many of them the ranking itself placed."""
+    looked_at: list[int] = field(default_factory=list)
+    """Items that each query was compared with."""
+    query_ms: list[float] = field(default_factory=list)
+    """Milliseconds of each ranking."""
+
+    def search(self, system: System[Any], split: Dataset, known: dict[str, Any]) -> None:
+        """Ask all queries of a split."""
+        k = max(SHARED_K) if split.multi_label else K
+        first = split.queries[0]
+        system.rank(first, _described(system, first, known), k)  # compiles what is compiled at first use
+        for query in split.queries:
+            description = _described(system, query, known)
+            begin = time.perf_counter()
+            answer = system.rank(query, description, k)
+            self.query_ms.append(1000 * (time.perf_counter() - begin))
+            self.found[query.item_id] = [match.item_id for match in answer]
+            self.placed[query.item_id] = sum(match.placed for match in answer)
+            self.looked_at.append(answer.looked_at)
+
+
+def _described(system: System[Any], query: Item, known: dict[str, Any]) -> Any:
+    """A query's description: the database's own where the system asks no more of queries."""
+    same = type(system).describe_query is System.describe_query
+    return known[query.item_id] if same and query.item_id in known else system.describe_query(query)
+
+
+def _recall(exact: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> float:
+    """Share of the exact answers' items that are in the other's answers."""
+    kept = sum(len(set(a) & set(b)) for a, b in zip(exact, found, strict=True))
+    return kept / max(1, sum(map(len, exact)))
+
+
+def _report(rows: Sequence[dict[str, Any]], wanted: Sequence[str]) -> str:
+    """One Markdown table a data set, under its task."""
+    parts = []
+    for title, name in dict.fromkeys((row["task"], row["dataset"]) for row in rows):
+        own = [row for row in rows if (row["task"], row["dataset"]) == (title, name)]
+        columns = [column for column in wanted if any(row.get(column) is not None for row in own)]
+        parts.append(f"## {title}: {name}\n\n{table(own, columns)}\n")
+    if any(row["quick"] for row in rows):
+        parts.insert(0, "A quick run on samples: a check of the programs, no result.\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,335 @@
+"""What `benchmarks.systems` runs: tasks with their data sets, systems with their settings.
+
+To add a system, add a line to `ENTRIES`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.baselines import colour_histogram, picture, roots
+from benchmarks.datasets import Dataset, load_dataset
+from benchmarks.trained_systems import FOLDS, mask_rows, xray_rows
+from sish.systems.base import Allowed, Scores, System
+from sish.systems.item import Item
+from sish.systems.lesion_measures import MEASURES, PARTS, Measure, Part
+from sish.systems.lesion_similarity import LesionDescriber, LesionDescription, LesionSimilarity
+from sish.systems.patch_features import PatchDescriber, Tiles, WholePicture
+from sish.systems.sish_system import Sish
+from sish.systems.slide_similarity import SCALES, GridTiles, SlideSimilarity
+from sish.systems.smily import MPPS, Smily
+from sish.systems.training_data import fold_of
+from sish.systems.yottixel import Yottixel
+
+__all__ = ["TASKS", "Bench", "Entry", "Task", "entries_of", "read_task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is searched for in which data sets."""
+
+    title: str
+    """What it is called in the tables."""
+    folders: tuple[str, ...]
+    """Its data sets."""
+    mpp: float | None = None
+    """Micrometres per pixel of the images, where systems need it."""
+    whole: bool = True
+    """Whether an image is one patch; else it is cut into patches, as a slide is."""
+    quick: tuple[int, int] = (120, 40)
+    """Images and queries of a quick run."""
+    rows: Mapping[str, Callable[[Dataset, bool], Sequence[dict[str, Any]]]] = field(default_factory=dict)
+    """Rows that another benchmark makes of a data set, quickly or not, by the system."""
+    folds: int = 1
+    """Splits by patient: as `benchmarks.image_systems` deals them, for systems that must be trained."""
+
+
+def _masks(dataset: Dataset, quick: bool) -> list[dict[str, Any]]:
+    """Dice with given and with predicted masks, on lesions that the predictor has not seen."""
+    return mask_rows(dataset, quick=quick)
+
+
+def _codes(dataset: Dataset, quick: bool) -> list[dict[str, Any]]:
+    """X-ray codes, without chance, which is here already."""
+    return [row for row in xray_rows(dataset, quick=quick) if row["method"] != "random"]
+
+
+TASKS = {
+    "slides": Task("Slides", ("bach",), mpp=0.42, whole=False, quick=(16, 8)),
+    "patches": Task("Patches", ("pcam", "lc25000_lung")),
+    "lesions": Task("Photographs of lesions", ("ham10000",), rows={"lesion measures": _masks}),
+    "xrays": Task(
+        "X-rays with several findings",
+        ("nih_cxr",),
+        quick=(200, 200),
+        rows={"x-ray codes": _codes},
+        folds=FOLDS,
+    ),
+}
+
+
+@dataclass(slots=True)
+class Bench:
+    """One data set, and what its systems share."""
+
+    task: Task
+    """What is searched for."""
+    dataset: Dataset
+    """All queries, and all that any of them may find; or a sample."""
+    splits: tuple[Dataset, ...]
+    """Databases with their queries: the data set itself, or one a fold."""
+    quick: bool
+    """Whether this is a sample."""
+    spared_s: float = 0.0
+    """Seconds of encoding that were not spent again."""
+    _encoder: RememberingEncoder | None = None
+    _lesions: RememberingLesions | None = None
+
+    @property
+    def encoder(self) -> RememberingEncoder:
+        """The shipped encoder."""
+        if self._encoder is None:  # loading is nobody's work
+            from sish.vqvae.pretrained import load_encoder
+
+            self._encoder = RememberingEncoder(load_encoder(), self)
+        return self._encoder
+
+    @property
+    def lesions(self) -> RememberingLesions:
+        """What describes photographs for all measures."""
+        if self._lesions is None:
+            self._lesions = RememberingLesions(self)
+        return self._lesions
+
+    def describer(self, *, keys: bool = False) -> PatchDescriber:
+        """Whole pictures where an image is one patch, else a mosaic of tiles; with the paper's keys."""
+        return PatchDescriber(WholePicture() if self.task.whole else Tiles(), self.encoder, keys=keys)
+
+
+class RememberingEncoder:
+    """An encoder that never encodes the same pixels twice, and tells the bench what that spared."""
+
+    def __init__(self, encoder: Any, bench: Bench) -> None:
+        """Any encoder of the library."""
+        self._encoder, self._bench = encoder, bench
+        self._known: dict[tuple[str, bytes], tuple[Any, float]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the encoder's."""
+        return getattr(self._encoder, name)
+
+    def encode(self, images: NDArray[np.uint8]) -> Any:
+        """As the encoder's: features and codes."""
+        parts = [self._once("encode", image) for image in images]
+        codes = [part.codes for part in parts]
+        return SimpleNamespace(
+            features=np.concatenate([part.features for part in parts]),
+            codes=None if codes[0] is None else np.concatenate(codes),
+        )
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As the encoder's, without codes where it can do without."""
+        if not hasattr(self._encoder, "features"):
+            return np.asarray(self.encode(images).features)
+        return np.concatenate([self._once("features", image) for image in images])
+
+    def _once(self, what: str, image: NDArray[np.uint8]) -> Any:
+        shape = image.shape[0].to_bytes(4, "big")
+        name = what, blake2b(image.tobytes() + shape, digest_size=16).digest()
+        if name in self._known:
+            self._bench.spared_s += self._known[name][1]
+        else:
+            start = time.perf_counter()
+            self._known[name] = getattr(self._encoder, what)(image[None]), time.perf_counter() - start
+        return self._known[name][0]
+
+
+class RememberingLesions(LesionDescriber):
+    """Describes each photograph once for all measures, and tells the bench what that spared."""
+
+    def __init__(self, bench: Bench) -> None:
+        """With the shipped encoder and the masks that are given."""
+        super().__init__()
+        self._bench = bench
+        self._known: dict[tuple[str, str], tuple[LesionDescription, float]] = {}
+
+    def describe(self, item: Item, parts: Collection[Part]) -> LesionDescription:
+        """As the describer's, each part on its own."""
+        found = [self._part(item, part) for part in parts]
+        features, style, mask = (
+            next((value for each in found if (value := getattr(each, name)) is not None), None)
+            for name in ("features", "style", "mask")
+        )
+        return LesionDescription(features, style, mask)
+
+    def _part(self, item: Item, part: Part) -> LesionDescription:
+        key = item.item_id, "features" if part in ("euclidean", "cosine") else part
+        if key in self._known:
+            self._bench.spared_s += self._known[key][1]
+        else:
+            start = time.perf_counter()
+            self._known[key] = super().describe(item, [part]), time.perf_counter() - start
+        return self._known[key][0]
+
+
+class RandomOrder(System[None]):
+    """Any order at all: what chance gives."""
+
+    name = "random"
+
+    def describe(self, item: Item) -> None:
+        """Nothing."""
+
+    def build(self, descriptions: Sequence[None]) -> None:
+        """Nothing."""
+        self._random = np.random.default_rng(0)
+
+    def score(self, description: None, allowed: Allowed, k: int) -> Scores:
+        """Random numbers."""
+        return Scores(self._random.random(len(self)), looked_at=0)
+
+    def nbytes(self) -> int:
+        """None."""
+        return 0
+
+
+class ColourHistogram(System[NDArray[np.float32]]):
+    """The share of pixels in each of 8 x 8 x 8 colours, by the Hellinger distance, as in `baselines`."""
+
+    name = "colour histogram"
+
+    def describe(self, item: Item) -> NDArray[np.float32]:
+        """Float32 (512,): square roots of shares."""
+        shares: NDArray[np.float32] = roots([colour_histogram(picture(item))])[0]
+        return shares
+
+    def build(self, descriptions: Sequence[NDArray[np.float32]]) -> None:
+        """All of them."""
+        self._rows = np.reshape(descriptions, (-1, 512))
+
+    def score(self, description: NDArray[np.float32], allowed: Allowed, k: int) -> Scores:
+        """The Bhattacharyya coefficient, which falls as the Hellinger distance rises."""
+        return Scores(self._rows @ description)
+
+    def nbytes(self) -> int:
+        """All of them."""
+        return self._rows.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row: a system with its settings."""
+
+    system: str
+    """Whose it is."""
+    method: str
+    """What tells the row from others."""
+    tasks: tuple[str, ...]
+    """Names of the tasks that it applies to."""
+    make: Callable[[Bench], System[Any]]
+    """The system."""
+    search: Literal["exhaustive", "tree"] = "exhaustive"
+    """Whether it compares with everything."""
+    exact: str = ""
+    """The method that compares with everything, where this one does not: its recall is told."""
+
+
+SLIDES, PATCHES, LESIONS, XRAYS = (("slides",), ("patches",), ("lesions",), ("xrays",))
+ALL = (*SLIDES, *PATCHES, *LESIONS, *XRAYS)
+
+
+def _sish(keys: Any, ranking: Any) -> Callable[[Bench], System[Any]]:
+    return lambda bench: Sish(keys=keys, ranking=ranking, describer=bench.describer(keys=keys == "paper"))
+
+
+def _slide_similarity(mpp: float, keep: int | None) -> Callable[[Bench], System[Any]]:
+    return lambda bench: SlideSimilarity(keep=keep, describer=PatchDescriber(GridTiles(mpp), bench.encoder))
+
+
+def _one_patch_similarity(keep: int | None) -> Callable[[Bench], System[Any]]:
+    return lambda bench: SlideSimilarity(keep=keep, describer=bench.describer())
+
+
+def _smily(search: Any) -> Callable[[Bench], System[Any]]:
+    return lambda bench: Smily(None if bench.task.whole else MPPS, search=search, encoder=bench.encoder)
+
+
+def _lesions(measure: Measure) -> Callable[[Bench], System[Any]]:
+    return lambda bench: LesionSimilarity(measure, bench.lesions)
+
+
+def _title(measure: Measure) -> str:
+    """A measure with its parts, where it has several."""
+    parts = PARTS[measure]
+    return measure if len(parts) == 1 else f"{measure} ({', '.join(parts)})"
+
+
+def _similarities() -> Iterable[Entry]:
+    """The slide similarity at its scales; a field of BACH is one mirrored patch but for 10x."""
+    for name, mpp in SCALES.items():
+        for keep, note in ((None, ""), (128, ", 128 features")):
+            method = f"slide similarity {name} ({mpp:g} um/px){note}"
+            yield Entry("slide similarity", method, SLIDES, _slide_similarity(mpp, keep))
+    patches = (*PATCHES, *LESIONS, *XRAYS)
+    yield Entry(
+        "slide similarity", "slide similarity, one patch: cosine", patches, _one_patch_similarity(None)
+    )
+    one = "slide similarity, one patch: cosine, 128 features"
+    yield Entry("slide similarity", one, patches, _one_patch_similarity(128))
+
+
+SINGLE = (*SLIDES, *PATCHES, *LESIONS)
+ENTRIES: tuple[Entry, ...] = (
+    Entry("random", "random", ALL, lambda bench: RandomOrder()),
+    Entry("colour histogram", "colour histogram", ALL, lambda bench: ColourHistogram()),
+    Entry("sish", "sish, texture keys, uncertainty", SINGLE, _sish("texture", "uncertainty"), "tree"),
+    Entry("sish", "sish, texture keys, similarity", ALL, _sish("texture", "similarity"), "tree"),
+    Entry("sish", "sish, paper keys, uncertainty", SINGLE, _sish("paper", "uncertainty"), "tree"),
+    Entry("sish", "sish, paper keys, similarity", ALL, _sish("paper", "similarity"), "tree"),
+    Entry("yottixel", "yottixel", ALL, lambda bench: Yottixel(bench.describer())),
+    *_similarities(),
+    Entry("smily", "smily, exact", ALL, _smily("exact")),
+    Entry("smily", "smily, tree", ALL, _smily("tree"), "tree", "smily, exact"),
+    *(Entry("lesion measures", _title(measure), LESIONS, _lesions(measure)) for measure in MEASURES),
+)
+
+
+def entries_of(task: Task) -> list[Entry]:
+    """The rows of a task, in order."""
+    name = next(key for key, value in TASKS.items() if value is task)
+    return [entry for entry in ENTRIES if name in entry.tasks]
+
+
+def read_task(task: Task, folder: Path, *, quick: bool) -> Bench:
+    """A task's data set, or a sample of it."""
+    dataset = load_dataset(folder, mpp=task.mpp)
+    if quick:
+        dataset = dataset.sample(task.quick[0], queries=task.quick[1])
+    if task.folds == 1:
+        return Bench(task, dataset, (dataset,), quick)
+    splits = []
+    for fold in range(1 if quick else task.folds):
+        splits.append(_dealt(dataset, fold, task.folds))
+    asked = {query.item_id for split in splits for query in split.queries}
+    queries_of_all = tuple(query for query in dataset.queries if query.item_id in asked)
+    return Bench(task, replace(dataset, queries=queries_of_all), tuple(splits), quick)
+
+
+def _dealt(dataset: Dataset, fold: int, folds: int) -> Dataset:
+    """Queries and database of one fold; two of five are left out, for the systems that must be trained.
+
+    Patients are dealt as in `benchmarks.trained_systems`, so all rows are of the same databases.
+    """
+    turn = [(fold_of(item, folds) - fold) % folds for item in dataset.items]
+    queries = tuple(item for item, place in zip(dataset.items, turn, strict=True) if place == 0)
+    database = tuple(item for item, place in zip(dataset.items, turn, strict=True) if place > 2)
+    return replace(dataset, database=database, queries=queries)

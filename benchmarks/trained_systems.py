@@ -1,0 +1,241 @@
+"""The systems that train a network, looked at more closely than `benchmarks.systems` does.
+
+    python -m benchmarks.trained_systems --data ../shared/data --output trained.json
+
+X-ray codes (`nih_cxr`): patients are dealt into five folds. The images of one fold are the queries, of two
+the database, and of two train the generator (and choose when training stops); every fold is the queries
+once. So no patient is in two of the three, and nothing is measured on what the generator has seen. Compared
+on the same databases: the nearest communities, all codes, an untrained generator, and random lists.
+
+Lesion masks (`ham10000`): the predictor learns from four fifths of the lesions. Its masks are measured, and
+searched with, on the last fifth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import Dataset, load_dataset
+from benchmarks.rows import Run, row_of, table, write_rows
+from sish.systems.base import Allowed, Scores, System
+from sish.systems.item import Item
+from sish.systems.lesion_similarity import LesionDescriber, LesionSimilarity
+from sish.systems.mask_predictor import MaskPredictor, intersection_over_union
+from sish.systems.pictures import read_given_mask, read_picture
+from sish.systems.training import train_code_generator, train_mask_predictor, untrained_code_generator
+from sish.systems.training_data import fold_of
+from sish.systems.xray_codes import XrayCodes
+
+__all__ = ["mask_rows", "xray_rows"]
+
+FOLDS = 5
+XRAY_K, LESION_K = 10, 5
+PROBES = (1, 2, 3)
+XRAYS, LESIONS = "x-ray codes", "lesion measures"
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one method answered, over all folds."""
+
+    found: dict[str, list[str]] = field(default_factory=dict)
+    """Ids found, best first, by the query's id."""
+    query_ms: list[float] = field(default_factory=list)
+    """Milliseconds of each ranking."""
+    looked_at: list[int] = field(default_factory=list)
+    """Images that each query was compared with."""
+    database: list[int] = field(default_factory=list)
+    """Images of each database."""
+    build_s: float = 0.0
+    """Seconds that the databases took, describing included."""
+    train_s: float = 0.0
+    """Seconds of training before that."""
+    nbytes: int = 0
+    """Bytes of the databases."""
+
+    def search(self, system: System[Any], database: Sequence[Item], queries: Sequence[Item], k: int) -> None:
+        """Build a database and search it for every query."""
+        start = time.perf_counter()
+        system.fit(database)
+        self.build_s += time.perf_counter() - start
+        self.nbytes += system.nbytes()
+        self.rank(system, queries, [system.describe_query(query) for query in queries], k)
+
+    def rank(self, system: System[Any], queries: Sequence[Item], seen: Sequence[Any], k: int) -> None:
+        """Search a database that is built for queries that are described."""
+        self.database.append(len(system))
+        for query, description in zip(queries, seen, strict=True):
+            start = time.perf_counter()
+            answer = system.rank(query, description, k)
+            self.query_ms.append(1000 * (time.perf_counter() - start))
+            self.found[query.item_id] = [match.item_id for match in answer]
+            self.looked_at.append(answer.looked_at)
+
+    def row(self, dataset: Dataset, system: str, method: str, search: str, **extra: Any) -> dict[str, Any]:
+        """All of it, measured."""
+        run = Run(
+            method=method,
+            search=search,
+            found=[self.found[query.item_id] for query in dataset.queries],
+            query_ms=self.query_ms,
+            build_s=self.build_s,
+            bytes_per_item=self.nbytes / sum(self.database),
+            system=system,
+            extra={
+                "n": round(float(np.mean(self.database))),
+                "looked_at": float(np.mean(self.looked_at)),
+                "train_s": self.train_s,
+                **extra,
+            },
+        )
+        return row_of(dataset, run)
+
+
+class _Random(System[int]):
+    """Random order: the floor under every other row."""
+
+    name = "random"
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def describe(self, item: Item) -> int:
+        return 0
+
+    def build(self, descriptions: Sequence[int]) -> None:
+        self._n = len(descriptions)
+
+    def score(self, description: int, allowed: Allowed, k: int) -> Scores:
+        return Scores(self._random.random(self._n), looked_at=0)
+
+    def nbytes(self) -> int:
+        return 0
+
+
+# ---- X-rays
+
+
+def xray_rows(dataset: Dataset, *, quick: bool = False, seed: int = 0) -> list[dict[str, Any]]:
+    """One row a way of searching; `n` is the mean size of the five databases, `looked_at` of what is read."""
+    folds = range(1) if quick else range(FOLDS)
+    tallies: dict[tuple[str, str], _Tally] = {}
+    for fold in folds:
+        train, database, queries = _three_sets(dataset.items, fold)
+        sys.stderr.write(f"{dataset.name}: fold {fold + 1} of {len(folds)}\n")
+        start = time.perf_counter()
+        trained = train_code_generator(train, max_epochs=10 if quick else 30, seed=seed)
+        train_s = time.perf_counter() - start
+        untrained = untrained_code_generator(train, seed=seed)
+        systems: dict[tuple[str, str], System[Any]] = {
+            **{(f"codes, {p} communities", "communities"): XrayCodes(trained, probe=p) for p in PROBES},
+            ("codes", "exhaustive"): XrayCodes(trained, probe=None),
+            ("untrained codes, 2 communities", "communities"): XrayCodes(untrained, probe=2),
+            ("untrained codes", "exhaustive"): XrayCodes(untrained, probe=None),
+            ("random", "none"): _Random(seed),
+        }
+        for name, system in systems.items():
+            tally = tallies.setdefault(name, _Tally())
+            tally.search(system, database, queries, XRAY_K)
+            tally.train_s += train_s if name[0].startswith("codes") else 0.0
+    asked = set(next(iter(tallies.values())).found)
+    dataset = replace(dataset, queries=tuple(query for query in dataset.queries if query.item_id in asked))
+    return [
+        tally.row(dataset, XRAYS, *name, **_of_findings(dataset, tally)) for name, tally in tallies.items()
+    ]
+
+
+def _three_sets(items: Sequence[Item], fold: int) -> tuple[list[Item], list[Item], list[Item]]:
+    """Training, database and queries, no patient in two of them."""
+    turn = [(fold_of(item, FOLDS) - fold) % FOLDS for item in items]
+    sets: list[list[Item]] = [[], [], []]
+    for item, place in zip(items, turn, strict=True):
+        sets[2 if place == 0 else 0 if place < 3 else 1].append(item)
+    return sets[0], sets[1], sets[2]
+
+
+def _of_findings(dataset: Dataset, tally: _Tally) -> dict[str, Any]:
+    """AvG of the queries with a finding; the others share nothing with anything and have 0."""
+    asked = replace(dataset, queries=tuple(query for query in dataset.queries if query.labels))
+    some = _Tally(tally.found, tally.query_ms, tally.looked_at, tally.database)
+    row = some.row(asked, XRAYS, "", "")
+    return {"avg5_findings": row["avg5"], "avg10_findings": row["avg10"], "queries_findings": row["queries"]}
+
+
+# ---- lesions
+
+
+def mask_rows(dataset: Dataset, *, quick: bool = False, seed: int = 0) -> list[dict[str, Any]]:
+    """Dice with masks that are given and with predicted ones, for lesions the predictor has not seen.
+
+    `iou` is the predictor's mean intersection over union on them, at its own size.
+    """
+    learnt = [item for item in dataset.items if fold_of(item, FOLDS) != 0]
+    start = time.perf_counter()
+    predictor = train_mask_predictor(learnt, max_epochs=2 if quick else 10, seed=seed)
+    train_s = time.perf_counter() - start
+    asked = replace(dataset, queries=tuple(item for item in dataset.queries if fold_of(item, FOLDS) == 0))
+    iou = _iou(predictor, asked.queries)
+    rows = []
+    for name, strip in (("given", False), ("predicted", True)):
+        queries = [replace(query, mask=None) if strip else query for query in asked.queries]
+        tally = _Tally(train_s=train_s if strip else 0.0)
+        describer = LesionDescriber(masks=predictor)  # compares at its size, whoever draws the mask
+        tally.search(LesionSimilarity("dice", describer), dataset.database, queries, LESION_K)
+        title = f"dice, the query's mask {name}"
+        rows.append(tally.row(asked, LESIONS, title, "exhaustive", **({"iou": iou} if strip else {})))
+    return rows
+
+
+def _iou(predictor: MaskPredictor, items: Sequence[Item]) -> float:
+    given = np.stack([read_given_mask(item, predictor.size_px) for item in items])
+    drawn = predictor.masks(np.stack([read_picture(item.path, predictor.size_px) for item in items]))
+    return float(intersection_over_union(drawn, given).mean())
+
+
+# ---- the command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one table a data set and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    default = Path(os.environ.get("SISH_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=default, help="folder that holds nih_cxr and ham10000")
+    parser.add_argument("--output", type=Path, help="JSON file to write the rows to")
+    parser.add_argument("--quick", action="store_true", help="less of everything: does it run?")
+    parser.add_argument("--only", choices=["xrays", "masks"], help="one table only")
+    arguments = parser.parse_args(argv)
+    import torch
+
+    torch.set_num_threads(1)
+    jobs: dict[str, tuple[str, Callable[[Dataset], list[dict[str, Any]]], list[str]]] = {
+        "xrays": ("nih_cxr", lambda data: xray_rows(data, quick=arguments.quick), _XRAY_COLUMNS),
+        "masks": ("ham10000", lambda data: mask_rows(data, quick=arguments.quick), _MASK_COLUMNS),
+    }
+    rows = []
+    for name, (folder, job, columns) in jobs.items():
+        if arguments.only in (None, name):
+            dataset = load_dataset(arguments.data / folder)
+            found = job(dataset.sample(250) if arguments.quick and folder == "ham10000" else dataset)
+            print(f"## {name}\n\n{table(found, columns)}\n", flush=True)
+            rows += found
+    if arguments.output:
+        write_rows(arguments.output, rows)
+    return 0
+
+
+_TIMES = ["build_s", "query_ms_median", "query_ms_p95", "bytes_per_item"]
+_SHARED = ["avg5", "avg10", "avg5_findings", "avg10_findings", "looked_at", "train_s"]
+_XRAY_COLUMNS = ["method", "n", "queries", *_SHARED, *_TIMES]
+_MASK_COLUMNS = ["method", "n", "queries", "mmv5", "hit5", "map5", "iou", "train_s", *_TIMES]
+
+if __name__ == "__main__":
+    sys.exit(main())
