@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast test-timm lint types bench train clean
+.PHONY: demo test test-fast test-timm lint types bench train notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -29,16 +29,28 @@ types: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.parity $(VECTORS)
 
+# Runs every cell, and leaves the files as they are
+notebooks: $(VENV)/installed-test
+	$(BIN)/python notebooks/execute.py
+
+# The same, and keeps what the cells show, e.g. after new weights
+notebooks-write: $(VENV)/installed-test
+	$(BIN)/python notebooks/execute.py --write
+
 # The shipped weights again: make train PCAM=folder, which holds train/ and valid/ (see vqvae/weights/MODEL_CARD.md)
 train: $(VENV)/installed
 	$(BIN)/python -m sish.vqvae fit --config vqvae/configs/default.yaml --data.folder $(PCAM)
 	$(BIN)/python -m sish.vqvae export --checkpoint runs/vqvae/checkpoints/last.ckpt \
-		--output runs/default.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
+		--output runs/autoencoder.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
+	$(BIN)/python -m sish.vqvae contrast --config vqvae/configs/texture.yaml --data.folder $(PCAM) \
+		--model.weights runs/autoencoder.safetensors
+	$(BIN)/python -m sish.vqvae export --checkpoint runs/texture/checkpoints/last.ckpt \
+		--output runs/default.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 4096
 
-# DenseNet121 features need timm, and timm torchvision, whose compiled part does not load beside a CPU build of
+# Networks of timm need timm, and timm torchvision, whose compiled part does not load beside a CPU build of
 # torch: they stay in a folder of their own, which only this test sees.
 test-timm: $(VENV)/timm
-	PYTHONPATH=$(VENV)/timm $(BIN)/python -m pytest tests/test_vqvae_densenet.py
+	PYTHONPATH=$(VENV)/timm $(BIN)/python -m pytest tests/test_timm.py
 
 $(VENV)/timm: | $(VENV)/installed-test
 	$(PIP) install --no-deps --target $@ timm==1.0.31 torchvision==0.28.0 huggingface_hub==2.4.0
