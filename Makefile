@@ -1,22 +1,27 @@
 # Two commands for a newcomer: make demo, make test. Everything runs in .venv, which is made on the way.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+JOBS ?= 2
 VECTORS ?= ../shared/parity
 PCAM ?= ../shared/data/pcam
 BIN := $(VENV)/bin
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast test-timm lint types bench train notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm lint types bench train notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
 
+# A file of tests stays with one worker, so that what its tests share is made once.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test-fast: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m "not slow"
+
+coverage: $(VENV)/installed-test
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
