@@ -10,7 +10,7 @@ all others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -19,11 +19,10 @@ import numpy as np
 from sish.errors import LabelsError, ParameterError
 from sish.labels import LabelRow, Labels, read_labels
 from sish.systems.item import Item
+from sish.systems.items import groups_of, item_of
 
 __all__ = ["Dataset", "load_dataset", "may_find"]
 
-GROUPS = ("patient", "patient_id", "lesion_id", "source_tile")
-NO_FINDING = "No Finding"
 SPLITS = {
     "train": "database",
     "database": "database",
@@ -92,10 +91,8 @@ def load_dataset(folder: Path, *, mpp: float | None = None) -> Dataset:
     multi_label = any("labels" in row.metadata for row in table.rows)
     if not multi_label and not any(row.label for row in table.rows):
         raise LabelsError(f"{table.path} has no labels; add a column label, or labels joined by a bar")
-    groups = _groups(table.rows)
-    items = [
-        _item(table, row, group, mpp, multi_label) for row, group in zip(table.rows, groups, strict=True)
-    ]
+    groups = groups_of(table)
+    items = [_item(table, row, groups, mpp, multi_label) for row in table.rows]
     splits = _splits(table)
     if splits is None:
         database = tuple(items)
@@ -113,23 +110,19 @@ def may_find(query: Item, item: Item) -> bool:
     return query.item_id != item.item_id and not (query.group and query.group == item.group)
 
 
-def _item(table: Labels, row: LabelRow, group: str, mpp: float | None, multi_label: bool) -> Item:
-    """The image of one line."""
+def _item(
+    table: Labels, row: LabelRow, groups: Mapping[int, str], mpp: float | None, multi_label: bool
+) -> Item:
+    """The image of one line, as the library's systems read it, under its path."""
     if row.path is None:
         raise LabelsError(f"{table.path}, line {row.line}: {row.name} has no path; say which image it is")
-    if multi_label:
-        said = {label.strip() for label in row.metadata.get("labels", "").split("|")}
-        labels = frozenset(said - {"", NO_FINDING})
-    else:
-        labels = frozenset([row.label] if row.label else [])
-    mask = row.metadata.get("mask")
-    return Item(
+    item = item_of(_file(table, row, row.path), row, table, groups)
+    one_label = frozenset([row.label] if row.label else [])
+    return replace(
+        item,
         item_id=_relative(row.path),
-        path=_file(table, row, row.path),
-        labels=labels,
-        group=group,
-        mpp=row.mpp if mpp is None else mpp,
-        mask=None if mask is None else _file(table, row, mask),
+        labels=item.labels if multi_label else one_label,
+        mpp=item.mpp if mpp is None else mpp,
     )
 
 
@@ -162,29 +155,6 @@ def _splits(table: Labels) -> list[str] | None:
                 f"{table.path}, line {row.line}: split is {split!r}; want train (searched) or valid (queries)"
             )
     return [SPLITS[(split or "").lower()] for split in said]
-
-
-def _groups(rows: Sequence[LabelRow]) -> list[str]:
-    """One name for all rows that are joined by any group's value; empty for a row that says none."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def root(key: tuple[str, str]) -> tuple[str, str]:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    said = [
-        [
-            (name, value)
-            for name in GROUPS
-            if (value := row.patient if name == "patient" else row.metadata.get(name))
-        ]
-        for row in rows
-    ]
-    for keys in said:
-        for key in keys[1:]:
-            parent[root(key)] = root(keys[0])
-    return ["=".join(root(keys[0])) if keys else "" for keys in said]
 
 
 def _check_searchable(table: Labels, queries: Sequence[Item], database: Sequence[Item]) -> None:

@@ -36,7 +36,8 @@ def test_items_of_a_folder_with_a_labels_file(folder, pictures):
     assert {item.item_id for item in items} == set(want)
     for item in items:
         same = want[item.item_id]
-        assert (item.labels, item.group, item.mpp) == (same.labels, same.group, 1.0)
+        group = f"lesion {same.group}" if same.group else ""
+        assert (item.labels, item.group, item.mpp) == (same.labels, group, 1.0)
         assert item.mask.samefile(same.mask)
     assert len(read_items([folder[0]])) == 24  # nobody says which are masks
     assert read_items([pictures[3].path, pictures[3].path])[0].item_id == pictures[3].path.stem

@@ -9,8 +9,15 @@ from learnable import write_lesions, write_xrays
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks.datasets import load_dataset
 from sish.errors import LabelsError, MissingMaskError, ParameterError, SlideOpenError, WeightsError
-from sish.systems.code_generator import CodeGenerator, CodeNetwork, GeneratorConfig, load_code_generator
+from sish.systems.code_generator import (
+    CodeGenerator,
+    CodeNetwork,
+    GeneratorConfig,
+    Pass,
+    load_code_generator,
+)
 from sish.systems.item import Item
 from sish.systems.mask_predictor import (
     MaskPredictor,
@@ -71,8 +78,8 @@ def pictures_of(items):
 
 
 def test_a_table_becomes_items(xrays, lesions):
-    assert (len(xrays), xrays[0].labels, xrays[0].group) == (24, frozenset(), "0")
-    assert xrays[7].labels == {"Effusion", "Mass"} and xrays[7].group == "3"
+    assert (len(xrays), xrays[0].labels, xrays[0].group) == (24, frozenset(), "patient 0")
+    assert xrays[7].labels == {"Effusion", "Mass"} and xrays[7].group == "patient 3"
     assert lesions[1].label == "nv" and lesions[1].mask.name == "1_mask.png"
 
 
@@ -97,6 +104,11 @@ def test_a_fold_that_is_kept_aside_is_never_read(xrays):
     seen = {item.group for item in (*data.train_items, *data.valid_items)}
     aside = {item.group for item in xrays if fold_of(item, 3) == 1}
     assert aside and seen.isdisjoint(aside) and seen | aside == {item.group for item in xrays}
+
+
+def test_benchmarks_keep_the_same_patients_aside(xrays):
+    read = load_dataset(xrays[0].path.parent).items  # `--data.fold 1` is fold 1 of `benchmarks.systems`
+    assert [fold_of(item, 5) for item in read] == [fold_of(item, 5) for item in xrays]
 
 
 def test_items_without_a_group_are_their_own():
@@ -158,6 +170,18 @@ def test_a_missed_pixel_costs_more_than_a_wrong_one():
     masks = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
     missed, wrong = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
     assert focal_tversky_loss(missed, masks) > focal_tversky_loss(wrong, masks) > 0
+
+
+def test_the_loss_of_findings_by_hand():
+    # findings said 1 and 0, found with p = 0.8 and 0.4: the mean of -log 0.8 and -log 0.6
+    class Told(torch.nn.Module):
+        def forward(self, images):
+            return Pass(torch.zeros(1, 8), torch.logit(torch.tensor([[0.8, 0.4]])))
+
+    module = CodeModule(["a", "b"], NET)
+    module.network, module.log = Told(), lambda *given, **more: None
+    loss = module.training_step((torch.zeros(1, 1, 16, 16), torch.tensor([[1.0, 0.0]])), 0)
+    assert float(loss) == pytest.approx(-(np.log(0.8) + np.log(0.6)) / 2)
 
 
 def test_the_slope_of_a_perfect_mask_is_finite():

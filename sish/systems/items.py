@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from sish.errors import LabelsError, SlideOpenError
 from sish.labels import LabelRow, Labels, read_labels, slide_id_of
 from sish.slide import find_slides
 from sish.systems.item import Item
 
-__all__ = ["item_of", "read_items"]
+__all__ = ["groups_of", "item_of", "read_items"]
 
 _NO_FINDING = "No Finding"
-_GROUPS = ("patient_id", "lesion_id", "source_tile")
+_GROUPS = {"patient_id": "patient", "lesion_id": "lesion", "source_tile": "source tile"}
 
 
 def read_items(
@@ -40,6 +40,7 @@ def read_items(
     """
     rows = None if labels is None else read_labels(labels)
     masks = _masks(rows)
+    groups = {} if rows is None else groups_of(rows)
     found: dict[Path, Item] = {}
     for each in given:
         paths = [path for path in find_slides(each) if path.resolve() not in masks]
@@ -47,7 +48,7 @@ def read_items(
             raise SlideOpenError(f"{each}: got a folder without slides or images in it; want at least one")
         for path in paths:
             row = None if rows is None else rows.find(path, slide_id_of(path))
-            found.setdefault(path.resolve(), item_of(path, row, rows, mpp))
+            found.setdefault(path.resolve(), item_of(path, row, rows, groups, mpp))
     return tuple(found.values())
 
 
@@ -58,19 +59,63 @@ def _masks(rows: Labels | None) -> set[Path]:
     return {(rows.path.parent / mask).resolve() for mask in said}
 
 
-def item_of(path: Path, row: LabelRow | None, rows: Labels | None, mpp: float | None = None) -> Item:
-    """A file with what its row of a labels file says; LabelsError where the mask that it names is missing."""
+def item_of(
+    path: Path,
+    row: LabelRow | None,
+    rows: Labels | None,
+    groups: Mapping[int, str],
+    mpp: float | None = None,
+) -> Item:
+    """A file with what its row of a labels file says; LabelsError where the mask that it names is missing.
+
+    `groups` are those of `groups_of`, for all rows of the file.
+    """
     if row is None or rows is None:
         return Item(slide_id_of(path), path, mpp=mpp)
     said = row.metadata.get("labels", row.label or "").split("|")
-    mask = row.metadata.get("mask")
-    if mask is not None and not (rows.path.parent / mask).is_file():
-        raise LabelsError(f"{rows.path}, line {row.line}: there is no mask {mask}; correct the line")
     return Item(
         item_id=row.slide_id or slide_id_of(path),
         path=path,
         labels=frozenset(label.strip() for label in said) - {"", _NO_FINDING},
-        group=row.patient or next((row.metadata[name] for name in _GROUPS if name in row.metadata), ""),
+        group=groups[row.line],
         mpp=row.mpp or mpp,
-        mask=None if mask is None else rows.path.parent / mask,
+        mask=_mask(row, rows),
     )
+
+
+def _mask(row: LabelRow, rows: Labels) -> Path | None:
+    mask = row.metadata.get("mask")
+    if mask is None:
+        return None
+    file = rows.path.parent / PurePosixPath(mask.replace("\\", "/"))
+    if not file.is_file():
+        raise LabelsError(f"{rows.path}, line {row.line}: there is no mask {mask}; correct the line")
+    return file
+
+
+def groups_of(rows: Labels) -> dict[int, str]:
+    """The group of each row by its line: one name for all rows that share a patient, lesion or source tile.
+
+    Rows are joined by any of these that they have in common, also over others: two lesions of one patient are
+    one group. A row that says none has the empty name, and is its own.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    said = {row.line: _said(row) for row in rows.rows}
+    for names in said.values():
+        for name in names[1:]:
+            parent[root(name)] = root(names[0])
+    return {line: root(names[0]) if names else "" for line, names in said.items()}
+
+
+def _said(row: LabelRow) -> list[str]:
+    """What a row belongs to: ``patient 7``, ``lesion 7``, ``source tile 7``."""
+    patient = [f"patient {row.patient}"] if row.patient else []
+    return patient + [
+        f"{kind} {row.metadata[column]}" for column, kind in _GROUPS.items() if column in row.metadata
+    ]

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from sish.errors import LabelsError, ParameterError
 from sish.labels import read_labels
 from sish.systems.item import Item
-from sish.systems.items import item_of
+from sish.systems.items import groups_of, item_of
 from sish.systems.pictures import SizePx, read_given_mask, read_picture
 
 __all__ = [
@@ -50,7 +50,8 @@ def labelled_items(folder: Path) -> tuple[Item, ...]:
     bare = next((row for row in table.rows if row.path is None), None)
     if bare is not None:
         raise LabelsError(f"{table.path}, line {bare.line}: {bare.name} has no path; give its picture")
-    return tuple(item_of(table.path.parent / (row.path or ""), row, table) for row in table.rows)
+    groups, folder = groups_of(table), table.path.parent
+    return tuple(item_of(folder / (row.path or ""), row, table, groups) for row in table.rows)
 
 
 def fold_of(item: Item, folds: int, *, salt: str = "") -> int:
