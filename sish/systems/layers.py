@@ -71,7 +71,7 @@ class EncoderLayers:
         stride = self._encoder.stride
         spare_y, spare_x = height % stride, width % stride
         cropped = picture[spare_y // 2 :, spare_x // 2 :][: height - spare_y, : width - spare_x]
-        features = self._encoder.encode(cropped[None]).features[0]
+        features = self._encoder.features(cropped[None])[0]
         maps = self._encoder.maps(cropped[None])
         return Look(features, {f"map {number}": layer[0] for number, layer in enumerate(maps)})
 
