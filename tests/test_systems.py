@@ -39,6 +39,30 @@ class TestMeanColour(SystemContract):
         return MeanColour()
 
 
+class NearestLabel(MeanColour):
+    """A system that learns: the nearer the mean colour of an item's label, the more similar."""
+
+    name = "nearest label"
+    needs_labels = True
+
+    def build(self, descriptions):
+        super().build(descriptions)
+        labels = [item.label for item in self.items]
+        self.means = {
+            label: self.colours[[own == label for own in labels]].mean(axis=0) for label in set(labels)
+        }
+
+    def score(self, description, allowed, k):
+        return Scores(
+            np.array([-np.linalg.norm(self.means[item.label] - description) for item in self.items])
+        )
+
+
+class TestNearestLabel(SystemContract):
+    def make(self):
+        return NearestLabel()
+
+
 class Told(System[float]):
     """Answers with the scores that it is told."""
 

@@ -27,7 +27,7 @@ from sish.systems.orientations import ORIENTATIONS, oriented
 from sish.systems.patch_features import Tiles, unit
 from sish.systems.patch_table import PatchTable
 from sish.systems.refinement import Concept, toward
-from sish.systems.smily import RegionQuery, Smily
+from sish.systems.smily import RegionQuery, Smily, SmilyPatches, _mean_of_found
 from sish.vqvae.encoder import Encoder, HammingScale
 from sish.vqvae.model import VQVAE, ModelConfig, to_unit
 
@@ -373,6 +373,39 @@ def test_folders_that_are_none_are_refused(pictures, tmp_path):
     with pytest.raises(StoreError, match="something else"):
         small_smily().fit(pictures[:2]).save(taken)
     assert (taken / "thesis.doc").read_text() == "mine"
+
+
+# ---- a whole item as the query
+
+
+def test_a_whole_item_is_asked_by_a_few_of_its_patches(pictures):
+    # 256 px at 1 um/px are 16 tiles of 64 px at 1 um/px and 4 at 2; 9 at most are read
+    (coarse,) = Tiles(64, SCALES, mosaic=False).read_few(pictures[0], 9)
+    assert (coarse.mpp, len(coarse.pixels)) == (2.0, 4)
+    (fine,) = Tiles(64, SCALES, mosaic=False).read_few(pictures[0], 16)
+    assert (fine.mpp, len(fine.pixels)) == (1.0, 16)
+    (some,) = Tiles(64, (1.0,), mosaic=False).read_few(pictures[0], 9)  # too many at every scale
+    assert (some.mpp, len(some.pixels)) == (1.0, 9)
+    assert some.l0_xy[[0, -1]].tolist() == [[0, 0], [192, 192]]  # spread over all of it
+    query = small_smily().fit(pictures[:4]).describe_query(pictures[0])
+    assert query.vectors.shape == (4, ORIENTATIONS, 64)
+
+
+def test_the_score_of_an_item_is_the_mean_over_the_query_s_patches():
+    smily = fitted_by_hand([[1, 0], [0, 1], [3, 4]], [0, 0, 1], np.zeros((3, 2), int))
+    asked = SmilyPatches(
+        np.float32([[[1, 0]], [[0.6, 0.8]]]), np.zeros((2, 2), np.int64), np.ones(2), np.zeros(2)
+    )
+    # item a: 1 and 0.8; item b: 0.6 and 1
+    assert smily.score(asked, np.ones(2, bool), 2).value == pytest.approx([0.9, 0.8])
+
+
+def test_where_the_tree_saw_nothing_the_worst_it_saw_stands_in():
+    inf = np.inf
+    best = np.float32([[0.9, -inf, 0.5, -inf], [0.4, 0.8, -inf, -inf], [-inf, -inf, -inf, -inf]])
+    # the first patch's worst is 0.5, the second's 0.4; the third saw nothing anywhere: 0 for all
+    want = [(0.9 + 0.4 + 0) / 3, (0.5 + 0.8 + 0) / 3, (0.5 + 0.4 + 0) / 3, -inf]
+    assert _mean_of_found(best) == pytest.approx(want)
 
 
 def test_options_that_are_none_are_refused():
