@@ -1,0 +1,80 @@
+"""The examples of docs/systems.md as they stand there, on small made-up data."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from learnable import write_lesions, write_xrays
+from plain_encoder import PlainEncoder
+from system_contract import write_pictures
+
+from sish.cli import main
+from sish.synthetic import write_slides
+
+PAGE = (Path(__file__).parents[1] / "docs" / "systems.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """The page's blocks of one language (empty: of none), as they stand."""
+    fences = re.split(
+        r"^```(.*)\n", PAGE, flags=re.MULTILINE
+    )  # text, language, block, "", text, language, ...
+    return [block for told, block in zip(fences[1::4], fences[2::4], strict=True) if told == language]
+
+
+def commands(*names):
+    """The command lines of the page that begin with these words, in order."""
+    lines = "".join(blocks("")).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines if line.startswith("sish ")]
+    return [line[1:] for line in words if line[1] in names]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_python_examples(here, capsys):
+    (here / "fields").mkdir()
+    for item in write_pictures(here / "fields"):
+        item.mask.unlink()
+        item.path.rename(item.path.with_suffix(".jpg"))
+    assert blocks("python")
+    for block in blocks("python"):
+        exec(compile(block, "docs/systems.md", "exec"), {})
+    assert "pink1" in capsys.readouterr().out
+
+
+def test_regions_from_the_command_line(here, monkeypatch, capsys):
+    monkeypatch.setattr("sish.vqvae.pretrained.load_encoder", lambda *given, **more: PlainEncoder())
+    made = write_slides(here / "slides", n_slides=4, side_um=400)
+    shutil.move(made, here / "labels.csv")
+    for name, slide in zip("abc", sorted((here / "slides").glob("*.tif")), strict=False):
+        shutil.copy(slide, here / f"{name}.svs")
+    for words in commands("smily"):
+        assert main(words) == 0, words
+        assert capsys.readouterr().out
+
+
+def write_codes_folder(folder):
+    """Folders `nih_cxr` and `ham10000` with the pictures that the page names."""
+    for name, write, count, known in (
+        ("nih_cxr", write_xrays, 16, "00000013_026.png"),
+        ("ham10000", write_lesions, 8, "ISIC_0024313.jpg"),
+    ):
+        (folder / name / "images").mkdir(parents=True)
+        write(folder / name, n=count)
+        table = folder / name / "labels.csv"
+        shutil.move(folder / name / "0.png", folder / name / "images" / known)
+        table.write_text(table.read_text().replace("\n0.png", f"\nimages/{known}"))
+
+
+def test_networks_are_trained_and_searched_with(here, capsys):
+    write_codes_folder(here)
+    for words in commands("train-codes", "train-masks", "systems"):
+        assert main(words) == 0, words
+    assert "00000013_026: compared with" in (out := capsys.readouterr().out) and "ISIC_0024313" in out
