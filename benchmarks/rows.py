@@ -50,6 +50,12 @@ HEADINGS = {
     "query_ms_median": "query, ms",
     "query_ms_p95": "95th, ms",
     "bytes_per_item": "bytes an image",
+    "looked_at": "looked at",
+    "recall": "recall",
+    "iou": "IoU",
+    "train_s": "training, s",
+    "avg5_findings": "AvG@5, with findings",
+    "avg10_findings": "AvG@10, with findings",
 }
 WITH_INTERVAL = ("mmv5", "avg5", "avg10")
 

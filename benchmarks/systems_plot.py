@@ -43,12 +43,16 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def _panel(axis: Any, title: str, group: Sequence[dict[str, Any]]) -> None:
     """One data set: systems from top to bottom as in the table."""
     figure = "avg5" if group[0]["mmv5"] is None else "mmv5"
+    for row in group:
+        if row["system"] == "random":  # how far right of it a system lies is what it is worth
+            axis.axvline(row[figure], color=_PLAIN, linewidth=0.8, linestyle=":")
     for place, row in enumerate(reversed(group)):
         low, high = row["ci"][figure]
         colour = _COLOURS.get(row["system"], _PLAIN)
         axis.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.5)
         axis.plot(row[figure], place, "o", color=colour, markersize=5)
-    axis.set_yticks(range(len(group)), [row["method"] for row in reversed(group)], fontsize=7)
+    names = [_named(row, group[0]["queries"]) for row in reversed(group)]
+    axis.set_yticks(range(len(group)), names, fontsize=7)
     axis.set_title(title, fontsize=9, loc="left")
     axis.set_xlabel("AvG@5 (95 %)" if figure == "avg5" else "mMV@5 (95 %)", fontsize=7)
     axis.tick_params(axis="x", labelsize=7)
@@ -56,3 +60,8 @@ def _panel(axis: Any, title: str, group: Sequence[dict[str, Any]]) -> None:
     axis.set_axisbelow(True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+
+
+def _named(row: dict[str, Any], queries: int) -> str:
+    """A row's method; with its queries, where they are not all of the panel's."""
+    return row["method"] if row["queries"] == queries else f"{row['method']} ({row['queries']} queries)"

@@ -26,7 +26,8 @@ import numpy as np
 
 from benchmarks.datasets import Dataset, load_dataset
 from benchmarks.rows import Run, row_of, table, write_rows
-from sish.systems.base import Allowed, Scores, System
+from benchmarks.systems_baselines import RandomOrder
+from sish.systems.base import System
 from sish.systems.item import Item
 from sish.systems.lesion_similarity import LesionDescriber, LesionSimilarity
 from sish.systems.mask_predictor import MaskPredictor, intersection_over_union
@@ -100,27 +101,6 @@ class _Tally:
         return row_of(dataset, run)
 
 
-class _Random(System[int]):
-    """Random order: the floor under every other row."""
-
-    name = "random"
-
-    def __init__(self, seed: int) -> None:
-        self._random = np.random.default_rng(seed)
-
-    def describe(self, item: Item) -> int:
-        return 0
-
-    def build(self, descriptions: Sequence[int]) -> None:
-        self._n = len(descriptions)
-
-    def score(self, description: int, allowed: Allowed, k: int) -> Scores:
-        return Scores(self._random.random(self._n), looked_at=0)
-
-    def nbytes(self) -> int:
-        return 0
-
-
 # ---- X-rays
 
 
@@ -136,11 +116,11 @@ def xray_rows(dataset: Dataset, *, quick: bool = False, seed: int = 0) -> list[d
         train_s = time.perf_counter() - start
         untrained = untrained_code_generator(train, seed=seed)
         systems: dict[tuple[str, str], System[Any]] = {
-            **{(f"codes, {p} communities", "communities"): XrayCodes(trained, probe=p) for p in PROBES},
+            **{(f"codes, {_opened(p)}", "communities"): XrayCodes(trained, probe=p) for p in PROBES},
             ("codes", "exhaustive"): XrayCodes(trained, probe=None),
             ("untrained codes, 2 communities", "communities"): XrayCodes(untrained, probe=2),
             ("untrained codes", "exhaustive"): XrayCodes(untrained, probe=None),
-            ("random", "none"): _Random(seed),
+            ("random", "none"): RandomOrder(),
         }
         for name, system in systems.items():
             tally = tallies.setdefault(name, _Tally())
@@ -151,6 +131,10 @@ def xray_rows(dataset: Dataset, *, quick: bool = False, seed: int = 0) -> list[d
     return [
         tally.row(dataset, XRAYS, *name, **_of_findings(dataset, tally)) for name, tally in tallies.items()
     ]
+
+
+def _opened(probe: int) -> str:
+    return "1 community" if probe == 1 else f"{probe} communities"
 
 
 def _three_sets(items: Sequence[Item], fold: int) -> tuple[list[Item], list[Item], list[Item]]:

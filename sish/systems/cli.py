@@ -94,6 +94,9 @@ SYSTEMS = {
     "sish": NamedSystem("SISH with texture keys, ranked by similarity", _sish("texture", "similarity")),
     "sish-uncertainty": NamedSystem("the same, ranked by uncertainty", _sish("texture", "uncertainty")),
     "sish-paper": NamedSystem("SISH with the published keys and ranking", _sish("paper", "uncertainty")),
+    "sish-paper-similarity": NamedSystem(
+        "the published keys, ranked by similarity", _sish("paper", "similarity")
+    ),
     "yottixel": NamedSystem("Yottixel: median of the smallest barcode distances", _yottixel),
     "slide-similarity": NamedSystem("matrix of cosines, slide against slide", _slide_similarity(None)),
     "slide-similarity-128": NamedSystem(

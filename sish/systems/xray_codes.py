@@ -71,7 +71,7 @@ class XrayCodes(System[NDArray[np.uint8]]):
         self._find = partial(find_communities, neighbours=neighbours, resolution=resolution, seed=seed)
         self._codes = np.zeros((0, generator.bits // 8), np.uint8)
         self.communities: Communities | None = None
-        self.name = "x-ray codes, exhaustive" if probe is None else f"x-ray codes, {probe} communities"
+        self.name = f"x-ray codes, {'exhaustive' if probe is None else f'communities opened: {probe}'}"
 
     def describe(self, item: Item) -> NDArray[np.uint8]:
         """The code uint8 (L / 8,) of a picture (SlideOpenError where it does not open)."""
