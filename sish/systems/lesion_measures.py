@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import ParameterError
+from sish.index.barcode import hamming
 
 __all__ = [
     "MEASURES",
@@ -32,8 +33,6 @@ __all__ = [
     "i1_score",
     "style_scores",
 ]
-
-_ROWS = 16  # whose difference to a query is made at once: it stays in the cache
 
 Floats = NDArray[np.floating[Any]]
 
@@ -76,7 +75,8 @@ def euclidean_scores(
     [0.0, 0.6, 1.0]
     """
     _check_rows(query, database)
-    return _as_scores(np.linalg.norm(database.astype(np.float64) - query, axis=1), searched)
+    gaps = database - query.astype(np.float64)
+    return _as_scores(np.sqrt(_squares(gaps)), searched)
 
 
 def cosine_scores(query: Floats, database: Floats) -> NDArray[np.float64]:
@@ -88,10 +88,9 @@ def cosine_scores(query: Floats, database: Floats) -> NDArray[np.float64]:
     [1.0, 0.5, 0.0]
     """
     _check_rows(query, database)
-    rows = database.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(query.astype(np.float64))
-    products = rows @ query.astype(np.float64)
-    cosines = np.divide(products, norms, out=np.zeros(len(rows)), where=norms > 0)
+    rows, row = database.astype(np.float64), query.astype(np.float64)
+    norms = np.sqrt(_squares(rows)) * np.linalg.norm(row)
+    cosines = np.divide(rows @ row, norms, out=np.zeros(len(rows)), where=norms > 0)
     scores: NDArray[np.float64] = (np.clip(cosines, -1, 1) + 1) / 2
     return scores
 
@@ -131,16 +130,17 @@ def style_scores(
     """
     _check_rows(query, database)
     losses = np.empty(len(database))
-    for start in range(0, len(database), _ROWS):
-        difference = database[start : start + _ROWS] - query
-        losses[start : start + _ROWS] = np.einsum("ng,ng->n", difference, difference)
+    for number, row in enumerate(database):  # one at a time: the difference stays in the cache
+        gap = row - query
+        losses[number] = gap @ gap
     return _as_scores(losses, searched)
 
 
 def dice_scores(query: NDArray[np.bool_], database: NDArray[np.bool_]) -> NDArray[np.float64]:
     """2 |X and Y| / (|X| + |Y|) of a mask bool (h, w) with each of (N, h, w) (equation 8).
 
-    An empty mask says nothing of a shape: it scores 0 with every other, another empty one included.
+    An empty mask says nothing of a shape: it scores 0 with every other, another empty one included. Counted
+    in bits: the pixels that both have, twice, are those of either less those in which they differ.
 
     >>> a = np.array([[True, True, False]])
     >>> dice_scores(a, np.array([[[True, True, False]], [[False, True, True]], [[False] * 3]])).tolist()
@@ -150,9 +150,10 @@ def dice_scores(query: NDArray[np.bool_], database: NDArray[np.bool_]) -> NDArra
         raise ParameterError(
             f"masks have shapes {query.shape} and {database.shape}; give (h, w) and (N, h, w) of one size"
         )
-    both = np.logical_and(query, database).sum((1, 2))
-    pixels = query.sum() + database.sum((1, 2))
-    scores: NDArray[np.float64] = np.divide(2.0 * both, pixels, out=np.zeros(len(database)), where=pixels > 0)
+    mask, masks = np.packbits(query.ravel()), np.packbits(database.reshape(len(database), -1), axis=1)
+    pixels = hamming(masks, np.zeros_like(mask)).astype(np.int64) + np.count_nonzero(query)
+    both = (pixels - hamming(masks, mask)) / 2
+    scores: NDArray[np.float64] = np.divide(2 * both, pixels, out=np.zeros(len(database)), where=pixels > 0)
     return scores
 
 
@@ -182,6 +183,11 @@ def _as_scores(distances: NDArray[np.float64], searched: NDArray[np.bool_] | Non
     largest = float((distances if searched is None else distances[searched]).max())
     scores: NDArray[np.float64] = 1 - distances / largest if largest > 0 else np.ones(len(distances))
     return scores
+
+
+def _squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared lengths of rows (N, F), without a copy of them."""
+    return np.asarray(np.einsum("nf,nf->n", rows, rows), np.float64)
 
 
 def _check_rows(query: Floats, database: Floats) -> None:
