@@ -75,7 +75,7 @@ def euclidean_scores(
     [0.0, 0.6, 1.0]
     """
     _check_rows(query, database)
-    gaps = database - query.astype(np.float64)
+    gaps = database.astype(np.float64) - query
     return _as_scores(np.sqrt(_squares(gaps)), searched)
 
 
