@@ -50,7 +50,7 @@ class Task:
     rows: Mapping[str, Callable[[Dataset, bool], Sequence[dict[str, Any]]]] = field(default_factory=dict)
     """Rows that another benchmark makes of a data set, quickly or not, by the system."""
     folds: int = 1
-    """Splits by patient: as `benchmarks.image_systems` deals them, for systems that must be trained."""
+    """Splits by patient, for systems that must be trained: each is the queries once; 1 for none."""
 
 
 def _masks(dataset: Dataset, quick: bool) -> list[dict[str, Any]]:
@@ -283,11 +283,11 @@ def read_task(task: Task, folder: Path, *, quick: bool) -> Bench:
 
 
 def _dealt(dataset: Dataset, fold: int, folds: int) -> Dataset:
-    """Queries and database of one fold; two of five are left out, for the systems that must be trained.
+    """Queries and database of one fold: its patients, and all others.
 
     Patients are dealt as in `benchmarks.trained_systems`, so all rows are of the same databases.
     """
-    turn = [(fold_of(item, folds) - fold) % folds for item in dataset.items]
-    queries = tuple(item for item, place in zip(dataset.items, turn, strict=True) if place == 0)
-    database = tuple(item for item, place in zip(dataset.items, turn, strict=True) if place > 2)
+    own = [fold_of(item, folds) == fold for item in dataset.items]
+    queries = tuple(item for item, asked in zip(dataset.items, own, strict=True) if asked)
+    database = tuple(item for item, asked in zip(dataset.items, own, strict=True) if not asked)
     return replace(dataset, database=database, queries=queries)

@@ -89,15 +89,16 @@ def test_pixels_are_encoded_once_and_what_that_spares_is_counted(data):
     assert encoder.encode(with_other_shape).codes.shape == (3, 4, 16)
 
 
-def test_folds_keep_training_patients_out(pictures, data):
+def test_folds_keep_the_queries_patients_out(pictures, data):
     dataset = read_task(TASKS["slides"], data / "bach", quick=False).dataset
     splits = [systems_tasks._dealt(dataset, fold, 5) for fold in range(5)]
     assert sorted(query.item_id for split in splits for query in split.queries) == sorted(
         item.item_id for item in dataset.items
     )
     for split in splits:
-        known = {item.item_id for item in split.database}
-        assert not known & {query.item_id for query in split.queries}
+        known = {item.group or item.item_id for item in split.database}
+        assert not known & {query.group or query.item_id for query in split.queries}
+        assert len(split.database) + len(split.queries) == len(dataset.items)
 
 
 def test_every_entry_makes_a_system(data):

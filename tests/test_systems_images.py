@@ -237,9 +237,7 @@ def xrays(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(xrays):
-    return train_code_generator(
-        xrays[:24], net=NET, valid_share=0.3, batch_size=4, max_epochs=40, patience=40
-    )
+    return train_code_generator(xrays[:24], net=NET, valid_share=0.3, batch_size=4, max_epochs=40)
 
 
 def shared(system, queries):

@@ -62,7 +62,7 @@ def lesions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def generator(xrays):
-    return train_code_generator(xrays, net=NET, valid_share=0.3, batch_size=4, max_epochs=40, patience=40)
+    return train_code_generator(xrays, net=NET, valid_share=0.3, batch_size=4, max_epochs=40)
 
 
 @pytest.fixture(scope="module")

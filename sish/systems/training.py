@@ -36,6 +36,7 @@ from sish.systems.mask_predictor import (
 )
 from sish.systems.network_file import CONFIG_KEY, KIND_KEY
 from sish.systems.training_data import Batch, FindingsData, MaskData
+from sish.vqvae.checkpoints import LastCheckpoint
 
 __all__ = [
     "CodeModule",
@@ -205,20 +206,20 @@ def train_code_generator(
     net: GeneratorConfig = GeneratorConfig(),  # noqa: B008  # frozen, so sharing the default is safe
     valid_share: float = 0.2,
     batch_size: int = 32,
-    max_epochs: int = 30,
-    patience: int = 10,
+    max_epochs: int = 20,
     seed: int = 0,
 ) -> CodeGenerator:
     """Learn a code generator from X-rays with findings.
 
-    ``valid_share`` of the patients are held out; training stops where their loss has not fallen for
-    ``patience`` epochs, and the best epoch is kept. LabelsError where no image has findings, or all have
-    the same. The same items and seed give the same generator on one machine.
+    ``valid_share`` of the patients are held out and only watched: the last epoch is kept, as codes go on
+    getting better after the loss there, which also asks how sure the network may be, is at its lowest.
+    LabelsError where no image has findings, or all have the same. The same items and seed give the same
+    generator on one machine.
     """
     pl.seed_everything(seed, verbose=False)
     data = FindingsData(items, valid_share=valid_share, batch_size=batch_size, size_px=net.size_px)
     module = CodeModule(data.findings, net)
-    with _fit(module, data, max_epochs=max_epochs, patience=patience) as path:
+    with _fit(module, data, max_epochs=max_epochs) as path:
         return load_code_generator(path)
 
 
@@ -267,23 +268,31 @@ def train_mask_predictor(
 
 
 @contextmanager
-def _fit(module: _Module, data: pl.LightningDataModule, *, max_epochs: int, patience: int) -> Iterator[Path]:
-    """The best checkpoint of a run, while the context lasts."""
-    if max_epochs < 1 or patience < 1:
+def _fit(
+    module: _Module, data: pl.LightningDataModule, *, max_epochs: int, patience: int | None = None
+) -> Iterator[Path]:
+    """The best checkpoint of a run that ends `patience` epochs after it, while the context lasts.
+
+    Without patience a run goes to its end, and the last is kept.
+    """
+    if max_epochs < 1 or (patience is not None and patience < 1):
         raise ParameterError(f"max_epochs is {max_epochs}, patience {patience}; both must be 1 at least")
     with tempfile.TemporaryDirectory() as folder, _quietly():
-        kept = ModelCheckpoint(folder, monitor="valid/loss", filename="best")
+        callbacks: list[pl.Callback] = [LastCheckpoint(Path(folder))]
+        if patience is not None:
+            best = ModelCheckpoint(folder, monitor="valid/loss", filename="best")
+            callbacks = [EarlyStopping("valid/loss", patience=patience), best]
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=max_epochs,
-            callbacks=[EarlyStopping("valid/loss", patience=patience), kept],
+            callbacks=callbacks,
             logger=False,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         trainer.fit(module, data)
-        yield Path(kept.best_model_path)
+        yield Path(folder) / ("last.ckpt" if patience is None else "best.ckpt")
 
 
 @contextmanager

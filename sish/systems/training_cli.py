@@ -1,11 +1,12 @@
 """The command lines ``sish train-codes`` and ``sish train-masks``: ``fit``, ``validate``, ``export``.
 
 Each is a LightningCLI, so every option of the trainer, the network and the data can stand in a YAML file
-(``--config``) or on the command line, and the latter wins. ``fit`` stops when the validation loss no longer
-falls, and keeps ``best.ckpt`` and ``last.ckpt``; ``export`` turns one of them into weights (safetensors)::
+(``--config``) or on the command line, and the latter wins. ``fit`` keeps ``best.ckpt``, of the lowest
+validation loss, and ``last.ckpt``. Masks stop when that loss no longer falls; codes go to the end of the
+run, as their lists get better after it. ``export`` turns one of them into weights (safetensors)::
 
     sish train-codes fit --data.folder nih_cxr --data.fold 0
-    sish train-codes export --checkpoint runs/codes/checkpoints/best.ckpt --output codes.safetensors
+    sish train-codes export --checkpoint runs/codes/checkpoints/last.ckpt --output codes.safetensors
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sish.systems.mask_predictor import MaskPredictor, load_mask_predictor
 from sish.systems.network_file import read_stored
 from sish.systems.training import CodeModule, MaskModule
 from sish.systems.training_data import FindingsFolder, MaskFolder
+from sish.vqvae.checkpoints import LastCheckpoint
 
 __all__ = ["TASKS", "Task", "main"]
 
@@ -54,6 +56,8 @@ class Task:
     """Options that follow others: source, target, and when."""
     epochs: int
     """Epochs at most."""
+    patience: int
+    """Epochs without a lower validation loss that end a run."""
     description: str
     """What it is for."""
 
@@ -68,7 +72,8 @@ TASKS = {
             ("model.net.size_px", "data.size_px", "parse"),
             ("data.findings", "model.findings", "instantiate"),
         ),
-        epochs=30,
+        epochs=20,
+        patience=20,
         description="Train a generator of X-ray codes on labelled images.",
     ),
     "masks": Task(
@@ -78,6 +83,7 @@ TASKS = {
         load=load_mask_predictor,
         links=(("model.net.size_px", "data.size_px", "parse"),),
         epochs=12,
+        patience=5,
         description="Train a predictor of lesion masks on photographs with masks.",
     ),
 }
@@ -122,6 +128,8 @@ class _TrainingCLI(LightningCLI):
             parser.link_arguments(source, target, apply_on=when)
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         logger = {
             "class_path": "pytorch_lightning.loggers.CSVLogger",
             "init_args": {"save_dir": "runs", "name": self.task_name},
@@ -129,11 +137,10 @@ class _TrainingCLI(LightningCLI):
         parser.set_defaults(
             {
                 "early_stopping.monitor": "valid/loss",
-                "early_stopping.patience": 10,
+                "early_stopping.patience": self.task.patience,
                 "checkpoint.dirpath": f"runs/{self.task_name}/checkpoints",
                 "checkpoint.monitor": "valid/loss",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
                 "trainer.max_epochs": self.task.epochs,
                 "trainer.num_sanity_val_steps": 0,

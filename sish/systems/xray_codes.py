@@ -1,7 +1,7 @@
 """X-rays by codes learnt from their findings, searched inside communities (Haq, Moradi & Wang).
 
-Three sets of patients, none in two of them: those whose images train the generator
-(`sish.systems.training`), those of the database, and those who are searched for.
+An archive with findings trains the generator (`sish.systems.training`), and is searched. Measure it with
+patients of whom the generator has seen nothing.
 """
 
 from __future__ import annotations
