@@ -11,6 +11,7 @@ from plain_encoder import PlainEncoder
 from benchmarks import systems, systems_tasks
 from benchmarks.systems_tasks import ENTRIES, TASKS, Bench, RememberingEncoder, read_task
 from sish.systems.base import System
+from sish.systems.lesion_similarity import LesionDescriber, LesionDescription
 
 
 @pytest.fixture
@@ -87,6 +88,27 @@ def test_pixels_are_encoded_once_and_what_that_spares_is_counted(data):
     assert encoder.stride == 8  # everything else is the encoder's
     with_other_shape = images.reshape(3, 32, 128, 3)
     assert encoder.encode(with_other_shape).codes.shape == (3, 4, 16)
+
+
+def test_photographs_are_looked_at_once_and_charged_once(data, monkeypatch):
+    asked = []
+
+    def describe(self, item, parts):
+        asked.append(list(parts))
+        return LesionDescription(*(np.full(1, len(asked)) for _ in range(3)))
+
+    monkeypatch.setattr(LesionDescriber, "describe", describe)
+    bench = read_task(TASKS["slides"], data / "bach", quick=False)
+    item = bench.dataset.items[0]
+    told = bench.lesions.describe(item, ("euclidean", "cosine", "dice"))
+    assert asked == [["euclidean"], ["dice"]] and (told.features, told.mask) == ([1], [2])
+    assert bench.spared_s == 0
+    bench.lesions.describe(item, ("style", "euclidean"))  # one look tells both
+    assert asked[2:] == [["euclidean", "style"]]
+    assert bench.lesions.describe(item, ("cosine", "dice")) == bench.lesions.describe(
+        item, ("dice", "cosine")
+    )
+    assert len(asked) == 3 and bench.spared_s > 0
 
 
 def test_folds_keep_the_queries_patients_out(pictures, data):

@@ -1,5 +1,7 @@
 """SISH as a system: the contract for both keys and both rankings, and the same answers as the index's."""
 
+from dataclasses import replace
+
 import pytest
 from plain_encoder import OnceDescriber, PlainEncoder
 from system_contract import SystemContract
@@ -34,6 +36,11 @@ class TestSishByUncertainty(SystemContract):
         bare = [Item(item.item_id, item.path, mpp=1.0) for item in pictures]
         with pytest.raises(QueryError, match="label"):
             self.make().fit(bare).search(bare[0])
+
+    def test_one_class_only_is_an_answer_like_any_other(self, pictures):
+        alike = [replace(item, labels=frozenset({"pink"})) for item in pictures]
+        found = self.make().fit(alike).search(alike[0], 3)
+        assert len(found) == 3 and not found.note
 
 
 class TestSishByPaperKeys(SystemContract):
