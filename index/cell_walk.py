@@ -33,9 +33,10 @@ from sish.index.hamming_kernels import (
 __all__ = ["Place", "search_cells"]
 
 _FEWEST_NODES = 3  # opened at least
-_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 3, 2  # nodes are opened up to so many times the distance of the nearest,
+_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to so many times the distance of the nearest,
 _OPENED = 8  # and until they hold so many budgets
 _PATIENCE = 8  # with excluded slides: rows walked at most, in budgets
+_CLOSER = 4  # cells are taken up to a quarter farther than the nearest, and a quarter farther than that, ...
 _LINE = 64  # bytes of a cache line
 _AHEAD = 4  # so many times eight rows are being fetched while eight are compared
 _FAR = 2**30
@@ -46,8 +47,10 @@ _KEY = _WHOLE - 1
 class Place(NamedTuple):
     """Where what every query reads lies, as addresses, and how much there is of it."""
 
+    top_blocks: int
+    """The top nodes' barcodes, `as_blocks`."""
     node_blocks: int
-    """The nodes' barcodes, `as_blocks`."""
+    """Those of the nodes, top node after top node."""
     leaf_blocks: int
     """The leaves', node after node."""
     node_totals: int
@@ -58,8 +61,10 @@ class Place(NamedTuple):
     """int64 (keys + 1, tables): where each key begins in each table."""
     tables: int
     """Number of tables."""
+    tops: int
+    """Number of top nodes."""
     nodes: int
-    """Number of nodes."""
+    """Number of nodes of a top node."""
     leaves: int
     """Number of leaves of a node."""
     words: int
@@ -77,13 +82,13 @@ def search_cells(
     barcodes, slides and rows, the first slide, the first patch, and the number of patches.
     """
     at = Place(
-        place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8]
+        place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8],
+        place[9], place[10],
     )  # fmt: skip
-    room, total = queries.shape[0] * k, load_int64(at.node_totals, at.nodes)
+    room, total = queries.shape[0] * k, load_int64(at.node_totals, at.tops * at.nodes)
     offset = np.zeros(queries.shape[0] + 1, np.int64)
     patch, hamming, order = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(k, np.int64)
     tally, pad = np.empty(64 * at.words + 1, np.int64), np.empty((LANES, at.words), np.uint64)
-    node_bits = np.empty(-(-at.nodes // LANES) * LANES, np.int32)
     found = new_candidates(k, 64 * at.words)
     for query in range(queries.shape[0] if k else 0):
         barcode, start = queries.ctypes.data + 8 * at.words * query, offset[query]
@@ -91,7 +96,7 @@ def search_cells(
         if budget >= total:
             _scan(_all(spots), spots, barcode, mask, budget, total, found, pad)
         else:
-            nodes = _open(at, barcode, budget, node_bits)
+            nodes, node_bits = _open(at, barcode, budget)
             _walk(at, nodes, node_bits, spots, barcode, mask, budget, found, tally, pad)
         count = best_of(found, spots, patch[start : start + k], hamming[start : start + k], order)
         offset[query + 1] = start + count
@@ -108,29 +113,70 @@ def _all(spots: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @compiled
-def _open(at: Place, barcode: int, budget: int, node_bits: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The nodes to open, and the distances of all in `node_bits` (far away, where a node is empty)."""
-    block_distances(at.node_blocks, node_bits.size // LANES, at.words, barcode, node_bits.ctypes.data)
+def _open(at: Place, barcode: int, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The nodes to open, and the distance of each; top nodes are opened first, by the same rule."""
+    tops = np.zeros(1, np.int64)
+    if at.tops > 1:
+        bits = _bits_of_children(at, at.top_blocks, tops, at.tops, barcode)
+        tops, _ = _near(at, bits, tops, at.tops, at.nodes, _OPENED * budget)
+    bits = _bits_of_children(at, at.node_blocks, tops, at.nodes, barcode)
+    return _near(at, bits, tops, at.nodes, 1, _OPENED * budget)
+
+
+@compiled
+def _bits_of_children(
+    at: Place, blocks: int, parents: NDArray[np.int64], count: int, barcode: int
+) -> NDArray[np.int32]:
+    """Distances int32 (P, count, padded) of the `count` children of each parent."""
+    n_blocks = -(-count // LANES)
+    bits = np.empty((parents.size, LANES * n_blocks), np.int32)
+    for number in range(parents.size):
+        own = bits.ctypes.data + 4 * LANES * n_blocks * number
+        block_distances(
+            blocks + 8 * LANES * at.words * n_blocks * parents[number], n_blocks, at.words, barcode, own
+        )
+        for child in range(count, LANES * n_blocks):
+            bits[number, child] = _FAR
+    return bits
+
+
+@compiled
+def _near(
+    at: Place, bits: NDArray[np.int32], parents: NDArray[np.int64], count: int, step: int, wanted: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The children to open, each of `step` nodes, that hold `wanted` patches; and the distance of each.
+
+    Empty ones are far away, in `bits` too.
+    """
     nearest = _FAR
-    for node in range(node_bits.size):
-        if node >= at.nodes or load_int64(at.node_totals, node) == load_int64(at.node_totals, node + 1):
-            node_bits[node] = _FAR
-        nearest = min(nearest, int(node_bits[node]))
-    nodes, farthest = np.empty(at.nodes, np.int64), 64 * at.words
-    reach = nearest * _NEAR_NUMERATOR // _NEAR_DENOMINATOR
+    for number in range(parents.size):
+        for child in range(count):
+            if _held(at, parents[number] * count + child, step) == 0:
+                bits[number, child] = _FAR
+            nearest = min(nearest, int(bits[number, child]))
+    opened, their_bits = np.empty(bits.size, np.int64), np.empty(bits.size, np.int32)
+    reach, farthest = nearest * _NEAR_NUMERATOR // _NEAR_DENOMINATOR, 64 * at.words
     while True:
-        count = held = 0
-        for first in range(0, node_bits.size, LANES):
-            hits = eight_within(node_bits.ctypes.data + 4 * first, reach)
+        size = held = 0
+        for first in range(0, bits.size, LANES):
+            hits = eight_within(bits.ctypes.data + 4 * first, reach)
             while hits:
-                node = first + lowest(hits)
+                place = first + lowest(hits)
                 hits &= hits - 1
-                nodes[count] = node
-                count += 1
-                held += load_int64(at.node_totals, node + 1) - load_int64(at.node_totals, node)
-        if reach >= farthest or (held >= _OPENED * budget and count >= _FEWEST_NODES):
-            return nodes[:count]
+                child = parents[place // bits.shape[1]] * count + place % bits.shape[1]
+                opened[size], their_bits[size] = child, bits[place // bits.shape[1], place % bits.shape[1]]
+                size += 1
+                held += _held(at, child, step)
+        if reach >= farthest or (held >= wanted and size >= _FEWEST_NODES):
+            return opened[:size], their_bits[:size]
         reach += reach // 4 + 1
+
+
+@compiled
+def _held(at: Place, number: int, step: int) -> int:
+    """Patches of the nodes from `number` x `step` on, `step` of them."""
+    first = number * step
+    return int(load_int64(at.node_totals, first + step) - load_int64(at.node_totals, first))
 
 
 @compiled
@@ -142,41 +188,37 @@ def _leaf_bits(
     A node with no more patches than leaves is not worth comparing with its leaves: it is one cell, at the
     node's own distance in the first place.
     """
-    blocks = -(-at.leaves // LANES)
-    bits = np.empty((nodes.size, LANES * blocks), np.int32)
+    bits = _bits_of_children(at, at.leaf_blocks, nodes, at.leaves, barcode)
     for number in range(nodes.size):
-        node = nodes[number]
-        if _is_small(at, node):
+        if _is_small(at, nodes[number]):
             bits[number] = _FAR
-            bits[number, 0] = node_bits[node]
-            continue
-        address = at.leaf_blocks + 8 * LANES * at.words * blocks * node
-        block_distances(address, blocks, at.words, barcode, bits[number].ctypes.data)
-        for leaf in range(at.leaves, LANES * blocks):
-            bits[number, leaf] = _FAR
+            bits[number, 0] = node_bits[number]
     return bits
 
 
 @compiled
 def _is_small(at: Place, node: int) -> bool:
     """Whether a node holds no more patches than it has leaves."""
-    return bool(load_int64(at.node_totals, node + 1) - load_int64(at.node_totals, node) <= at.leaves)
+    return _held(at, node, 1) <= at.leaves
 
 
 @compiled
 def _select(
-    at: Place, nodes: NDArray[np.int64], bits: NDArray[np.int32], bound: int, cells: NDArray[np.int64],
-    tally: NDArray[np.int64],
+    at: Place, nodes: NDArray[np.int64], bits: NDArray[np.int32], beyond: int, bound: int,
+    cells: NDArray[np.int64], count: int, tally: NDArray[np.int64],
 ) -> tuple[int, int]:  # fmt: skip
-    """Put cells up to the distance `bound` into `cells`, their patches into the tally: how many of each."""
-    count = held = 0
-    tally[: bound + 1] = 0
+    """Put cells farther than `beyond` up to `bound` behind the first `count` of `cells`, their patches into
+    the tally: how many cells there are now, and how many patches came.
+    """
+    held = 0
+    tally[beyond + 1 : bound + 1] = 0
     padded, address = bits.shape[1], bits.ctypes.data
     for number in range(nodes.size):
         whole = _WHOLE if _is_small(at, nodes[number]) else 0
         keys = at.leaves if whole else 1
         for first in range(0, padded, LANES):
-            hits = eight_within(address + 4 * (number * padded + first), bound)
+            eight = address + 4 * (number * padded + first)
+            hits = eight_within(eight, bound) & ~eight_within(eight, beyond)
             while hits:
                 leaf = first + lowest(hits)
                 hits &= hits - 1
@@ -204,13 +246,14 @@ def _walk(
     for place in range(flat.size):
         nearest = min(nearest, int(flat[place]))
     state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
-    bound = min(farthest, nearest + nearest // 2 + 8)
-    count, held = _select(at, nodes, bits, bound, cells, tally)
+    bound = min(farthest, nearest + nearest // _CLOSER + _CLOSER)
+    count, held = _select(at, nodes, bits, -1, bound, cells, 0, tally)
     while state[1] < budget and state[2] < limit and done < farthest:
         wanted = state[2] + budget - state[1]
         while held < wanted and bound < farthest:
-            bound = min(farthest, bound + bound // 2)
-            count, held = _select(at, nodes, bits, bound, cells, tally)
+            beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
+            count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
+            held += more
         reach = _reach(tally, wanted, bound)
         _scan(_ranges(at, cells[:count], done, reach), spots, barcode, mask, budget, limit, found, pad)
         done = farthest if reach == bound and bound == farthest else reach
@@ -260,14 +303,7 @@ def _scan(
     row_bytes, step = 8 * words, 8 * words * LANES
     n_ranges, fetched = ranges.shape[0], -1
     ahead = ahead_end = 0  # addresses of the rows to ask for next, and of where their range ends
-    for _ in range(_AHEAD):  # begin with what the loop below goes on with
-        while ahead >= ahead_end and fetched + 1 < n_ranges:
-            fetched += 1
-            ahead = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 1]
-            ahead_end = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 2]
-        for line in range(ahead, min(ahead + step, ahead_end), _LINE):
-            prefetch(line)
-        ahead += step
+    due = 1 + _AHEAD  # so many times eight rows to ask for: the first time all that are ahead
     counted, walked = state[1], state[2]
     for number in range(n_ranges):
         table, row, end = ranges[number, 0], ranges[number, 1], ranges[number, 2]
@@ -276,13 +312,15 @@ def _scan(
         if mask.size == 0:
             end = min(end, row + budget - counted)
         while row < end and counted < budget:
-            while ahead >= ahead_end and fetched + 1 < n_ranges:
-                fetched += 1
-                ahead = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 1]
-                ahead_end = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 2]
-            for line in range(ahead, min(ahead + step, ahead_end), _LINE):
-                prefetch(line)
-            ahead += step
+            for _ in range(due):
+                while ahead >= ahead_end and fetched + 1 < n_ranges:
+                    fetched += 1
+                    ahead = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 1]
+                    ahead_end = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 2]
+                for line in range(ahead, min(ahead + step, ahead_end), _LINE):
+                    prefetch(line)
+                ahead += step
+            due = 1
             address = base + row_bytes * row
             if row + LANES > behind:
                 for word in range((behind - row) * words):

@@ -3,12 +3,13 @@
 An archive is a sequence of tables, each in key order (`CellTable`: a segment of the store, mapped from its
 files or not). A query patch with barcode h is answered in three steps:
 
-1. It is compared with the tree's nodes. Those at most one and a half times as far as the nearest are
-   *opened*, and farther ones until they hold 8 times the budget: a query that lies among the archive's
-   textures opens three, one that lies apart from all of them a dozen and more.
-   Comparing h with the leaves of an opened node gives *cells*, each one key. A node that holds few
-   patches is not opened: all its keys together are one cell. So a small archive is walked by
-   prefixes of the same keys, and the tree grows deeper as the archive does.
+1. It is compared with the tree's top nodes. Those at most a third farther than the nearest are *opened*, and
+   farther ones until they hold 8 times the budget. Their nodes are compared and opened in the same
+   way: a query that lies among the archive's textures opens half a dozen, one that lies apart from all of
+   them more. (A small tree has no top nodes: it begins with its nodes.) Comparing h with the leaves of an
+   opened node gives *cells*, each one key. A node that holds few patches is not opened: all its keys
+   together are one cell. So a small archive is walked by prefixes of the same keys, and the tree grows
+   deeper as the archive does.
 2. Cells are taken in order of their distance from h until they hold `budget` patches.
 3. A cell is a range of keys, hence adjacent rows in every table: they are compared with h eight at a time,
    in place, while the next cell is being fetched. The k nearest stay.
@@ -144,11 +145,10 @@ class Cells:
             np.ascontiguousarray(np.stack(begins, 1)) if begins else np.zeros((tree.n_keys + 1, 0), np.int64)
         )
         totals = together.sum(axis=1)
-        node_totals = np.ascontiguousarray(totals[:: tree.leaves.shape[1]])
-        kept += [tree.node_blocks, tree.leaf_blocks, node_totals, totals, together]
-        nodes, leaves = tree.leaves.shape[:2]
-        addresses = [array.ctypes.data for array in kept[-5:]]
-        sizes = len(tables), nodes, leaves, tree.barcode_bytes // 8
+        node_totals = np.ascontiguousarray(totals[:: tree.shape[2]])
+        kept += [tree.top_blocks, tree.node_blocks, tree.leaf_blocks, node_totals, totals, together]
+        addresses = [array.ctypes.data for array in kept[-6:]]
+        sizes = len(tables), *tree.shape, tree.barcode_bytes // 8
         fixed = np.array([*addresses, *sizes], np.int64), spots
         return cls(tree, tables, together, totals, tuple(kept), fixed)
 

@@ -24,7 +24,7 @@ from sish.index.store import SlideRow, Snapshot, Store
 
 __all__ = ["KeyedPatches", "Mask", "Patches", "TextureKeys", "TexturePatches", "patches_of"]
 
-_CROWDED = 120  # patches a leaf at which a wider tree is learnt; a new one has about 30
+_CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new one has about 20
 
 Mask = NDArray[np.bool_]
 """bool (slides,): which slides are meant."""
@@ -173,8 +173,8 @@ class TextureKeys:
     """The keys of an archive that grows: a tree is learnt when there is enough to learn one from.
 
     Until there are more patches than a search compares with, all share one key. Then the tree is learnt, and
-    learnt anew whenever the archive has grown to 120 patches a leaf, about fourfold, until it has its full
-    131,072 leaves. Each time the archive is rewritten once, so that adding a patch costs the same on average
+    learnt anew whenever the archive has grown to 80 patches a leaf, about fourfold, until it has its full
+    524,288 leaves. Each time the archive is rewritten once, so that adding a patch costs the same on average
     however many there are.
     """
 

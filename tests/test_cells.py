@@ -46,13 +46,13 @@ def answer(bags, number):
     return [pairs[a:b] for a, b in zip(bags.offset, bags.offset[1:], strict=False)]
 
 
-@pytest.fixture(scope="module")
-def world():
-    """3,000 clustered barcodes of 16 bytes on 30 slides, a tree of 8 x 8 leaves, and 20 queries."""
+@pytest.fixture(scope="module", params=[(8, 8), (4, 3, 6)])
+def world(request):
+    """3,000 clustered barcodes of 16 bytes on 30 slides, a tree of two or three levels, and 20 queries."""
     rng = np.random.default_rng(0)
     barcodes = clustered(rng, 3020, clusters=60)
     return barcodes[:3000], np.sort(rng.integers(0, 30, 3000)), TextureTree.learn(
-        barcodes[:3000], branching=(8, 8)
+        barcodes[:3000], branching=request.param
     ), barcodes[3000:]  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def test_any_archive_any_budget(data):
     count, n_slides = data.draw(st.integers(1, 120)), data.draw(st.integers(1, 6))
     barcodes = rng.integers(0, data.draw(st.sampled_from([2, 256])), (count, 8), dtype=np.uint8)
     slide = np.sort(rng.integers(0, n_slides, count))
-    branching = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    branching = tuple(data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=3)))
     tree = TextureTree.learn(barcodes, branching=branching)
     cuts = sorted(data.draw(st.lists(st.integers(0, n_slides), max_size=3)))
     cells, number = archive(barcodes, slide, tree, cuts)
@@ -270,7 +270,7 @@ def test_any_archive_any_budget(data):
         (lambda cells, q: cells.search(q, exclude=np.array([1, 2])), QueryError),
         (lambda cells, q: cells.search(q.astype(float)), ParameterError),
         (lambda cells, q: CellTable.build([1], q, [0]), ParameterError),
-        (lambda cells, q: cells.adding(CellTable.build([64], q[:1], [0])), ParameterError),
+        (lambda cells, q: cells.adding(CellTable.build([cells.tree.n_keys], q[:1], [0])), ParameterError),
         (lambda cells, q: cells.adding(CellTable.build([-1], q[:1], [0])), ParameterError),
         (lambda cells, q: cells.adding(CellTable.build([1], q[:1, :8], [0])), ParameterError),
     ],

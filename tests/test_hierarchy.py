@@ -46,9 +46,10 @@ def test_a_key_does_not_depend_on_its_company():
     assert together.min() >= 0 and together.max() < tree.n_keys
 
 
-def test_stored_and_read_again_it_gives_the_same_keys():
+@pytest.mark.parametrize("branching", [None, (3, 7), (3, 2, 5)])
+def test_stored_and_read_again_it_gives_the_same_keys(branching):
     barcodes = clustered(np.random.default_rng(3), 300)
-    tree = TextureTree.learn(barcodes)
+    tree = TextureTree.learn(barcodes, branching=branching)
     again = TextureTree.from_arrays({name: array.copy() for name, array in tree.to_arrays().items()})
     np.testing.assert_array_equal(again.keys(barcodes), tree.keys(barcodes))
 
@@ -77,14 +78,41 @@ def test_duplicates_share_one_key():
 
 @pytest.mark.parametrize(
     ("patches", "branching"),
-    [(0, (4, 4)), (10, (4, 4)), (1000, (8, 4)), (10_000, (16, 16)), (100_000, (64, 64)), (10**6, (256, 128)),
-     (10**7, (1024, 128)), (10**9, (1024, 128))],
+    [(0, (1, 4, 4)), (10, (1, 4, 4)), (1000, (1, 8, 8)), (10_000, (1, 32, 16)), (100_000, (1, 64, 64)),
+     (200_000, (32, 16, 16)), (10**6, (64, 32, 32)), (10**7, (128, 64, 64)), (10**9, (128, 64, 64))],
 )  # fmt: skip
 def test_the_tree_grows_with_the_archive(patches, branching):
     barcodes = clustered(np.random.default_rng(6), 50)
     tree = TextureTree.learn(barcodes, patches=patches)
-    assert tree.leaves.shape[:2] == branching
-    assert sample_size(patches) >= max(100_000, 8 * branching[0] * branching[1])
+    assert tree.shape == branching and tree.n_keys == np.prod(branching)
+    assert tree.leaves.shape == (branching[0] * branching[1], branching[2], 16)
+    assert sample_size(patches) >= max(100_000, 6 * tree.n_keys)
+
+
+def test_under_top_nodes_a_key_is_the_nearest_leaf_of_the_two_nearest_nodes_under_the_two_nearest():
+    barcodes = clustered(np.random.default_rng(7), 900)
+    tree = TextureTree.learn(barcodes, branching=(5, 3, 4))
+    for barcode, key in zip(barcodes[:50], tree.keys(barcodes[:50]), strict=True):
+        tops = np.argsort(hamming(tree.tops, barcode), kind="stable")[:2]
+        nodes = sorted(
+            (int(hamming(tree.nodes[node : node + 1], barcode)[0]), int(node))
+            for top in tops
+            for node in range(3 * top, 3 * top + 3)
+        )[:2]
+        leaves = {
+            (int(bits), node * 4 + leaf)
+            for _, node in nodes
+            for leaf, bits in enumerate(hamming(tree.leaves[node], barcode))
+        }
+        assert key == min(leaves)[1]
+
+
+def test_a_tree_without_top_nodes_is_read_as_it_was_stored():
+    """As trees were before there were top nodes: two arrays, and keys from all nodes."""
+    barcodes = clustered(np.random.default_rng(8), 300)
+    tree = TextureTree.learn(barcodes, branching=(4, 4))
+    assert set(tree.to_arrays()) == {"nodes", "leaves"} and tree.shape == (1, 4, 4)
+    assert set(TextureTree.learn(barcodes, branching=(2, 2, 4)).to_arrays()) == {"tops", "nodes", "leaves"}
 
 
 def test_a_large_sample_is_thinned():
@@ -94,11 +122,14 @@ def test_a_large_sample_is_thinned():
 
 
 @settings(max_examples=30, deadline=None)
-@given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.just(8))), st.integers(1, 5), st.integers(1, 5))
-def test_any_barcodes_get_keys_in_range(barcodes, n_nodes, n_leaves):
-    tree = TextureTree.learn(barcodes, branching=(n_nodes, n_leaves))
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 40), st.just(8))),
+    st.lists(st.integers(1, 5), min_size=2, max_size=3),
+)
+def test_any_barcodes_get_keys_in_range(barcodes, branching):
+    tree = TextureTree.learn(barcodes, branching=tuple(branching))
     keys = tree.keys(barcodes)
-    assert ((keys >= 0) & (keys < n_nodes * n_leaves)).all()
+    assert ((keys >= 0) & (keys < np.prod(branching))).all()
 
 
 @pytest.mark.parametrize(
@@ -108,10 +139,17 @@ def test_any_barcodes_get_keys_in_range(barcodes, n_nodes, n_leaves):
         lambda: TextureTree.learn(np.zeros((5, 12), np.uint8)),
         lambda: TextureTree.learn(np.zeros((5, 16))),
         lambda: TextureTree.learn(np.zeros((5, 16), np.uint8), branching=(0, 3)),
+        lambda: TextureTree.learn(np.zeros((5, 16), np.uint8), branching=(3,)),
         lambda: TextureTree.learn(np.zeros((5, 16), np.uint8)).keys(np.zeros((5, 8), np.uint8)),
         lambda: TextureTree.from_arrays({"nodes": np.zeros((2, 8), np.uint8)}),
         lambda: TextureTree.from_arrays(
             {"nodes": np.zeros((2, 8), np.uint8), "leaves": np.zeros((3, 2, 8), np.uint8)}
+        ),
+        lambda: TextureTree.from_arrays(
+            {
+                name: np.zeros(shape, np.uint8)
+                for name, shape in (("tops", (2, 8)), ("nodes", (3, 8)), ("leaves", (3, 2, 8)))
+            }
         ),
         lambda: TextureTree.from_arrays(
             {"nodes": np.zeros((2, 8), np.float32), "leaves": np.zeros((2, 2, 8), np.uint8)}
