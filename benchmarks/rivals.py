@@ -4,20 +4,24 @@ Each is built from the same barcodes and answers one query at a time on one thre
 sweep along which it trades time for recall. Rivals are optional: without a package its rows are missing
 (`pip install sish[bench]` brings all).
 
-- faiss-ivf: `IndexBinaryIVF`; lists of 1,024 and 4,096, and the latter found through an HNSW graph over the
-  centroids (`hnsw`), which spares comparing a query with all 4,096.
-- faiss-hnsw: `IndexBinaryHNSW`, M of 16 and 32.
+- faiss-ivf: `IndexBinaryIVF`; at a million lists of 1,024 and 4,096, and the latter found through an HNSW
+  graph over the centroids (`hnsw`), which spares comparing a query with all 4,096. Smaller archives have one
+  index, of 64 or 1,024 lists, and larger ones one of 4,096.
+- faiss-hnsw: `IndexBinaryHNSW`, M of 16 and 32; like usearch up to a million.
 - faiss-flat: `IndexBinaryFlat`, a scan.
 - usearch: HNSW over bits, connectivity 16.
 - hnswlib has no Hamming distance; on bits written as floats squared Euclidean distance is the same number.
   It takes 4 KB a patch and is run up to 100,000.
+
+Building is timed in processor seconds of its one thread: it is done once, and what else the machine was busy
+with should not count.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +33,7 @@ from sish.index.cells import Cells, CellTable
 from sish.index.hierarchy import TextureTree
 from sish.index.search import PatchTable, SearchParams, guided_search
 
-__all__ = ["Contender", "K", "contenders", "described", "missing", "slides_of"]
+__all__ = ["Contender", "K", "contenders", "missing", "slides_of"]
 
 K = 10
 _PATCHES_A_SLIDE = 1000
@@ -39,7 +43,8 @@ _PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 _EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 _FLOATS_UP_TO = 100_000
 _GRAPHS_UP_TO = 1_000_000
-_MANY_LISTS = 500_000, 1_000_000
+_LISTS = (99_999, 64), (1_000_000, 1024), (10**9, 4096)  # up to so many patches so many lists
+_MANY_LISTS = 500_000, 1_000_000  # between these four times as many, too
 
 Search = Callable[[NDArray[np.uint8], int], NDArray[Any]]
 """A query uint8 (1, 128) and a setting to the distances of the K nearest that were found, any shape."""
@@ -54,7 +59,7 @@ class Contender:
     params: str
     """How it was built."""
     build_s: float
-    """Seconds from barcodes in memory to the first answer, on one thread."""
+    """Processor seconds from barcodes in memory to the first answer, on one thread."""
     bytes_per_patch: float
     """All that it keeps, the barcodes included."""
     setting: str
@@ -71,18 +76,25 @@ def missing() -> list[str]:
 
 
 def contenders(codes: Codes, quick: bool) -> list[Contender]:
-    """All that apply to an archive of this size, built one after the other."""
+    """All that apply to an archive of this size, built one after the other; each is told as it is ready."""
+    built = []
+    for one in _built(codes, quick):
+        print(f"  {one.index} {one.params}: built in {one.build_s:.1f} s", flush=True)
+        built.append(one)
+    return built
+
+
+def _built(codes: Codes, quick: bool) -> Iterator[Contender]:
     n = len(codes.barcodes)
-    built = [_sish(codes.barcodes), _paper(codes)]
-    built.append(_exhaustive(built[0], n))
+    ours = _sish(codes.barcodes)
+    yield from (ours, _paper(codes), _exhaustive(ours, n))
     if (faiss := _module("faiss")) is not None:
         faiss.omp_set_num_threads(1)
-        built += _faiss(faiss, codes.barcodes, quick)
+        yield from _faiss(faiss, codes.barcodes, quick)
     if (usearch := _module("usearch.index")) is not None and n <= _GRAPHS_UP_TO and not quick:
-        built.append(_usearch(usearch, codes.barcodes))
+        yield _usearch(usearch, codes.barcodes)
     if (hnswlib := _module("hnswlib")) is not None and n <= (_FLOATS_UP_TO // 10 if quick else _FLOATS_UP_TO):
-        built.append(_hnswlib(hnswlib, codes.barcodes))
-    return built
+        yield _hnswlib(hnswlib, codes.barcodes)
 
 
 def _module(name: str) -> Any:
@@ -98,11 +110,11 @@ def slides_of(n: int) -> NDArray[np.int32]:
 
 
 def _sish(barcodes: NDArray[np.uint8]) -> Contender:
-    start = time.perf_counter()
+    start = time.process_time()
     tree = TextureTree.learn(barcodes)
     table = CellTable.build(tree.keys(barcodes), barcodes, slides_of(len(barcodes)))
     cells = Cells.of(tree, [table])
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     parts: list[NDArray[Any]] = [
         table.keys,
         table.barcodes,
@@ -111,11 +123,11 @@ def _sish(barcodes: NDArray[np.uint8]) -> Contender:
         cells.begins,
         cells.totals,
     ]
-    parts += [tree.nodes, tree.leaves, tree.node_blocks, tree.leaf_blocks]
+    parts += [tree.top_blocks, tree.node_blocks, tree.leaf_blocks]
     size = sum(part.nbytes for part in parts) / len(barcodes)
     settings = tuple(budget for budget in _BUDGETS if budget < len(barcodes))
     return Contender(
-        "sish", f"{tree.leaves.shape[0]} x {tree.leaves.shape[1]} leaves", seconds, size, "budget", settings,
+        "sish", f"{' x '.join(map(str, tree.shape))} leaves", seconds, size, "budget", settings,
         _CellSearch(cells),
     )  # fmt: skip
 
@@ -135,9 +147,9 @@ def _exhaustive(ours: Contender, n: int) -> Contender:
 
 
 def _paper(codes: Codes) -> Contender:
-    start = time.perf_counter()
+    start = time.process_time()
     table = PatchTable.build(codes.keys, codes.barcodes, slides_of(len(codes.keys)))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     params = SearchParams(threshold=_BITS)
     size = sum(a.nbytes for a in (table.keys, table.barcodes, table.slide, table.position)) / len(table)
     return Contender(
@@ -161,26 +173,26 @@ class _KeySearch:
         return guided_search(self.table, [key], query, params=self.params).hamming[:K]
 
 
-def _faiss(faiss: Any, barcodes: NDArray[np.uint8], quick: bool) -> list[Contender]:
+def _faiss(faiss: Any, barcodes: NDArray[np.uint8], quick: bool) -> Iterator[Contender]:
     n = len(barcodes)
-    built = [_faiss_flat(faiss, barcodes)]
-    lists = 1024 if n >= 100_000 else 64
+    yield _faiss_flat(faiss, barcodes)
+    lists = next(lists for most, lists in _LISTS if n <= most)
     ivf, seconds = _faiss_train(faiss, barcodes, lists)
-    built.append(_faiss_ivf(faiss, ivf, seconds, barcodes, ""))
+    yield _faiss_ivf(faiss, ivf, seconds, barcodes, "")
     if _MANY_LISTS[0] <= n <= _MANY_LISTS[1] and not quick:
         ivf, seconds = _faiss_train(faiss, barcodes, 4 * lists)
-        start = time.perf_counter()
+        start = time.process_time()
         graph = faiss.IndexBinaryHNSW(_BITS, 32)
         graph.add(_centroids(faiss, ivf))
         graph.hnsw.efSearch = 64
         found = faiss.IndexBinaryIVF(graph, _BITS, ivf.nlist)
         found.is_trained = True
-        also = time.perf_counter() - start
-        built.append(_faiss_ivf(faiss, ivf, seconds, barcodes, ""))
-        built.append(_faiss_ivf(faiss, found, seconds + also, barcodes, " hnsw"))
+        also = time.process_time() - start
+        yield _faiss_ivf(faiss, ivf, seconds, barcodes, "")
+        yield _faiss_ivf(faiss, found, seconds + also, barcodes, " hnsw")
     if n <= _GRAPHS_UP_TO and not quick:
-        built += [_faiss_hnsw(faiss, barcodes, links) for links in ((16, 32) if n < 1_000_000 else (16,))]
-    return built
+        for links in (16, 32) if n < 1_000_000 else (16,):
+            yield _faiss_hnsw(faiss, barcodes, links)
 
 
 def _centroids(faiss: Any, ivf: Any) -> NDArray[np.uint8]:
@@ -190,20 +202,20 @@ def _centroids(faiss: Any, ivf: Any) -> NDArray[np.uint8]:
 
 def _faiss_train(faiss: Any, barcodes: NDArray[np.uint8], lists: int) -> tuple[Any, float]:
     """An IVF index trained on forty patches a list, its own recommendation, and the seconds it took."""
-    start = time.perf_counter()
+    start = time.process_time()
     quantizer = faiss.IndexBinaryFlat(_BITS)
     ivf = faiss.IndexBinaryIVF(quantizer, _BITS, lists)
     ivf.own_fields = False
     ivf.kept = quantizer  # or Python drops it
     some = np.random.default_rng(0).permutation(len(barcodes))[: 40 * lists]
     ivf.train(np.ascontiguousarray(barcodes[some]))
-    return ivf, time.perf_counter() - start
+    return ivf, time.process_time() - start
 
 
 def _faiss_ivf(faiss: Any, ivf: Any, trained: float, barcodes: NDArray[np.uint8], how: str) -> Contender:
-    start = time.perf_counter()
+    start = time.process_time()
     ivf.add(barcodes)
-    seconds = trained + time.perf_counter() - start
+    seconds = trained + time.process_time() - start
 
     def search(query: NDArray[np.uint8], probes: int) -> NDArray[Any]:
         ivf.nprobe = probes
@@ -215,10 +227,10 @@ def _faiss_ivf(faiss: Any, ivf: Any, trained: float, barcodes: NDArray[np.uint8]
 
 
 def _faiss_flat(faiss: Any, barcodes: NDArray[np.uint8]) -> Contender:
-    start = time.perf_counter()
+    start = time.process_time()
     flat = faiss.IndexBinaryFlat(_BITS)
     flat.add(barcodes)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return Contender(
         "faiss-flat", "scan", seconds, 128.0, "all", (len(barcodes),),
         lambda query, _: np.asarray(flat.search(query, K)[0]),
@@ -226,10 +238,10 @@ def _faiss_flat(faiss: Any, barcodes: NDArray[np.uint8]) -> Contender:
 
 
 def _faiss_hnsw(faiss: Any, barcodes: NDArray[np.uint8], links: int) -> Contender:
-    start = time.perf_counter()
+    start = time.process_time()
     graph = faiss.IndexBinaryHNSW(_BITS, links)
     graph.add(barcodes)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
 
     def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
         graph.hnsw.efSearch = effort
@@ -240,10 +252,10 @@ def _faiss_hnsw(faiss: Any, barcodes: NDArray[np.uint8], links: int) -> Contende
 
 
 def _usearch(usearch: Any, barcodes: NDArray[np.uint8]) -> Contender:
-    start = time.perf_counter()
+    start = time.process_time()
     index = usearch.Index(ndim=_BITS, metric="hamming", dtype="b1", connectivity=16)
     index.add(np.arange(len(barcodes)), barcodes, threads=1)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
 
     def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
         index.expansion_search = effort
@@ -254,13 +266,13 @@ def _usearch(usearch: Any, barcodes: NDArray[np.uint8]) -> Contender:
 
 
 def _hnswlib(hnswlib: Any, barcodes: NDArray[np.uint8]) -> Contender:
-    start = time.perf_counter()
+    start = time.process_time()
     index = hnswlib.Index(space="l2", dim=_BITS)
     index.init_index(max_elements=len(barcodes), M=16, ef_construction=100)
     index.set_num_threads(1)
     for rows in np.array_split(barcodes, max(1, len(barcodes) // 10_000)):
         index.add_items(np.unpackbits(rows, axis=1).astype(np.float32), num_threads=1)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
 
     def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
         index.set_ef(effort)
@@ -268,8 +280,3 @@ def _hnswlib(hnswlib: Any, barcodes: NDArray[np.uint8]) -> Contender:
 
     size = index.index_file_size() / len(barcodes)
     return Contender("hnswlib", "M=16 on floats", seconds, size, "ef", _EFFORTS, search)
-
-
-def described(built: Sequence[Contender]) -> str:
-    """One line of what was built."""
-    return ", ".join(f"{one.index} {one.params} in {one.build_s:.1f} s" for one in built)

@@ -100,14 +100,15 @@ def _taken(codes: Codes, rows: NDArray[np.int64]) -> Codes:
 
 def measure(pool: Pool, n: int, quick: bool) -> tuple[list[Row], list[str]]:
     """All rows of one size, and what was measured beside them, as lines."""
+    print(f"{n} patches", flush=True)
     codes = pool.archive(n)
     built = contenders(codes, quick)
-    print(f"{n} patches: {rivals.described(built)}", flush=True)
     ours = next(one for one in built if one.index == "sish")
     cells: Cells = ours.search.cells  # type: ignore[attr-defined]  # ours keeps them for this
     rows: list[Row] = []
     for name, queries in (("near", pool.near), ("unseen", pool.unseen)):
         questions = Questions(name, queries, tenth_distance(codes.barcodes, queries.barcodes))
+        print(f"  {len(queries.keys)} {name} queries", flush=True)
         for one in built:
             if one.index == "sish-paper":
                 one.search.know(queries)  # type: ignore[attr-defined]  # only the published search needs keys

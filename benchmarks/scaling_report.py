@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Row", "plot", "summary", "time_at"]
+__all__ = ["Row", "plot", "setting_at", "summary", "time_at"]
 
 RECALLS = (0.90, 0.95, 0.99)
 _COLOURS = {
@@ -50,14 +50,23 @@ class Row:
 
 def time_at(rows: Iterable[Row], recall: float) -> float | None:
     """Median time of one sweep at a recall, between the settings around it; None where it is not reached."""
-    below: Row | None = None
-    for row in sorted(rows, key=lambda row: row.setting):
-        if row.recall_at_10 >= recall:
-            if below is None or row.recall_at_10 == below.recall_at_10:
-                return row.query_us_median
-            share = (recall - below.recall_at_10) / (row.recall_at_10 - below.recall_at_10)
-            return below.query_us_median + share * (row.query_us_median - below.query_us_median)
-        below = row
+    return _read_at([(row.setting, row.recall_at_10, row.query_us_median) for row in rows], recall)
+
+
+def setting_at(rows: Iterable[Row], recall: float) -> float | None:
+    """The setting of one sweep at a recall, read in the same way."""
+    return _read_at([(row.setting, row.recall_at_10, float(row.setting)) for row in rows], recall)
+
+
+def _read_at(sweep: Iterable[tuple[int, float, float]], recall: float) -> float | None:
+    """What belongs to a recall in a sweep of (setting, recall, value)."""
+    below: tuple[float, float] | None = None
+    for _, reached, value in sorted(sweep):
+        if reached >= recall:
+            if below is None or reached == below[0]:
+                return value
+            return below[1] + (recall - below[0]) / (reached - below[0]) * (value - below[1])
+        below = reached, value
     return None
 
 
@@ -116,34 +125,43 @@ def _ratios(rows: Sequence[Row]) -> str:
         if ours and theirs:
             time, built, index = min(theirs)
             parts.append(f"{recall:.2f}: {ours[0] / time:.2f} of {index} {built}")
-    return "sish against the best other   " + "; ".join(parts)
+    return "sish against the best other   " + "; ".join([*parts, *_build_ratio(rows)])
+
+
+def _build_ratio(rows: Sequence[Row]) -> list[str]:
+    """Our time to build, and that of the faster of IVF and HNSW."""
+    ours = [row.build_s for row in rows if row.index == "sish"]
+    theirs = [row.build_s for row in rows if row.index in ("faiss-ivf", "faiss-hnsw", "usearch", "hnswlib")]
+    return [f"built in 1/{min(theirs) / min(ours):.1f} of the time"] if ours and theirs else []
 
 
 def _flatness(rows: Sequence[Row]) -> list[str]:
-    """Time at recall 0.95 and recall at fixed budgets, for each size."""
+    """Time and patches compared with at recall 0.95, and recall at fixed budgets, for each size."""
     sizes = sorted({row.n for row in rows})
     if len(sizes) < 2:
         return []
-    lines = ["microseconds at recall 0.95   " + "".join(f"{n:>12,}" for n in sizes)]
+    lines = [f"{'microseconds at recall 0.95':29} " + "".join(f"{n:>12,}" for n in sizes)]
     for queries in ("near", "unseen"):
+        own = [row for row in rows if row.queries == queries]
         for index in _COLOURS:
-            own = [
-                best_time([r for r in rows if r.n == n and r.queries == queries], index, 0.95) for n in sizes
-            ]
-            if any(own):
-                cells = "".join(f"{'-' if best is None else f'{best[0]:.1f}':>12}" for best in own)
-                lines.append(f"{queries:8} {index:20} {cells}")
+            best = [best_time([row for row in own if row.n == n], index, 0.95) for n in sizes]
+            if any(best):
+                lines.append(f"{queries:8} {index:20} " + _cells([one and one[0] for one in best], ".1f"))
+    ours = [row for row in rows if row.index == "sish"]
+    lines.append("patches that sish compares a query with at recall 0.95")
+    for queries in ("near", "unseen"):
+        sweeps = [[row for row in ours if (row.queries, row.n) == (queries, n)] for n in sizes]
+        lines.append(f"{queries:29} " + _cells([setting_at(sweep, 0.95) for sweep in sweeps], ".0f"))
     lines.append("recall of sish at a fixed budget")
     for queries in ("near", "unseen"):
         for budget in (1000, 2000, 4000):
-            found = [
-                [r.recall_at_10 for r in rows
-                 if (r.index, r.n, r.queries, r.setting) == ("sish", n, queries, budget)]
-                for n in sizes
-            ]  # fmt: skip
-            cells = "".join(f"{one[0] if one else float('nan'):>12.3f}" for one in found)
-            lines.append(f"{queries:8} budget {budget:<13} {cells}")
+            recalls = {r.n: r.recall_at_10 for r in ours if (r.queries, r.setting) == (queries, budget)}
+            lines.append(f"{queries:8} budget {budget:<13} " + _cells([recalls.get(n) for n in sizes], ".3f"))
     return ["\n".join(lines)]
+
+
+def _cells(values: Iterable[float | None], form: str) -> str:
+    return "".join(f"{'-' if value is None else format(value, form):>12}" for value in values)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
