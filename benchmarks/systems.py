@@ -133,7 +133,7 @@ def measured(bench: Bench, entry: Entry) -> Run:
     build_s = time.perf_counter() - start + bench.spared_s - spared
     for system, split, known in systems:
         tally.search(system, split, known)
-    extra: dict[str, Any] = {"looked_at": int(np.median(tally.looked_at)), "quick": bench.quick}
+    extra: dict[str, Any] = {"looked_at": float(np.mean(tally.looked_at)), "quick": bench.quick}
     if bench.task.folds > 1:
         extra["n"] = round(float(np.mean([len(system) for system, _, _ in systems])))
     return Run(
