@@ -36,8 +36,8 @@ __all__ = ["main", "measured"]
 DATA = Path("../shared/data")
 COLUMNS = (
     "method", "n", "queries", "mmv5", "mmv3", "mmv1", "macro_f1", "hit3", "hit5", "map5", "map_paper", "avg5",
-    "avg10", "short", "train_s", "build_s", "query_ms_median", "query_ms_p95", "bytes_per_item", "looked_at", "recall",
-    "iou",
+    "avg10", "short", "train_s", "build_s", "query_ms_median", "query_ms_p95", "bytes_per_item", "looked_at",
+    "recall", "iou",
 )  # fmt: skip
 
 
