@@ -116,7 +116,7 @@ class Cells:
 
     @classmethod
     def of(cls, tree: TextureTree, tables: Sequence[CellTable]) -> "Cells":
-        """The cells of tables whose keys `tree` made: a binary search a leaf and table, about 1 ms a table.
+        """The cells of tables whose keys `tree` made: counts their patches, some milliseconds a million.
 
         >>> tree = TextureTree.learn(np.repeat(np.uint8([[0], [255]]), 8, axis=1), branching=(2, 1))
         >>> barcodes = np.uint8([[255] * 8, [1] * 8, [0] * 8])
@@ -199,12 +199,15 @@ class Cells:
 
 def _begins(tree: TextureTree, table: CellTable) -> NDArray[np.int64]:
     """Where each key begins in a table, (keys + 1,); ParameterError where the keys are of another tree."""
-    if len(table) and not 0 <= table.keys[0] <= table.keys[-1] < tree.n_keys:
+    low, high = (int(table.keys.min()), int(table.keys.max())) if len(table) else (0, 0)
+    if not 0 <= low <= high < tree.n_keys:
         raise ParameterError(
-            f"keys run from {table.keys[0]} to {table.keys[-1]} and the tree has {tree.n_keys}; "
+            f"keys run from {low} to {high} and the tree has {tree.n_keys}; "
             "make them with TextureTree.keys of this tree, and sort them"
         )
-    return np.searchsorted(table.keys, np.arange(tree.n_keys + 1))
+    begins = np.zeros(tree.n_keys + 1, np.int64)
+    np.cumsum(np.bincount(table.keys, minlength=tree.n_keys), out=begins[1:])
+    return begins
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
