@@ -45,12 +45,10 @@ notebooks-write: $(VENV)/installed-test
 # The shipped weights again: make train PCAM=folder, which holds train/ and valid/ (see vqvae/weights/MODEL_CARD.md)
 train: $(VENV)/installed
 	$(BIN)/python -m sish.vqvae fit --config vqvae/configs/default.yaml --data.folder $(PCAM)
-	$(BIN)/python -m sish.vqvae export --checkpoint runs/vqvae/checkpoints/last.ckpt \
+	$(BIN)/python -m sish.vqvae export --checkpoint runs/vqvae/checkpoints/last.ckpt --features pooled \
 		--output runs/autoencoder.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
-	$(BIN)/python -m sish.vqvae contrast --config vqvae/configs/texture.yaml --data.folder $(PCAM) \
-		--model.weights runs/autoencoder.safetensors
-	$(BIN)/python -m sish.vqvae export --checkpoint runs/texture/checkpoints/last.ckpt \
-		--output runs/default.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 4096
+	$(BIN)/python -m sish.vqvae export --checkpoint runs/autoencoder.safetensors --features oriented \
+		--output runs/default.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
 
 # Networks of timm need timm, and timm torchvision, whose compiled part does not load beside a CPU build of
 # torch: they stay in a folder of their own, which only this test sees.

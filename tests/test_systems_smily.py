@@ -106,12 +106,12 @@ def test_an_encoder_that_knows_no_orientation_is_asked_once(pictures):
     assert calls == [1] and found[0].item_id == pictures[2].item_id
 
 
-@pytest.mark.parametrize("features", ["texture", "pooled"])
+@pytest.mark.parametrize("features", ["oriented", "texture", "pooled"])
 def test_an_encoder_says_whether_it_knows_orientations(features):
     torch.manual_seed(0)
     model = VQVAE(ModelConfig(features=features))
     encoder = Encoder(model, "test", HammingScale(1, (), ""))
-    assert encoder.orientation_invariant == (features == "texture")
+    assert encoder.orientation_invariant == (features != "pooled")
     if encoder.orientation_invariant:  # and it is true of what its features are made of
         patch = np.random.default_rng(0).integers(0, 255, (1, 64, 96, 3), dtype=np.uint8)
         images = [to_unit(torch.from_numpy(oriented(patch, number))) for number in range(ORIENTATIONS)]

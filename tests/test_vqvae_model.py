@@ -110,7 +110,7 @@ def test_config_of_another_release_is_refused(change):
         {"code_dim": 0},
         {"codebook": "kmeans"},
         {"features": "resnet"},
-        {"channels": (8, 8)},  # too few statistics for a barcode
+        {"channels": (8, 8), "features": "pooled"},  # too few statistics for a barcode
     ],
 )
 def test_impossible_networks_are_refused(change):

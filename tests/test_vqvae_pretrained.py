@@ -59,8 +59,8 @@ def test_round_trip(model, tmp_path):
     assert (encoder.patch_px, encoder.mpp, encoder.stride) == (256, 1.0, 8)
     assert encoder.codebook.shape == (16, 8)
     assert encoder.codebook.dtype == np.float32
-    assert encoder.hamming_threshold == int(model.pooled.distances[2])
-    assert dict(encoder.hamming.percentiles)[50.0] == float(model.pooled.distances[-1])
+    assert encoder.hamming_threshold == int(model.head.distances[2])
+    assert dict(encoder.hamming.percentiles)[50.0] == float(model.head.distances[-1])
     _, facts = read_model(path)
     assert facts == {"steps": 3}
 

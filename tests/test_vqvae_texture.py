@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from sish.errors import ParameterError
 from sish.vqvae.contrast import ContrastModule, contrast_loss
-from sish.vqvae.encoder import Encoder
-from sish.vqvae.features import TextureFeatures, bit_distances
+from sish.vqvae.features import bit_distances
 from sish.vqvae.model import VQVAE, ModelConfig, to_unit
 from sish.vqvae.p4m import ORIENTATIONS, GroupConv, LiftingConv, turned
 from sish.vqvae.pretrained import fingerprint_of, hamming_scale, load_encoder, read_model, save_weights
@@ -91,46 +90,6 @@ def test_the_filters_that_are_kept_are_those_of_the_weights(net: TextureNet) -> 
     assert not torch.allclose(first, changed)
 
 
-def test_features_keep_angles_and_their_bits_measure_them() -> None:
-    generator = torch.Generator().manual_seed(0)
-    raw = torch.randn((400, 40), generator=generator) * torch.logspace(0, -2, 40)
-    head = TextureFeatures(40)
-    assert not head.calibrated
-    head.calibrate(raw)
-    assert head.calibrated
-    features = head.normal(raw).numpy()
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    angle = np.arccos(np.clip(features[:200] @ features[200:].T, -1, 1))
-    bits = np.packbits(features >= 0, axis=1)
-    hamming = np.bitwise_count(bits[:200, None] ^ bits[None, 200:]).sum(2)
-    assert np.abs(hamming / 1024 - angle / np.pi).mean() < 0.02  # Charikar 2002: the share is the angle / pi
-    scale = dict(zip((0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0), head.distances.tolist(), strict=True))
-    assert 450 < scale[50.0] < 560
-
-
-def test_what_changes_between_views_counts_less_by_hand() -> None:
-    """Two independent statistics of equal spread; views differ in the second one by as much as patches do."""
-    raw = torch.tensor([[1.0, 10.0], [1.0, -10.0], [-1.0, 10.0], [-1.0, -10.0]])
-    head = TextureFeatures(2)
-    head.calibrate(raw)
-    features = head.normal(raw)
-    alike = torch.tensor([[1.0, 0, 0, -1], [0, 1, -1, 0], [0, -1, 1, 0], [-1, 0, 0, 1]])
-    torch.testing.assert_close(features @ features.T, alike, rtol=0, atol=1e-5)
-    # between is 1 and within 20**2 / 10**2 / 2 = 2: noise is 0.1 and 2.1, so squares weigh 21 to 1
-    head.calibrate(raw, torch.tensor([[0.0, 20.0], [0.0, -20.0]]))
-    features = head.normal(raw)
-    assert float(features[0] @ features[1]) == pytest.approx(20 / 22, abs=2e-3)
-    assert float(features[0] @ features[2]) == pytest.approx(-20 / 22, abs=2e-3)
-
-
-def test_a_statistic_that_never_changes_says_nothing() -> None:
-    raw = torch.cat([torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), torch.ones(50, 1)], 1)
-    head = TextureFeatures(4)
-    head.calibrate(raw)
-    moved = raw + torch.tensor([0.0, 0, 0, 5])
-    torch.testing.assert_close(head.normal(raw), head.normal(moved))
-
-
 def test_distances_of_signs_by_hand() -> None:
     features = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [-1, -1, 1, 1, 1, 1, 1, 1]], np.float32)
     assert set(bit_distances(features, "sign", 10, 0)) == {2}
@@ -196,24 +155,3 @@ def test_weights_with_a_texture_network_come_back(tmp_path: Path) -> None:
     together = encoder.encode(images).features
     alone = np.concatenate([encoder.encode(images[i : i + 1]).features for i in range(3)])
     np.testing.assert_array_equal(together, alone)
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Encoder:
-    """The shipped weights."""
-    return load_encoder()
-
-
-@given(seed=st.integers(0, 1000))
-@settings(max_examples=5, deadline=None)
-def test_the_shipped_barcode_of_a_turned_patch_stays_within_a_few_bits(shipped: Encoder, seed: int) -> None:
-    image = _images(1, 256, seed)[0]
-    ways = [np.rot90(it, turns) for it in (image, image[:, ::-1]) for turns in range(4)]
-    bits = np.packbits(shipped.encode(np.stack(ways)).features >= 0, axis=1)
-    assert np.bitwise_count(bits ^ bits[0]).sum(1).max() <= 4
-
-
-def test_the_shipped_encoder_is_a_texture_network_under_20_mb(shipped: Encoder) -> None:
-    assert shipped.config.features == "texture"
-    weights = Path(__file__).parents[1] / "vqvae/weights/default.safetensors"
-    assert weights.stat().st_size < 20e6

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from sish.vqvae.features import WhitenedFeatures
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.views import Views
@@ -24,7 +25,7 @@ _ZOOM, _SHIFT_PX = 1.15, 4.0  # less than in training: most of what a patch show
 def calibrate(model: VQVAE, batches: Iterable[Tensor]) -> None:
     """Measure the feature statistics of ``model`` on batches of plain patches, uint8 (N, H, W, 3).
 
-    The texture network's are also measured on two views of each patch; their randomness is always the same.
+    Those that are whitened are also measured on two views of each patch, whose randomness is always the same.
     """
     device = model.quantizer.codebook.device
     raw, changes = [], []
@@ -33,7 +34,7 @@ def calibrate(model: VQVAE, batches: Iterable[Tensor]) -> None:
         for batch in batches:
             images = to_unit(batch.to(device))
             raw.append(model.raw_features(images))
-            if model.config.features == "texture":
+            if isinstance(model.head, WhitenedFeatures):
                 views = Views(images.shape[-1], zoom=_ZOOM, shift_px=_SHIFT_PX)
                 changes.append(
                     model.raw_features(views.draw(images)) - model.raw_features(views.draw(images))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -27,7 +27,7 @@ from sish.vqvae.data import PatchData, spread_batches
 from sish.vqvae.images import ImagePatches, list_images
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.pictures import SavePictures
-from sish.vqvae.pretrained import read_model, save_weights
+from sish.vqvae.pretrained import read_model, save_weights, with_features
 from sish.vqvae.stopping import StopEarly
 
 __all__ = ["TrainingCLI", "main"]
@@ -167,7 +167,9 @@ def _export_parser(prog: str) -> ArgumentParser:
         prog=f"{prog} export",
         description="Turn a checkpoint into weights (safetensors with their configuration).",
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a training run (.ckpt)")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="checkpoint of a training run (.ckpt), or weights"
+    )
     parser.add_argument(
         "--output", type=Path, required=True, help="file to write (.safetensors), or a folder for it"
     )
@@ -180,6 +182,12 @@ def _export_parser(prog: str) -> ArgumentParser:
     parser.add_argument("--data.prefix", type=str, default="", help="only files whose path begins so")
     parser.add_argument("--data.size_px", type=int, default=96, help="side of the centre square of each")
     parser.add_argument("--patches", type=int, default=4096, help="images to measure on, at most")
+    parser.add_argument(
+        "--features",
+        type=Literal["oriented", "pooled"] | None,
+        default=None,
+        help="make the barcode of these statistics of the autoencoder instead (they need --data.folder)",
+    )
     parser.add_argument("--training", type=dict[str, Any], default={}, help="facts to keep with the weights")
     return parser
 
@@ -187,6 +195,8 @@ def _export_parser(prog: str) -> ArgumentParser:
 def _export(argv: list[str], prog: str) -> None:
     options = _export_parser(prog).parse_args(argv)
     model, facts = read_model(options.checkpoint)
+    if options.features is not None:
+        model = with_features(model, options.features)
     if options.data.folder is not None:
         paths = list_images(options.data.folder, options.data.prefix)
         patches = ImagePatches(paths, options.data.size_px, augment=False)

@@ -72,7 +72,7 @@ class ContrastModule(VQVAEModule):
         config = ModelConfig.from_dict(base.config.as_dict() | {"features": "texture"} | shape)
         super().__init__(config, learning_rate, warmup_steps=50, weight_decay=weight_decay)
         self.vqvae.requires_grad_(False)
-        self.vqvae.load_state_dict(_without_texture(base), strict=False)
+        self.vqvae.load_state_dict(base.autoencoder(), strict=False)
         self.vqvae.texture.net.requires_grad_(True)
         self.views, self.temperature = views, temperature
         width = self.vqvae.texture.net.out
@@ -104,8 +104,3 @@ def _autoencoder(weights: Path | None) -> VQVAE:
     from sish.vqvae.pretrained import read_model, shipped_model
 
     return shipped_model() if weights is None else read_model(weights)[0]
-
-
-def _without_texture(model: VQVAE) -> dict[str, Tensor]:
-    """What the new network takes over: everything but an earlier texture network."""
-    return {name: it for name, it in model.state_dict().items() if not name.startswith("texture.")}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sish.errors import ParameterError
-from sish.vqvae.features import FEATURES, Binarisation
+from sish.vqvae.features import FEATURES, Binarisation, WhitenedFeatures
 from sish.vqvae.model import VQVAE, ModelConfig, from_unit, to_unit
 
 __all__ = ["Encoded", "Encoder", "FeatureNetwork", "HammingScale"]
@@ -104,7 +104,7 @@ class Encoder:
     @property
     def orientation_invariant(self) -> bool:
         """Whether a patch has the same features, but for rounding, however it is turned or mirrored."""
-        return self._network is None and self._model.config.features == "texture"
+        return self._network is None and isinstance(self._model.head, WhitenedFeatures)
 
     @property
     def codebook(self) -> NDArray[np.float32]:

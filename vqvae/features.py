@@ -1,10 +1,10 @@
-"""Features for the barcode: 1,024 numbers a patch, from maps that the encoder has computed anyway.
+"""Features for the barcode: 1,024 numbers a patch, from means and deviations of feature maps.
 
 The published SISH takes them from a second network (DenseNet121 of ImageNet, see `sish.vqvae.timm_network`).
-Ours are the mean and the standard deviation of each channel of each feature map, so they do not change
-with the order of positions, and flips and rotations of a patch change them little.
+`WhitenedFeatures` are made of statistics that do not depend on how a patch lies (`sish.vqvae.oriented` and
+`sish.vqvae.texture`); `PooledFeatures` of all maps that the encoder has computed anyway, as the patch lies.
 
-Why they are standardised and shuffled: the barcode keeps only whether a feature is at least its left
+Why the latter are standardised and shuffled: the barcode keeps only whether a feature is at least its left
 neighbour (MinMax barcode, Kumar et al. 2018, as SISH uses it). On raw statistics that is almost always the
 same answer (one channel is simply larger than the next); on standardised ones it is a coin whose side
 depends on the patch. Shuffling by a fixed seed keeps the mean and the deviation of neighbouring
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sish.errors import ParameterError
 
-__all__ = ["FEATURES", "PERCENTILES", "Binarisation", "PooledFeatures", "TextureFeatures", "bit_distances"]
+__all__ = ["FEATURES", "PERCENTILES", "Binarisation", "PooledFeatures", "WhitenedFeatures", "bit_distances"]
 
 FEATURES = 1024
 """Features a patch, and bits of a barcode."""
@@ -35,7 +35,7 @@ Binarisation = Literal["minmax", "sign"]
 _ORDER_SEED = 1024
 _ROTATION_SEED = 1024
 _AXES = 256
-_SHARE_OF_BETWEEN = 0.1
+_SHARE_OF_BETWEEN = 0.03
 _FLOOR = 1e-4  # of the mean variance: no axis is quieter
 _TINY = 1e-6  # a channel that never fires has no spread; its feature stays 0
 
@@ -128,13 +128,13 @@ class PooledFeatures(_Calibrated):
         self.std.copy_(torch.where(spread > _TINY, spread, torch.ones_like(spread)))
 
 
-class TextureFeatures(_Calibrated):
-    """Statistics of the texture network's maps, whitened, as directions in 1,024 dimensions.
+class WhitenedFeatures(_Calibrated):
+    """Statistics of maps, whitened, as directions in 1,024 dimensions.
 
     A direction in which two views of one patch differ (stain, sharpness, a little elsewhere) says little of
     the tissue, however much it varies between patches. Standardised statistics are therefore whitened
-    by the covariance of such differences plus a tenth of the covariance between patches (within-class
-    covariance normalisation, Hatch and others, Interspeech 2006, the class being a patch), and the 256
+    by the covariance of such differences plus 3 % of the covariance between patches (within-class covariance
+    normalisation, Hatch and others, Interspeech 2006, the class being a patch), and the 256
     axes that then vary most are kept. The result has length 1 and is turned at random into 1,024
     dimensions, which keeps all angles, so that the signs of its numbers are a barcode whose Hamming
     distance grows with the angle (Charikar, STOC 2002).

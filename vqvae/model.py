@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sish.errors import ParameterError, WeightsError
-from sish.vqvae.features import FEATURES, PooledFeatures, TextureFeatures
+from sish.vqvae.features import FEATURES, PooledFeatures, WhitenedFeatures
+from sish.vqvae.oriented import n_oriented_statistics, oriented_statistics
 from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
 from sish.vqvae.texture import TextureNet
 
@@ -34,7 +35,7 @@ CONFIG_KEY = "sish_vqvae_config"
 """Where a checkpoint keeps the model's configuration, as plain values (loaded without pickle)."""
 
 _TEXTURE_OUT = 128
-FeatureSource = Literal["texture", "pooled", "densenet121"]
+FeatureSource = Literal["oriented", "texture", "pooled", "densenet121"]
 
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
@@ -61,8 +62,9 @@ class ModelConfig:
     """A code used less than this share of the mean is moved onto a vector of the batch; 0 turns it off."""
     commitment_cost: float = 0.25
     """beta: the weight of the commitment term."""
-    features: FeatureSource = "pooled"
-    """Where the barcode's 1,024 features come from: the texture network, this one's maps, or DenseNet121."""
+    features: FeatureSource = "oriented"
+    """Where the barcode's 1,024 features come from: the first maps in all orientations, the texture network,
+    all maps as the patch lies, or DenseNet121."""
     texture_channels: tuple[int, ...] = (4, 8, 16)
     """Channels of each stage of the texture network (times eight orientations)."""
     texture_blocks: tuple[int, ...] = (0, 1, 2)
@@ -231,7 +233,7 @@ class Texture(nn.Module):
         """Random weights, not calibrated."""
         super().__init__()
         self.net = TextureNet(config.texture_channels, config.texture_blocks, _TEXTURE_OUT)
-        self.features = TextureFeatures(self.net.n_statistics)
+        self.features = WhitenedFeatures(self.net.n_statistics)
 
 
 class VQVAE(nn.Module):
@@ -239,6 +241,8 @@ class VQVAE(nn.Module):
 
     texture: Texture
     """Where `ModelConfig.features` is ``texture``."""
+    oriented: WhitenedFeatures
+    """Where `ModelConfig.features` is ``oriented``."""
 
     def __init__(self, config: ModelConfig = _DEFAULT) -> None:
         """Random weights; `sish.vqvae.pretrained` loads trained ones."""
@@ -256,7 +260,14 @@ class VQVAE(nn.Module):
         self.pooled = PooledFeatures(config.map_channels)
         if config.features == "texture":
             self.texture = Texture(config)
+        elif config.features == "oriented":
+            self.oriented = WhitenedFeatures(n_oriented_statistics(config.channels))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+
+    def autoencoder(self) -> dict[str, Tensor]:
+        """The state of encoder, codebook and decoder, and the statistics of all maps as they lie."""
+        parts = ("encoder.", "quantizer.", "decoder.", "pooled.")
+        return {name: it for name, it in self.state_dict().items() if name.startswith(parts)}
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images float (N, 3, H, W) in [-1, 1]; the last one is the latent (N, D, h, w)."""
@@ -271,12 +282,17 @@ class VQVAE(nn.Module):
         return out
 
     @property
-    def head(self) -> PooledFeatures | TextureFeatures:
+    def head(self) -> PooledFeatures | WhitenedFeatures:
         """What makes features of raw statistics."""
+        if self.config.features == "oriented":
+            return self.oriented
         return self.texture.features if self.config.features == "texture" else self.pooled
 
     def raw_features(self, images: Tensor) -> Tensor:
         """Raw statistics (N, S) of images float (N, 3, H, W) in [-1, 1]: what `head` takes."""
+        if self.config.features == "oriented":
+            convolutions = [it for it in self.encoder.convolutions if isinstance(it, nn.Conv2d)]
+            return oriented_statistics(convolutions, images)
         if self.config.features == "texture":
             return self.texture.net.statistics(images)
         return self.pooled.raw(self.maps(images))

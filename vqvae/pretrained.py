@@ -4,6 +4,7 @@ No pickle: safetensors holds numbers only, and checkpoints are read with ``weigh
 """
 
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from sish.errors import WeightsError
 from sish.vqvae.encoder import Encoder, FeatureNetwork, HammingScale
 from sish.vqvae.features import PERCENTILES
 from sish.vqvae.fingerprint import digest_of
-from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig
+from sish.vqvae.model import CONFIG_KEY, VQVAE, FeatureSource, ModelConfig
 
-__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model"]
+__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model", "with_features"]
 
 _FORMAT = "sish-vqvae-1"
 _PUBLISHED_THRESHOLD = 128
@@ -114,6 +115,17 @@ def shipped_model() -> VQVAE:
     shipped = resources.files("sish.vqvae").joinpath("weights/default.safetensors")
     with resources.as_file(shipped) as file:
         return read_model(file)[0]
+
+
+def with_features(model: VQVAE, source: FeatureSource) -> VQVAE:
+    """The same autoencoder with a barcode of these features, which are still to be calibrated.
+
+    >>> with_features(VQVAE(), "oriented").head.calibrated
+    False
+    """
+    other = VQVAE(replace(model.config, features=source))
+    other.load_state_dict(model.autoencoder(), strict=False)
+    return other.eval()
 
 
 def read_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:
