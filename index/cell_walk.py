@@ -146,16 +146,11 @@ def _near(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """The children to open, each of `step` nodes, that hold `wanted` patches; and the distance of each.
 
-    Empty ones are far away, in `bits` too.
+    Empty ones are left out.
     """
-    nearest = _FAR
-    for number in range(parents.size):
-        for child in range(count):
-            if _held(at, parents[number] * count + child, step) == 0:
-                bits[number, child] = _FAR
-            nearest = min(nearest, int(bits[number, child]))
     opened, their_bits = np.empty(bits.size, np.int64), np.empty(bits.size, np.int32)
-    reach, farthest = nearest * _NEAR_NUMERATOR // _NEAR_DENOMINATOR, 64 * at.words
+    nearest, farthest = _least(bits), 64 * at.words
+    reach = nearest * _NEAR_NUMERATOR // _NEAR_DENOMINATOR
     while True:
         size = held = 0
         for first in range(0, bits.size, LANES):
@@ -163,13 +158,25 @@ def _near(
             while hits:
                 place = first + lowest(hits)
                 hits &= hits - 1
-                child = parents[place // bits.shape[1]] * count + place % bits.shape[1]
-                opened[size], their_bits[size] = child, bits[place // bits.shape[1], place % bits.shape[1]]
-                size += 1
-                held += _held(at, child, step)
+                number, own = place // bits.shape[1], place % bits.shape[1]
+                child = parents[number] * count + own
+                more = _held(at, child, step)
+                if more > 0:
+                    opened[size], their_bits[size] = child, bits[number, own]
+                    size += 1
+                    held += more
         if reach >= farthest or (held >= wanted and size >= _FEWEST_NODES):
             return opened[:size], their_bits[:size]
         reach += reach // 4 + 1
+
+
+@compiled
+def _least(bits: NDArray[np.int32]) -> int:
+    """The smallest of some distances."""
+    least, flat = _FAR, bits.reshape(-1)
+    for place in range(flat.size):
+        least = min(least, int(flat[place]))
+    return least
 
 
 @compiled
@@ -241,10 +248,7 @@ def _walk(
 ) -> None:  # fmt: skip
     """Compare with the patches of the nearest cells until so many counted; go on for excluded ones."""
     bits = _leaf_bits(at, nodes, node_bits, barcode)
-    cells, flat = np.empty(bits.size, np.int64), bits.reshape(-1)
-    nearest = _FAR
-    for place in range(flat.size):
-        nearest = min(nearest, int(flat[place]))
+    cells, nearest = np.empty(bits.size, np.int64), _least(bits)
     state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
     bound = min(farthest, nearest + nearest // _CLOSER + _CLOSER)
     count, held = _select(at, nodes, bits, -1, bound, cells, 0, tally)
