@@ -173,6 +173,22 @@ def test_export_and_load(images, run, tmp_path, capsys):
     assert np.array_equal(encoder.encode(pixels).codes, load_encoder(checkpoint).encode(pixels).codes)
 
 
+def test_export_makes_the_barcode_of_other_statistics(images, run, tmp_path, capsys):
+    checkpoint = f"--checkpoint={run}/checkpoints/last.ckpt"
+    measured = [f"--data.folder={images}", "--data.prefix=train/", "--data.size_px=24"]
+    pooled, oriented = tmp_path / "pooled.safetensors", tmp_path / "oriented.safetensors"
+    assert main(["export", checkpoint, "--features=pooled", f"--output={pooled}", *measured]) == 0
+    way = ["export", f"--checkpoint={pooled}", "--features=oriented", f"--output={oriented}"]
+    assert main([*way, *measured]) == 0
+    found = [load_encoder(it) for it in (run / "checkpoints" / "last.ckpt", pooled, oriented)]
+    assert [it.orientation_invariant for it in found] == [True, False, True]
+    patch = np.asarray(Image.open(images / "train" / "0.png"))[None]
+    assert all(np.array_equal(it.encode(patch).codes, found[0].encode(patch).codes) for it in found)
+    capsys.readouterr()
+    assert main(way) == 1  # nothing to measure them on
+    assert "--data.folder" in capsys.readouterr().err
+
+
 def test_export_measures_features_again(images, run, tmp_path):
     base = ["export", f"--checkpoint={run}/checkpoints/last.ckpt"]
     again = [f"--data.folder={images}", "--data.prefix=train/", "--data.size_px=24", "--patches=5"]
