@@ -111,6 +111,14 @@ def test_resume_goes_on_from_the_last_checkpoint(images, run, tmp_path):
     assert min(int(row["step"]) for row in metrics(tmp_path, 1)) >= 2
 
 
+def test_steps_after_the_last_validation_are_kept(images, tmp_path):
+    assert main([*options(images, tmp_path, 3), "--trainer.val_check_interval=2"]) == 0
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    assert main([*options(images, tmp_path / "short", 1), "--trainer.val_check_interval=2"]) == 0
+    assert load_encoder(tmp_path / "short" / "checkpoints" / "last.ckpt").hamming_threshold >= 0
+
+
 def test_slides_train_in_mixed_precision_with_pictures_in_tensorboard(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_slides(tmp_path / "slides", n_slides=3, side_um=300)

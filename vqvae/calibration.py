@@ -43,7 +43,7 @@ def calibrate(model: VQVAE, batches: Iterable[Tensor]) -> None:
 
 
 class Calibrate(pl.Callback):
-    """After each validation, and so before each checkpoint, measure the features on training patches."""
+    """Measure the features on training patches after each validation and at the end."""
 
     def __init__(self, patches: int = 512) -> None:
         """Measure on so many patches.
@@ -52,11 +52,23 @@ class Calibrate(pl.Callback):
             patches: training patches to measure on; `export` can do it again on more of them.
         """
         self.patches = patches
+        self._measured_at = -1
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Calibrate, except in the sanity check and where no barcode features are made."""
+        """Calibrate, except in the sanity check."""
+        if not trainer.sanity_checking:
+            self._calibrate(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Calibrate where steps came after the last validation."""
+        if trainer.global_step != self._measured_at:
+            self._calibrate(trainer, pl_module)
+
+    def _calibrate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Except where no barcode features are made."""
         data: PatchData | None = getattr(trainer, "datamodule", None)
-        if trainer.sanity_checking or data is None or not isinstance(pl_module, VQVAEModule):
+        if data is None or not isinstance(pl_module, VQVAEModule):
             return
         if pl_module.vqvae.config.features != "densenet121":
             calibrate(pl_module.vqvae, data.calibration_batches(self.patches))
+            self._measured_at = trainer.global_step

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 __all__ = ["LastCheckpoint"]
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt`` after every validation, for ``--ckpt_path last``.
+    """``last.ckpt`` after every validation and at the end, for ``--ckpt_path last``.
 
     Lightning's ``save_last`` writes it only together with a new best one, so a run that was interrupted
     would go on from its best validation and train again what came after.
@@ -21,3 +22,8 @@ class LastCheckpoint(ModelCheckpoint):
             dirpath: the folder; follows `--checkpoint.dirpath`.
         """
         super().__init__(dirpath, "last", save_top_k=1, enable_version_counter=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the steps that came after the last validation, too."""
+        if self.dirpath is not None and trainer.global_step != self._last_global_step_saved:
+            trainer.save_checkpoint(Path(self.dirpath) / f"{self.filename}.ckpt")
