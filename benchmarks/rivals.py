@@ -41,6 +41,7 @@ _BITS = 1024
 _BUDGETS = (50, 100, 150, 200, 300, 400, 600, 800, 1000, 1500, 2000, 3000, 4000, 6000, 10_000, 20_000)
 _PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 _EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 256, 512)
+_FIRST = 100
 _FLOATS_UP_TO = 100_000
 _GRAPHS_UP_TO = 1_000_000
 _LISTS = (99_999, 64), (1_000_000, 1024), (10**9, 4096)  # up to so many patches so many lists
@@ -86,6 +87,7 @@ def contenders(codes: Codes, quick: bool) -> list[Contender]:
 
 def _built(codes: Codes, quick: bool) -> Iterator[Contender]:
     n = len(codes.barcodes)
+    _sish(codes.barcodes[:_FIRST])  # compiles, or loads, what numba compiles
     ours = _sish(codes.barcodes)
     yield from (ours, _paper(codes), _exhaustive(ours, n))
     if (faiss := _module("faiss")) is not None:
