@@ -185,7 +185,7 @@ class TextureTree:
     def keys(self, barcodes: ArrayLike) -> NDArray[np.int64]:
         """Keys int64 (N,) of barcodes uint8 (N, B): the nearest leaf of the two nearest nodes.
 
-        The nodes are those of the two nearest top nodes. Ties go to the smaller number. 0.5 us a patch at a million.
+        The nodes are those of the two nearest top nodes. Ties go to the smaller number. 0.5 us a patch.
         """
         rows = np.ascontiguousarray(self.check(barcodes)).view()
         rows.flags.writeable = False
