@@ -63,7 +63,7 @@ def test_what_is_one_patch(side, one):
 def test_a_blank_image_has_no_patch_and_a_pale_one_has():
     blank = np.full((96, 96, 3), 245, np.uint8)
     assert len(only_patch(slide_from_array(blank, 1.0, "s"), 256, 1.0)) == 0
-    blank[:12] = (230, 190, 220)
+    blank[:3] = (230, 190, 220)
     assert len(only_patch(slide_from_array(blank, 1.0, "s"), 256, 1.0)) == 1
 
 
