@@ -86,7 +86,7 @@ def test_the_tree_grows_with_the_archive(patches, branching):
     tree = TextureTree.learn(barcodes, patches=patches)
     assert tree.shape == branching and tree.n_keys == np.prod(branching)
     assert tree.leaves.shape == (branching[0] * branching[1], branching[2], 16)
-    assert sample_size(patches) >= max(100_000, 6 * tree.n_keys)
+    assert sample_size(patches) >= max(100_000, 12 * tree.n_keys)
 
 
 def test_under_top_nodes_a_key_is_the_nearest_leaf_of_the_two_nearest_nodes_under_the_two_nearest():
