@@ -140,7 +140,7 @@ def test_a_disk_that_refuses_costs_one_warning(tmp_path, monkeypatch):
         with pytest.warns(UserWarning, match=r"No space left .*cache_folder"):
             cache.put(0, square)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         cache.put(0, square)
         assert cache.get(0) is None
 
