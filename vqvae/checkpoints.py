@@ -24,6 +24,6 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(dirpath, "last", save_top_k=1, enable_version_counter=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the steps that came after the last validation, too."""
-        if self.dirpath is not None and trainer.global_step != self._last_global_step_saved:
+        """Keep the steps that came after the last validation, too; but not those of a fast_dev_run."""
+        if self.dirpath is not None and not self._should_skip_saving_checkpoint(trainer):
             trainer.save_checkpoint(Path(self.dirpath) / f"{self.filename}.ckpt")
