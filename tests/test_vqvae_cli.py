@@ -119,6 +119,12 @@ def test_steps_after_the_last_validation_are_kept(images, tmp_path):
     assert load_encoder(tmp_path / "short" / "checkpoints" / "last.ckpt").hamming_threshold >= 0
 
 
+def test_a_trial_run_leaves_the_last_checkpoint_alone(images, tmp_path):
+    assert main(options(images, tmp_path, 2)) == 0
+    assert main([*options(images, tmp_path, 2), "--trainer.fast_dev_run=true"]) == 0
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
 def test_slides_train_in_mixed_precision_with_pictures_in_tensorboard(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_slides(tmp_path / "slides", n_slides=3, side_um=300)
@@ -195,6 +201,8 @@ def test_export_makes_the_barcode_of_other_statistics(images, run, tmp_path, cap
     capsys.readouterr()
     assert main(way) == 1  # nothing to measure them on
     assert "--data.folder" in capsys.readouterr().err
+    assert main([*way, *measured[:2], "--data.size_px=20"]) == 1
+    assert "multiple of 8" in capsys.readouterr().err
 
 
 def test_export_measures_features_again(images, run, tmp_path):

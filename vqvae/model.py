@@ -271,6 +271,11 @@ class VQVAE(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images float (N, 3, H, W) in [-1, 1]; the last one is the latent (N, D, h, w)."""
+        self._check_sides(images)
+        out: list[Tensor] = self.encoder(images)
+        return out
+
+    def _check_sides(self, images: Tensor) -> None:
         height, width = images.shape[-2:]
         stride = self.config.stride
         if height % stride or width % stride or not height or not width:
@@ -278,8 +283,6 @@ class VQVAE(nn.Module):
                 f"an image of {width} x {height} px does not divide into codes of {stride} px;"
                 f" crop it to a multiple of {stride}"
             )
-        out: list[Tensor] = self.encoder(images)
-        return out
 
     @property
     def head(self) -> PooledFeatures | WhitenedFeatures:
@@ -291,6 +294,7 @@ class VQVAE(nn.Module):
     def raw_features(self, images: Tensor) -> Tensor:
         """Raw statistics (N, S) of images float (N, 3, H, W) in [-1, 1]: what `head` takes."""
         if self.config.features == "oriented":
+            self._check_sides(images)
             convolutions = [it for it in self.encoder.convolutions if isinstance(it, nn.Conv2d)]
             return oriented_statistics(convolutions, images)
         if self.config.features == "texture":

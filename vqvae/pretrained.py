@@ -80,7 +80,7 @@ def hamming_scale(model: VQVAE) -> HammingScale:
         return HammingScale(_PUBLISHED_THRESHOLD, (), "published for DenseNet121 features (SISH, Methods)")
     if not model.head.calibrated:
         raise WeightsError(
-            "the barcode's features were never measured (the run had no validation);"
+            "the barcode's features were never measured on training patches;"
             " run `python -m sish.vqvae export --checkpoint ... --output ... --data.folder TRAINING_IMAGES`"
         )
     table = tuple(zip(PERCENTILES, map(float, model.head.distances.tolist()), strict=True))
@@ -118,7 +118,7 @@ def shipped_model() -> VQVAE:
 
 
 def with_features(model: VQVAE, source: FeatureSource) -> VQVAE:
-    """The same autoencoder with a barcode of these features, which are still to be calibrated.
+    """The same autoencoder with a barcode of these features, to be calibrated (``pooled`` may be already).
 
     >>> with_features(VQVAE(), "oriented").head.calibrated
     False
