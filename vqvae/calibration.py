@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Calibrate", "calibrate"]
 
 _VIEWS_SEED = 0
-_ZOOM, _SHIFT_PX = 1.15, 4.0  # less than in training: most of what a patch shows stays in view
+_ZOOM, _SHIFT_PX = 1.15, 4.0  # less than `contrast` trains with: most of what a patch shows stays in view
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def calibrate(model: VQVAE, batches: Iterable[Tensor]) -> None:
     """
     device = model.quantizer.codebook.device
     raw, changes = [], []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(_VIEWS_SEED)
         for batch in batches:
             images = to_unit(batch.to(device))
