@@ -97,7 +97,8 @@ def groups_of(rows: Labels) -> dict[int, str]:
     """The group of each row by its line: one name for all rows that share a patient, lesion or source tile.
 
     Rows are joined by any of these that they have in common, also over others: two lesions of one patient are
-    one group. A row that says none has the empty name, and is its own.
+    one group, named after the first of them in the alphabet, whatever the order of the rows. A row that says
+    none has the empty name, and is its own.
     """
     parent: dict[str, str] = {}
 
@@ -109,7 +110,8 @@ def groups_of(rows: Labels) -> dict[int, str]:
     said = {row.line: _said(row) for row in rows.rows}
     for names in said.values():
         for name in names[1:]:
-            parent[root(name)] = root(names[0])
+            first, second = sorted((root(name), root(names[0])))
+            parent[second] = first
     return {line: root(names[0]) if names else "" for line, names in said.items()}
 
 
