@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ from sish.synthetic import write_slides
 from sish.systems.item import Item
 
 pytest.register_assert_rewrite("system_contract")
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Torch's own, whichever tests came before; numpy's generators are seeded where they are made."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ def test_pooled_features_ignore_the_order_of_positions():
 
 def test_calibration_standardises_and_measures_random_pairs():
     pooled = PooledFeatures((512,))
-    raw = torch.randn(300, FEATURES) * torch.rand(FEATURES) * 9 + torch.randn(FEATURES) * 50
+    raw = torch.randn(300, FEATURES) * (0.5 + 9 * torch.rand(FEATURES)) + 50 * torch.randn(FEATURES)
     raw[:, 5] = 3.0  # a channel that never changes
     assert not pooled.calibrated
     pooled.calibrate(raw)
