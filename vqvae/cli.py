@@ -30,9 +30,10 @@ from sish.vqvae.pictures import SavePictures
 from sish.vqvae.pretrained import read_model, save_weights, with_features
 from sish.vqvae.stopping import StopEarly
 
-__all__ = ["TrainingCLI", "main"]
+__all__ = ["LIGHTNING_CHECKPOINTS", "TrainingCLI", "main"]
 
-_LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")  # names that Lightning resolves, not paths
+LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")
+"""Names that Lightning resolves, not paths."""
 
 _DESCRIPTION = """Train the encoder of sish. Also here: `contrast`, which trains the texture network (see
 `contrast --help`), and `export`, which turns a checkpoint into weights (see `export --help`)."""
@@ -66,7 +67,7 @@ class TrainingCLI(LightningCLI):
                 " out: metrics.csv and pictures are written anyway"
             )
         path = options.ckpt_path
-        if path is not None and path not in _LIGHTNING_CHECKPOINTS:
+        if path is not None and path not in LIGHTNING_CHECKPOINTS:
             read_model(Path(path))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

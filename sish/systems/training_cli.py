@@ -34,10 +34,9 @@ from sish.systems.network_file import read_stored
 from sish.systems.training import CodeModule, MaskModule
 from sish.systems.training_data import FindingsFolder, MaskFolder
 from sish.vqvae.checkpoints import LastCheckpoint
+from sish.vqvae.cli import LIGHTNING_CHECKPOINTS, TrainingCLI
 
 __all__ = ["TASKS", "Task", "main"]
-
-_LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")  # names that Lightning resolves, not paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +106,13 @@ class _TrainingCLI(LightningCLI):
             parser_kwargs={"prog": prog, "description": self.task.description + also},
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Those that make sense here; the values are arguments that the command line does not offer."""
-        return {
-            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
-            "validate": {"model", "dataloaders", "datamodule"},
-        }
+    subcommands = staticmethod(TrainingCLI.subcommands)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse a checkpoint that is none before Lightning opens it (WeightsError)."""
         super().parse_arguments(parser, args)
         path = self.config[self.config.subcommand].ckpt_path
-        if path is not None and path not in _LIGHTNING_CHECKPOINTS:
+        if path is not None and path not in LIGHTNING_CHECKPOINTS:
             read_stored(Path(path), self.task.kind)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
