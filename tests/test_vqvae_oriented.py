@@ -1,4 +1,4 @@
-"""Statistics of the first maps in all orientations, what whitening makes of them, and the shipped barcode."""
+"""Statistics of the first filters in all orientations, what whitening makes of them; the shipped barcode."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from sish.errors import WeightsError
+from sish.errors import ParameterError, WeightsError
 from sish.vqvae.calibration import calibrate
 from sish.vqvae.encoder import Encoder
 from sish.vqvae.features import WhitenedFeatures
@@ -32,9 +32,9 @@ def _images(count: int, side: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.clip(coarse + generator.integers(-50, 50, (count, side, side, 3)), 0, 255).astype(np.uint8)
 
 
-def _convolutions() -> list[nn.Conv2d]:
+def _convolution() -> nn.Conv2d:
     torch.manual_seed(0)
-    return [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in ((3, 4), (4, 6), (6, 8))]
+    return nn.Conv2d(3, 4, 4, stride=2, padding=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,40 +49,59 @@ def model() -> VQVAE:
 @given(t=st.integers(1, 7), height=st.sampled_from([8, 24, 40]), width=st.sampled_from([8, 32]))
 @settings(max_examples=20, deadline=None)
 def test_statistics_do_not_change_when_the_patch_is_turned(t: int, height: int, width: int) -> None:
-    convolutions = _convolutions()
     images = to_unit(torch.from_numpy(_images(2, 40)[:, :height, :width]))
     with torch.no_grad():
-        plain = oriented_statistics(convolutions, images)
+        plain = oriented_statistics(_convolution(), images)
         torch.testing.assert_close(
-            oriented_statistics(convolutions, turned(images, t)), plain, rtol=1e-4, atol=1e-5
+            oriented_statistics(_convolution(), turned(images, t)), plain, rtol=1e-4, atol=1e-5
         )
-    assert plain.shape == (2, n_oriented_statistics((4, 6, 8))) == (2, 40)
+    assert plain.shape == (2, n_oriented_statistics(4)) == (2, 96)
     assert (plain[0] - plain[1]).abs().max() > 0.01
 
 
-def test_statistics_are_those_of_the_maps_at_the_positions_that_count() -> None:
-    convolutions = _convolutions()
-    images = to_unit(torch.from_numpy(_images(1, 32)))
+def test_statistics_are_those_of_the_answers_in_all_orientations() -> None:
+    """Each orientation by itself: the image turned, convolved, and its map turned back."""
+    convolution = _convolution()
+    images = to_unit(torch.from_numpy(_images(1, 64)))
+    back = [
+        0,
+        3,
+        2,
+        1,
+        4,
+        5,
+        6,
+        7,
+    ]  # quarter turns are undone the other way, mirrorings by themselves
+    wanted: list[torch.Tensor] = []
     with torch.no_grad():
-        looks = [turned(images, t) for t in range(ORIENTATIONS)]
-        first = [functional.relu(convolutions[0](it)) for it in looks]
-        second = [functional.relu(convolutions[1](it))[:, :, ::2, ::2] for it in first]
-        wanted: list[torch.Tensor] = []
-        for maps, sides in ((first, (4, 8)), (second, (2, 4))):
-            positions = torch.cat([it[0].flatten(1) for it in maps], 1)
-            wanted += [positions.mean(1), positions.std(1, correction=0)]
-            for side in sides:
-                means = torch.cat([functional.avg_pool2d(it, side)[0].flatten(1) for it in maps], 1)
-                wanted.append((means.square().mean(1) - positions.mean(1) ** 2).clamp(0).sqrt())
-        found = oriented_statistics(convolutions, images)[0]
+        for scale, kept in ((1, 2), (2, 3), (4, 3)):
+            smaller = functional.avg_pool2d(images, scale) if scale > 1 else images
+            looks = torch.stack(
+                [turned(convolution(turned(smaller, t)), back[t])[0] for t in range(ORIENTATIONS)]
+            )
+            for maps in (looks.mean(0), looks.max(0).values, looks.min(0).values)[:kept]:
+                maps = maps.relu()
+                squares = functional.avg_pool2d(maps, 4)
+                wanted += [
+                    maps.mean((1, 2)),
+                    maps.flatten(1).std(1, correction=0),
+                    (squares.square().mean((1, 2)) - maps.mean((1, 2)) ** 2).clamp(0).sqrt(),
+                ]
+        found = oriented_statistics(convolution, images)[0]
     torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-3, atol=2e-3)
+
+
+def test_a_patch_that_is_too_small_is_refused() -> None:
+    with pytest.raises(ParameterError, match="got a patch of 8 x 4 px; its sides must be 8 px or more"):
+        oriented_statistics(_convolution(), torch.zeros(1, 3, 4, 8))
 
 
 def test_a_patch_has_the_same_statistics_in_any_company() -> None:
     images = to_unit(torch.from_numpy(_images(3, 32)))
     with torch.no_grad():
-        together = oriented_statistics(_convolutions(), images)
-        alone = torch.cat([oriented_statistics(_convolutions(), it[None]) for it in images])
+        together = oriented_statistics(_convolution(), images)
+        alone = torch.cat([oriented_statistics(_convolution(), it[None]) for it in images])
     torch.testing.assert_close(together, alone)
 
 

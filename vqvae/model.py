@@ -63,8 +63,8 @@ class ModelConfig:
     commitment_cost: float = 0.25
     """beta: the weight of the commitment term."""
     features: FeatureSource = "oriented"
-    """Where the barcode's 1,024 features come from: the first maps in all orientations, the texture network,
-    all maps as the patch lies, or DenseNet121."""
+    """Where the barcode's 1,024 features come from: the first filters in all orientations, the texture
+    network, all maps as the patch lies, or DenseNet121."""
     texture_channels: tuple[int, ...] = (4, 8, 16)
     """Channels of each stage of the texture network (times eight orientations)."""
     texture_blocks: tuple[int, ...] = (0, 1, 2)
@@ -202,6 +202,13 @@ class _Down(nn.Module):
         )
         self.head = nn.Conv2d(sizes[-1], config.code_dim, 1)
 
+    @property
+    def first(self) -> nn.Conv2d:
+        """The convolution that sees the pixels."""
+        convolution = self.convolutions[0]
+        assert isinstance(convolution, nn.Conv2d)  # for the type checker: a module list forgets
+        return convolution
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """All feature maps from the first convolution to the latent grid, which is the last one."""
         maps: list[Tensor] = []
@@ -261,7 +268,7 @@ class VQVAE(nn.Module):
         if config.features == "texture":
             self.texture = Texture(config)
         elif config.features == "oriented":
-            self.oriented = WhitenedFeatures(n_oriented_statistics(config.channels))
+            self.oriented = WhitenedFeatures(n_oriented_statistics(config.channels[0]))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def autoencoder(self) -> dict[str, Tensor]:
@@ -295,8 +302,7 @@ class VQVAE(nn.Module):
         """Raw statistics (N, S) of images float (N, 3, H, W) in [-1, 1]: what `head` takes."""
         if self.config.features == "oriented":
             self._check_sides(images)
-            convolutions = [it for it in self.encoder.convolutions if isinstance(it, nn.Conv2d)]
-            return oriented_statistics(convolutions, images)
+            return oriented_statistics(self.encoder.first, images)
         if self.config.features == "texture":
             return self.texture.net.statistics(images)
         return self.pooled.raw(self.maps(images))
