@@ -18,7 +18,7 @@ from sish.vqvae.features import WhitenedFeatures
 from sish.vqvae.model import VQVAE, ModelConfig, to_unit
 from sish.vqvae.oriented import n_oriented_statistics, oriented_statistics
 from sish.vqvae.p4m import ORIENTATIONS, turned
-from sish.vqvae.pretrained import fingerprint_of, load_encoder, read_model, save_weights, with_features
+from sish.vqvae.pretrained import fingerprint_of, load_encoder, read_model, save_weights
 
 SMALL = ModelConfig(
     features="oriented", channels=(4, 6, 8), residual_blocks=1, residual_channels=4, code_dim=8
@@ -37,6 +37,16 @@ def _convolution() -> nn.Conv2d:
     return nn.Conv2d(3, 4, 4, stride=2, padding=1)
 
 
+def test_a_network_of_two_convolutions_knows_no_orientation_either() -> None:
+    """Its sides are multiples of 4; those of the scales are not, so patches are cropped in the middle."""
+    torch.manual_seed(0)
+    network = VQVAE(ModelConfig(channels=(4, 6), residual_blocks=0, code_dim=8)).eval()
+    images = to_unit(torch.from_numpy(_images(1, 40)[:, :28, :36]))
+    plain = network.raw_features(images)
+    for t in range(ORIENTATIONS):
+        torch.testing.assert_close(network.raw_features(turned(images, t)), plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def model() -> VQVAE:
     """A small autoencoder with random weights, calibrated."""
@@ -46,7 +56,7 @@ def model() -> VQVAE:
     return network
 
 
-@given(t=st.integers(1, 7), height=st.sampled_from([8, 24, 40]), width=st.sampled_from([8, 32]))
+@given(t=st.integers(1, 7), height=st.sampled_from([8, 22, 24, 36]), width=st.sampled_from([8, 28]))
 @settings(max_examples=20, deadline=None)
 def test_statistics_do_not_change_when_the_patch_is_turned(t: int, height: int, width: int) -> None:
     images = to_unit(torch.from_numpy(_images(2, 40)[:, :height, :width]))
@@ -59,37 +69,41 @@ def test_statistics_do_not_change_when_the_patch_is_turned(t: int, height: int, 
     assert (plain[0] - plain[1]).abs().max() > 0.01
 
 
-def test_statistics_are_those_of_the_answers_in_all_orientations() -> None:
+@pytest.mark.parametrize(
+    "side", [64, 40]
+)  # of 40 px come 20, 10 and 5 positions a side, whose squares overlap
+def test_statistics_are_those_of_the_answers_in_all_orientations(side: int) -> None:
     """Each orientation by itself: the image turned, convolved, and its map turned back."""
     convolution = _convolution()
-    images = to_unit(torch.from_numpy(_images(1, 64)))
-    back = [
-        0,
-        3,
-        2,
-        1,
-        4,
-        5,
-        6,
-        7,
-    ]  # quarter turns are undone the other way, mirrorings by themselves
+    images = to_unit(torch.from_numpy(_images(1, side)))
+    # quarter turns are undone the other way, mirrorings by themselves
+    back = dict(zip(range(ORIENTATIONS), (0, 3, 2, 1, 4, 5, 6, 7), strict=True))
     wanted: list[torch.Tensor] = []
     with torch.no_grad():
         for scale, kept in ((1, 2), (2, 3), (4, 3)):
-            smaller = functional.avg_pool2d(images, scale) if scale > 1 else images
-            looks = torch.stack(
-                [turned(convolution(turned(smaller, t)), back[t])[0] for t in range(ORIENTATIONS)]
-            )
+            smaller = functional.avg_pool2d(images, scale)
+            looks = torch.stack([turned(convolution(turned(smaller, t)), back[t])[0] for t in back])
             for maps in (looks.mean(0), looks.max(0).values, looks.min(0).values)[:kept]:
-                maps = maps.relu()
-                squares = functional.avg_pool2d(maps, 4)
-                wanted += [
-                    maps.mean((1, 2)),
-                    maps.flatten(1).std(1, correction=0),
-                    (squares.square().mean((1, 2)) - maps.mean((1, 2)) ** 2).clamp(0).sqrt(),
-                ]
+                answers = maps.relu()
+                squares = functional.adaptive_avg_pool2d(answers, -(-answers.shape[-1] // 4))
+                mean = answers.mean((1, 2))
+                variances = [it.square().mean((1, 2)) - mean**2 for it in (answers, squares)]
+                wanted += [mean, *[it.clamp(0).add(1e-6).sqrt() for it in variances]]
         found = oriented_statistics(convolution, images)[0]
-    torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-3, atol=1e-4)
+
+
+def test_a_patch_of_one_colour_has_no_deviations() -> None:
+    inside = nn.Conv2d(3, 4, 4, stride=2)  # no margin, where the answers are others
+    found = oriented_statistics(inside, torch.full((1, 3, 32, 32), 0.3)).view(8, 3, 4)
+    assert found[:, 0].max() > 0.05
+    torch.testing.assert_close(found[:, 1:], torch.full((8, 2, 4), 1e-3), rtol=0.2, atol=0)
+
+
+def test_no_patches_have_no_statistics_and_filters_may_have_no_bias() -> None:
+    bare = nn.Conv2d(3, 4, 4, stride=2, padding=1, bias=False)
+    assert oriented_statistics(bare, torch.zeros(0, 3, 8, 8)).shape == (0, 96)
+    assert not oriented_statistics(bare, torch.zeros(1, 3, 8, 8)).view(8, 3, 4)[:, 0].any()
 
 
 def test_a_patch_that_is_too_small_is_refused() -> None:
@@ -145,21 +159,45 @@ def test_a_statistic_that_never_changes_says_nothing() -> None:
     torch.testing.assert_close(head.normal(raw), head.normal(moved))
 
 
-def test_other_features_for_a_finished_autoencoder(model: VQVAE, tmp_path: Path) -> None:
+def _same_convolutions(one: VQVAE, other: VQVAE) -> bool:
+    return all(
+        torch.equal(it, other.state_dict()[name])
+        for name, it in one.state_dict().items()
+        if name.startswith(("encoder.", "decoder."))
+    )
+
+
+def test_other_features_for_a_finished_autoencoder(tmp_path: Path) -> None:
     wide = ModelConfig(features="pooled", channels=(8, 16, 240), residual_blocks=1, code_dim=8)
-    before = VQVAE(wide).eval()
-    after = with_features(before, "oriented")
+    before, file = VQVAE(wide).eval(), tmp_path / "before.safetensors"
+    calibrate(before, [torch.from_numpy(_images(64, 32))])
+    save_weights(before, file)
+    after, _ = read_model(file, "oriented")
     with pytest.raises(WeightsError, match="never measured"):
         save_weights(after, tmp_path / "a.safetensors")
     calibrate(after, [torch.from_numpy(_images(64, 32))])
     save_weights(after, tmp_path / "a.safetensors")
     again, _ = read_model(tmp_path / "a.safetensors")
     assert again.config.features == "oriented"
-    assert all(
-        torch.equal(it, again.state_dict()[name])
-        for name, it in before.encoder.state_dict(prefix="encoder.").items()
-    )
+    assert _same_convolutions(before, again)
     assert fingerprint_of(again) == fingerprint_of(after) != fingerprint_of(before)
+
+
+def test_a_barcode_of_another_release_is_refused_but_its_autoencoder_is_read(
+    model: VQVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "old.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("sish.vqvae.model.n_oriented_statistics", lambda filters: 7)
+        old = VQVAE(SMALL)
+        old.load_state_dict(model.autoencoder(), strict=False)
+        old.head.calibrate(torch.randn(50, 7))
+        save_weights(old, file)
+    with pytest.raises(WeightsError, match=r"another release.*its autoencoder is whole.*export --checkpoint"):
+        read_model(file)
+    found, _ = read_model(file, "oriented")
+    assert _same_convolutions(model, found)
+    assert not found.head.calibrated
 
 
 def test_calibration_is_the_same_every_time(model: VQVAE) -> None:

@@ -27,7 +27,7 @@ from sish.vqvae.data import PatchData, spread_batches
 from sish.vqvae.images import ImagePatches, list_images
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.pictures import SavePictures
-from sish.vqvae.pretrained import read_model, save_weights, with_features
+from sish.vqvae.pretrained import read_model, save_weights
 from sish.vqvae.stopping import StopEarly
 
 __all__ = ["LIGHTNING_CHECKPOINTS", "TrainingCLI", "main"]
@@ -195,9 +195,7 @@ def _export_parser(prog: str) -> ArgumentParser:
 
 def _export(argv: list[str], prog: str) -> None:
     options = _export_parser(prog).parse_args(argv)
-    model, facts = read_model(options.checkpoint)
-    if options.features is not None:
-        model = with_features(model, options.features)
+    model, facts = read_model(options.checkpoint, options.features)
     if options.data.folder is not None:
         paths = list_images(options.data.folder, options.data.prefix)
         patches = ImagePatches(paths, options.data.size_px, augment=False)

@@ -20,7 +20,7 @@ from sish.vqvae.features import PERCENTILES
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import CONFIG_KEY, VQVAE, FeatureSource, ModelConfig
 
-__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model", "with_features"]
+__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model"]
 
 _FORMAT = "sish-vqvae-1"
 _PUBLISHED_THRESHOLD = 128
@@ -117,36 +117,48 @@ def shipped_model() -> VQVAE:
         return read_model(file)[0]
 
 
-def with_features(model: VQVAE, source: FeatureSource) -> VQVAE:
-    """The same autoencoder with a barcode of these features, to be calibrated (``pooled`` may be already).
+def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE, dict[str, Any]]:
+    """The network in a weights file or checkpoint, and the facts of its training.
 
-    >>> with_features(VQVAE(), "oriented").head.calibrated
-    False
+    With ``features`` only its autoencoder, for a barcode of these that is still to be calibrated (``pooled``
+    may be already).
     """
-    other = VQVAE(replace(model.config, features=source))
-    other.load_state_dict(model.autoencoder(), strict=False)
-    return other.eval()
-
-
-def read_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:
-    """The network in a weights file or checkpoint, and the facts of its training."""
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
     if path.suffix == ".ckpt":
         config, tensors, training = _read_checkpoint(path)
     else:
         config, tensors, training = _read_safetensors(path)
-    model = VQVAE(config)
-    needed = {name: tensor.shape for name, tensor in _inference_tensors(model).items()}
-    got = {name: tensor.shape for name, tensor in tensors.items() if name not in _TRAINING_ONLY}
-    if needed != got:
-        odd = sorted(name for name in needed.keys() | got.keys() if needed.get(name) != got.get(name))
+    if features is None:
+        model = VQVAE(config)
+        wanted = _inference_tensors(model)
+        tensors = {name: it for name, it in tensors.items() if name not in _TRAINING_ONLY}
+    else:
+        model = VQVAE(replace(config, features=features))
+        wanted = model.autoencoder()
+        tensors = {name: it for name, it in tensors.items() if name in wanted}
+    _check_fit(path, model, _shapes(wanted), _shapes(tensors))
+    model.load_state_dict(tensors, strict=False)
+    return model.eval(), training
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: it.shape for name, it in tensors.items() if name not in _TRAINING_ONLY}
+
+
+def _check_fit(path: Path, model: VQVAE, needed: dict[str, torch.Size], got: dict[str, torch.Size]) -> None:
+    odd = sorted(name for name in needed.keys() | got.keys() if needed.get(name) != got.get(name))
+    if odd and not model.autoencoder().keys() & set(odd):
+        raise WeightsError(
+            f"{path} has a barcode of another release ({odd[0]} does not fit); its autoencoder is whole:"
+            f" `python -m sish.vqvae export --checkpoint {path} --features oriented --data.folder IMAGES`"
+            " makes a barcode of this release for it"
+        )
+    if odd:
         raise WeightsError(
             f"{path} is of another architecture than its configuration says: {odd[0]} and {len(odd) - 1} more"
             " do not fit; export it again"
         )
-    model.load_state_dict(tensors, strict=False)
-    return model.eval(), training
 
 
 def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
