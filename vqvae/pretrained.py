@@ -151,8 +151,8 @@ def _check_fit(path: Path, model: VQVAE, needed: dict[str, torch.Size], got: dic
     if odd and not model.autoencoder().keys() & set(odd):
         raise WeightsError(
             f"{path} has a barcode of another release ({odd[0]} does not fit); its autoencoder is whole:"
-            f" `python -m sish.vqvae export --checkpoint {path} --features oriented --data.folder IMAGES`"
-            " makes a barcode of this release for it"
+            f" `python -m sish.vqvae export --checkpoint {path} --features oriented --data.folder IMAGES"
+            " --output NEW` makes one of this release"
         )
     if odd:
         raise WeightsError(
