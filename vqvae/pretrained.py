@@ -131,8 +131,7 @@ def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE
         config, tensors, training = _read_safetensors(path)
     if features is None:
         model = VQVAE(config)
-        wanted = _inference_tensors(model)
-        tensors = {name: it for name, it in tensors.items() if name not in _TRAINING_ONLY}
+        wanted = model.state_dict()
     else:
         model = VQVAE(replace(config, features=features))
         wanted = model.autoencoder()
