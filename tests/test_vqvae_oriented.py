@@ -69,11 +69,12 @@ def test_statistics_do_not_change_when_the_patch_is_turned(t: int, height: int, 
     assert (plain[0] - plain[1]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(
-    "side", [64, 40]
-)  # of 40 px come 20, 10 and 5 positions a side, whose squares overlap
+@pytest.mark.parametrize("side", [64, 40])
 def test_statistics_are_those_of_the_answers_in_all_orientations(side: int) -> None:
-    """Each orientation by itself: the image turned, convolved, and its map turned back."""
+    """Each orientation by itself: the image turned, convolved, and its map turned back.
+
+    Of 40 px come 20, 10 and 5 positions a side, whose squares overlap.
+    """
     convolution = _convolution()
     images = to_unit(torch.from_numpy(_images(1, side)))
     # quarter turns are undone the other way, mirrorings by themselves

@@ -10,7 +10,7 @@ deviation, and the deviation of its averages over squares, which tells how coars
 tried is in the model card; the autoencoder's second map, in all orientations, made retrieval no better.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.nn import functional
 from sish.errors import ParameterError
 from sish.vqvae.p4m import ORIENTATIONS, turned
 
-__all__ = ["LEAST_SIDE", "n_oriented_statistics", "oriented_statistics"]
+__all__ = ["n_oriented_statistics", "oriented_statistics"]
 
 _ANSWERS = (2, 3, 3)
 """How many of the mean, the greatest and the least answer are kept of each scale: at the first one the least
@@ -29,7 +29,7 @@ _SQUARE = 4
 """Positions on a side of a square: 8 px at the first scale, 32 px at the last."""
 _TINY = 1e-6  # below this a variance is rounding
 
-LEAST_SIDE = 1 << len(_ANSWERS)
+_LEAST_SIDE = 1 << len(_ANSWERS)
 """Least side of a patch in px: two at the last scale. Sides are cropped to multiples of it."""
 
 
@@ -42,31 +42,36 @@ def n_oriented_statistics(filters: int) -> int:
 def oriented_statistics(convolution: nn.Conv2d, images: Tensor) -> Tensor:
     """Statistics float32 (N, `n_oriented_statistics`) of images (N, 3, H, W) in [-1, 1], without gradients.
 
-    ``convolution`` is the encoder's first. A side below `LEAST_SIDE` is a ParameterError. Patches go through
-    one at a time: what the filters answer takes nine times the memory of the first map.
+    ``convolution`` is the encoder's first. A side below 8 px is a ParameterError. Patches go through one at a
+    time: what the filters answer takes nine times the memory of the first map.
     """
-    if min(images.shape[-2:]) < LEAST_SIDE:
+    if min(images.shape[-2:]) < _LEAST_SIDE:
         height, width = images.shape[-2:]
         raise ParameterError(
-            f"got a patch of {width} x {height} px; its sides must be {LEAST_SIDE} px or more"
+            f"got a patch of {width} x {height} px; its sides must be {_LEAST_SIDE} px or more"
         )
     bank, bias = _bank(convolution)
+
+    def answers(image: Tensor) -> Tensor:
+        return functional.conv2d(image, bank, bias, convolution.stride, convolution.padding)
+
     rows = torch.empty((len(images), n_oriented_statistics(len(convolution.weight))), device=images.device)
     for row, image in zip(rows, _cropped(images), strict=True):
-        scaled = image[None]
-        found: list[Tensor] = []
-        for scale, kept in enumerate(_ANSWERS):
-            if scale:
-                scaled = functional.avg_pool2d(scaled, 2)
-            answers = functional.conv2d(scaled, bank, bias, convolution.stride, convolution.padding)
-            found += [_statistics(it) for it in _of_orientations(answers, kept)]
-        row.copy_(torch.cat(found, 1)[0])
+        row.copy_(torch.cat([_statistics(it) for it in _maps(image[None], answers)], 1)[0])
     return rows
+
+
+def _maps(image: Tensor, answers: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """The maps (1, C, h, w) that are kept of one image (1, 3, H, W), scale by scale."""
+    for scale, kept in enumerate(_ANSWERS):
+        if scale:
+            image = functional.avg_pool2d(image, 2)
+        yield from _of_orientations(answers(image), kept)
 
 
 def _cropped(images: Tensor) -> Tensor:
     """The middle of images (N, 3, H, W), of sides that halve at every scale."""
-    height, width = (side // LEAST_SIDE * LEAST_SIDE for side in images.shape[-2:])
+    height, width = (side // _LEAST_SIDE * _LEAST_SIDE for side in images.shape[-2:])
     top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
     return images[..., top : top + height, left : left + width]
 
@@ -83,14 +88,15 @@ def _bank(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
 
 
 def _of_orientations(answers: Tensor, kept: int) -> list[Tensor]:
-    """Of answers (N, 9 C, h, w): their mean, greatest and least over orientations, each (N, C, h, w)."""
+    """Of answers (N, 9 C, h, w): the mean, greatest and least over orientations, the first ``kept`` of them.
+
+    Each (N, C, h, w), through the ReLU.
+    """
     positions = answers.permute(0, 2, 3, 1)  # as they lie in memory
     by_place = positions.reshape(*positions.shape[:3], ORIENTATIONS + 1, -1)
-    each = by_place[..., :ORIENTATIONS, :]
-    found = [by_place[..., ORIENTATIONS, :], _halved(each, torch.maximum)]
-    if kept > len(found):
-        found.append(_halved(each, torch.minimum))
-    return [functional.relu(it).permute(0, 3, 1, 2) for it in found]
+    each, mean = by_place[..., :ORIENTATIONS, :], by_place[..., ORIENTATIONS, :]
+    chosen = [_halved(each, choose) for choose in (torch.maximum, torch.minimum)[: kept - 1]]
+    return [functional.relu(it).permute(0, 3, 1, 2) for it in (mean, *chosen)]
 
 
 def _halved(each: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
