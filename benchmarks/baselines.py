@@ -43,7 +43,7 @@ NEIGHBOURS = 8
 
 def picture(item: Item) -> Pixels:
     """An image as a whole, uint8 (H, W, 3): its own pixels, of large ones an overview."""
-    with open_slide(item.path, mpp=item.mpp or 1.0) as slide:  # its scale does not matter here
+    with open_slide(item.path, override_mpp=1.0) as slide:  # its scale does not matter here
         _, _, width, height = slide.bounds
         return slide.overview(slide.mpp * max(1.0, max(width, height) / PICTURE_PX))
 

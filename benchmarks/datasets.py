@@ -1,11 +1,11 @@
 """A data set is a folder with a `labels.csv`: which of its images are searched for, and among which.
 
 The file has a header with `path` (relative to the folder) and `label`, or `labels`: several findings joined
-by a bar, of which `No Finding` says none. Optional are `mask`, `mpp`, the groups `patient`, `patient_id`,
-`lesion_id` and `source_tile` (a query never finds what shares one of them with it), and `split`. Where there
-is a split, `train` is the database and `valid` are the queries; a folder without that column is split by the
-first component of its paths, if all of them lie below `train` or `valid`. Else every image is a query among
-all others.
+by a bar, of which `No Finding` says none. Optional are `mask`, `mpp`, `override_mpp`, the groups `patient`,
+`patient_id`, `lesion_id` and `source_tile` (a query never finds what shares one of them with it), and
+`split`. Where there is a split, `train` is the database and `valid` are the queries; a folder without that
+column is split by the first component of its paths, if all of them lie below `train` or `valid`. Else every
+image is a query among all others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from sish.errors import LabelsError, ParameterError
 from sish.labels import LabelRow, Labels, read_labels
+from sish.scale import check_given
 from sish.systems.item import Item
 from sish.systems.items import groups_of, item_of
 
@@ -77,13 +78,15 @@ class Dataset:
         )
 
 
-def load_dataset(folder: Path, *, mpp: float | None = None) -> Dataset:
+def load_dataset(folder: Path, *, mpp: float | None = None, override_mpp: float | None = None) -> Dataset:
     """Read the data set in `folder`; see the module's text for its `labels.csv`.
 
-    `mpp`, micrometres per pixel, holds for every image and goes before the file's own column. Images without
-    a label stay in the database and are no queries. Raises LabelsError where the file does not fit: no
-    labels, a missing image, an unknown split, nothing to search for or among.
+    `mpp`, micrometres per pixel, is for images whose file and row do not tell theirs, and `override_mpp` for
+    every image, whatever its file tells; a row of the table goes first. Images without a label stay in the
+    database and are no queries. Raises LabelsError where the table does not fit: no labels, a missing image,
+    an unknown split, nothing to search for or among; ParameterError for a scale out of range.
     """
+    check_given(mpp, override_mpp)
     folder = Path(folder)
     if not folder.is_dir():
         raise LabelsError(f"{folder} is not a folder; give one that holds a labels.csv and its images")
@@ -92,7 +95,7 @@ def load_dataset(folder: Path, *, mpp: float | None = None) -> Dataset:
     if not multi_label and not any(row.label for row in table.rows):
         raise LabelsError(f"{table.path} has no labels; add a column label, or labels joined by a bar")
     groups = groups_of(table)
-    items = [_item(table, row, groups, mpp, multi_label) for row in table.rows]
+    items = [_item(table, row, groups, (mpp, override_mpp), multi_label) for row in table.rows]
     splits = _splits(table)
     if splits is None:
         database = tuple(items)
@@ -111,18 +114,21 @@ def may_find(query: Item, item: Item) -> bool:
 
 
 def _item(
-    table: Labels, row: LabelRow, groups: Mapping[int, str], mpp: float | None, multi_label: bool
+    table: Labels,
+    row: LabelRow,
+    groups: Mapping[int, str],
+    given: tuple[float | None, float | None],
+    multi_label: bool,
 ) -> Item:
     """The image of one line, as the library's systems read it, under its path."""
     if row.path is None:
         raise LabelsError(f"{table.path}, line {row.line}: {row.name} has no path; say which image it is")
-    item = item_of(_file(table, row, row.path), row, table, groups)
+    item = item_of(_file(table, row, row.path), row, table, groups, *given)
     one_label = frozenset([row.label] if row.label else [])
     return replace(
         item,
         item_id=_relative(row.path),
         labels=item.labels if multi_label else one_label,
-        mpp=item.mpp if mpp is None else mpp,
     )
 
 

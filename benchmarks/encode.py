@@ -37,6 +37,9 @@ from sish.slide_index import Index
 from sish.synthetic import write_slides
 from sish.tissue import find_tissue
 
+Given = tuple[float | None, float | None]
+"""`mpp` and `override_mpp` of slides, as the command line says."""
+
 STAGES = ("look", "decode", "resample", "infer", "bits", "write")
 
 
@@ -190,11 +193,11 @@ class TimedLevels:
         return self._watch.time("decode", lambda: self._levels.read_level(*where))
 
 
-def slide_times(path: Path, encoder: SlideEncoder, mpp: float | None, folder: Path) -> SlideTimes:
+def slide_times(path: Path, encoder: SlideEncoder, given: Given, folder: Path) -> SlideTimes:
     """One slide, one stage after another."""
     recipe, watch = encoder.recipe, Stopwatch()
     encoder.load()
-    with open_slide(path, mpp=mpp) as slide:
+    with open_slide(path, mpp=given[0], override_mpp=given[1]) as slide:
         tissue = watch.time("look", lambda: find_tissue(slide))
         tiles = watch.time("look", lambda: tile(slide, tissue, size_px=recipe.patch_px, mpp=recipe.mpp))
         mosaic = watch.time("look", lambda: select_mosaic(slide, tiles))
@@ -217,14 +220,12 @@ def slide_times(path: Path, encoder: SlideEncoder, mpp: float | None, folder: Pa
     return SlideTimes(path.stem, len(barcodes), watch.seconds)
 
 
-def add_times(
-    slides: Sequence[Path], recipe: Recipe, mpp: float | None, readers: int, folder: Path
-) -> AddTimes:
+def add_times(slides: Sequence[Path], recipe: Recipe, given: Given, readers: int, folder: Path) -> AddTimes:
     """`Index.add` of all slides with so many reading threads."""
     index = Index.create(folder / f"{readers}.sish", recipe=recipe)
     index.encoder.workers = readers
     start = time.perf_counter()
-    report = index.add(slides, mpp=mpp, show_progress=False)
+    report = index.add(slides, mpp=given[0], override_mpp=given[1], show_progress=False)
     seconds = time.perf_counter() - start
     count, patches = len(report.added), sum(row.n_patches for row in index.slides)
     return AddTimes(readers, count, patches, seconds, 60 * count / seconds, patches / seconds)
@@ -282,10 +283,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         slides = find_slides(given.slides or _generated(folder, quick=given.quick))
-        stages = [slide_times(path, SlideEncoder(recipe), given.mpp, folder) for path in slides]
+        scale = (given.mpp, given.override_mpp)
+        stages = [slide_times(path, SlideEncoder(recipe), scale, folder) for path in slides]
         print(f"{stage_table(stages)}\n", flush=True)
         readers = sorted({1, given.readers})
-        adds = [add_times(slides, recipe, given.mpp, number, folder) for number in readers]
+        adds = [add_times(slides, recipe, scale, number, folder) for number in readers]
     print(add_table(adds))
     if given.json:
         parts: dict[str, Sequence[Any]] = {"cost": costs, "slides": stages, "add": adds}
@@ -309,6 +311,7 @@ def _parser() -> argparse.ArgumentParser:
         "--slides", type=Path, metavar="DIR", help="slides to encode; default: generated ones"
     )
     parser.add_argument("--mpp", type=float, help="scale of slides that do not tell theirs")
+    parser.add_argument("--override-mpp", type=float, help="scale of all slides, whatever they tell")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch; default 1")
     parser.add_argument("--readers", type=int, default=default_workers(), help="reading threads")
     parser.add_argument("--quick", action="store_true", help="two small slides and fewer repetitions")

@@ -218,9 +218,10 @@ class Bench:
         file = self.folder / "labels.csv"
         with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
-            writer.writerow(["path", "slide_id", "label", "patient", "mpp"])
+            writer.writerow(["path", "slide_id", "label", "patient", "mpp", "override_mpp"])
             for item in items:
-                row = [item.path.absolute(), item.item_id, item.label, item.group or item.item_id, item.mpp]
+                who = (item.path.absolute(), item.item_id, item.label, item.group or item.item_id)
+                row = [*who, item.mpp, item.override_mpp]
                 writer.writerow(["" if value is None else str(value) for value in row])
         return file
 
@@ -243,16 +244,9 @@ class Bench:
         return out
 
     def _encoded(self, index: Index, item: Item) -> SlideCodes:
-        with open_slide(absolute(item.path), mpp=item.mpp or self._scale(item)) as slide:
+        given = item.mpp or self.mpp
+        with open_slide(absolute(item.path), mpp=given, override_mpp=item.override_mpp) as slide:
             return index.encoder.encode(index.encoder.prepare(slide))
-
-    def _scale(self, item: Item) -> float | None:
-        """The scale to give for an image: None where its file tells."""
-        try:
-            open_slide(item.path).close()
-        except SishError:
-            return self.mpp
-        return None
 
     # ---- one vector an image
 
@@ -354,8 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="at most {} images and {} queries".format(*QUICK)
     )
     parser.add_argument(
-        "--mpp", type=float, help="um per pixel of the images (default: their files', else the recipe's)"
+        "--mpp", type=float, help="um per pixel of images that do not tell theirs (default: the recipe's)"
     )
+    parser.add_argument("--override-mpp", type=float, help="um per pixel of all images, whatever they tell")
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, metavar="METHOD", help=f"some of {', '.join(METHODS)}"
     )
@@ -369,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = Recipe.of(options.weights)
         if options.read_mpp is not None:
             recipe = replace(recipe, mpp=options.read_mpp)
-        dataset = load_dataset(options.dataset, mpp=options.mpp)
+        dataset = load_dataset(options.dataset, mpp=options.mpp, override_mpp=options.override_mpp)
         if options.quick:
             dataset = dataset.sample(QUICK[0], queries=QUICK[1])
         rows = measure(dataset, options.methods, recipe=recipe.check())

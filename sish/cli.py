@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from sish.cli_index import COMMANDS, add_device, add_index_commands, bare_parser, open_index
+from sish.cli_index import (
+    COMMANDS,
+    add_device,
+    add_index_commands,
+    add_scale,
+    bare_parser,
+    open_index,
+    unused_line,
+)
 from sish.encode import Recipe
 from sish.errors import QueryError, SishError, SlideError
 from sish.version import __version__
@@ -106,7 +114,7 @@ def _search_parser() -> ArgumentParser:
     parser.add_argument("queries", type=str, nargs="+", help="slides or images to search for")
     parser.add_argument("--index", type=str, required=True, help="the index's folder")
     parser.add_argument("-k", type=int, default=5, help="hits wanted")
-    parser.add_argument("--mpp", type=float | None, help="scale of the query, where its file does not tell")
+    add_scale(parser, "the query")
     parser.add_argument(
         "--region", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="part of it, level-0 pixels"
     )
@@ -147,7 +155,7 @@ def _preview_parser() -> ArgumentParser:
     )
     parser.add_argument("slide", type=str, help="the slide")
     parser.add_argument("--output", "-o", type=str, required=True, help="the picture to write (.png, .jpg)")
-    parser.add_argument("--mpp", type=float | None, help="its scale, where its file does not tell")
+    add_scale(parser, "the slide")
     parser.add_class_arguments(Recipe, "recipe")
     return parser
 
@@ -172,6 +180,7 @@ def _search(arguments: Namespace) -> int:
     options = {
         "k": arguments.k,
         "mpp": arguments.mpp,
+        "override_mpp": arguments.override_mpp,
         "region": tuple(arguments.region) if arguments.region else None,
         "ranking": arguments.ranking,
         "exclude_patient": arguments.exclude_patient,
@@ -235,9 +244,12 @@ def _preview(arguments: Namespace) -> int:
     from sish.encode import SlideEncoder
     from sish.errors import ParameterError
     from sish.preview import draw_mosaic
+    from sish.scale import is_unused
     from sish.slide import open_slide
 
-    with open_slide(arguments.slide, mpp=arguments.mpp) as slide:
+    with open_slide(arguments.slide, mpp=arguments.mpp, override_mpp=arguments.override_mpp) as slide:
+        if arguments.override_mpp is None and is_unused(arguments.mpp, slide.mpp):
+            sys.stderr.write(unused_line(1))
         prepared = SlideEncoder(Recipe(**arguments.recipe)).prepare(slide)
         picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic)
     try:

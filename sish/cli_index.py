@@ -14,12 +14,21 @@ from jsonargparse import ArgumentParser, Namespace
 from sish.encode import Recipe
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError, ParameterError
+from sish.scale import check_given
 
 if TYPE_CHECKING:
     from sish.results import AddReport
     from sish.slide_index import Index
 
-__all__ = ["COMMANDS", "add_device", "add_index_commands", "bare_parser", "open_index"]
+__all__ = [
+    "COMMANDS",
+    "add_device",
+    "add_index_commands",
+    "add_scale",
+    "bare_parser",
+    "open_index",
+    "unused_line",
+]
 
 
 def add_index_commands(parser: ArgumentParser) -> None:
@@ -56,7 +65,7 @@ def _create_parser() -> ArgumentParser:
         metavar="SLIDES",
         help="measure a foreign encoder's features on these",
     )
-    parser.add_argument("--mpp", type=float | None, help="scale of those that do not tell theirs")
+    add_scale(parser, "those")
     parser.add_class_arguments(Recipe, "recipe")
     add_device(parser)
     return parser
@@ -65,6 +74,16 @@ def _create_parser() -> ArgumentParser:
 def add_device(parser: ArgumentParser) -> None:
     """Let a parser know ``--device``."""
     parser.add_argument("--device", type=str, default="cpu", help="where the encoder runs: cpu, cuda, cuda:1")
+
+
+def add_scale(parser: ArgumentParser, of: str) -> None:
+    """Let a parser know ``--mpp`` and ``--override-mpp`` of some files."""
+    parser.add_argument(
+        "--mpp", type=float | None, help=f"scale in um per pixel of {of}, where a file does not tell its own"
+    )
+    parser.add_argument(
+        "--override-mpp", type=float | None, help=f"scale in um per pixel of {of}, whatever a file tells"
+    )
 
 
 def _add_parser() -> ArgumentParser:
@@ -82,11 +101,11 @@ def _add_parser() -> ArgumentParser:
         "--index", type=str, required=True, help="the index's folder; made if it is not there"
     )
     parser.add_argument(
-        "--labels", type=str | None, help="CSV with path or slide_id, and any of label, patient, site, mpp"
+        "--labels",
+        type=str | None,
+        help="CSV with path or slide_id, and any of label, patient, site, mpp, override_mpp",
     )
-    parser.add_argument(
-        "--mpp", type=float | None, help="scale in um per pixel of slides that do not tell theirs"
-    )
+    add_scale(parser, "the slides")
     parser.add_argument(
         "--replace", action="store_true", help="make the codes of slides anew that are there already"
     )
@@ -135,6 +154,7 @@ def _create(arguments: Namespace) -> int:
         recipe=recipe,
         measure=arguments.measure,
         mpp=arguments.mpp,
+        override_mpp=arguments.override_mpp,
         device=arguments.device,
     )
     print(f"made {index.path} with encoder {index.fingerprint}")
@@ -154,11 +174,13 @@ def _add(arguments: Namespace) -> int:
 
     if arguments.labels:
         read_labels(arguments.labels)  # before an index is made for them
+    check_given(arguments.mpp, arguments.override_mpp)
     if bool(arguments.slides) == bool(arguments.features):
         raise ParameterError("got slides and features, or neither; want slides, or --features with a folder")
     options = {
         "labels": arguments.labels,
         "mpp": arguments.mpp,
+        "override_mpp": arguments.override_mpp,
         "replace": arguments.replace,
         "on_error": arguments.on_error,
         "show_progress": not arguments.quiet,
@@ -171,12 +193,15 @@ def _add(arguments: Namespace) -> int:
             weights=arguments.weights,
             measure=arguments.slides,
             mpp=arguments.mpp,
+            override_mpp=arguments.override_mpp,
             device=arguments.device,
         )
         _tell_licence(index)
         report = index.add(arguments.slides, **options)
     for skipped in report.failed:
         sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
+    if report.own_scale:
+        sys.stderr.write(unused_line(len(report.own_scale)))
     if report.already and arguments.labels:
         sys.stderr.write("sish: labels of slides already there stay: sish index label LABELS changes them\n")
     print(
@@ -187,6 +212,12 @@ def _add(arguments: Namespace) -> int:
     return 1 if report.failed else 0
 
 
+def unused_line(slides: int) -> str:
+    """The line that says of how many slides a given scale was not used."""
+    tell = "1 slide tells its" if slides == 1 else f"{slides} slides tell their"
+    return f"sish: {tell} own scale, so the given mpp was not used; --override-mpp replaces it\n"
+
+
 def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
     from sish.slide_index import Index
 
@@ -195,7 +226,11 @@ def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index,
         index = Index.open(arguments.index)
     except IndexNotFoundError:
         index = Index.create_for_features(
-            arguments.index, arguments.features, feature_encoder=encoder, mpp=arguments.mpp
+            arguments.index,
+            arguments.features,
+            feature_encoder=encoder,
+            mpp=arguments.mpp,
+            override_mpp=arguments.override_mpp,
         )
     return index, index.add_features(arguments.features, feature_encoder=encoder, **options)
 

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from sish.clusters import assign, kmeans
 from sish.encode import Recipe
 from sish.encoders import FEATURES
-from sish.errors import EncoderMismatchError, MissingMppError, ParameterError, SlideOpenError
+from sish.errors import EncoderMismatchError, ParameterError, SlideOpenError
 from sish.index.projection import project
 from sish.mosaic import nearest_tiles
-from sish.scale import MAX_MPP, MIN_MPP, UM_TIMES_POWER
+from sish.scale import find_scale
 
 __all__ = [
     "SUFFIXES",
@@ -69,7 +69,7 @@ class FeatureFile:
     mpp: float
     """Micrometres per level-0 pixel."""
     mpp_source: str
-    """Who says so: ``given`` or ``objective-power``."""
+    """Who says so: ``override``, ``objective-power`` or ``given``."""
 
     @property
     def name(self) -> str:
@@ -129,7 +129,11 @@ def _is_wanted(path: Path) -> bool:
 
 
 def read_features(
-    path: str | os.PathLike[str], *, encoder: str | None = None, mpp: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    encoder: str | None = None,
+    mpp: float | None = None,
+    override_mpp: float | None = None,
 ) -> FeatureFile:
     """Read one file of features.
 
@@ -140,16 +144,18 @@ def read_features(
     encoder : str, optional
         Name of the network, where the file and its folder do not tell.
     mpp : float, optional
-        Micrometres per level-0 pixel; it comes first.
+        Micrometres per level-0 pixel, where the file does not tell.
+    override_mpp : float, optional
+        Micrometres per level-0 pixel, whatever the file tells.
 
     Raises
     ------
     SlideOpenError
         If it is no such file, or h5py is missing.
     MissingMppError
-        If nothing tells the slide's scale.
+        If nothing that can be believed tells the slide's scale.
     ParameterError
-        If nothing tells the encoder, or the scale is out of range.
+        If nothing tells the encoder, or the scale that is given is out of range.
     """
     place = Path(path)
     features, l0_xy, told = _read_arrays(place)
@@ -158,14 +164,9 @@ def read_features(
         raise ParameterError(
             f"{place}: nothing tells what made its features; give feature_encoder= or --feature-encoder"
         )
-    power = float(told.get("level0_magnification") or 0)
-    if mpp is None and power <= 0:
-        raise MissingMppError(
-            f"{place}: nothing in it tells its micrometres per pixel; give mpp=... or --mpp"
-        )
-    scale = mpp if mpp is not None else UM_TIMES_POWER / power
-    if not MIN_MPP <= scale <= MAX_MPP:
-        raise ParameterError(f"{place}: got {scale:g} um per pixel; want {MIN_MPP:g} to {MAX_MPP:g}")
+    power = told.get("level0_magnification")
+    known = {} if power is None else {"openslide.objective-power": str(power)}
+    scale = find_scale(known, str(place), mpp=mpp, override_mpp=override_mpp)
     l0_size = float(told.get("patch_size_level0") or 0) or _step(l0_xy)
     if not (math.isfinite(l0_size) and l0_size > 0):
         raise SlideOpenError(f"{place}: nothing tells the size of its patches; want two or more side by side")
@@ -176,8 +177,8 @@ def read_features(
         encoder=found,
         patch_px=max(64, int(told.get("patch_size") or _DEFAULT_PX)),
         l0_size=l0_size,
-        mpp=scale,
-        mpp_source="objective-power" if mpp is None else "given",
+        mpp=scale.mpp,
+        mpp_source=scale.source,
     )
 
 

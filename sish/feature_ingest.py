@@ -33,7 +33,8 @@ class FeatureIngest(Ingest):
         return find_feature_files(given)
 
     def _prepare(self, job: Job) -> Encode:
-        file = read_features(job.path, encoder=self.feature_encoder, mpp=self._mpp_of(job))
+        mpp, override_mpp = self._given_for(job)
+        file = read_features(job.path, encoder=self.feature_encoder, mpp=mpp, override_mpp=override_mpp)
         check_fits(file, self._encoder.recipe)
         return partial(self._finish, job, file, feature_codes(file, self._encoder))
 
@@ -51,7 +52,11 @@ def feature_codes(file: FeatureFile, encoder: SlideEncoder) -> SlideCodes:
 
 
 def measured_files(
-    places: Iterable[str | os.PathLike[str]], *, feature_encoder: str | None, mpp: float | None
+    places: Iterable[str | os.PathLike[str]],
+    *,
+    feature_encoder: str | None,
+    mpp: float | None,
+    override_mpp: float | None = None,
 ) -> tuple[Recipe, NDArray[np.float32]]:
     """The recipe for features like those of some files, and a sample (M, F): of 32 files, 64 patches each.
 
@@ -62,7 +67,8 @@ def measured_files(
     failed: SlideError | None = None
     for path in evenly([path for place in places for path in find_feature_files(place)], _FILES):
         try:
-            sampled.append(read_features(path, encoder=feature_encoder, mpp=mpp).thinned(_PATCHES))
+            file = read_features(path, encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp)
+            sampled.append(file.thinned(_PATCHES))
         except SlideError as error:
             failed = failed or error
     if not sampled:

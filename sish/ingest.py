@@ -21,9 +21,10 @@ from sish.labels import LabelRow, Labels, slide_id_of
 from sish.patches import TextureKeys
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
+from sish.scale import GIVEN, OVERRIDE, check_given, is_unused
 from sish.slide import find_slides, open_slide
 
-__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "absolute", "is_same", "row_of"]
+__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "absolute", "is_same", "remembered", "row_of"]
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
@@ -117,6 +118,8 @@ class Ingest:
         What is known of them.
     mpp : float, optional
         Scale of slides that do not tell theirs; a row of the labels file comes first.
+    override_mpp : float, optional
+        Scale of all slides, whatever they tell; a row of the labels file comes first.
     replace : bool
         Make the codes of slides anew that are in the store already.
     on_error : {"skip", "raise"}
@@ -130,14 +133,17 @@ class Ingest:
         *,
         labels: Labels | None = None,
         mpp: float | None = None,
+        override_mpp: float | None = None,
         replace: bool = False,
         on_error: OnError = "skip",
     ) -> None:
         """Check the arguments; see the class for them."""
         if on_error not in ("skip", "raise"):
             raise ParameterError(f"got on_error={on_error!r}; want 'skip' or 'raise'")
+        check_given(mpp, override_mpp)
         self._store, self._encoder, self._labels = store, encoder, labels
-        self._mpp, self._replace, self._on_error = mpp, replace, on_error
+        self._mpp, self._override_mpp = mpp, override_mpp
+        self._replace, self._on_error = replace, on_error
         self._report = AddReport()
         self._done: dict[str, Path] = {}  # ids that this run encoded
         self._waiting = _Waiting()
@@ -225,7 +231,8 @@ class Ingest:
 
     def _prepare(self, job: Job) -> Encode:
         """What may be done ahead, in a thread; gives what remains to be done."""
-        slide = open_slide(job.path, mpp=self._mpp_of(job))
+        mpp, override_mpp = self._given_for(job)
+        slide = open_slide(job.path, mpp=mpp, override_mpp=override_mpp)
         try:
             prepared = self._encoder.prepare(slide)
         except BaseException:
@@ -233,12 +240,12 @@ class Ingest:
             raise
         return partial(self._encode, job, prepared)
 
-    def _mpp_of(self, job: Job) -> float | None:
-        """The scale that was given for a slide: now, by its labels, or when it was added before."""
-        mpp = job.labels.mpp if job.labels and job.labels.mpp else self._mpp
-        if mpp is None and job.stored is not None and job.stored.mpp_source == "given":
-            mpp = job.stored.mpp
-        return mpp
+    def _given_for(self, job: Job) -> tuple[float | None, float | None]:
+        """The `mpp` and `override_mpp` of a slide: by its labels, as given now, or as when it was added."""
+        row = job.labels
+        mpp = row.mpp if row and row.mpp else self._mpp
+        override_mpp = row.override_mpp if row and row.override_mpp else self._override_mpp
+        return remembered(job.stored, mpp, override_mpp)
 
     def _encode(self, job: Job, prepared: PreparedSlide) -> tuple[SlideRow, SlideCodes]:
         with prepared.slide as slide:
@@ -277,7 +284,9 @@ class Ingest:
             ],
             replace=self._replace,
         )
-        for job, codes in zip(done.jobs, done.codes, strict=True):
+        for job, row, codes in zip(done.jobs, done.rows, done.codes, strict=True):
+            if row.mpp_source != OVERRIDE and is_unused(self._given_for(job)[0], row.mpp):
+                self._report.own_scale.append(job.slide_id)
             if not len(codes):
                 self._report.no_tissue.append(job.slide_id)
             else:
@@ -295,6 +304,17 @@ class Ingest:
 def absolute(path: str | os.PathLike[str]) -> Path:
     """The path from the root, without `..`; a symbolic link keeps its own name."""
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
+
+
+def remembered(
+    stored: SlideRow | None, mpp: float | None, override_mpp: float | None
+) -> tuple[float | None, float | None]:
+    """The `mpp` and `override_mpp` to open a slide with: what is given now, else when it was added."""
+    if stored is not None and mpp is None and stored.mpp_source == GIVEN:
+        mpp = stored.mpp
+    if stored is not None and override_mpp is None and stored.mpp_source == OVERRIDE:
+        override_mpp = stored.mpp
+    return mpp, override_mpp
 
 
 def is_same(path: Path, stored: str) -> bool:

@@ -1,8 +1,8 @@
 """Labels files: what is known of slides beside their pixels, from a table with one row a slide.
 
 The first line names the columns: ``path`` or ``slide_id`` (or both), and any of ``label``, ``patient``,
-``site`` and ``mpp``; every other column is kept as metadata. Commas separate them, or semicolons or tabs
-where the header shows it; an empty field says nothing. ::
+``site``, ``mpp`` and ``override_mpp`` (:mod:`sish.scale`); every other column is kept as metadata. Commas
+separate them, or semicolons or tabs where the header shows it; an empty field says nothing. ::
 
     slide_id,label,patient,stain
     TCGA-A1-A0SB-01Z-00-DX1,breast,TCGA-A1-A0SB,H&E
@@ -23,7 +23,7 @@ from sish.scale import MAX_MPP, MIN_MPP
 __all__ = ["LabelRow", "Labels", "read_labels", "slide_id_of"]
 
 NAMING = ("path", "slide_id")
-KNOWN = (*NAMING, "label", "patient", "site", "mpp")
+KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
 DELIMITERS = (",", ";", "\t")
 COMPOUND_ENDINGS = (".ome",)
 """What may stand before the last extension and belongs to it, as in ``a.ome.tiff``."""
@@ -48,9 +48,11 @@ class LabelRow:
     site: str | None
     """Anatomic site or hospital."""
     mpp: float | None
-    """Micrometres per level-0 pixel."""
+    """Micrometres per level-0 pixel, where the slide's file does not tell."""
     metadata: Mapping[str, str]
     """The other columns' fields that are not empty."""
+    override_mpp: float | None = None
+    """Micrometres per level-0 pixel, whatever the slide's file tells."""
 
     @property
     def name(self) -> str:
@@ -268,12 +270,14 @@ def _row(file: Path, line: int, columns: list[str], cells: list[str]) -> LabelRo
         label=said.get("label"),
         patient=said.get("patient"),
         site=said.get("site"),
-        mpp=_mpp(file, line, said.get("mpp")),
+        mpp=_mpp(file, line, said, "mpp"),
         metadata={name: cell for name, cell in said.items() if name not in KNOWN},
+        override_mpp=_mpp(file, line, said, "override_mpp"),
     )
 
 
-def _mpp(file: Path, line: int, cell: str | None) -> float | None:
+def _mpp(file: Path, line: int, said: Mapping[str, str], column: str) -> float | None:
+    cell = said.get(column)
     if cell is None:
         return None
     try:
@@ -282,7 +286,7 @@ def _mpp(file: Path, line: int, cell: str | None) -> float | None:
         mpp = math.nan
     if not MIN_MPP <= mpp <= MAX_MPP:
         raise LabelsError(
-            f"{file}, line {line}: mpp is {cell!r}, wanted micrometres per pixel from {MIN_MPP} "
+            f"{file}, line {line}: {column} is {cell!r}, wanted micrometres per pixel from {MIN_MPP} "
             f"to {MAX_MPP}, such as 0.25 (or an empty field)"
         )
     return mpp

@@ -288,7 +288,9 @@ class TiffLevels:
             self.downsamples = tuple(
                 level_downsample(self.sizes[0], size, self.sizes[0][0] / size[0]) for size in self.sizes
             )
-            self.properties: Mapping[str, str] = tiff_properties(self._pages[0])
+            self.properties: Mapping[str, str] = tiff_properties(self._pages[0]) | {
+                "tiff.ImageDescription": self._tiff.pages.first.description  # OME-XML is on the first page
+            }
             # Shows whether this compression can be decoded here.
             self.read_level(0, (0, 0), (1, 1))
             on_refusal.pop_all()
@@ -371,8 +373,11 @@ def check_page(page: Any, path: Path) -> None:
 
 
 def tiff_properties(page: Any) -> dict[str, str]:
-    """Resolution tags under OpenSlide's names."""
-    properties = {}
+    """Size and resolution tags under OpenSlide's names."""
+    properties = {
+        "openslide.level[0].width": str(page.imagewidth),
+        "openslide.level[0].height": str(page.imagelength),
+    }
     for name in ("XResolution", "YResolution"):
         tag = page.tags.get(name)
         if tag is not None and tag.value[1]:

@@ -35,7 +35,13 @@ def query_of_indexed(
 
 
 def query_of_features(
-    path: Path, encoder: SlideEncoder, row: SlideRow | None, *, mpp: float | None, patient: str | None
+    path: Path,
+    encoder: SlideEncoder,
+    row: SlideRow | None,
+    *,
+    mpp: float | None,
+    override_mpp: float | None,
+    patient: str | None,
 ) -> tuple[Query, SlideCodes]:
     """A file of features as a query; `row` is what the index knows of it.
 
@@ -53,7 +59,7 @@ def query_of_features(
         raise QueryError(f"{path} holds features, and the index is of pixels: give a slide or an image")
     encoder.load()
     made_by = weights.removeprefix(FEATURES).rpartition("/")[0]
-    file = read_features(path, encoder=made_by, mpp=mpp or (row.mpp if row else None))
+    file = read_features(path, encoder=made_by, mpp=mpp, override_mpp=override_mpp)
     codes = feature_codes(file, encoder)
     if not len(codes):
         raise QueryError(f"{path}: got no patch in it; want some to search for")

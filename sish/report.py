@@ -85,8 +85,8 @@ class _Gallery:
             self._slides.popitem()[1].close()
 
     def _open(self, path: str, mpp: float) -> Slide:
-        """A slide, open until others were asked for more lately."""
-        slide = self._slides.pop((path, mpp), None) or open_slide(path, mpp=mpp)
+        """A slide at the scale that it was encoded at, open until others were asked for more lately."""
+        slide = self._slides.pop((path, mpp), None) or open_slide(path, override_mpp=mpp)
         self._slides[path, mpp] = slide
         if len(self._slides) > _OPEN_SLIDES:
             self._slides.popitem(last=False)[1].close()

@@ -151,6 +151,8 @@ class AddReport:
     """Ids of slides in which no tissue was found: recorded, so that they are not tried again, never found."""
     failed: list[Skipped] = field(default_factory=list)
     """Slides that could not be read, and rows of the labels file without a slide."""
+    own_scale: list[str] = field(default_factory=list)
+    """Ids of slides, also listed above, that tell their own scale, so that the given ``mpp`` was not used."""
 
     def summary(self) -> str:
         """One line, as in ``12 added, 3 already there, 1 failed``."""

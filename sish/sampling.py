@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideError
+from sish.scale import check_given
 from sish.slide import find_slides, open_slide
 
 __all__ = ["evenly", "sample_features"]
@@ -31,18 +32,20 @@ def sample_features(
     slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     mpp: float | None = None,
+    override_mpp: float | None = None,
 ) -> NDArray[np.float32]:
     """Features float32 (M, F) of patches of an archive: of 32 slides, 16 patches each.
 
     Slides are taken evenly from the list and patches evenly from each mosaic: the same slides give the same
     patches. Slides that cannot be read are passed over; adding them tells. ParameterError if nothing is left.
     """
+    check_given(mpp, override_mpp)
     given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
     paths: list[Path] = []
     for place in given:
         with suppress(SlideError):
             paths += find_slides(place)
-    features = [_features_of(encoder, path, mpp) for path in evenly(paths, SLIDES)]
+    features = [_features_of(encoder, path, mpp, override_mpp) for path in evenly(paths, SLIDES)]
     found = np.concatenate([part for part in features if part is not None] or [np.empty((0, 0), np.float32)])
     if len(found) < 2:
         raise ParameterError(
@@ -61,9 +64,11 @@ def evenly(items: list[_Item], most: int) -> list[_Item]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _features_of(encoder: SlideEncoder, path: Path, mpp: float | None) -> NDArray[np.float32] | None:
+def _features_of(
+    encoder: SlideEncoder, path: Path, mpp: float | None, override_mpp: float | None
+) -> NDArray[np.float32] | None:
     recipe = encoder.recipe
-    with suppress(SlideError), open_slide(path, mpp=mpp) as slide:
+    with suppress(SlideError), open_slide(path, mpp=mpp, override_mpp=override_mpp) as slide:
         corners = evenly(encoder.prepare(slide).mosaic.l0_xy.tolist(), PATCHES)
         if corners:
             pixels = [slide.read((x, y), recipe.patch_px, recipe.mpp) for x, y in corners]

@@ -78,7 +78,7 @@ class Slide:
 
     @property
     def mpp_source(self) -> str:
-        """Who says so: "given", "vendor", "tiff-resolution" or "objective-power"."""
+        """Who says so: "override", "vendor", "ome-xml", "tiff-resolution", "objective-power" or "given"."""
         return self._scale.source
 
     @property
@@ -88,7 +88,7 @@ class Slide:
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """OpenSlide's properties; of a plain TIFF its resolution tags under the same names."""
+        """OpenSlide's properties; of a plain TIFF its resolution and description under the same names."""
         return MappingProxyType(dict(self._levels.properties))
 
     def read(self, l0_xy: tuple[float, float], size_px: int | tuple[int, int], mpp: float) -> Pixels:
@@ -136,18 +136,22 @@ class Slide:
         return f"Slide({self.name!r}, {width} x {height} px, {self.mpp:g} um/px ({self.mpp_source}))"
 
 
-def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Slide:
+def open_slide(
+    path: str | os.PathLike[str], *, mpp: float | None = None, override_mpp: float | None = None
+) -> Slide:
     """Open a slide or a plain image.
 
-    mpp: micrometres per level-0 pixel; overrides what the file says.
+    mpp: micrometres per level-0 pixel, used where the file tells nothing that can be believed.
+    override_mpp: the same, used whatever the file tells.
 
-    Raises SlideOpenError (not a readable slide), MissingMppError (no scale in the file, none given) and
-    ParameterError (the given mpp is out of range).
+    Raises SlideOpenError (not a readable slide), MissingMppError (no scale in the file that can be believed,
+    none given) and ParameterError (what is given is out of range).
     """
     path = Path(path)
     levels = open_levels(path)
     try:
-        return Slide(levels, find_scale(levels.properties, mpp, str(path)), path.stem, path)
+        scale = find_scale(levels.properties, str(path), mpp=mpp, override_mpp=override_mpp)
+        return Slide(levels, scale, path.stem, path)
     except Exception:
         levels.close()
         raise
@@ -161,7 +165,7 @@ def slide_from_array(pixels: NDArray[np.uint8], mpp: float, name: str) -> Slide:
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise ParameterError(f"{name}: pixels are {pixels.dtype} {pixels.shape}; give uint8 (h, w, 3)")
-    return Slide(ArrayLevels(pixels), find_scale({}, mpp, name), name, None)
+    return Slide(ArrayLevels(pixels), find_scale({}, name, mpp=mpp), name, None)
 
 
 def find_slides(

@@ -29,13 +29,14 @@ from sish.feature_files import is_feature_file
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, Store, StoreInfo
-from sish.ingest import Ingest, OnError, absolute, is_same
+from sish.ingest import Ingest, OnError, absolute, is_same, remembered
 from sish.labels import read_labels, slide_id_of
 from sish.mosaic import Region
 from sish.patches import patches_of
 from sish.queries import query_of_features, query_of_indexed
 from sish.results import AddReport, Query, RelabelReport, Results
 from sish.sampling import sample_features
+from sish.scale import check_given, is_unused
 from sish.slide import Slide, open_slide, slide_from_array
 from sish.view import RankingName, View
 
@@ -74,6 +75,7 @@ class Index:
         search: SearchParams | None = None,
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
+        override_mpp: float | None = None,
         device: str = "cpu",
     ) -> Index:
         """Make an empty index.
@@ -93,6 +95,8 @@ class Index:
             (:mod:`sish.calibration`): up to 32 of them, 16 patches each. Encoders of sish need none.
         mpp : float, optional
             Scale in um per pixel of slides to measure that do not tell theirs.
+        override_mpp : float, optional
+            Scale in um per pixel of all slides to measure, whatever they tell.
         device : str
             Where the encoder runs, as torch names it.
 
@@ -103,7 +107,8 @@ class Index:
         """
         encoder = SlideEncoder(recipe or Recipe(), device=device)
         if measure is not None and encoder.needs_calibration:
-            encoder = encoder.measured_on(sample_features(encoder, measure, mpp=mpp))
+            sample = sample_features(encoder, measure, mpp=mpp, override_mpp=override_mpp)
+            encoder = encoder.measured_on(sample)
         if search is None:
             search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
         header = IndexHeader(encoder.recipe, encoder.fingerprint, search, encoder.calibration)
@@ -167,6 +172,7 @@ class Index:
         weights: str | os.PathLike[str] | None = None,
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
+        override_mpp: float | None = None,
         device: str = "cpu",
     ) -> Index:
         """:meth:`open` what is there, else :meth:`create` it as its encoder is meant to be used."""
@@ -174,7 +180,9 @@ class Index:
             return cls.open(path, weights=weights, device=device)
         except IndexNotFoundError:
             recipe = Recipe.of(str(weights or "shipped"))
-            return cls.create(path, recipe=recipe, measure=measure, mpp=mpp, device=device)
+            return cls.create(
+                path, recipe=recipe, measure=measure, mpp=mpp, override_mpp=override_mpp, device=device
+            )
 
     @classmethod
     def create_for_features(
@@ -184,6 +192,7 @@ class Index:
         *,
         feature_encoder: str | None = None,
         mpp: float | None = None,
+        override_mpp: float | None = None,
         search: SearchParams | None = None,
     ) -> Index:
         """Make an empty index for features that TRIDENT or CLAM computed: :mod:`sish.feature_files`.
@@ -199,6 +208,8 @@ class Index:
             Name of the network that made them, where files and folders do not tell.
         mpp : float, optional
             Micrometres per level-0 pixel of slides that do not tell.
+        override_mpp : float, optional
+            Micrometres per level-0 pixel of all slides, whatever they tell.
         search : SearchParams, optional
             As of :meth:`create`.
 
@@ -212,7 +223,9 @@ class Index:
             If there is something at ``path`` already, or it cannot be written.
         """
         given = [files] if isinstance(files, str | os.PathLike) else list(files)
-        recipe, features = measured_files(given, feature_encoder=feature_encoder, mpp=mpp)
+        recipe, features = measured_files(
+            given, feature_encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp
+        )
         encoder = SlideEncoder(recipe).measured_on(features)
         params = search or SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
         header = IndexHeader(encoder.recipe, encoder.fingerprint, params, encoder.calibration)
@@ -227,6 +240,7 @@ class Index:
         *,
         labels: str | os.PathLike[str] | None = None,
         mpp: float | None = None,
+        override_mpp: float | None = None,
         replace: bool = False,
         on_error: OnError = "skip",
         show_progress: bool = True,
@@ -240,10 +254,13 @@ class Index:
         slides : path-like or iterable of path-like
             Files, or folders that are searched for slides.
         labels : path-like, optional
-            CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``;
-            other columns are kept as metadata.
+            CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``,
+            ``override_mpp``; other columns are kept as metadata.
         mpp : float, optional
-            Scale in um per pixel of slides that do not tell theirs; a row of ``labels`` comes first.
+            Scale in um per pixel of slides that do not tell theirs; a row of ``labels`` comes first. The
+            report says where a slide told another scale (``own_scale``).
+        override_mpp : float, optional
+            Scale in um per pixel of all slides, whatever they tell; a row of ``labels`` comes first.
         replace : bool
             Make the codes of slides anew that are there already (default: leave them alone and say so).
         on_error : {"skip", "raise"}
@@ -259,7 +276,15 @@ class Index:
         given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
         rows = None if labels is None else read_labels(labels)
         with Store.open(self.path, write=True) as store:
-            ingest = Ingest(store, self.encoder, labels=rows, mpp=mpp, replace=replace, on_error=on_error)
+            ingest = Ingest(
+                store,
+                self.encoder,
+                labels=rows,
+                mpp=mpp,
+                override_mpp=override_mpp,
+                replace=replace,
+                on_error=on_error,
+            )
             return ingest.run(given, show_progress=show_progress)
 
     def add_features(
@@ -268,6 +293,7 @@ class Index:
         *,
         labels: str | os.PathLike[str] | None = None,
         mpp: float | None = None,
+        override_mpp: float | None = None,
         feature_encoder: str | None = None,
         replace: bool = False,
         on_error: OnError = "skip",
@@ -284,8 +310,8 @@ class Index:
             Feature files (``.h5``), or folders that are searched for them.
         feature_encoder : str, optional
             Name of the network that made them, where files and folders do not tell.
-        labels, mpp, replace, on_error, show_progress
-            As of :meth:`add`; ``mpp`` is of level 0.
+        labels, mpp, override_mpp, replace, on_error, show_progress
+            As of :meth:`add`; the scales are of level 0.
 
         Raises
         ------
@@ -296,7 +322,13 @@ class Index:
         rows = None if labels is None else read_labels(labels)
         with Store.open(self.path, write=True) as store:
             ingest = FeatureIngest(
-                store, self.encoder, labels=rows, mpp=mpp, replace=replace, on_error=on_error
+                store,
+                self.encoder,
+                labels=rows,
+                mpp=mpp,
+                override_mpp=override_mpp,
+                replace=replace,
+                on_error=on_error,
             )
             ingest.feature_encoder = feature_encoder
             return ingest.run(given, show_progress=show_progress)
@@ -314,8 +346,8 @@ class Index:
     def relabel(self, labels: str | os.PathLike[str]) -> RelabelReport:
         """Give indexed slides new labels, patients, sites and metadata; their codes stay as they are.
 
-        An empty field of the file keeps what was there. A new ``mpp`` needs the codes made anew: add the
-        slide with ``replace=True``.
+        An empty field of the file keeps what was there. A new ``mpp`` or ``override_mpp`` needs the codes
+        made anew: add the slide with ``replace=True``.
         """
         rows = read_labels(labels)
         with Store.open(self.path, write=True) as store:
@@ -344,6 +376,7 @@ class Index:
         *,
         k: int = 5,
         mpp: float | None = None,
+        override_mpp: float | None = None,
         region: Region | None = None,
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
@@ -361,7 +394,10 @@ class Index:
             Hits wanted. Fewer come back only if the index holds fewer that may be found; those that the
             ranking itself did not place, or that are beyond the threshold, say so.
         mpp : float, optional
-            Scale of the query in um per pixel, where its file does not tell; always needed for arrays.
+            Scale of the query in um per pixel, where its file does not tell; always needed for arrays. The
+            answer's note says where the file told another one.
+        override_mpp : float, optional
+            Scale of the query in um per pixel, whatever its file tells.
         region : (x, y, width, height), optional
             The part of the query to search for, in level-0 pixels.
         ranking : {"auto", "uncertainty", "similarity"}
@@ -382,30 +418,40 @@ class Index:
         SlideError
             If the query cannot be read.
         """
-        asked, codes = self._ask(query, mpp, region, patient)
-        return self.view().search(
+        check_given(mpp, override_mpp)
+        asked, codes = self._ask(query, mpp, override_mpp, region, patient)
+        results = self.view().search(
             asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where
         )
+        return results if override_mpp is not None else _with_unused(results, mpp)
 
     def _ask(
-        self, query: Queryable, mpp: float | None, region: Region | None, patient: str | None
+        self,
+        query: Queryable,
+        mpp: float | None,
+        override_mpp: float | None,
+        region: Region | None,
+        patient: str | None,
     ) -> tuple[Query, SlideCodes]:
         """The query and its codes: from the index, from a file of features, or from pixels."""
         if region is None and isinstance(query, str) and not Path(query).exists():
             row = next((row for row in self.slides if row.slide_id == query), None)
             if row is not None:
+                _check_told(override_mpp, "the id of an indexed slide", "its file")
                 return query_of_indexed(row, self._store.segments, patient)
         if is_feature_file(query):
             if region is not None:
                 raise QueryError("got a region of a file of features; want the file, or part of a slide")
             path = Path(str(query))
-            return query_of_features(path, self.encoder, self._stored(path), mpp=mpp, patient=patient)
+            stored = self._stored(path)
+            mpp, override_mpp = remembered(stored, mpp, override_mpp)
+            return query_of_features(
+                path, self.encoder, stored, mpp=mpp, override_mpp=override_mpp, patient=patient
+            )
         self._check_takes_pixels()
         stored = self._stored(query)
-        if mpp is None and stored is not None and stored.mpp_source == "given":
-            mpp = stored.mpp
         self.encoder.load()  # weights that do not fit are known before the slide is opened
-        slide = _as_slide(query, mpp)
+        slide = _as_slide(query, mpp, override_mpp, stored)
         try:
             prepared = self.encoder.prepare(slide, region)
             codes = self.encoder.encode(prepared)
@@ -467,11 +513,33 @@ class Index:
         return self._store.snapshot()
 
 
-def _as_slide(query: Queryable, mpp: float | None) -> Slide:
+def _as_slide(
+    query: Queryable, mpp: float | None, override_mpp: float | None, stored: SlideRow | None
+) -> Slide:
     if isinstance(query, Slide):
+        _check_told(override_mpp, "an open slide", "open_slide(path, override_mpp=...)")
         return query
     if isinstance(query, str | os.PathLike):
-        return open_slide(query, mpp=mpp)
-    if mpp is None:
+        mpp, override_mpp = remembered(stored, mpp, override_mpp)
+        return open_slide(query, mpp=mpp, override_mpp=override_mpp)
+    scale = mpp if override_mpp is None else override_mpp
+    if scale is None:
         raise QueryError("got an image without its scale: give mpp=, in micrometres per pixel")
-    return slide_from_array(np.asarray(query), mpp, "image")
+    return slide_from_array(np.asarray(query), scale, "image")
+
+
+def _check_told(override_mpp: float | None, query: str, wanted: str) -> None:
+    """Refuse to replace the scale of what is not read from a file (QueryError)."""
+    if override_mpp is not None:
+        raise QueryError(f"got override_mpp with {query}, which has its scale; want {wanted}")
+
+
+def _with_unused(results: Results, mpp: float | None) -> Results:
+    """The answer with a note where a given scale was not used, as the query has its own."""
+    own = results.query.mpp
+    if not is_unused(mpp, own):
+        return results
+    said = (
+        f"the query has its own scale, {own:.3g} um/px: the given mpp was not used; override_mpp replaces it"
+    )
+    return replace(results, note="; ".join(filter(None, (results.note, said))))

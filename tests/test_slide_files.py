@@ -26,7 +26,8 @@ POWER = {"openslide.objective-power": "40"}
 @pytest.mark.parametrize(
     ("properties", "given_mpp", "mpp", "source"),
     [
-        (VENDOR | HALF | POWER, 0.7, 0.7, "given"),
+        (VENDOR | HALF | POWER, 0.7, 0.25, "vendor"),
+        (DPI_96, 0.7, 0.7, "given"),
         (VENDOR | HALF | POWER, None, 0.25, "vendor"),
         (VENDOR | {"openslide.vendor": "generic-tiff"}, None, 0.25, "tiff-resolution"),
         (HALF | POWER, None, 0.5, "tiff-resolution"),
@@ -38,25 +39,25 @@ POWER = {"openslide.objective-power": "40"}
     ],
 )
 def test_the_most_trusted_sane_scale_wins(properties, given_mpp, mpp, source):
-    scale = find_scale(properties, given_mpp, "a.svs")
+    scale = find_scale(properties, "a.svs", mpp=given_mpp)
     assert scale.mpp == pytest.approx(mpp) and scale.source == source
 
 
 @pytest.mark.parametrize("properties", [{}, DPI_96, {**HALF, "tiff.ResolutionUnit": "none"}])
 def test_no_scale_is_an_error_that_names_the_option(properties):
     with pytest.raises(MissingMppError, match=r"^a\.svs: .*mpp=\.\.\. or --mpp$"):
-        find_scale(properties, None, "a.svs")
+        find_scale(properties, "a.svs")
 
 
 def test_pixels_far_from_square_are_refused():
     with pytest.raises(MissingMppError, match=r"0\.2 x 0\.3 um, not square"):
-        find_scale({"openslide.mpp-x": "0.2", "openslide.mpp-y": "0.3"}, None, "a.svs")
+        find_scale({"openslide.mpp-x": "0.2", "openslide.mpp-y": "0.3"} | POWER, "a.svs")
 
 
 @pytest.mark.parametrize("mpp", [0.0, -1.0, 0.01, 4.1, 96.0, float("nan")])
 def test_a_given_scale_must_be_sane(mpp):
     with pytest.raises(ParameterError, match="out of range"):
-        find_scale(VENDOR, mpp, "a.svs")
+        find_scale(VENDOR, "a.svs", mpp=mpp)
 
 
 @pytest.mark.parametrize("write", [write_pyramid, write_strips])

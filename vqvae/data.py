@@ -137,7 +137,7 @@ class PatchData(pl.LightningDataModule):
         found = find_slides(self.slides)
         if not found:
             raise ParameterError(f"no slides in {self.slides}; give a folder of slides with --data.slides")
-        usable = find_places(found, self.cut.slide_mpp)
+        usable = find_places(found, self.cut.slide_mpp, self.cut.override_slide_mpp)
         self._squares = SlideSquares(usable, self.cut)
         number = {places.path: number for number, places in enumerate(usable)}
         train, valid = _share_out(list(number), self.split.share)

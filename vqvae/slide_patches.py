@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import MissingMppError, ParameterError, SishError
+from sish.scale import check_given, is_unused
 from sish.vqvae.images import Crop, Pixels, random_below
 from sish.vqvae.patch_cache import PatchCache, slots_within
 
@@ -42,6 +43,8 @@ class Cut:
     """Micrometres per pixel at which slides are read (images are taken as they are)."""
     slide_mpp: float | None = None
     """Micrometres per pixel of level 0, for slides that do not tell."""
+    override_slide_mpp: float | None = None
+    """Micrometres per pixel of level 0 of all slides, whatever they tell."""
     per_slide: int = 500
     """Patches drawn from each slide in an epoch."""
     cache_gb: float = 4.0
@@ -53,6 +56,7 @@ class Cut:
         """Refuse what cannot be cut (ParameterError)."""
         if min(self.train_px, self.valid_px, self.per_slide) < 1 or self.mpp <= 0 or self.cache_gb < 0:
             raise ParameterError(f"sizes, counts and mpp of patches must be positive, got {self}")
+        check_given(self.slide_mpp, self.override_slide_mpp, "scale of slides")
 
     @property
     def square_px(self) -> int:
@@ -66,8 +70,8 @@ class TissuePlaces:
 
     path: Path
     """Its file."""
-    given_mpp: float | None
-    """Micrometres per pixel of level 0 where the file does not tell."""
+    slide_mpp: float
+    """Micrometres per pixel of level 0."""
     l0_xy: NDArray[np.float64]
     """(N, 2), level-0 pixels: top left corners of pixels of the tissue mask."""
     l0_span: float
@@ -75,42 +79,45 @@ class TissuePlaces:
 
 
 @lru_cache(maxsize=64)  # per process: a worker opens each slide once
-def _opened(path: Path, given_mpp: float | None) -> "Slide":
+def _opened(path: Path, slide_mpp: float) -> "Slide":
     from sish.slide import open_slide
 
-    return open_slide(path, mpp=given_mpp)
+    return open_slide(path, override_mpp=slide_mpp)
 
 
-def find_places(paths: Sequence[Path], slide_mpp: float | None = None) -> list[TissuePlaces]:
+def find_places(
+    paths: Sequence[Path], slide_mpp: float | None = None, override_slide_mpp: float | None = None
+) -> list[TissuePlaces]:
     """Tissue of the slides that open, have a scale (or are given one) and hold any; a warning for others.
 
-    A ParameterError if there are none.
+    ``slide_mpp`` is the scale of slides that do not tell theirs, ``override_slide_mpp`` of all. A
+    ParameterError if there are none.
     """
     usable = []
     for path in paths:
         try:
-            usable.append(_places_of(path, slide_mpp))
+            usable.append(_places_of(path, slide_mpp, override_slide_mpp))
         except MissingMppError as error:
             warnings.warn(f"{path} is skipped: {error} (here: --data.cut.slide_mpp)", stacklevel=2)
         except SishError as error:
             warnings.warn(f"{path} is skipped: {str(error).removeprefix(f'{path}: ')}", stacklevel=2)
+    own = sum(is_unused(slide_mpp, places.slide_mpp) for places in usable)
+    if own and override_slide_mpp is None:
+        warnings.warn(
+            f"slide_mpp was not used for {own} of the slides, which tell their own scale; "
+            "override_slide_mpp replaces it",
+            stacklevel=2,
+        )
     if not usable:
         raise ParameterError(f"none of the {len(paths)} slides can be used; see the warnings for each")
     return usable
 
 
-def _places_of(path: Path, slide_mpp: float | None) -> TissuePlaces:
+def _places_of(path: Path, slide_mpp: float | None, override_slide_mpp: float | None) -> TissuePlaces:
     from sish.slide import open_slide
     from sish.tissue import find_tissue
 
-    given = None  # a slide that tells its scale keeps it
-    try:
-        slide = open_slide(path)
-    except MissingMppError:
-        if slide_mpp is None:
-            raise
-        slide, given = open_slide(path, mpp=slide_mpp), slide_mpp
-    with slide:
+    with open_slide(path, mpp=slide_mpp, override_mpp=override_slide_mpp) as slide:
         tissue = find_tissue(slide)
     cells = np.argwhere(tissue.mask)
     if not len(cells):
@@ -118,7 +125,7 @@ def _places_of(path: Path, slide_mpp: float | None) -> TissuePlaces:
     if len(cells) > _PLACES:
         cells = cells[np.random.default_rng(0).choice(len(cells), _PLACES, replace=False)]
     l0_xy = np.asarray(tissue.l0_xy) + cells[:, ::-1] * tissue.l0_per_px
-    return TissuePlaces(path, given, l0_xy, tissue.l0_per_px)
+    return TissuePlaces(path, slide.mpp, l0_xy, tissue.l0_per_px)
 
 
 class SlideSquares:
@@ -153,7 +160,7 @@ class SlideSquares:
 
     def _read(self, number: int, seed: int, side_px: int) -> Pixels:
         places = self.slides[number]
-        slide = _opened(places.path, places.given_mpp)
+        slide = _opened(places.path, places.slide_mpp)
         generator = np.random.default_rng(seed)
         corner = places.l0_xy[generator.integers(len(places.l0_xy))]
         center = corner + generator.random(2) * places.l0_span
@@ -163,7 +170,7 @@ class SlideSquares:
 
 def _identity(places: TissuePlaces) -> list[str | float | None]:
     facts = places.path.stat()
-    return [str(places.path.resolve()), facts.st_size, facts.st_mtime_ns, places.given_mpp]
+    return [str(places.path.resolve()), facts.st_size, facts.st_mtime_ns, places.slide_mpp]
 
 
 class SlidePatches(Dataset[Tensor]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from sish.cli_index import add_scale
 from sish.errors import ParameterError, QueryError
 from sish.systems.base import Answer, System
-from sish.systems.items import read_items
+from sish.systems.item import Item
+from sish.systems.items import ScaleWarning, read_items
 from sish.systems.smily import MPPS, RegionMatch, RegionQuery, Smily
 
 __all__ = ["SYSTEMS", "NamedSystem", "main"]
@@ -113,7 +116,17 @@ def main(words: Sequence[str], prog: str) -> int:
     """Run ``sish systems ...`` or ``sish smily ...``; errors are the caller's to tell."""
     parser, commands = (_systems_parser(), _SYSTEMS) if prog == "systems" else (_smily_parser(), _SMILY)
     arguments = parser.parse_args(list(words))
-    return commands[arguments.subcommand](arguments[arguments.subcommand])
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return commands[arguments.subcommand](arguments[arguments.subcommand])
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Show a warning on one line; of those that are not ours, where it came from, too."""
+    if issubclass(category, ScaleWarning):
+        sys.stderr.write(f"sish: {message}\n")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
 
 
 # ---- sish systems
@@ -130,9 +143,7 @@ def _systems_parser() -> ArgumentParser:
     search.add_argument(
         "--labels", type=str | None, help="CSV as for sish index add; also mask, lesion_id, ..."
     )
-    search.add_argument(
-        "--mpp", type=float | None, help="scale in um per pixel of files that do not tell theirs"
-    )
+    add_scale(search, "the files")
     search.add_argument("-k", type=int, default=5, help="matches wanted")
     search.add_argument(
         "--patch-mpp", type=float, default=1.0, help="scale that patches are read at, um per pixel"
@@ -149,6 +160,12 @@ def _systems_parser() -> ArgumentParser:
     return parser
 
 
+def _items(given: Sequence[str], arguments: Namespace) -> tuple[Item, ...]:
+    """The items of files and folders, as the command line's labels and scales say."""
+    scale = {"mpp": arguments.mpp, "override_mpp": arguments.override_mpp}
+    return read_items(given, arguments.get("labels"), **scale)
+
+
 def _list(arguments: Namespace) -> int:
     sys.stdout.write("".join(f"{name:22}{system.about}\n" for name, system in SYSTEMS.items()))
     return 0
@@ -156,8 +173,8 @@ def _list(arguments: Namespace) -> int:
 
 def _search(arguments: Namespace) -> int:
     system = SYSTEMS[arguments.system].make(arguments)
-    items = read_items([arguments.data], arguments.labels, mpp=arguments.mpp)
-    queries = read_items(arguments.queries, arguments.labels, mpp=arguments.mpp)
+    items = _items([arguments.data], arguments)
+    queries = _items(arguments.queries, arguments)
     known = {item.path.resolve(): item for item in items}
     system.fit(items, on_error="skip")
     for skipped in system.skipped:
@@ -205,9 +222,7 @@ def _smily_parser() -> ArgumentParser:
     build.add_argument("slides", type=str, nargs="+", help="slides, or folders of slides")
     build.add_argument("--database", type=str, required=True, help="the folder to make, or to add to")
     build.add_argument("--labels", type=str | None, help="CSV as for sish index add")
-    build.add_argument(
-        "--mpp", type=float | None, help="scale in um per pixel of slides that do not tell theirs"
-    )
+    add_scale(build, "the slides")
     build.add_argument(
         "--mpps", type=list[float], default=list(MPPS), help="scales to embed at, um per pixel; a slide "
         "leaves out those that it cannot show"
@@ -229,7 +244,7 @@ def _region_parser() -> ArgumentParser:
         "--region", type=int, nargs=4, metavar=box, required=True, help="the box, level-0 pixels"
     )
     parser.add_argument("-k", type=int, default=10, help="places wanted")
-    parser.add_argument("--mpp", type=float | None, help="scale of the query, where its file does not tell")
+    add_scale(parser, "the query")
     parser.add_argument(
         "--tree", action="store_true", help="look at a bounded number of patches, led by a tree"
     )
@@ -251,7 +266,7 @@ def _region_parser() -> ArgumentParser:
 
 
 def _build(arguments: Namespace) -> int:
-    items = read_items(arguments.slides, arguments.labels, mpp=arguments.mpp)
+    items = _items(arguments.slides, arguments)
     if (Path(arguments.database) / "smily.json").is_file():
         smily = Smily.open(arguments.database)
         here = {item.item_id for item in smily.items}
@@ -268,7 +283,7 @@ def _build(arguments: Namespace) -> int:
 
 def _region(arguments: Namespace) -> int:
     smily = Smily.open(arguments.database, search="tree" if arguments.tree else "exact")
-    query = _refined(smily, _query(smily, arguments.query, arguments.region, arguments.mpp), arguments)
+    query = _refined(smily, _query(smily, arguments.query, arguments.region, arguments), arguments)
     found = smily.search_region(query, arguments.k)
     if arguments.json:
         sys.stdout.write(json.dumps([_plain_place(match) for match in found], indent=2) + "\n")
@@ -282,12 +297,12 @@ def _region(arguments: Namespace) -> int:
     return 0
 
 
-def _query(smily: Smily, path: str, box: Sequence[int], mpp: float | None) -> RegionQuery:
+def _query(smily: Smily, path: str, box: Sequence[int], arguments: Namespace) -> RegionQuery:
     """A region of a file; what the database knows of the same file comes with it."""
-    (item,) = read_items([path], mpp=mpp)
+    (item,) = _items([path], arguments)
     known = next((each for each in smily.items if each.path.resolve() == item.path.resolve()), None)
     if known is not None:
-        item = known if mpp is None else replace(known, mpp=mpp)
+        item = replace(known, mpp=item.mpp or known.mpp, override_mpp=item.override_mpp or known.override_mpp)
     x, y, width, height = box
     return smily.region(item, (x, y, width, height))
 
@@ -305,21 +320,20 @@ def _refined(smily: Smily, query: RegionQuery, arguments: Namespace) -> RegionQu
         query = smily.like(query, liked, arguments.like_weight)
     if arguments.shows or arguments.lacks:
         sides = (
-            [_named(smily, name, arguments.mpp) for name in side]
-            for side in (arguments.shows, arguments.lacks)
+            [_named(smily, name, arguments) for name in side] for side in (arguments.shows, arguments.lacks)
         )
         query = smily.along(query, smily.concept("given regions", *sides), arguments.slider)
     return query
 
 
-def _named(smily: Smily, name: str, mpp: float | None) -> RegionQuery:
+def _named(smily: Smily, name: str, arguments: Namespace) -> RegionQuery:
     """The region of ``FILE:X,Y,W,H``."""
     path, _, numbers = name.rpartition(":")
     try:
         x, y, width, height = map(int, numbers.split(","))
     except ValueError:
         raise QueryError(f"got the region {name!r}; want FILE:X,Y,W,H") from None
-    return _query(smily, path, (x, y, width, height), mpp)
+    return _query(smily, path, (x, y, width, height), arguments)
 
 
 def _plain_place(match: RegionMatch) -> dict[str, Any]:

@@ -21,9 +21,11 @@ class Item:
     group: str = ""
     """Patient, lesion or source tile: a query never finds items of its own group. Empty: it is its own."""
     mpp: float | None = None
-    """Micrometres per pixel, for files that do not tell."""
+    """Micrometres per pixel, where the file does not tell."""
     mask: Path | None = None
     """Picture of what matters in it (not 0 is inside), for systems that look at shapes."""
+    override_mpp: float | None = None
+    """Micrometres per pixel, whatever the file tells."""
 
     @property
     def label(self) -> str:

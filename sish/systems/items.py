@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from sish.errors import LabelsError, SlideOpenError
 from sish.labels import LabelRow, Labels, read_labels, slide_id_of
-from sish.slide import find_slides
+from sish.scale import check_given, is_unused
+from sish.slide import Slide, find_slides, open_slide
 from sish.systems.item import Item
 
-__all__ = ["groups_of", "item_of", "read_items"]
+__all__ = ["ScaleWarning", "groups_of", "item_of", "open_item", "read_items"]
 
 _NO_FINDING = "No Finding"
 _GROUPS = {"patient_id": "patient", "lesion_id": "lesion", "source_tile": "source tile"}
@@ -22,6 +24,7 @@ def read_items(
     labels: str | os.PathLike[str] | None = None,
     *,
     mpp: float | None = None,
+    override_mpp: float | None = None,
 ) -> tuple[Item, ...]:
     """The slides and images of files and folders, in order.
 
@@ -31,13 +34,17 @@ def read_items(
         Files, or folders that are searched for them.
     labels : path-like, optional
         CSV with ``path`` or ``slide_id``, and any of ``label`` (or ``labels``, joined by a bar), ``patient``,
-        ``patient_id``, ``lesion_id``, ``source_tile``, ``mask`` and ``mpp``. Pictures that it names as masks
-        are no items.
+        ``patient_id``, ``lesion_id``, ``source_tile``, ``mask``, ``mpp`` and ``override_mpp``. Pictures that
+        it names as masks are no items.
     mpp : float, optional
         Scale of files that do not tell theirs; a row of ``labels`` comes first.
+    override_mpp : float, optional
+        Scale of all files, whatever they tell; a row of ``labels`` comes first.
 
-    Raises SlideOpenError where a folder holds none, LabelsError where the file does not fit.
+    Raises SlideOpenError where a folder holds none, LabelsError where the file does not fit, ParameterError
+    where a scale is out of range.
     """
+    check_given(mpp, override_mpp)
     rows = None if labels is None else read_labels(labels)
     masks = _masks(rows)
     groups = {} if rows is None else groups_of(rows)
@@ -48,7 +55,7 @@ def read_items(
             raise SlideOpenError(f"{each}: got a folder without slides or images in it; want at least one")
         for path in paths:
             row = None if rows is None else rows.find(path, slide_id_of(path))
-            found.setdefault(path.resolve(), item_of(path, row, rows, groups, mpp))
+            found.setdefault(path.resolve(), item_of(path, row, rows, groups, mpp, override_mpp))
     return tuple(found.values())
 
 
@@ -65,13 +72,14 @@ def item_of(
     rows: Labels | None,
     groups: Mapping[int, str],
     mpp: float | None = None,
+    override_mpp: float | None = None,
 ) -> Item:
     """A file with what its row of a labels file says; LabelsError where the mask that it names is missing.
 
     `groups` are those of `groups_of`, for all rows of the file.
     """
     if row is None or rows is None:
-        return Item(slide_id_of(path), path, mpp=mpp)
+        return Item(slide_id_of(path), path, mpp=mpp, override_mpp=override_mpp)
     said = row.metadata.get("labels", row.label or "").split("|")
     return Item(
         item_id=row.slide_id or slide_id_of(path),
@@ -80,7 +88,27 @@ def item_of(
         group=groups[row.line],
         mpp=row.mpp or mpp,
         mask=_mask(row, rows),
+        override_mpp=row.override_mpp or override_mpp,
     )
+
+
+class ScaleWarning(UserWarning):
+    """A file tells its own scale, and the item's ``mpp`` was not used."""
+
+
+def open_item(item: Item) -> Slide:
+    """Open an item's file, at the scale that the item says; as :func:`sish.open_slide`.
+
+    Python shows the ScaleWarning once, however many items it is true of.
+    """
+    slide = open_slide(item.path, mpp=item.mpp, override_mpp=item.override_mpp)
+    if item.override_mpp is None and is_unused(item.mpp, slide.mpp):
+        warnings.warn(
+            "some files tell their own scale, so the given mpp was not used; override_mpp replaces it",
+            ScaleWarning,
+            stacklevel=1,
+        )
+    return slide
 
 
 def _mask(row: LabelRow, rows: Labels) -> Path | None:

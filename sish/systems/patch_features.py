@@ -24,6 +24,7 @@ from sish.index.keys import order_codebook, paper_keys
 from sish.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
 from sish.slide import Slide, open_slide
 from sish.systems.item import Item
+from sish.systems.items import open_item
 from sish.tissue import TissueMask, find_tissue
 
 __all__ = [
@@ -99,7 +100,7 @@ class Tiles:
         An image no larger than a tile is one patch of its own size, as in :func:`sish.mosaic.only_patch`.
         """
         self._check_step(step_px)
-        with open_slide(item.path, mpp=item.mpp) as slide:
+        with open_item(item) as slide:
             tissue = find_tissue(slide)
             for mpp in self.scales(slide.mpp):
                 l0_xy = self._places(slide, tissue, mpp, region)
@@ -109,7 +110,7 @@ class Tiles:
         """At most so many tiles: those of the finest scale that has no more, else some of the coarsest."""
         self._check_step(step_px)
         every = replace(self, mosaic=False)
-        with open_slide(item.path, mpp=item.mpp) as slide:
+        with open_item(item) as slide:
             tissue = find_tissue(slide)
             for mpp in sorted(self.scales(slide.mpp)):
                 l0_xy = every._places(slide, tissue, mpp, None)
@@ -149,7 +150,7 @@ class WholePicture:
 
     def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
         """As in `Looks`. SlideError for a picture that is too large or too small for one patch."""
-        with open_slide(item.path, mpp=item.mpp or 1.0) as slide:  # read at its own scale, whatever that is
+        with open_slide(item.path, override_mpp=1.0) as slide:  # its own pixels: any scale will do
             x, y, width, height = region or (0, 0, *slide.dimensions)
             size = width // step_px * step_px, height // step_px * step_px
             if min(size) < 1 or max(size) > _LARGEST_PICTURE:

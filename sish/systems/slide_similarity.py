@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 from sish.mosaic import Region, clip
-from sish.slide import Slide, open_slide
+from sish.slide import Slide
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
+from sish.systems.items import open_item
 from sish.systems.patch_features import Look, PatchDescriber, PatchFeatures, read_squares, unit
 
 __all__ = ["GridTiles", "SlideSimilarity", "most_varying", "similarity", "variation"]
@@ -62,7 +63,7 @@ class GridTiles:
         """As in `sish.systems.patch_features.Looks`; a slide smaller than a patch is one, mirrored."""
         if self.size_px % step_px:
             raise ParameterError(f"got tiles of {self.size_px} px; the encoder wants a multiple of {step_px}")
-        with open_slide(item.path, mpp=item.mpp) as slide:
+        with open_item(item) as slide:
             for look in read_squares(slide, self.corners(slide, region), self.size_px, self.mpp):
                 keep = ~is_background(look.pixels)
                 if keep.any():

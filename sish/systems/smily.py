@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 from sish.errors import EncoderMismatchError, ParameterError, QueryError
 from sish.index.cells import BUDGET
 from sish.mosaic import Region, clip, read_patch
-from sish.slide import open_slide
 from sish.systems.base import Allowed, OnError, Scores, System, check_ids
 from sish.systems.item import Item
+from sish.systems.items import open_item
 from sish.systems.orientations import ORIENTATIONS, oriented
 from sish.systems.patch_features import FeatureEncoder, Look, PatchDescriber, Tiles, WholePicture, unit
 from sish.systems.patch_table import Candidates, PatchTable
@@ -292,7 +292,7 @@ class Smily(System[SmilyPatches]):
             (look,) = self._looks.read(item, region, self._describer.step_px)
             return RegionQuery(item, region, self._in_all_orientations(look)[0], 0.0)
         size_px = self._looks.size_px
-        with open_slide(item.path, mpp=item.mpp) as slide:
+        with open_item(item) as slide:
             x, y, width, height = clip(slide, region)
             wanted = max(width, height) * slide.mpp / size_px
             mpp = min(self._tables, key=lambda each: abs(np.log(each / wanted)))

@@ -109,10 +109,12 @@ def _plain(item: Item) -> dict[str, Any]:
         "group": item.group,
         "mpp": item.mpp,
         "mask": None if item.mask is None else str(item.mask),
+        "override_mpp": item.override_mpp,
     }
 
 
 def _item(plain: dict[str, Any]) -> Item:
+    # Where databases have no `override_mpp`, what was given as `mpp` came before what files tell.
     return Item(
         item_id=str(plain["item_id"]),
         path=Path(plain["path"]),
@@ -120,4 +122,5 @@ def _item(plain: dict[str, Any]) -> Item:
         group=str(plain["group"]),
         mpp=plain["mpp"],
         mask=None if plain["mask"] is None else Path(plain["mask"]),
+        override_mpp=plain.get("override_mpp", plain["mpp"]),
     )
