@@ -28,9 +28,12 @@ def test_without_a_split_every_labelled_image_is_a_query_among_all(tmp_path):
     assert data.items == data.database
 
 
-def test_an_mpp_of_the_caller_goes_first(tmp_path):
-    data = load_dataset(_folder(tmp_path, "path,label,mpp\na.png,x,0.5\nb.png,y,\n"), mpp=2.0)
-    assert {item.mpp for item in data.items} == {2.0}
+def test_the_scale_of_an_image_is_of_its_row_else_of_the_caller(tmp_path):
+    table = "path,label,mpp,override_mpp\na.png,x,0.5,\nb.png,y,,0.25\n"
+    data = load_dataset(_folder(tmp_path, table), mpp=2.0, override_mpp=1.0)
+    assert [(item.mpp, item.override_mpp) for item in data.items] == [(0.5, 1.0), (2.0, 0.25)]
+    with pytest.raises(ParameterError, match="override_mpp 99 is out of range"):
+        load_dataset(tmp_path, override_mpp=99)
 
 
 @pytest.mark.parametrize(

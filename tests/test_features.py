@@ -97,6 +97,33 @@ def test_a_file_of_clam_tells_nothing_but_its_grid(tmp_path):
     assert (file.l0_size, file.side_um, file.mpp_source, file.encoder) == (512.0, 128.0, "given", "resnet50")
 
 
+@pytest.mark.parametrize("power", [0, -40, 4000, np.nan])
+def test_an_absurd_magnification_tells_nothing(tmp_path, power):
+    write_trident(path := tmp_path / "features_a" / "a.h5", *slide_arrays(0, 0), power=power)
+    with pytest.raises(MissingMppError, match="which no scanner gives; give mpp"):
+        read_features(path)
+    assert read_features(path, mpp=0.25).mpp_source == "given"
+
+
+def test_a_given_scale_fills_in_and_an_override_replaces(trident, tmp_path):
+    path = trident / "features_uni_v1" / "k1-2.h5"  # 40x
+    assert read_features(path, mpp=0.5).mpp == 0.25
+    file = read_features(path, override_mpp=0.5)
+    assert (file.mpp, file.mpp_source, file.side_um) == (0.5, "override", 256.0)
+    index = sish.Index.create_for_features(tmp_path / "a.sish", path, override_mpp=0.5)
+    report = index.add_features(path, override_mpp=0.5, show_progress=False)
+    assert report.summary() == "1 added" and index.slides[0].mpp_source == "override"
+    assert index.search(path, k=1).query.mpp == 0.5, "as it was added"
+    again = index.add_features(path, replace=True, show_progress=False)
+    assert again.replaced == ["k1-2"] and index.slides[0].mpp == 0.5
+
+
+def test_an_add_of_features_says_where_a_given_scale_was_not_used(trident, tmp_path):
+    index = sish.Index.create_for_features(tmp_path / "a.sish", trident, mpp=0.5)
+    report = index.add_features(trident, mpp=0.5, show_progress=False)
+    assert len(report.own_scale) == 12 and {row.mpp for row in index.slides} == {0.25}
+
+
 def test_the_encoder_in_the_file_comes_before_the_folder(tmp_path):
     write_trident(path := tmp_path / "features_old" / "a.h5", *slide_arrays(0, 0), encoder="new")
     assert read_features(path, encoder="given").encoder == "new"

@@ -48,8 +48,8 @@ def test_slides_are_closed_as_soon_as_too_many_are_open(built_index, tmp_path, m
     index = sish.Index.open(built_index)
     opened, most = [], []
 
-    def opening(path, *, mpp):
-        opened.append(sish.open_slide(path, mpp=mpp))
+    def opening(path, **scale):
+        opened.append(sish.open_slide(path, **scale))
         most.append(sum(not is_closed(slide) for slide in opened))
         return opened[-1]
 

@@ -53,10 +53,16 @@ def test_patches_of_slides_come_from_tissue(data_dir):
     assert torch.equal(patches_of([slide], cut)[5], drawn[5])
 
 
-def test_a_slide_that_tells_its_scale_keeps_it(data_dir):
-    slide = data_dir / "slides" / "cmu-1-small-region.svs"
-    told, given = (patches_of([slide], Cut(slide_mpp=mpp, cache_gb=0))[3] for mpp in (None, 2.0))
-    assert torch.equal(told, given)
+def test_a_slide_that_tells_its_scale_keeps_it_unless_that_is_replaced(slides):
+    paths = sorted(slides.glob("*.tif"))[:1]  # 0.5 um/px
+    assert [places.slide_mpp for places in find_places(paths)] == pytest.approx([0.5])
+    with pytest.warns(UserWarning, match="slide_mpp was not used for 1 of the slides"):
+        assert [places.slide_mpp for places in find_places(paths, 0.25)] == pytest.approx([0.5])
+    squares = SlideSquares(find_places(paths, 0.25, 1.0), Cut(16, 16, mpp=1.0, cache_gb=0))
+    assert squares.slides[0].slide_mpp == 1.0
+    assert squares.fixed(0, 3).shape == (24, 24, 3)
+    with pytest.raises(ParameterError, match="override_mpp"):
+        Cut(override_slide_mpp=99.0)
 
 
 def test_slides_that_cannot_be_used_are_skipped(data_dir):
