@@ -232,7 +232,7 @@ def any_slide(request, noisy, tmp_path):
         write_strips(path, noisy)
     else:
         Image.fromarray(noisy).save(path)
-    with open_slide(path, mpp=0.25) as slide:
+    with open_slide(path, override_mpp=0.25) as slide:
         yield slide
 
 
@@ -260,7 +260,7 @@ def test_a_slide_may_be_sent_to_another_process(any_slide, start):
         there = list(pool.map(read_elsewhere, [any_slide] * 4, places(4)))
     for mine, (theirs, mpp, source, pid) in zip(here, there, strict=True):
         assert np.array_equal(mine, theirs)
-        assert (mpp, source) == (0.25, "given") and pid != os.getpid()
+        assert (mpp, source) == (0.25, "override") and pid != os.getpid()
 
 
 _inherited: list[Slide] = []
