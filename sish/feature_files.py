@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ from sish.clusters import assign, kmeans
 from sish.encode import Recipe
 from sish.encoders import FEATURES
 from sish.errors import EncoderMismatchError, ParameterError, SlideOpenError
+from sish.folders import files_below
 from sish.index.projection import project
 from sish.mosaic import nearest_tiles
 from sish.scale import find_scale
@@ -106,10 +108,14 @@ def is_feature_file(path: object) -> bool:
     return isinstance(path, str | os.PathLike) and Path(path).suffix.lower() in SUFFIXES
 
 
-def find_feature_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """All feature files under a folder, sorted; of a file the file itself. SlideOpenError if there is none.
+def find_feature_files(
+    folder: str | os.PathLike[str], on_error: Callable[[SlideOpenError], None] | None = None
+) -> list[Path]:
+    """Return all feature files under a folder, sorted; of a file the file itself.
 
-    TRIDENT's ``*_patches.h5``, which hold coordinates only, and hidden files are passed over.
+    TRIDENT's ``*_patches.h5``, which hold coordinates only, and hidden files are passed over. Links are
+    followed, and `on_error` is told what cannot be read, as by :func:`sish.folders.files_below`.
+    SlideOpenError if there is none.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -118,14 +124,10 @@ def find_feature_files(folder: str | os.PathLike[str]) -> list[Path]:
                 f"{place}: there is no such file or folder; want features of TRIDENT or CLAM"
             )
         return [place]
-    found = sorted(path for path in place.rglob("*") if is_feature_file(path) and _is_wanted(path))
+    found = [path for path in files_below(place, SUFFIXES, on_error) if not path.stem.endswith("_patches")]
     if not found:
         raise SlideOpenError(f"{place}: got a folder without feature files (.h5); want at least one")
     return found
-
-
-def _is_wanted(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and not path.stem.endswith("_patches")
 
 
 def read_features(

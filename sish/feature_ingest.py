@@ -30,7 +30,7 @@ class FeatureIngest(Ingest):
     """What made the features, where files and folders do not tell."""
 
     def _list(self, given: str | os.PathLike[str]) -> list[Path]:
-        return find_feature_files(given)
+        return find_feature_files(given, on_error=partial(self._fail, Path(given)))
 
     def _prepare(self, job: Job) -> Encode:
         mpp, override_mpp = self._given_for(job)

@@ -44,7 +44,7 @@ def sample_features(
     paths: list[Path] = []
     for place in given:
         with suppress(SlideError):
-            paths += find_slides(place)
+            paths += find_slides(place, on_error=lambda _error: None)
     features = [_features_of(encoder, path, mpp, override_mpp) for path in evenly(paths, SLIDES)]
     found = np.concatenate([part for part in features if part is not None] or [np.empty((0, 0), np.float32)])
     if len(found) < 2:

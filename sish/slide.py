@@ -8,7 +8,6 @@ path and scale, so it may be sent to worker processes.
 import contextlib
 import math
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import ParameterError, SlideOpenError
+from sish.folders import files_below
 from sish.levels import ArrayLevels, Levels, Pixels, check_file, open_levels
 from sish.resample import read_box
 from sish.scale import Scale, find_scale
@@ -173,10 +173,11 @@ def find_slides(
 ) -> list[Path]:
     """All slide files under a folder, sorted; of a file the file itself.
 
-    on_error: is told of each folder below that cannot be read, and the search goes on; without it such a
-    folder raises SlideOpenError, so that no slide is ever passed over in silence.
+    on_error: is told of each folder below that cannot be read and of each link to nowhere, and the search
+    goes on; without it they raise SlideOpenError, so that no slide is ever passed over in silence.
 
-    Taken by their endings (SLIDE_SUFFIXES), without hidden files. A MIRAX slide is its .mrxs file (its
+    Taken by their endings (SLIDE_SUFFIXES), without hidden files. Links are followed, and a slide that is
+    reached twice is listed once (:func:`sish.folders.files_below`). A MIRAX slide is its .mrxs file (its
     data folder holds no such endings); of the .dcm files in one folder that share a DICOM series, which
     OpenSlide opens together, only the first by name is listed.
     """
@@ -184,30 +185,7 @@ def find_slides(
     if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where the folder above cannot be read
         check_file(folder)
         return [folder]
-
-    def refused(error: OSError) -> None:
-        wrong = SlideOpenError(f"{error.filename}: cannot be read: {error.strerror}; see to its permissions")
-        if on_error is None:
-            raise wrong from error
-        on_error(wrong)
-
-    return list(first_of_series(sorted(slide_files(folder, refused))))
-
-
-def slide_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
-    """Files with a slide's ending, but no hidden ones (nor the "._" shadows that macOS writes)."""
-    for place, folders, names in os.walk(folder, onerror=on_error):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(place, name)
-            if path.suffix.lower() in SLIDE_SUFFIXES and not name.startswith("."):
-                try:
-                    if stat.S_ISREG(path.stat().st_mode):
-                        yield path
-                except FileNotFoundError:  # a link to nowhere
-                    continue
-                except OSError as error:
-                    on_error(error)
+    return list(first_of_series(files_below(folder, SLIDE_SUFFIXES, on_error)))
 
 
 def first_of_series(paths: list[Path]) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import ParameterError
+from sish.folders import files_below
 
 __all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "Pixels", "list_images", "random_below"]
 
@@ -40,8 +41,7 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
     if table.is_file():
         names = _paths_of_csv(table)
     else:
-        files = (path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        names = [path.relative_to(source).as_posix() for path in files]
+        names = [path.relative_to(source).as_posix() for path in files_below(source, IMAGE_SUFFIXES)]
     found = sorted({name for name in names if name.startswith(prefix)})
     if not found:
         begin = f" whose path begins with {prefix!r}" if prefix else ""
@@ -54,7 +54,8 @@ def _paths_of_csv(table: Path) -> list[str]:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if "path" not in (reader.fieldnames or ()):
-                raise ParameterError(f"{table} has no column 'path'; its header is {reader.fieldnames}")
+                header = list(reader.fieldnames or ())[:8]
+                raise ParameterError(f"{table} has no column 'path'; its header begins with {header}")
             return [row["path"] for row in reader if row["path"]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ParameterError(f"{table} is not a CSV file ({error}); give one with a column 'path'") from error
