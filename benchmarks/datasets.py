@@ -10,6 +10,7 @@ image is a query among all others.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -91,6 +92,8 @@ def load_dataset(folder: Path, *, mpp: float | None = None, override_mpp: float 
     if not folder.is_dir():
         raise LabelsError(f"{folder} is not a folder; give one that holds a labels.csv and its images")
     table = read_labels(folder / "labels.csv")
+    for note in table.notes:
+        warnings.warn(note, stacklevel=2)
     multi_label = any("labels" in row.metadata for row in table.rows)
     if not multi_label and not any(row.label for row in table.rows):
         raise LabelsError(f"{table.path} has no labels; add a column label, or labels joined by a bar")

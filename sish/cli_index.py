@@ -198,6 +198,8 @@ def _add(arguments: Namespace) -> int:
         )
         _tell_licence(index)
         report = index.add(arguments.slides, **options)
+    for note in report.notes:
+        sys.stderr.write(f"sish: note: {note}\n")
     for skipped in report.failed:
         sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
     if report.own_scale:
@@ -252,6 +254,8 @@ def _remove(arguments: Namespace) -> int:
 
 def _label(arguments: Namespace) -> int:
     report = open_index(arguments).relabel(arguments.labels)
+    for note in report.notes:
+        sys.stderr.write(f"sish: note: {note}\n")
     for name in report.unknown:
         sys.stderr.write(
             f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide\n"

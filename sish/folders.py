@@ -40,7 +40,7 @@ def files_below(folder: Path, suffixes: Collection[str], on_error: OnError | Non
 
     def refused(error: OSError) -> None:
         wrong = SlideOpenError(
-            f"{error.filename}: cannot be read: {error.strerror}; see to its permissions, or where it links to"
+            f"{error.filename}: cannot be read: {error.strerror}; see to its permissions, or its target"
         )
         if on_error is None:
             raise wrong from error

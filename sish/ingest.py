@@ -144,7 +144,7 @@ class Ingest:
         self._store, self._encoder, self._labels = store, encoder, labels
         self._mpp, self._override_mpp = mpp, override_mpp
         self._replace, self._on_error = replace, on_error
-        self._report = AddReport()
+        self._report = AddReport(notes=list(labels.notes) if labels else [])
         self._done: dict[str, Path] = {}  # ids that this run encoded
         self._waiting = _Waiting()
         texture = encoder.recipe.keys == "texture"

@@ -2,16 +2,22 @@
 
 The first line names the columns: ``path`` or ``slide_id`` (or both), and any of ``label``, ``patient``,
 ``site``, ``mpp`` and ``override_mpp`` (:mod:`sish.scale`); every other column is kept as metadata. Commas
-separate them, or semicolons or tabs where the header shows it; an empty field says nothing. ::
+separate them, or semicolons or tabs where the header shows it. ::
 
     slide_id,label,patient,stain
     TCGA-A1-A0SB-01Z-00-DX1,breast,TCGA-A1-A0SB,H&E
+
+An empty field says nothing, and so do the words that data frames write for a gap, in any column: those that
+``pandas.read_csv`` takes for missing (`MISSING`: ``nan``, ``NA``, ``None``, ``null``, ...), written exactly so.
+A diagnosis of that name needs another one, such as ``no finding``. `Labels.notes` says how many there were.
 """
 
 import csv
 import io
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -20,7 +26,7 @@ from sish.errors import LabelsError
 from sish.index.store import SlideRow
 from sish.scale import MAX_MPP, MIN_MPP
 
-__all__ = ["LabelRow", "Labels", "read_labels", "slide_id_of"]
+__all__ = ["MISSING", "LabelRow", "Labels", "read_labels", "slide_id_of"]
 
 NAMING = ("path", "slide_id")
 KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
@@ -29,6 +35,17 @@ COMPOUND_ENDINGS = (".ome",)
 """What may stand before the last extension and belongs to it, as in ``a.ome.tiff``."""
 LISTED = 5
 """Names that an error spells out at most."""
+MISSING = frozenset(
+    {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"}
+    | {"NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+)
+"""Words that mean that a field is empty: those of ``pandas.read_csv``."""
+MAX_BYTES = 64 << 20
+"""Largest labels file that is read: a million slides."""
+MAX_COLUMNS = 1000
+"""Every column but the known ones is kept with each slide: a table of gene counts is no labels file."""
+SHOWN = 60
+"""Characters of a file that an error spells out at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +98,17 @@ class LabelRow:
 class Labels:
     """The rows of one labels file, to be found by slide."""
 
-    __slots__ = ("_by_file_name", "_by_id", "_by_path", "_by_target", "path", "rows")
+    __slots__ = ("_by_file_name", "_by_id", "_by_path", "_by_target", "notes", "path", "rows")
 
-    def __init__(self, path: Path, rows: Iterable[LabelRow]) -> None:
-        """Index ``rows`` of the file at ``path``.
+    def __init__(self, path: Path, rows: Iterable[LabelRow], notes: Iterable[str] = ()) -> None:
+        """Index ``rows`` of the file at ``path``; ``notes`` are lines that its reader should see.
 
         Raises:
             LabelsError: two rows name the same slide.
         """
         self.path = path
         self.rows = tuple(rows)
+        self.notes = tuple(notes)
         self._by_id: dict[str, LabelRow] = {}
         self._by_path: dict[str, LabelRow] = {}
         self._by_target: dict[str, LabelRow] | None = None  # links followed: made when it is first needed
@@ -146,7 +164,8 @@ class Labels:
         first = rows.setdefault(key, row)
         if first is not row:
             raise LabelsError(
-                f"{self.path}, line {row.line}: {row.name} is on line {first.line} already: keep one of them"
+                f"{self.path}, line {row.line}: {row.name[:SHOWN]} is on line {first.line} already: "
+                "keep one of them"
             )
 
     def _candidates(self, slide_path: Path, slide_id: str) -> list[LabelRow]:
@@ -176,12 +195,22 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
         raise LabelsError(
             f"{file} is empty, wanted a header with the column path or slide_id, then one row a slide"
         )
-    records = _records(file, text, _delimiter(text.lstrip().splitlines()[0]))
+    records = _records(file, text, _delimiter(re.split("[\r\n]", text.lstrip(), maxsplit=1)[0]))
     columns = _columns(file, *next(records))
-    rows = [_row(file, line, columns, cells) for line, cells in records]
+    gaps: Counter[tuple[str, str]] = Counter()
+    rows = [_row(file, line, columns, cells, gaps) for line, cells in records]
     if not rows:
         raise LabelsError(f"{file} has a header and no rows, wanted one row for each slide")
-    return Labels(file, rows)
+    return Labels(file, rows, _notes(file, gaps))
+
+
+def _notes(file: Path, gaps: Counter[tuple[str, str]]) -> Iterator[str]:
+    """One line a column in which words stood for nothing."""
+    for column in dict.fromkeys(column for column, _ in gaps):
+        words = {word: count for (name, word), count in gaps.items() if name == column}
+        count = sum(words.values())
+        rows = "1 row has" if count == 1 else f"{count} rows have"
+        yield f"{file}: {rows} {column} {' or '.join(map(repr, words))}: taken as missing"
 
 
 def slide_id_of(path: str | os.PathLike[str]) -> str:
@@ -199,16 +228,32 @@ def slide_id_of(path: str | os.PathLike[str]) -> str:
 
 def _read_text(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise LabelsError(f"{file} cannot be read ({error.strerror}), wanted a labels file in CSV") from None
+    if len(data) > MAX_BYTES:
+        raise LabelsError(f"{file} is larger than {MAX_BYTES >> 20} MB, wanted a labels file, a row a slide")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise LabelsError(
-            f"{file}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8 CSV"
-        ) from None
+        raise _not_text(file, data, error.start) from None
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise _not_text(file, data, nul)
+    return text
+
+
+def _not_text(file: Path, data: bytes, place: int) -> LabelsError:
+    line = data.count(b"\n", 0, place) + 1
+    return LabelsError(
+        f"{file}, line {line}: byte 0x{data[place]:02x} is not UTF-8 text: save the file as UTF-8 CSV"
+    )
+
+
+def _short(text: str) -> str:
+    """A text of the file as an error quotes it: on one line, and not all of a long one."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 def _delimiter(header: str) -> str:
@@ -244,23 +289,36 @@ def _records(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
 def _columns(file: Path, line: int, header: list[str]) -> list[str]:
     columns = [_column_name(cell) for cell in header]
     if not set(NAMING) & set(columns):
+        shown = ", ".join(map(_short, columns[:8]))
         raise LabelsError(
-            f"{file}, line {line}: columns are {', '.join(map(repr, columns[:8]))}, wanted path or slide_id "
-            "among them: name the columns in the first line, separated by commas"
+            f"{file}, line {line}: columns are {shown}, wanted path or slide_id among them: "
+            "name the columns in the first line, separated by commas"
         )
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if len(columns) > MAX_COLUMNS:
+        raise LabelsError(
+            f"{file}, line {line}: {len(columns)} columns, wanted at most {MAX_COLUMNS}: "
+            "keep those that are to be shown or filtered by"
+        )
+    twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:
-        raise LabelsError(f"{file}, line {line}: the column {twice[0]} is there twice: rename or delete one")
+        raise LabelsError(
+            f"{file}, line {line}: the column {_short(twice[0])} is there twice: rename or delete one"
+        )
     return columns
 
 
-def _row(file: Path, line: int, columns: list[str], cells: list[str]) -> LabelRow:
+def _row(
+    file: Path, line: int, columns: list[str], cells: list[str], gaps: Counter[tuple[str, str]]
+) -> LabelRow:
+    """Read one record; the words in it that stand for nothing are counted in `gaps`, by column and word."""
     if len(cells) < len(columns) or any(cells[len(columns) :]):
         raise LabelsError(
             f"{file}, line {line}: {len(cells)} fields, wanted {len(columns)} as in the first line: "
             "put quotation marks around a field that holds the separator"
         )
-    said = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell}
+    filled = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell}
+    gaps.update((name, cell) for name, cell in filled.items() if cell in MISSING)
+    said = {name: cell for name, cell in filled.items() if cell not in MISSING}
     if not set(NAMING) & set(said):
         raise LabelsError(f"{file}, line {line}: names no slide: fill in its path or slide_id, or delete it")
     return LabelRow(
@@ -286,7 +344,7 @@ def _mpp(file: Path, line: int, said: Mapping[str, str], column: str) -> float |
         mpp = math.nan
     if not MIN_MPP <= mpp <= MAX_MPP:
         raise LabelsError(
-            f"{file}, line {line}: {column} is {cell!r}, wanted micrometres per pixel from {MIN_MPP} "
+            f"{file}, line {line}: {column} is {_short(cell)}, wanted micrometres per pixel from {MIN_MPP} "
             f"to {MAX_MPP}, such as 0.25 (or an empty field)"
         )
     return mpp

@@ -153,6 +153,8 @@ class AddReport:
     """Slides that could not be read, and rows of the labels file without a slide."""
     own_scale: list[str] = field(default_factory=list)
     """Ids of slides, also listed above, that tell their own scale, so that the given ``mpp`` was not used."""
+    notes: list[str] = field(default_factory=list)
+    """What else a reader should know, a line each: fields of the labels file that were taken as missing."""
 
     def summary(self) -> str:
         """One line, as in ``12 added, 3 already there, 1 failed``."""
@@ -174,3 +176,5 @@ class RelabelReport:
     """Ids of slides whose label, patient, site or metadata are different now."""
     unknown: tuple[str, ...]
     """Rows of the labels file that name no slide of the index."""
+    notes: tuple[str, ...] = ()
+    """What else a reader should know, a line each: fields of the labels file that were taken as missing."""

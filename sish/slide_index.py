@@ -356,7 +356,7 @@ class Index:
             changed = {name: row for name, row in new.items() if row != known[name][0]}
             store.relabel(changed)
             unknown = rows.unmatched((row.path, row.slide_id) for row in store.slides)
-        return RelabelReport(tuple(changed), tuple(unknown))
+        return RelabelReport(tuple(changed), tuple(unknown), rows.notes)
 
     def compact(self) -> None:
         """Rewrite everything as one segment, without what was removed."""

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from benchmarks.datasets import load_dataset
+from sish.cli import main
 from sish.errors import LabelsError
 from sish.index.store import SlideRow
 from sish.labels import LabelRow, Labels, read_labels, slide_id_of
+from sish.systems.items import read_items
 
 
 def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -69,6 +73,7 @@ def test_one_column_is_enough(tmp_path):
     ]
 
 
+GENES = b",".join(b"gene%d" % n for n in range(20_000))
 CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp", "Cs"]), max_size=8).map(
     str.strip
 )
@@ -181,7 +186,7 @@ def test_a_row_changes_what_it_says_of_an_indexed_slide(tmp_path):
         ("s1,tumour\ns2,normal\n", "line 1: columns are 's1', 'tumour', wanted path or slide_id"),
         ("slide,label\ns1,a\n", "'slide', 'label'"),
         ("slide_id|label\ns1|a\n", "'slide_id|label'"),
-        ("slide_id,label,label\ns1,a,b\n", "the column label is there twice"),
+        ("slide_id,label,label\ns1,a,b\n", "the column 'label' is there twice"),
         ("slide_id,label\ns1,a\n\ns1,b\n", "line 4: s1 is on line 2 already"),
         ("path,label\na.svs,1\n./a.svs,2\n", "line 3: ./a.svs is on line 2 already"),
         ("slide_id,label\n,a\n", "line 2: names no slide"),
@@ -190,7 +195,9 @@ def test_a_row_changes_what_it_says_of_an_indexed_slide(tmp_path):
         ("slide_id,mpp\ns1,0.5\ns2,fine\n", "line 3: mpp is 'fine'"),
         ("slide_id;mpp\ns1;0,25\n", "line 2: mpp is '0,25'"),
         ("slide_id,mpp\ns1,0\n", "mpp is '0'"),
-        ("slide_id,mpp\ns1,nan\n", "mpp is 'nan'"),
+        ("slide_id,mpp\ns1,inf\n", "mpp is 'inf'"),
+        ("slide_id,label\nnan,a\n", "line 2: names no slide"),
+        ("slide_id,label\ns1,a\0b\n", "line 2: byte 0x00 is not UTF-8 text"),
         ("slide_id,mpp\ns1,40\n", "mpp is '40'"),
         ('slide_id,label\ns1,"open\ns2,b\n', "line 2: unexpected end of data"),
     ],
@@ -210,3 +217,88 @@ def test_other_encodings_are_refused(tmp_path, encoding, line):
     path = write(tmp_path, "slide_id,label\ns1,Tumör\n", encoding)
     with pytest.raises(LabelsError, match=rf"line {line}: byte 0x.. is not UTF-8"):
         read_labels(path)
+
+
+def test_words_of_data_frames_for_a_gap_say_nothing_and_are_counted(tmp_path):
+    lines = ["slide_id,path,label,patient,site,mpp,stain"]
+    lines += ["s1,nan,nan,NA,None,NaN,<NA>", "s2,,N/A,null,NULL,0.5,H&E", "NaN,c.svs,nan,n/a,-nan,,none"]
+    labels = read_labels(write(tmp_path, "\n".join(lines)))
+    assert [(row.label, row.patient, row.site, row.mpp, row.metadata) for row in labels.rows] == [
+        (None, None, None, None, {}),
+        (None, None, None, 0.5, {"stain": "H&E"}),
+        (None, None, None, None, {"stain": "none"}),
+    ]
+    assert [row.name for row in labels.rows] == ["s1", "s2", "c.svs"]
+    notes = [note.partition(": ")[2] for note in labels.notes]
+    assert "3 rows have label 'nan' or 'N/A': taken as missing" in notes
+    assert "1 row has mpp 'NaN': taken as missing" in notes
+    assert len(notes) == 7 and not read_labels(write(tmp_path, "slide_id,label\ns,a\n")).notes
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            b"slide_id," + GENES,
+            "20001 columns, wanted at most 1000",
+        ),
+        (GENES, "wanted path or slide_id"),
+        (b"slide_id,label\ns1," + b"x" * 200_000, "field larger than field limit"),
+        (b"slide_id,mpp\ns1," + b"9" * 100_000, "mpp is '999"),
+        (b"slide_id," + b"x" * 100_000 + b"," + b"x" * 100_000 + b"\ns1,,", "is there twice"),
+        (b"slide_id\n" + b"y" * 100_000 + b"\n" + b"y" * 100_000, "is on line 2 already"),
+        ("slide_id,label\ns1,a\n".encode("utf-16-le"), "line 1: byte 0x00 is not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 1: byte 0x89 is not UTF-8 text"),
+        (b"PK\x03\x04\x14\0\x06\0", "line 1: byte 0x00 is not UTF-8 text"),
+        (b"\0" * 100, "line 1: byte 0x00 is not UTF-8 text"),
+    ],
+)
+def test_strange_files_are_refused_on_one_short_line(tmp_path, data, says):
+    (tmp_path / "labels.csv").write_bytes(data)
+    with pytest.raises(LabelsError, match=r"labels\.csv") as error:
+        read_labels(tmp_path / "labels.csv")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+def test_a_file_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sish.labels.MAX_BYTES", 1 << 20)
+    (tmp_path / "labels.csv").symlink_to("/dev/zero")
+    with pytest.raises(LabelsError, match="larger than 1 MB"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_a_header_ends_where_its_line_does(tmp_path):
+    """Old Macs end lines by a carriage return alone; the semicolon further down is no separator."""
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"slide_id,label\rs1,a;b\r")
+    assert [row.label for row in read_labels(path).rows] == ["a;b"]
+
+
+def test_gaps_are_said_once_by_add_and_relabel_and_are_no_labels(
+    own_index, tmp_path, synthetic_slides, capsys
+):
+    first, second = (row.slide_id for row in own_index.slides[:2])
+    table = write(tmp_path, f"slide_id,label\n{first},nan\n{second},NaN\n")
+    report = own_index.relabel(table)
+    assert report.changed == () and len(report.notes) == 1
+    own_index.remove([first, second])
+    place = ["--index", str(own_index.path)]
+    words = ["index", "add", str(synthetic_slides), *place, "--labels", str(table), "--quiet", "--json"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert told.err.count("2 rows have label 'nan' or 'NaN': taken as missing") == 1
+    assert {row.label for row in own_index.slides if row.slide_id in (first, second)} == {None}
+    assert main(["index", "label", str(table), *place]) == 0
+    assert capsys.readouterr().err.count("taken as missing") == 1
+
+
+def test_readers_without_a_report_warn_of_gaps(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "b.png")
+    table = write(tmp_path, "path,label\na.png,x\nb.png,nan\n")
+    with pytest.warns(UserWarning, match="1 row has label 'nan': taken as missing"):
+        items = read_items([tmp_path], table)
+    assert [item.labels for item in items] == [{"x"}, frozenset()]
+    with pytest.warns(UserWarning, match="1 row has label 'nan': taken as missing"):
+        assert [query.path.name for query in load_dataset(tmp_path).queries] == ["a.png"]

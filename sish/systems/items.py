@@ -46,6 +46,8 @@ def read_items(
     """
     check_given(mpp, override_mpp)
     rows = None if labels is None else read_labels(labels)
+    for note in rows.notes if rows else ():
+        warnings.warn(note, stacklevel=2)
     masks = _masks(rows)
     groups = {} if rows is None else groups_of(rows)
     found: dict[Path, Item] = {}
