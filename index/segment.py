@@ -187,8 +187,14 @@ def _write_arrays(folder: Path, patches: Snapshot) -> None:
 
 
 def _encode_table(slides: tuple[SlideRow, ...]) -> bytes:
-    rows = [{**asdict(replace(row, metadata={})), "metadata": dict(row.metadata)} for row in slides]
-    return encode_json(rows, "the slide table")
+    return encode_json([_encode_row(row) for row in slides], "the slide table")
+
+
+def _encode_row(row: SlideRow) -> dict[str, Any]:
+    plain = {**asdict(replace(row, metadata={})), "metadata": dict(row.metadata)}
+    if row.file_digest is None:
+        del plain["file_digest"]  # as in tables that are older than the field
+    return plain
 
 
 def _check_size(path: Path, file: FileRecord) -> None:

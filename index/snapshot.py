@@ -47,6 +47,8 @@ class SlideRow:
     """`INDEXED` or `NO_TISSUE`."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Everything else that the labels file said of it."""
+    file_digest: str | None = None
+    """Which file it was made from (`sish.identity`); None in rows that are older than the field."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from sish.encode import Recipe, SlideCodes, SlideEncoder
 from sish.errors import SlideError, SlideOpenError
 from sish.feature_files import FeatureFile, check_fits, choose, find_feature_files, read_features
+from sish.identity import file_digest
 from sish.index.store import SlideRow
 from sish.ingest import Encode, Ingest, Job, row_of
 from sish.sampling import evenly
@@ -33,6 +35,7 @@ class FeatureIngest(Ingest):
         return find_feature_files(given, on_error=partial(self._fail, Path(given)))
 
     def _prepare(self, job: Job) -> Encode:
+        job = replace(job, file_digest=file_digest(job.path))
         mpp, override_mpp = self._given_for(job)
         file = read_features(job.path, encoder=self.feature_encoder, mpp=mpp, override_mpp=override_mpp)
         check_fits(file, self._encoder.recipe)

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
+from sish.identity import Standing, compare, file_digest
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store, slide_snapshot
 from sish.labels import LabelRow, Labels, slide_id_of
 from sish.patches import TextureKeys
@@ -24,7 +25,7 @@ from sish.results import AddReport, Skipped
 from sish.scale import GIVEN, OVERRIDE, check_given, is_unused
 from sish.slide import find_slides, open_slide
 
-__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "absolute", "is_same", "remembered", "row_of"]
+__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "absolute", "remembered", "row_of"]
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
@@ -52,6 +53,8 @@ class Job:
     """What the labels file says of it."""
     stored: SlideRow | None
     """Its row, if it is in the store already."""
+    file_digest: str | None = None
+    """Which file it is (`sish.identity`), once it is prepared."""
 
 
 Encode = Callable[[], tuple[SlideRow, SlideCodes]]
@@ -175,16 +178,28 @@ class Ingest:
             row = self._labels.find(path, slide_id_of(path)) if self._labels else None
             slide_id = seen[path] = row.slide_id if row and row.slide_id else slide_id_of(path)
             there = stored.get(slide_id)
-            if there is None or (self._replace and is_same(path, there.path)):
+            standing = None if there is None else self._standing(path, there)
+            if there is None or (self._replace and standing is not Standing.OTHER):
                 yield Job(slide_id, path, row, there)
-            elif not is_same(path, there.path):
-                self._fail(path, _taken(slide_id, path, Path(there.path)))
-            else:
+            elif standing is Standing.SAME:
                 self._report.already.append(slide_id)
                 if not Path(there.path).exists():
                     moved[slide_id] = replace(there, path=str(path))
         self._store.relabel(moved)
         self._check_labels(seen, stored)
+
+    def _standing(self, path: Path, there: SlideRow) -> Standing:
+        """What a file is to the indexed slide of its id; the report says why one is left out."""
+        try:
+            standing = compare(path, there)
+        except SlideError as error:
+            self._fail(path, error)
+            return Standing.OTHER
+        if standing is Standing.OTHER:
+            self._fail(path, _taken(there.slide_id, path, Path(there.path)))
+        elif standing is Standing.CHANGED and not self._replace:
+            self._fail(path, _changed(path, there.slide_id))
+        return standing
 
     def _find(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         for given in slides:
@@ -231,6 +246,7 @@ class Ingest:
 
     def _prepare(self, job: Job) -> Encode:
         """What may be done ahead, in a thread; gives what remains to be done."""
+        job = replace(job, file_digest=file_digest(job.path))
         mpp, override_mpp = self._given_for(job)
         slide = open_slide(job.path, mpp=mpp, override_mpp=override_mpp)
         try:
@@ -317,16 +333,17 @@ def remembered(
     return mpp, override_mpp
 
 
-def is_same(path: Path, stored: str) -> bool:
-    """Whether a file is the one that was added as `stored`: the same by any name, or moved since."""
-    old = Path(stored)
-    return path == old or not old.exists() or (path.exists() and path.samefile(old))
-
-
 def _taken(slide_id: str, path: Path, other: Path) -> SlideError:
     return SlideError(
         f"{path}: its slide id {slide_id!r} is that of {other}: "
         "rename one, or give both ids in a labels file with the columns path and slide_id"
+    )
+
+
+def _changed(path: Path, slide_id: str) -> SlideError:
+    return SlideError(
+        f"{path}: is another file now than when it was added as {slide_id!r}: "
+        "--replace (replace=True) makes its codes anew; if it is another slide, give it an id of its own"
     )
 
 
@@ -347,5 +364,6 @@ def row_of(job: Job, slide: Scaled, patch_l0_px: float, codes: SlideCodes) -> Sl
         site=job.stored.site if job.stored else None,
         status=INDEXED if len(codes) else NO_TISSUE,
         metadata=job.stored.metadata if job.stored else {},
+        file_digest=job.file_digest,
     )
     return job.labels.applied_to(row) if job.labels else row

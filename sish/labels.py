@@ -8,7 +8,7 @@ separate them, or semicolons or tabs where the header shows it. ::
     TCGA-A1-A0SB-01Z-00-DX1,breast,TCGA-A1-A0SB,H&E
 
 An empty field says nothing, and so do the words that data frames write for a gap, in any column: those that
-``pandas.read_csv`` takes for missing (`MISSING`: ``nan``, ``NA``, ``None``, ``null``, ...), written exactly so.
+``pandas.read_csv`` takes for missing (`MISSING`: ``nan``, ``NA``, ``None``, ...), written exactly so.
 A diagnosis of that name needs another one, such as ``no finding``. `Labels.notes` says how many there were.
 """
 

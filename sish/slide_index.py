@@ -27,9 +27,10 @@ from sish.encoders import FEATURES
 from sish.errors import IndexNotFoundError, QueryError
 from sish.feature_files import is_feature_file
 from sish.feature_ingest import FeatureIngest, measured_files
+from sish.identity import find_row
 from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, Store, StoreInfo
-from sish.ingest import Ingest, OnError, absolute, is_same, remembered
+from sish.ingest import Ingest, OnError, absolute, remembered
 from sish.labels import read_labels, slide_id_of
 from sish.mosaic import Region
 from sish.patches import patches_of
@@ -484,14 +485,11 @@ class Index:
             )
 
     def _stored(self, query: Queryable) -> SlideRow | None:
-        """The row of a query that is in the index: the same file, or one whose file has moved since."""
+        """The row of a query that is in the index: of the same file, moved or copied (`sish.identity`)."""
         path = query.path if isinstance(query, Slide) else query
         if not isinstance(path, str | os.PathLike):
             return None
-        wanted, name = absolute(path), slide_id_of(path)
-        rows, text = self.slides, str(wanted)
-        here = next((row for row in rows if row.path == text), None)
-        return here or next((row for row in rows if row.slide_id == name and is_same(wanted, row.path)), None)
+        return find_row(absolute(path), slide_id_of(path), self.slides)
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
         """:meth:`search` for each of several queries, with the same options."""
