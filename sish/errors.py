@@ -18,6 +18,7 @@ wanted, and what to do next, on one line::
     │   ├── SlideExistsError    a slide of that id is in it already
     │   └── UnknownSlideError   no slide of that id is in it
     ├── EncoderMismatchError   codes of two encoders would be mixed
+    │   └── FeatureMismatchError   features of one file are of another kind (also a SlideError)
     ├── WeightsError        a weights file or checkpoint cannot be used
     ├── QueryError          a search cannot be run as asked
     └── ParameterError      an argument is out of its range
@@ -25,6 +26,7 @@ wanted, and what to do next, on one line::
 
 __all__ = [
     "EncoderMismatchError",
+    "FeatureMismatchError",
     "IndexCorruptError",
     "IndexFormatError",
     "IndexLockedError",
@@ -103,6 +105,10 @@ class UnknownSlideError(StoreError):
 
 class EncoderMismatchError(SishError):
     """Codes of two different encoders would be compared or mixed."""
+
+
+class FeatureMismatchError(SlideError, EncoderMismatchError):
+    """One file of features is of another encoder, length or patch size than the others."""
 
 
 class WeightsError(SishError):

@@ -4,7 +4,8 @@ Both write the datasets ``features`` (N, F) and ``coords`` (N, 2), top left corn
 TRIDENT tells beside them the sides of a patch (attributes ``patch_size`` and ``patch_size_level0`` of
 ``coords``), the slide's magnification (``level0_magnification``) and, in newer releases, the encoder
 (``encoder`` of ``features``); its folders are named ``features_ENCODER``. CLAM tells nothing: a patch is then
-as large as the step of its grid, and the slide's scale and the encoder must be given.
+as large as the commonest step between neighbours of its grids, one a piece of tissue, and the slide's scale
+and the encoder must be given. A file that cannot be used, whatever the reason, is one SlideError.
 
 A slide has thousands of patches at 0.5 um/px. As of pixels, a mosaic of them is indexed: k-means over the
 features in place of colours, then over places inside each cluster, 5 % of it. A cluster of fewer than 20
@@ -18,8 +19,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,9 @@ from numpy.typing import NDArray
 from sish.clusters import assign, kmeans
 from sish.encode import Recipe
 from sish.encoders import FEATURES
-from sish.errors import EncoderMismatchError, ParameterError, SlideOpenError
+from sish.errors import FeatureMismatchError, SlideOpenError
 from sish.folders import files_below
+from sish.hdf5 import line_of, number_of, read_tables, text_of
 from sish.index.projection import project
 from sish.mosaic import nearest_tiles
 from sish.scale import find_scale
@@ -39,6 +39,7 @@ __all__ = [
     "check_fits",
     "choose",
     "find_feature_files",
+    "fits",
     "is_feature_file",
     "read_features",
 ]
@@ -49,6 +50,9 @@ SUFFIXES = frozenset({".h5", ".hdf5"})
 _FOLDER = "features_"  # of TRIDENT, before the encoder's name
 _DEFAULT_PX = 256  # of a patch, where nothing tells
 _CLUSTER_DIMENSIONS = 64  # of a random rotation: enough for nine clusters, and bounded for any F
+_ATTRIBUTES = ("encoder", "patch_size", "patch_size_level0", "level0_magnification")
+_MAX_L0 = 10_000_000  # pixels: the largest slides have 500,000 a side
+_MIN_PATCH_MPP, _MAX_PATCH_MPP = 0.05, 16.0  # of a recipe
 _SIDE_TOLERANCE = 0.05  # patches of one index differ no more than this in size
 
 
@@ -153,78 +157,87 @@ def read_features(
     Raises
     ------
     SlideOpenError
-        If it is no such file, or h5py is missing.
+        If it is no such file, holds what cannot be, nothing tells the encoder, or h5py is missing.
     MissingMppError
         If nothing that can be believed tells the slide's scale.
     ParameterError
-        If nothing tells the encoder, or the scale that is given is out of range.
+        If the scale that is given is out of range.
     """
     place = Path(path)
     features, l0_xy, told = _read_arrays(place)
-    found = _encoder_of(place, told) or encoder
+    found = text_of(told, "encoder", place) or _encoder_of_folder(place) or encoder
     if not found:
-        raise ParameterError(
+        raise SlideOpenError(
             f"{place}: nothing tells what made its features; give feature_encoder= or --feature-encoder"
         )
-    power = told.get("level0_magnification")
-    known = {} if power is None else {"openslide.objective-power": str(power)}
+    power = line_of(told, "level0_magnification")
+    known = {} if power is None else {"openslide.objective-power": power}
     scale = find_scale(known, str(place), mpp=mpp, override_mpp=override_mpp)
-    l0_size = float(told.get("patch_size_level0") or 0) or _step(l0_xy)
-    if not (math.isfinite(l0_size) and l0_size > 0):
+    l0_size = number_of(told, "patch_size_level0", place) or _step(l0_xy)
+    if not math.isfinite(l0_size):
         raise SlideOpenError(f"{place}: nothing tells the size of its patches; want two or more side by side")
+    patch_px = max(64, int(number_of(told, "patch_size", place) or _DEFAULT_PX))
+    if not _MIN_PATCH_MPP <= l0_size * scale.mpp / patch_px <= _MAX_PATCH_MPP:
+        raise SlideOpenError(
+            f"{place}: its patches of {patch_px} px span {l0_size * scale.mpp:g} um; "
+            f"want {_MIN_PATCH_MPP:g} to {_MAX_PATCH_MPP:g} um per pixel"
+        )
     return FeatureFile(
         path=place,
         features=features,
         l0_xy=l0_xy,
         encoder=found,
-        patch_px=max(64, int(told.get("patch_size") or _DEFAULT_PX)),
+        patch_px=patch_px,
         l0_size=l0_size,
         mpp=scale.mpp,
         mpp_source=scale.source,
     )
 
 
-def _h5py() -> ModuleType:
-    try:
-        import h5py
-    except ImportError as error:
-        raise SlideOpenError(f"feature files need h5py ({error}); pip install 'sish[interop]'") from error
-    return h5py  # type: ignore[no-any-return]  # it has no types
-
-
-def _read_arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, Any]]:
-    """Features (N, F), corners (N, 2), and the attributes of both."""
-    try:
-        with _h5py().File(path, "r") as file:
-            told = {**dict(file["coords"].attrs), **dict(file["features"].attrs)}
-            features = np.asarray(file["features"], np.float32)
-            l0_xy = np.asarray(file["coords"], np.int64)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+def _read_arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, object]]:
+    """Features (N, F), corners (N, 2), and what the attributes of both tell."""
+    tables = read_tables(path, ("features", "coords"), _ATTRIBUTES)
+    stored, corners = tables["features"].rows, tables["coords"].rows
+    if corners.shape != (len(stored), 2) or not stored.shape[1]:
         raise SlideOpenError(
-            f"{path}: not a file of features ({(str(error).splitlines() or [type(error).__name__])[0]}); "
-            "want the datasets features and coords"
-        ) from error
-    if features.ndim == 3 and len(features) == 1:  # some write a batch of one
-        features, l0_xy = features[0], l0_xy.reshape(-1, 2)
-    if features.ndim != 2 or l0_xy.shape != (len(features), 2) or not features.shape[1]:
-        raise SlideOpenError(
-            f"{path}: got features {features.shape}, coords {l0_xy.shape}; want (N, F) and (N, 2)"
+            f"{path}: got features {stored.shape}, coords {corners.shape}; want (N, F) and (N, 2)"
         )
+    with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and refused as that
+        features = stored.astype(np.float32, copy=False)
     if not np.isfinite(features).all():
         raise SlideOpenError(f"{path}: its features hold NaN or infinity; compute them again")
-    return features, l0_xy, told
+    if not ((corners >= 0) & (corners <= _MAX_L0)).all():  # NaN is neither
+        raise SlideOpenError(
+            f"{path}: its coords hold NaN, or places outside of any slide; want 0 to {_MAX_L0}"
+        )
+    return features, corners.astype(np.int64), {**tables["coords"].told, **tables["features"].told}
 
 
-def _encoder_of(path: Path, told: dict[str, Any]) -> str:
-    """The encoder that a file or its folder tells of; empty if neither does."""
+def _encoder_of_folder(path: Path) -> str:
+    """The encoder that the file's folder is named after; empty if it is not."""
     folder = path.parent.name
-    return str(told.get("encoder") or (folder.removeprefix(_FOLDER) if folder.startswith(_FOLDER) else ""))
+    return folder.removeprefix(_FOLDER) if folder.startswith(_FOLDER) else ""
 
 
 def _step(l0_xy: NDArray[np.int64]) -> float:
-    """The smallest step between corners in one direction: the side of a patch on a grid without overlap."""
-    steps = np.concatenate([np.diff(np.unique(column)) for column in l0_xy.T]) if len(l0_xy) else np.empty(0)
-    return float(steps.min()) if len(steps) else math.nan
+    """The commonest step between neighbours in a row or a column, the smallest of several; NaN without any.
+
+    That is the side of a patch where a grid has no overlap. The grids of two pieces of tissue need not be in
+    line, so the smallest step between any two patches tells nothing.
+
+    >>> _step(np.array([[0, 0], [256, 0], [512, 0], [549, 900], [805, 900], [549, 1156]]))
+    256.0
+    """
+    steps = np.concatenate([_steps_in_rows(l0_xy), _steps_in_rows(l0_xy[:, ::-1])])
+    sizes, counts = np.unique(steps[steps > 0], return_counts=True)
+    return float(sizes[counts.argmax()]) if len(sizes) else math.nan
+
+
+def _steps_in_rows(xy: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Differences in x of neighbours that have one y."""
+    steps = np.diff(xy[np.lexsort((xy[:, 0], xy[:, 1]))], axis=0)
+    found: NDArray[np.int64] = steps[steps[:, 1] == 0, 0]
+    return found
 
 
 def choose(file: FeatureFile, recipe: Recipe) -> NDArray[np.intp]:
@@ -239,15 +252,24 @@ def choose(file: FeatureFile, recipe: Recipe) -> NDArray[np.intp]:
 
 
 def check_fits(file: FeatureFile, recipe: Recipe) -> None:
-    """Refuse features of another encoder, length or patch size than an index holds (EncoderMismatchError)."""
+    """Refuse features of another encoder, length or patch size than an index holds (FeatureMismatchError)."""
     if recipe.weights != f"{FEATURES}{file.name}":
-        raise EncoderMismatchError(
+        raise FeatureMismatchError(
             f"{file.path} holds features of {file.name}, and the index is of {recipe.weights}: "
             "keep one index for each encoder"
         )
     side = recipe.patch_px * recipe.mpp
     if abs(file.side_um - side) > _SIDE_TOLERANCE * side:
-        raise EncoderMismatchError(
+        raise FeatureMismatchError(
             f"{file.path} has patches of {file.side_um:.0f} um, and the index of {side:.0f} um: "
             "keep one index for each patch size"
         )
+
+
+def fits(file: FeatureFile, recipe: Recipe) -> bool:
+    """Whether an index of this recipe holds such features."""
+    try:
+        check_fits(file, recipe)
+    except FeatureMismatchError:
+        return False
+    return True

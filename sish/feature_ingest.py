@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import Recipe, SlideCodes, SlideEncoder
-from sish.errors import SlideError, SlideOpenError
-from sish.feature_files import FeatureFile, check_fits, choose, find_feature_files, read_features
+from sish.errors import EncoderMismatchError, FeatureMismatchError, LabelsError, SlideError, SlideOpenError
+from sish.feature_files import FeatureFile, check_fits, choose, find_feature_files, fits, read_features
 from sish.identity import file_digest
 from sish.index.store import SlideRow
 from sish.ingest import Encode, Ingest, Job, row_of
+from sish.results import AddReport
 from sish.sampling import evenly
 
 __all__ = ["FeatureIngest", "feature_codes", "measured_files"]
@@ -30,6 +31,19 @@ class FeatureIngest(Ingest):
 
     feature_encoder: str | None = None
     """What made the features, where files and folders do not tell."""
+
+    def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
+        """As of :class:`Ingest`; EncoderMismatchError where all that was read is of another kind."""
+        self._odd: list[FeatureMismatchError] = []
+        report = super().run(slides, show_progress=show_progress)
+        if self._odd and not (report.added or report.replaced or report.already or report.no_tissue):
+            raise self._odd[0]
+        return report
+
+    def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
+        if isinstance(error, FeatureMismatchError):
+            self._odd.append(error)
+        super()._fail(path, error)
 
     def _list(self, given: str | os.PathLike[str]) -> list[Path]:
         return find_feature_files(given, on_error=partial(self._fail, Path(given)))
@@ -47,7 +61,7 @@ class FeatureIngest(Ingest):
 
 
 def feature_codes(file: FeatureFile, encoder: SlideEncoder) -> SlideCodes:
-    """Codes of the patches that stand for a slide; EncoderMismatchError for features of another kind."""
+    """Codes of the patches that stand for a slide; FeatureMismatchError for features of another kind."""
     check_fits(file, encoder.recipe)
     rows = choose(file, encoder.recipe)
     barcodes = encoder.barcodes(file.features[rows])
@@ -63,12 +77,14 @@ def measured_files(
 ) -> tuple[Recipe, NDArray[np.float32]]:
     """The recipe for features like those of some files, and a sample (M, F): of 32 files, 64 patches each.
 
-    Files that cannot be read are passed over, as adding them tells; the error of the first if none can.
-    EncoderMismatchError if they are not of one kind.
+    The recipe is that of the commonest kind. Files of another kind, and those that cannot be read, are passed
+    over, as adding them tells; the error of the first if none can. EncoderMismatchError where two kinds are
+    equally common.
     """
     sampled: list[FeatureFile] = []
     failed: SlideError | None = None
-    for path in evenly([path for place in places for path in find_feature_files(place)], _FILES):
+    found = [path for place in places for path in find_feature_files(place, on_error=lambda _error: None)]
+    for path in evenly(found, _FILES):
         try:
             file = read_features(path, encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp)
             sampled.append(file.thinned(_PATCHES))
@@ -76,7 +92,25 @@ def measured_files(
             failed = failed or error
     if not sampled:
         raise failed or SlideOpenError("got no feature files; want at least one")
-    recipe = sampled[0].recipe()
+    files = _commonest_kind(sampled)
+    return files[0].recipe(), np.concatenate([file.features for file in files])
+
+
+def _commonest_kind(sampled: Sequence[FeatureFile]) -> list[FeatureFile]:
+    """The files of the commonest kind; EncoderMismatchError where two kinds are equally common."""
+    kinds: list[list[FeatureFile]] = []
     for file in sampled:
-        check_fits(file, recipe)
-    return recipe, np.concatenate([file.features for file in sampled])
+        fitting = (kind for kind in kinds if fits(file, kind[0].recipe()))
+        kind = next(fitting, None)
+        if kind is None:
+            kinds.append([file])
+        else:
+            kind.append(file)
+    kinds.sort(key=len, reverse=True)
+    if len(kinds) > 1 and len(kinds[0]) == len(kinds[1]):
+        one, other = (f"{kind[0].path} ({kind[0].name}, {kind[0].side_um:.0f} um)" for kind in kinds[:2])
+        raise EncoderMismatchError(
+            f"as many files of features are like {one} as like {other}: "
+            "keep one index for each encoder and patch size"
+        )
+    return kinds[0]

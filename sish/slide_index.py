@@ -204,7 +204,7 @@ class Index:
             Folder to make; it may exist if it is empty.
         files : path-like or iterable of path-like
             Feature files, or folders of them, that will be added: up to 32 are measured (encoder, length and
-            patch size; mean and spread of the features).
+            patch size of most of them; mean and spread of their features).
         feature_encoder : str, optional
             Name of the network that made them, where files and folders do not tell.
         mpp : float, optional
@@ -219,7 +219,7 @@ class Index:
         SlideError
             If no file can be read.
         EncoderMismatchError
-            If they are not of one kind.
+            If two kinds of them are equally common. Otherwise the commonest kind makes the index.
         StoreError
             If there is something at ``path`` already, or it cannot be written.
         """
@@ -317,7 +317,8 @@ class Index:
         Raises
         ------
         EncoderMismatchError
-            If a file's features are of another encoder, length or patch size; what came before it stays.
+            If all files are of another encoder, length or patch size than the index. One file of another kind
+            among others fails alone, as a broken one does.
         """
         given = [files] if isinstance(files, str | os.PathLike) else list(files)
         rows = None if labels is None else read_labels(labels)

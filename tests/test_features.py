@@ -11,7 +11,6 @@ from sish.cli import main
 from sish.errors import (
     EncoderMismatchError,
     MissingMppError,
-    ParameterError,
     QueryError,
     SlideOpenError,
 )
@@ -91,7 +90,7 @@ def test_a_file_of_clam_tells_nothing_but_its_grid(tmp_path):
     write_clam(path := tmp_path / "a.h5", *slide_arrays(0, 0))
     with pytest.raises(MissingMppError, match="give mpp"):
         read_features(path, encoder="resnet50")
-    with pytest.raises(ParameterError, match="feature_encoder"):
+    with pytest.raises(SlideOpenError, match="feature_encoder"):
         read_features(path, mpp=0.25)
     file = read_features(path, encoder="resnet50", mpp=0.25)
     assert (file.l0_size, file.side_um, file.mpp_source, file.encoder) == (512.0, 128.0, "given", "resnet50")
