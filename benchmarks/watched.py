@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.encoders import Encoding, PatchEncoder
+from sish.reader_threads import TimeLimit
 
 __all__ = ["Look", "Memory", "Seen", "Watched"]
 
@@ -112,10 +113,10 @@ class Watched(SlideEncoder):
         found: Memory = self.__dict__["_model"]
         return found
 
-    def encode(self, prepared: PreparedSlide) -> SlideCodes:
+    def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
         """As the encoder's."""
         self.memory.looked.clear()
-        codes = super().encode(prepared)
+        codes = super().encode(prepared, limit)
         seen = self.memory.looked
         if seen:
             features = np.stack([one.features[0] for one in seen]).mean(axis=0, dtype=np.float64)

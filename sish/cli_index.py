@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from sish.encode import Recipe
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError, ParameterError
+from sish.reader_threads import SLIDE_TIMEOUT_S
 from sish.scale import check_given
 
 if TYPE_CHECKING:
@@ -116,6 +117,13 @@ def _add_parser() -> ArgumentParser:
         help="after a slide that fails: go on, or stop",
     )
     parser.add_argument(
+        "--slide-timeout",
+        type=float,
+        default=SLIDE_TIMEOUT_S,
+        metavar="SECONDS",
+        help="after so long a slide fails, and the add goes on; 0 for no limit",
+    )
+    parser.add_argument(
         "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
     )
     add_device(parser)
@@ -183,6 +191,7 @@ def _add(arguments: Namespace) -> int:
         "override_mpp": arguments.override_mpp,
         "replace": arguments.replace,
         "on_error": arguments.on_error,
+        "slide_timeout": arguments.slide_timeout,
         "show_progress": not arguments.quiet,
     }
     if arguments.features:

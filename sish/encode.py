@@ -25,6 +25,7 @@ from sish.index.barcode import barcodes_of
 from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.index.search import SearchParams
 from sish.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
+from sish.reader_threads import TimeLimit
 from sish.reading import default_workers, read_patches
 from sish.slide import Slide
 from sish.tissue import TissueMask, all_tissue, find_tissue
@@ -362,11 +363,17 @@ class SlideEncoder:
         )
         return PreparedSlide(slide, tissue, mosaic)
 
-    def encode(self, prepared: PreparedSlide) -> SlideCodes:
-        """Read the mosaic's patches and turn them into keys and barcodes."""
+    def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
+        """Read the mosaic's patches and turn them into keys and barcodes; SlideReadError beyond the limit."""
         recipe, l0_xy = self.recipe, prepared.mosaic.l0_xy
         reading = read_patches(
-            prepared.slide, l0_xy, recipe.patch_px, recipe.mpp, workers=self.workers, step_px=self.step_px
+            prepared.slide,
+            l0_xy,
+            recipe.patch_px,
+            recipe.mpp,
+            workers=self.workers,
+            step_px=self.step_px,
+            limit=limit,
         )
         with closing(reading):  # whatever happens, nothing reads when this returns
             batches = [self.encode_patches(pixels) for pixels in reading]

@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,10 @@ from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store, slide_snapshot
 from sish.labels import LabelRow, Labels, slide_id_of
 from sish.patches import TextureKeys
 from sish.progress import Progress, progress
+from sish.reader_threads import PATIENCE_S, SLIDE_TIMEOUT_S, TimeLimit, checked_timeout, end_soon, start
 from sish.results import AddReport, Skipped
 from sish.scale import GIVEN, OVERRIDE, check_given, is_unused
-from sish.slide import find_slides, open_slide
+from sish.slide import Slide, find_slides, open_slide
 
 __all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "absolute", "remembered", "row_of"]
 
@@ -38,7 +39,7 @@ _COMMIT_PATCHES = 65_536
 """Patches that wait to be committed, at most: 10 MB of codes."""
 
 _MOST_AHEAD = 4
-"""Slides whose mosaics are chosen at a time, at most: a very large one takes 100 MB meanwhile."""
+"""Slides whose mosaics are chosen while one is encoded, at most: a very large one takes 100 MB meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Job:
     """What the labels file says of it."""
     stored: SlideRow | None
     """Its row, if it is in the store already."""
+    limit: TimeLimit
+    """How long it may take."""
     file_digest: str | None = None
     """Which file it is (`sish.identity`), once it is prepared."""
 
@@ -127,6 +130,8 @@ class Ingest:
         Make the codes of slides anew that are in the store already.
     on_error : {"skip", "raise"}
         Go on after a slide that fails, or stop with its error.
+    slide_timeout : float
+        Seconds that a slide may take before it fails; 0 for no limit.
     """
 
     def __init__(
@@ -139,6 +144,7 @@ class Ingest:
         override_mpp: float | None = None,
         replace: bool = False,
         on_error: OnError = "skip",
+        slide_timeout: float = SLIDE_TIMEOUT_S,
     ) -> None:
         """Check the arguments; see the class for them."""
         if on_error not in ("skip", "raise"):
@@ -148,6 +154,8 @@ class Ingest:
         self._mpp, self._override_mpp = mpp, override_mpp
         self._replace, self._on_error = replace, on_error
         self._report = AddReport(notes=list(labels.notes) if labels else [])
+        self._timeout = checked_timeout(slide_timeout)
+        self._open: dict[Path, Slide] = {}  # slides whose mosaics are being chosen
         self._done: dict[str, Path] = {}  # ids that this run encoded
         self._waiting = _Waiting()
         texture = encoder.recipe.keys == "texture"
@@ -180,7 +188,7 @@ class Ingest:
             there = stored.get(slide_id)
             standing = None if there is None else self._standing(path, there)
             if there is None or (self._replace and standing is not Standing.OTHER):
-                yield Job(slide_id, path, row, there)
+                yield Job(slide_id, path, row, there, TimeLimit(self._timeout, str(path)))
             elif standing is Standing.SAME:
                 self._report.already.append(slide_id)
                 if not Path(there.path).exists():
@@ -232,28 +240,43 @@ class Ingest:
     def _prepare_ahead(self, jobs: list[Job]) -> Iterator[tuple[Job, Future[Encode]]]:
         """Each job with its mosaic; those of the next slides are chosen while this one is encoded."""
         ahead = min(self._encoder.workers, _MOST_AHEAD)
-        with ThreadPoolExecutor(ahead) as preparing:
-            waiting = deque[tuple[Job, Future[Encode]]]()
-            try:
-                for job in jobs:
-                    waiting.append((job, preparing.submit(self._prepare, job)))
-                    if len(waiting) == ahead + 1:
-                        yield waiting.popleft()
-                yield from waiting
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+        waiting = deque[tuple[Job, Future[Encode]]]()
+        try:
+            for job in jobs:
+                # a thread for each: one that hangs does not keep others from theirs
+                waiting.append((job, start(self._prepare_timed, job)))
+                if len(waiting) == ahead + 1:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for job, _ in waiting:
+                self._abandon(job)
+            wait([future for _, future in waiting], timeout=PATIENCE_S)
+
+    def _prepare_timed(self, job: Job) -> Encode:
+        with job.limit:
+            return self._prepare(job)
+
+    def _abandon(self, job: Job) -> None:
+        """Let whatever still prepares a slide fail at its next read."""
+        slide = self._open.pop(job.path, None)
+        if slide is not None:
+            start(slide.close)
 
     def _prepare(self, job: Job) -> Encode:
         """What may be done ahead, in a thread; gives what remains to be done."""
         job = replace(job, file_digest=file_digest(job.path))
         mpp, override_mpp = self._given_for(job)
         slide = open_slide(job.path, mpp=mpp, override_mpp=override_mpp)
+        self._open[job.path] = slide
         try:
             prepared = self._encoder.prepare(slide)
         except BaseException:
             slide.close()
             raise
+        finally:
+            self._open.pop(job.path, None)
         return partial(self._encode, job, prepared)
 
     def _given_for(self, job: Job) -> tuple[float | None, float | None]:
@@ -264,10 +287,12 @@ class Ingest:
         return remembered(job.stored, mpp, override_mpp)
 
     def _encode(self, job: Job, prepared: PreparedSlide) -> tuple[SlideRow, SlideCodes]:
-        with prepared.slide as slide:
+        try:
             self._check_new(job)
-            codes = self._encoder.encode(prepared)
-            return row_of(job, slide, prepared.mosaic.l0_size, codes), codes
+            codes = self._encoder.encode(prepared, job.limit)
+            return row_of(job, prepared.slide, prepared.mosaic.l0_size, codes), codes
+        finally:
+            end_soon(prepared.slide.close)
 
     def _check_new(self, job: Job) -> None:
         if job.slide_id in self._done:
@@ -275,8 +300,11 @@ class Ingest:
 
     def _add(self, job: Job, preparing: Future[Encode], bar: Progress) -> None:
         try:
-            row, codes = preparing.result()()
+            encode = job.limit.result(preparing)
+            with job.limit:
+                row, codes = encode()
         except SlideError as error:
+            self._abandon(job)
             self._fail(job.path, error)
         else:
             self._done[job.slide_id] = job.path

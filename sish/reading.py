@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import ParameterError
 from sish.mosaic import read_patch
+from sish.reader_threads import ReaderThreads, TimeLimit
 from sish.slide import Slide
 
 __all__ = ["AHEAD_BYTES", "batch_patches", "default_workers", "read_patches"]
@@ -46,11 +47,13 @@ def read_patches(
     workers: int = 1,
     batch: int | None = None,
     step_px: int | None = None,
+    limit: TimeLimit | None = None,
 ) -> Generator[NDArray[np.uint8]]:
     """Batches uint8 (n, size_px, size_px, 3) of the patches at `l0_xy`, in order; the next is read meanwhile.
 
-    Close the generator when it is left early: it then returns once nothing reads the slide any more.
-    SlideReadError where pixels fail; ParameterError for fewer than one worker.
+    Close the generator when it is left early: it then returns once nothing reads the slide any more, but
+    leaves behind a read that takes longer than 5 s. SlideReadError where pixels fail; ParameterError for
+    fewer than one worker.
 
     Parameters
     ----------
@@ -66,25 +69,25 @@ def read_patches(
         Patches of a batch. Default: as many as keep what is read ahead below 64 MB.
     step_px : int, optional
         What the sides of patches of an image smaller than a patch are multiples of (:func:`read_patch`).
+    limit : TimeLimit, optional
+        How long reading may take: SlideReadError afterwards. Default: for ever.
     """
     if workers < 1 or (batch is not None and batch < 1):
         raise ParameterError(f"got workers={workers}, batch={batch}; want at least 1 of each")
     step = batch or batch_patches(size_px)
+    limit = limit or TimeLimit(0, "")
 
     def read(corner: NDArray[np.int64]) -> NDArray[np.uint8]:
         return read_patch(slide, (int(corner[0]), int(corner[1])), size_px, mpp, step_px=step_px)
 
-    if len(l0_xy) == 1:  # nothing to read meanwhile: no threads for it
-        yield read(l0_xy[0])[None]
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = deque[list[Future[NDArray[np.uint8]]]]()
-        try:
-            for start in range(0, len(l0_xy), step):
-                waiting.append([pool.submit(read, corner) for corner in l0_xy[start : start + step]])
-                if len(waiting) == 2:
-                    yield np.stack([patch.result() for patch in waiting.popleft()])
-            while waiting:
-                yield np.stack([patch.result() for patch in waiting.popleft()])
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ReaderThreads(min(workers, len(l0_xy)))
+    waiting = deque[list[Future[NDArray[np.uint8]]]]()
+    try:
+        for start in range(0, len(l0_xy), step):
+            waiting.append([pool.submit(read, corner) for corner in l0_xy[start : start + step]])
+            if len(waiting) == 2:
+                yield np.stack([limit.result(patch) for patch in waiting.popleft()])
+        while waiting:
+            yield np.stack([limit.result(patch) for patch in waiting.popleft()])
+    finally:
+        pool.close()

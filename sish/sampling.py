@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideError
+from sish.levels import Pixels
+from sish.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, start
 from sish.scale import check_given
 from sish.slide import find_slides, open_slide
 
@@ -67,10 +69,17 @@ def evenly(items: list[_Item], most: int) -> list[_Item]:
 def _features_of(
     encoder: SlideEncoder, path: Path, mpp: float | None, override_mpp: float | None
 ) -> NDArray[np.float32] | None:
-    recipe = encoder.recipe
-    with suppress(SlideError), open_slide(path, mpp=mpp, override_mpp=override_mpp) as slide:
-        corners = evenly(encoder.prepare(slide).mosaic.l0_xy.tolist(), PATCHES)
-        if corners:
-            pixels = [slide.read((x, y), recipe.patch_px, recipe.mpp) for x, y in corners]
-            return encoder.features(np.stack(pixels))
+    with suppress(SlideError):
+        reading = start(_pixels_of, encoder, path, mpp, override_mpp)
+        pixels = TimeLimit(SLIDE_TIMEOUT_S, str(path)).result(reading)
+        return encoder.features(np.stack(pixels)) if pixels else None
     return None
+
+
+def _pixels_of(
+    encoder: SlideEncoder, path: Path, mpp: float | None, override_mpp: float | None
+) -> list[Pixels]:
+    recipe = encoder.recipe
+    with open_slide(path, mpp=mpp, override_mpp=override_mpp) as slide:
+        corners = evenly(encoder.prepare(slide).mosaic.l0_xy.tolist(), PATCHES)
+        return [slide.read((x, y), recipe.patch_px, recipe.mpp) for x, y in corners]

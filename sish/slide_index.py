@@ -35,6 +35,7 @@ from sish.labels import read_labels, slide_id_of
 from sish.mosaic import Region
 from sish.patches import patches_of
 from sish.queries import query_of_features, query_of_indexed
+from sish.reader_threads import SLIDE_TIMEOUT_S, end_soon, start
 from sish.results import AddReport, Query, RelabelReport, Results
 from sish.sampling import sample_features
 from sish.scale import check_given, is_unused
@@ -244,6 +245,7 @@ class Index:
         override_mpp: float | None = None,
         replace: bool = False,
         on_error: OnError = "skip",
+        slide_timeout: float = SLIDE_TIMEOUT_S,
         show_progress: bool = True,
     ) -> AddReport:
         """Add slides; they become durable every two seconds, so an interrupted add goes on where it stopped.
@@ -266,6 +268,9 @@ class Index:
             Make the codes of slides anew that are there already (default: leave them alone and say so).
         on_error : {"skip", "raise"}
             Go on after a slide that fails and report it, or stop with its error.
+        slide_timeout : float
+            Seconds that a slide may take; one that takes longer fails, and the add goes on, also where its
+            decoder never returns. 0: no limit. Default: half an hour, longer than the largest slides take.
         show_progress : bool
             A bar on a terminal, plain lines elsewhere.
 
@@ -285,6 +290,7 @@ class Index:
                 override_mpp=override_mpp,
                 replace=replace,
                 on_error=on_error,
+                slide_timeout=slide_timeout,
             )
             return ingest.run(given, show_progress=show_progress)
 
@@ -298,6 +304,7 @@ class Index:
         feature_encoder: str | None = None,
         replace: bool = False,
         on_error: OnError = "skip",
+        slide_timeout: float = SLIDE_TIMEOUT_S,
         show_progress: bool = True,
     ) -> AddReport:
         """Add slides by features that TRIDENT or CLAM computed; as :meth:`add`, without pixels.
@@ -311,7 +318,7 @@ class Index:
             Feature files (``.h5``), or folders that are searched for them.
         feature_encoder : str, optional
             Name of the network that made them, where files and folders do not tell.
-        labels, mpp, override_mpp, replace, on_error, show_progress
+        labels, mpp, override_mpp, replace, on_error, slide_timeout, show_progress
             As of :meth:`add`; the scales are of level 0.
 
         Raises
@@ -331,6 +338,7 @@ class Index:
                 override_mpp=override_mpp,
                 replace=replace,
                 on_error=on_error,
+                slide_timeout=slide_timeout,
             )
             ingest.feature_encoder = feature_encoder
             return ingest.run(given, show_progress=show_progress)
@@ -453,13 +461,14 @@ class Index:
         self._check_takes_pixels()
         stored = self._stored(query)
         self.encoder.load()  # weights that do not fit are known before the slide is opened
-        slide = _as_slide(query, mpp, override_mpp, stored)
+        opening = start(_as_slide, query, mpp, override_mpp, stored)
+        slide = opening.result()  # Ctrl-C leaves a thread behind whose file hangs
         try:
-            prepared = self.encoder.prepare(slide, region)
+            prepared = start(self.encoder.prepare, slide, region).result()
             codes = self.encoder.encode(prepared)
         finally:
             if slide is not query:
-                slide.close()
+                end_soon(slide.close)
         if not len(codes):
             where_to = "this region" if region else "it"
             raise QueryError(

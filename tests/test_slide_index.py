@@ -115,11 +115,11 @@ def test_an_interrupted_add_keeps_what_was_done_and_goes_on(tmp_path, synthetic_
     index = sish.Index.create(tmp_path / "archive.sish")
     encode, calls = SlideEncoder.encode, []
 
-    def interrupted_in_the_third(self, prepared):
+    def interrupted_in_the_third(self, prepared, limit=None):
         calls.append(prepared)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return encode(self, prepared)
+        return encode(self, prepared, limit)
 
     monkeypatch.setattr(SlideEncoder, "encode", interrupted_in_the_third)
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,148 @@
+"""Threads that read slides, and may be left behind: a read that never returns must not hold the process.
+
+Python waits for the threads of `concurrent.futures` when it ends, so a decoder that hangs in one of them
+keeps the process for ever. These are daemon threads, which nothing waits for in the end. A decoder that hangs
+without giving Python's lock back still stops everything; OpenSlide, Pillow, the codecs of TIFF and h5py give
+it back.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from sish.errors import ParameterError, SlideReadError
+
+__all__ = [
+    "PATIENCE_S",
+    "SLIDE_TIMEOUT_S",
+    "ReaderThreads",
+    "TimeLimit",
+    "checked_timeout",
+    "end_soon",
+    "start",
+]
+
+_T = TypeVar("_T")
+
+PATIENCE_S = 5.0
+"""Seconds that the end of something waits for reads that are under way."""
+
+SLIDE_TIMEOUT_S = 1800.0
+"""Seconds that a slide may take, by default: half an hour ends what hangs, and hurries nothing that is slow.
+
+The largest slides take minutes, also on slow disks and with large encoders on a CPU.
+"""
+
+
+def start(work: Callable[..., _T], *given: Any) -> Future[_T]:
+    """Begin work in a thread of its own; the process may end before it does."""
+    future: Future[_T] = Future()
+    threading.Thread(target=_run, args=(future, work, given), daemon=True).start()
+    return future
+
+
+def end_soon(work: Callable[[], object]) -> None:
+    """Do what is quick, such as closing a file; go on after 5 s if a read that hangs is in its way."""
+    wait([start(work)], timeout=PATIENCE_S)
+
+
+def _run(future: Future[_T], work: Callable[..., _T], given: tuple[Any, ...]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work(*given)
+    except BaseException as error:  # whoever waits for the result gets it
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+class ReaderThreads:
+    """A few threads that work off what is submitted, in order."""
+
+    def __init__(self, count: int) -> None:
+        """Start so many threads."""
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
+        self._work = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, work: Callable[..., _T], *given: Any) -> Future[_T]:
+        """Let the next thread that is free do this."""
+        future: Future[_T] = Future()
+        self._work.put((future, work, given))
+        return future
+
+    def close(self) -> None:
+        """Cancel what has not begun, and wait for the rest; what takes longer than 5 s is left behind."""
+        with suppress(queue.Empty):
+            while (waiting := self._work.get_nowait()) is not None:
+                waiting[0].cancel()
+        for _ in self._threads:
+            self._work.put(None)
+        ends = time.monotonic() + PATIENCE_S
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            _run(*work)
+            del work  # a result is not kept until the next one
+
+
+class TimeLimit:
+    """Time that the work on one slide may take; it runs inside of ``with limit:`` only.
+
+    Parameters
+    ----------
+    seconds : float
+        0: no limit.
+    name : str
+        The slide, for the error.
+    """
+
+    def __init__(self, seconds: float, name: str) -> None:
+        """Set the limit; nothing is spent yet."""
+        self._seconds, self._name = seconds, name
+        self._spent = 0.0
+        self._since: float | None = None
+
+    def __enter__(self) -> None:
+        """Somebody works on the slide from now on."""
+        self._since = time.monotonic()
+
+    def __exit__(self, *_error: object) -> None:
+        """Nobody does any more."""
+        self._spent, self._since = self._so_far(), None
+
+    def result(self, future: Future[_T]) -> _T:
+        """Wait for what is being done for the slide; SlideReadError once it has taken too long."""
+        if not self._seconds:
+            return future.result()
+        left = self._seconds - self._so_far()
+        if left > 0:
+            with suppress(TimeoutError):
+                return future.result(timeout=left)
+            if future.done():  # the file system's own error of this name
+                return future.result()
+        raise SlideReadError(
+            f"{self._name}: took longer than {self._seconds:g} s; look at the file, or give it more time "
+            "(slide_timeout=, --slide-timeout)"
+        )
+
+    def _so_far(self) -> float:
+        return self._spent + (0.0 if self._since is None else time.monotonic() - self._since)
+
+
+def checked_timeout(seconds: float) -> float:
+    """Return a number of seconds that may be a limit, else raise ParameterError."""
+    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise ParameterError(f"got slide_timeout={seconds}; want seconds, or 0 for no limit")
+    return seconds
