@@ -11,7 +11,7 @@ from benchmarks.datasets import load_dataset
 from sish.cli import main
 from sish.errors import LabelsError
 from sish.index.store import SlideRow
-from sish.labels import LabelRow, Labels, read_labels, slide_id_of
+from sish.labels import MISSING, LabelRow, Labels, read_labels, slide_id_of
 from sish.systems.items import read_items
 
 
@@ -79,7 +79,10 @@ CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"
 )
 
 
-@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=6), st.sampled_from(",;\t"))
+@given(
+    st.lists(st.tuples(CELL, CELL | st.sampled_from(["NaN", "none", "None"])), min_size=1, max_size=6),
+    st.sampled_from(",;\t"),
+)
 def test_any_quoted_table_is_read_back(tmp_path_factory, cells, delimiter):
     def quoted(*fields: str) -> str:
         return delimiter.join('"' + field.replace('"', '""') + '"' for field in fields)
@@ -88,7 +91,8 @@ def test_any_quoted_table_is_read_back(tmp_path_factory, cells, delimiter):
     table += [quoted(f"s{i}", label, other) for i, (label, other) in enumerate(cells)]
     labels = read_labels(write(tmp_path_factory.mktemp("labels"), "\n".join(table)))
     got = [(row.slide_id, row.label or "", row.metadata.get("other", "")) for row in labels.rows]
-    assert got == [(f"s{i}", label, other) for i, (label, other) in enumerate(cells)]
+    said = [["" if cell in MISSING else cell for cell in pair] for pair in cells]
+    assert got == [(f"s{i}", label, other) for i, (label, other) in enumerate(said)]
 
 
 @pytest.mark.parametrize(
