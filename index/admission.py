@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sish.errors import IndexFormatError, ParameterError, SlideExistsError, StoreError
+from sish.errors import IndexExistsError, IndexFormatError, ParameterError, SlideExistsError
 from sish.index.disk import NEW
+from sish.index.leftovers import SEGMENTS
 from sish.index.manifest import MANIFEST, Manifest
 from sish.index.snapshot import Snapshot
-from sish.index.verify import SEGMENTS
 
 __all__ = ["LOCK", "check_ids", "check_vacant", "check_widths"]
 
@@ -16,13 +16,23 @@ LOCK = "lock"
 
 
 def check_vacant(folder: Path) -> None:
-    """Refuse a folder that holds anything but what an interrupted `Store.create` left."""
+    """Refuse a folder that holds anything but what an interrupted `Store.create` left.
+
+    Raises:
+        IndexExistsError: it holds an index.
+        IndexFormatError: it holds something else, or segments that have lost their manifest.
+    """
     names = {path.name for path in folder.iterdir()}
     if MANIFEST in names:
-        raise StoreError(f"there is an index at {folder} already: open it, or give another path")
+        raise IndexExistsError(f"there is an index at {folder} already: open it, or give another path")
     if names - {LOCK, SEGMENTS, MANIFEST + NEW}:
         raise IndexFormatError(
             f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: give a new or an empty folder"
+        )
+    if SEGMENTS in names and (segment := next((folder / SEGMENTS).iterdir(), None)):
+        raise IndexFormatError(
+            f"{folder} holds {SEGMENTS}/{segment.name} and no {MANIFEST}: "
+            f"restore its {MANIFEST} from a backup, or give a new or an empty folder"
         )
 
 

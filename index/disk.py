@@ -2,18 +2,31 @@
 
 A file is durable once its bytes and the folder entry that names it are both flushed (``fsync``); a
 rename within a folder is atomic on POSIX file systems, so a reader sees the old file or the new one.
+
+An index may come from a stranger, and a symbolic link in it may lead to any file. So files are only ever
+written as new ones, and `check_plain` refuses links before anything is read through them.
 """
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sish.errors import StoreError
+from sish.errors import IndexCorruptError, StoreError
 
-__all__ = ["FileRecord", "record_file", "replace_file", "storage_errors", "sync", "write_file"]
+__all__ = [
+    "FileRecord",
+    "check_plain",
+    "make_folder",
+    "record_file",
+    "replace_file",
+    "storage_errors",
+    "sync",
+    "write_file",
+]
 
 NEW = ".new"
 """Ending of a file that is written and not yet renamed to its own name."""
@@ -45,9 +58,40 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_plain(path: Path) -> None:
+    """Refuse a symbolic link, a pipe or a device; a file, a folder and a missing path pass.
+
+    Raises:
+        IndexCorruptError: ``path`` is something that no writer of an index makes.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no plain file"
+        raise IndexCorruptError(
+            f"{path} is {kind}, wanted only files and folders in an index: "
+            "do not use it, or copy it with 'cp -RL' if you made the links"
+        )
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its missing parents, and flush the names of all of them."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    for folder in (*reversed(missing), path):
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
 def write_file(path: Path, data: bytes) -> FileRecord:
-    """Write ``data`` and flush it; the folder's entry is not flushed yet (see `sync`)."""
-    with path.open("wb") as file:
+    """Write ``data`` to a new file and flush it; the folder's entry is not flushed yet (see `sync`).
+
+    A file that an interrupted writer left at ``path`` is unlinked first, and so is a link, whose target
+    stays as it is.
+    """
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:  # O_EXCL: never through a link, even one that is made at this moment
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -55,9 +99,13 @@ def write_file(path: Path, data: bytes) -> FileRecord:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of ``path``, so that a crash leaves the old file or the new one."""
+    """Put ``data`` in the place of ``path``, so that a crash leaves the old file or the new one.
+
+    The folder is flushed before the rename too: the new file may tell of other new ones beside it.
+    """
     new = path.with_name(path.name + NEW)
     write_file(new, data)
+    sync(path.parent)
     os.replace(new, path)  # noqa: PTH105  the fault injection of the tests patches os.replace
     sync(path.parent)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sish.errors import IndexCorruptError, IndexFormatError, IndexNotFoundError, ParameterError
-from sish.index.disk import FileRecord, storage_errors
+from sish.index.disk import FileRecord, check_plain, storage_errors
 
 __all__ = ["FORMAT_VERSION", "JSON", "Manifest", "SegmentRecord", "encode_json", "read_manifest"]
 
@@ -131,10 +131,11 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         IndexNotFoundError: there is no index at ``folder``.
         IndexFormatError: it is a file, or of another format.
-        IndexCorruptError: the manifest is damaged.
+        IndexCorruptError: the manifest is damaged, or a link.
     """
     path = folder / MANIFEST
     with storage_errors(folder, "read the index at"):
+        check_plain(path)
         try:
             return Manifest.from_bytes(path.read_bytes(), path)
         except FileNotFoundError:

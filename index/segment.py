@@ -9,6 +9,7 @@ has named it.
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,13 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sish.errors import IndexCorruptError
-from sish.index.disk import FileRecord, record_file, sync, write_file
+from sish.index.disk import FileRecord, check_plain, record_file, sync, write_file
 from sish.index.manifest import SegmentRecord, encode_json
 from sish.index.snapshot import ARRAYS, SlideRow, Snapshot
 
 __all__ = ["Segment", "open_segment", "save_changes", "write_segment"]
 
 TABLE = "slides.json"
+VERSIONED_TABLE = re.compile(r"(slides|tombstones)(\.[0-9]{8,})?\.json")
+OWN_NAME = re.compile(rf"{'|'.join(ARRAYS)}|zarr\.json|.*\.partial|{VERSIONED_TABLE.pattern}")
+"""Names in a segment's folder; zarr writes a file as ``.partial`` and renames it."""
 CHUNK_ENCODING: dict[str, Any] = {"name": "default", "separator": "."}
 """Chunks lie flat in their array's folder, which saves two folders an array (and their fsyncs)."""
 DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -95,6 +99,7 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
 
     Only the folder's own entry in its parent remains to be flushed.
     """
+    check_plain(folder.parent)
     _write_arrays(folder, patches)
     write_file(folder / TABLE, _encode_table(patches.slides))
     files = {}
@@ -115,8 +120,9 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
     checks the rest.
 
     Raises:
-        IndexCorruptError: a file is missing, or not of its size, or a table is damaged.
+        IndexCorruptError: a file is missing, or not of its size, or a link, or a table is damaged.
     """
+    _check_no_links(folder, record)
     for name, file in record.files.items():
         _check_size(folder / name, file)
     shapes = array_shapes(record.patches, key_orders, barcode_bytes)
@@ -195,6 +201,12 @@ def _encode_row(row: SlideRow) -> dict[str, Any]:
     if row.file_digest is None:
         del plain["file_digest"]  # as in tables that are older than the field
     return plain
+
+
+def _check_no_links(folder: Path, record: SegmentRecord) -> None:
+    files = [folder / name for name in record.files]
+    for path in {folder.parent, folder, *(file.parent for file in files), *files}:
+        check_plain(path)
 
 
 def _check_size(path: Path, file: FileRecord) -> None:

@@ -12,7 +12,6 @@ readers keep theirs mapped, so a snapshot stays valid while a writer goes on.
 """
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,13 +30,14 @@ from sish.errors import (
     UnknownSlideError,
 )
 from sish.index.admission import LOCK, check_ids, check_vacant, check_widths
-from sish.index.disk import replace_file, storage_errors, sync
+from sish.index.disk import make_folder, replace_file, storage_errors, sync
+from sish.index.leftovers import SEGMENTS, count_bytes, delete_unnamed, find_leftovers, sweep
 from sish.index.lock import WriterLock
 from sish.index.manifest import FORMAT_VERSION, JSON, MANIFEST, Manifest, encode_json, read_manifest
 from sish.index.segment import DTYPES, Segment, array_shapes, open_segment, save_changes, write_segment
 from sish.index.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, slide_snapshot
 from sish.index.tree_file import read_tree, write_tree
-from sish.index.verify import SEGMENTS, damaged_files, find_leftovers, verify
+from sish.index.verify import damaged_files, verify
 
 __all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "Store", "StoreInfo", "slide_snapshot"]
 
@@ -69,6 +69,10 @@ class StoreInfo:
     """Segments."""
     bytes: int
     """Bytes of all files that belong to the index."""
+    leftovers: int
+    """Files and folders that interrupted writers left, or that a writer makes at this moment."""
+    leftover_bytes: int
+    """Their bytes; the next writer frees them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +123,13 @@ class Store:
         with storage_errors(folder, "create an index at"):
             if folder.exists() and not folder.is_dir():
                 raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             check_vacant(folder)
             lock = WriterLock.acquire(folder / LOCK)
             try:
                 check_vacant(folder)
                 (folder / SEGMENTS).mkdir(exist_ok=True)
                 replace_file(folder / MANIFEST, Manifest(dict(header)).to_bytes())
-                sync(folder.parent)
                 return cls(folder, _load(folder), lock)
             except BaseException:
                 lock.release()
@@ -135,6 +138,8 @@ class Store:
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> "Store":
         """Open the index at ``path``; for reading, nothing is written at all.
+
+        A writer deletes what interrupted writers before it left behind.
 
         Raises:
             IndexNotFoundError: there is none.
@@ -150,7 +155,9 @@ class Store:
         with storage_errors(folder, "write to"):
             lock = WriterLock.acquire(folder / LOCK)
         try:
-            return cls(folder, _load(folder), lock)
+            state = _load(folder)
+            sweep(folder, state.manifest)
+            return cls(folder, state, lock)
         except BaseException:
             lock.release()
             raise
@@ -310,7 +317,7 @@ class Store:
                 self._commit(state, segments)
 
     def compact(self) -> None:
-        """Write all live slides into one segment and delete whatever else is left in the folder.
+        """Write all live slides into one segment and delete leftovers.
 
         Raises:
             IndexCorruptError: a segment is damaged; the index is as it was.
@@ -319,8 +326,7 @@ class Store:
         with self._writing() as state:
             if len(state.segments) > 1 or any(segment.removed for segment in state.segments):
                 self._commit(state, [], state.segments)
-            for path in find_leftovers(self.path, self._state.manifest):
-                _delete(path)
+            sweep(self.path, self._state.manifest)
 
     def rekey(
         self, tree: Mapping[str, npt.NDArray[np.uint8]], change: Callable[[Snapshot], Snapshot]
@@ -353,7 +359,7 @@ class Store:
         return verify(self.path)
 
     def leftovers(self) -> list[str]:
-        """Return the harmless files and folders that interrupted writers left, which `compact` deletes."""
+        """Return the harmless files and folders that interrupted writers left; the next writer deletes them."""
         manifest = read_manifest(self.path)
         return [path.relative_to(self.path).as_posix() for path in find_leftovers(self.path, manifest)]
 
@@ -364,6 +370,7 @@ class Store:
         patches = sum(row.n_patches for row in slides)
         files = [file.size for record in manifest.segments for file in record.files.values()]
         files += [file.size for file in manifest.extras.values()]
+        left = find_leftovers(self.path, read_manifest(self.path))
         return StoreInfo(
             generation=manifest.generation,
             format_version=FORMAT_VERSION,
@@ -373,6 +380,8 @@ class Store:
             removed_patches=sum(len(segment.patches) for segment in segments) - patches,
             segments=len(segments),
             bytes=sum(files) + len(manifest.to_bytes()),
+            leftovers=len(left),
+            leftover_bytes=count_bytes(left),
         )
 
     @contextmanager
@@ -395,8 +404,7 @@ class Store:
             # The rename was done and perhaps not flushed: the old files must stay until a later commit is.
             self._state = _load(self.path)
             return
-        for path in find_leftovers(self.path, before.manifest):
-            _delete(path)
+        sweep(self.path, before.manifest)
 
     def _commit(
         self,
@@ -417,7 +425,7 @@ class Store:
         extras = write_tree(self.path, generation, rekeying.tree) if rekeying else old.extras
         if parts:
             new = rekeying.change(merge(parts)) if rekeying else merge(parts)
-            while (folder := self.path / SEGMENTS / f"{number:08d}").exists():
+            while os.path.lexists(folder := self.path / SEGMENTS / f"{number:08d}"):
                 number += 1
             segments.append(write_segment(folder, new))
             sync(folder.parent)
@@ -426,7 +434,7 @@ class Store:
         manifest = Manifest(old.header, generation, number, *widths, records, extras)
         replace_file(self.path / MANIFEST, manifest.to_bytes())
         self._state = _State(manifest, tuple(segments))
-        _delete_unnamed(self.path, old, manifest)
+        delete_unnamed(self.path, old, manifest)
 
     def _sound(self, segment: Segment) -> Segment:
         """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
@@ -466,27 +474,3 @@ def _open_segments(folder: Path, manifest: Manifest) -> Iterator[Segment]:
         yield open_segment(
             folder / SEGMENTS / record.name, record, manifest.key_orders or 1, manifest.barcode_bytes or 1
         )
-
-
-def _delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
-    """Unlink the files that ``old`` named and ``new`` does not; what resists stays as a leftover."""
-    now = {record.name: record.files for record in new.segments}
-    for name in old.extras.keys() - new.extras.keys():
-        _delete(folder / name)
-    for record in old.segments:
-        path = folder / SEGMENTS / record.name
-        if record.name not in now:
-            _delete(path)
-        else:
-            for name in record.files.keys() - now[record.name].keys():
-                _delete(path / name)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError:
-            return  # harmless: it is reported as a leftover

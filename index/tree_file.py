@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sish.errors import IndexCorruptError
-from sish.index.disk import FileRecord, storage_errors, write_file
+from sish.index.disk import FileRecord, check_plain, storage_errors, write_file
 
 __all__ = ["read_tree", "write_tree"]
 
@@ -27,6 +27,7 @@ def write_tree(
 def read_tree(path: Path, record: FileRecord) -> dict[str, npt.NDArray[np.uint8]]:
     """The arrays in ``path``; IndexCorruptError where its bytes are not as ``record`` says."""
     with storage_errors(path, "read"):
+        check_plain(path)
         data = path.read_bytes()
     if FileRecord(len(data), hashlib.sha256(data).hexdigest()) != record:
         raise IndexCorruptError(

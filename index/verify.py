@@ -1,7 +1,6 @@
-"""Checking an index folder byte by byte, and finding what crashes left in it."""
+"""Checking an index folder byte by byte."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,22 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from sish.errors import IndexCorruptError, StoreError
-from sish.index.disk import NEW, FileRecord, record_file, storage_errors
-from sish.index.manifest import EXTRA_NAME, MANIFEST, SEGMENT_NAME, Manifest, read_manifest
+from sish.index.disk import FileRecord, record_file, storage_errors
+from sish.index.leftovers import SEGMENTS
+from sish.index.manifest import MANIFEST, Manifest, read_manifest
 from sish.index.segment import Segment, open_segment
 
-__all__ = ["SEGMENTS", "damaged_files", "find_leftovers", "verify"]
-
-SEGMENTS = "segments"
-"""The folder of the segments within the index."""
-VERSIONED_TABLE = re.compile(r"(slides|tombstones)(\.[0-9]{8,})?\.json")
+__all__ = ["damaged_files", "verify"]
 
 
 def verify(path: str | os.PathLike[str]) -> list[str]:
     """Return what is wrong with the index at ``path``, one line for each problem; empty if all is well.
 
     Every byte is read: missing files, sizes, checksums, key order, slide numbers, and counts. Writers may
-    go on meanwhile. What a crash left behind is no problem: see `find_leftovers`. It never raises: that there
+    go on meanwhile. What a crash left behind is no problem: see `sish.index.leftovers`. It never raises: that there
     is no index, or none that can be read, is a problem too.
     """
     folder = Path(path)
@@ -41,28 +37,6 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
         return [
             f"{folder}: cannot be checked ({error!r}): restore it from a backup, or index the slides again"
         ]
-
-
-def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
-    """Return the files and folders that a writer made and that ``manifest`` does not name.
-
-    They are harmless: a crash or a failed clean-up left them, or a writer is at work. Files that no writer
-    of ours would make are never among them.
-    """
-    records = {record.name: record for record in manifest.segments}
-    found = [path for path in [folder / (MANIFEST + NEW)] if path.exists()]
-    if folder.is_dir():
-        extras = (path for path in sorted(folder.iterdir()) if EXTRA_NAME.fullmatch(path.name))
-        found += [path for path in extras if path.name not in manifest.extras]
-    segments = folder / SEGMENTS
-    for path in sorted(segments.iterdir()) if segments.is_dir() else []:
-        if path.name in records:
-            named = records[path.name].files
-            tables = (p for p in sorted(path.iterdir()) if VERSIONED_TABLE.fullmatch(p.name))
-            found += [table for table in tables if table.name not in named]
-        elif SEGMENT_NAME.fullmatch(path.name):
-            found.append(path)
-    return found
 
 
 def _changed_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sish.errors import (
     EncoderMismatchError,
     IndexCorruptError,
+    IndexExistsError,
     IndexFormatError,
     IndexLockedError,
     IndexNotFoundError,
@@ -43,6 +44,7 @@ __all__ = [
     "Hit",
     "Index",
     "IndexCorruptError",
+    "IndexExistsError",
     "IndexFormatError",
     "IndexLockedError",
     "IndexNotFoundError",

@@ -12,6 +12,7 @@ wanted, and what to do next, on one line::
     ├── LabelsError         a labels file does not fit
     ├── StoreError         an index folder cannot be used
     │   ├── IndexNotFoundError  there is none at this path
+    │   ├── IndexExistsError    there is one at this path already
     │   ├── IndexFormatError    it is of another format version, or not one of ours
     │   ├── IndexCorruptError   its bytes are not the ones that were written
     │   ├── IndexLockedError    another process is writing to it
@@ -28,6 +29,7 @@ __all__ = [
     "EncoderMismatchError",
     "FeatureMismatchError",
     "IndexCorruptError",
+    "IndexExistsError",
     "IndexFormatError",
     "IndexLockedError",
     "IndexNotFoundError",
@@ -81,6 +83,10 @@ class StoreError(SishError):
 
 class IndexNotFoundError(StoreError):
     """There is no index at this path."""
+
+
+class IndexExistsError(StoreError):
+    """There is an index at this path already."""
 
 
 class IndexFormatError(StoreError):

@@ -12,7 +12,7 @@ import pytest
 from store_cases import append, append_many, assert_whole, make_row
 
 from sish.errors import IndexLockedError, StoreError
-from sish.index import store as store_module
+from sish.index import leftovers as leftovers_module
 from sish.index.store import SlideRow, Store
 
 STEPS: list[Callable[[Store], object]] = [
@@ -64,10 +64,10 @@ class PowerCut:
         self.entries: dict[int, dict[str, int]] = {}
         self.contents: dict[int, bytes] = {}
         self.kept: list[int] = []
-        self.fsync, self.replace, self.delete = os.fsync, os.replace, store_module._delete
+        self.fsync, self.replace, self.delete = os.fsync, os.replace, leftovers_module._delete
         monkeypatch.setattr(os, "fsync", self.on_fsync)
         monkeypatch.setattr(os, "replace", self.on_replace)
-        monkeypatch.setattr(store_module, "_delete", self.on_delete)
+        monkeypatch.setattr(leftovers_module, "_delete", self.on_delete)
 
     def on_fsync(self, descriptor: int) -> None:
         self.look()
@@ -146,7 +146,7 @@ class Faults:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: BaseException, at: int) -> None:
         self.error, self.left = error, at
-        for owner, name in ((os, "fsync"), (os, "replace"), (store_module, "_delete")):
+        for owner, name in ((os, "fsync"), (os, "replace"), (leftovers_module, "_delete")):
             monkeypatch.setattr(owner, name, self.failing(getattr(owner, name)))
 
     def failing(self, function: Callable) -> Callable:
