@@ -1,9 +1,8 @@
 """What a writer made and the manifest does not name: found, counted, and swept by the next writer."""
 
 import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from sish.index.disk import NEW, sync
@@ -74,23 +73,26 @@ def delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """The files and folders in ``folder``, without links; none if a writer has just deleted it."""
+    """The files and folders in ``folder``, without links; none if it is not readable, or just deleted."""
     try:
         with os.scandir(folder) as entries:
             return sorted(folder / entry.name for entry in entries if not entry.is_symlink())
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []
 
 
 def _is_segment(folder: Path) -> bool:
     """Whether ``folder`` holds only what a writer puts there: all of a segment, or a part of one."""
-    return folder.is_dir() and all(OWN_NAME.fullmatch(name) for name in os.listdir(folder))
+    try:
+        return all(OWN_NAME.fullmatch(path.name) for path in folder.iterdir())
+    except OSError:  # a file, not readable, or just deleted
+        return False
 
 
 def _size(path: Path) -> int:
     try:
         return path.lstat().st_size if not path.is_dir() else 0
-    except FileNotFoundError:  # a writer is at work
+    except OSError:  # a writer has just deleted it
         return 0
 
 

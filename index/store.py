@@ -359,7 +359,7 @@ class Store:
         return verify(self.path)
 
     def leftovers(self) -> list[str]:
-        """Return the harmless files and folders that interrupted writers left; the next writer deletes them."""
+        """Return the harmless files and folders of interrupted writers, which the next writer deletes."""
         manifest = read_manifest(self.path)
         return [path.relative_to(self.path).as_posix() for path in find_leftovers(self.path, manifest)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sish.errors import IndexCorruptError, StoreError
-from sish.index.disk import FileRecord, record_file, storage_errors
+from sish.index.disk import FileRecord, check_plain, record_file, storage_errors
 from sish.index.leftovers import SEGMENTS
 from sish.index.manifest import MANIFEST, Manifest, read_manifest
 from sish.index.segment import Segment, open_segment
@@ -20,8 +20,8 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
     """Return what is wrong with the index at ``path``, one line for each problem; empty if all is well.
 
     Every byte is read: missing files, sizes, checksums, key order, slide numbers, and counts. Writers may
-    go on meanwhile. What a crash left behind is no problem: see `sish.index.leftovers`. It never raises: that there
-    is no index, or none that can be read, is a problem too.
+    go on meanwhile. What a crash left behind is no problem: see `sish.index.leftovers`. It never raises: that
+    there is no index, or none that can be read, is a problem too.
     """
     folder = Path(path)
     try:
@@ -74,7 +74,11 @@ def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
         path = folder / name
         try:
             with storage_errors(path, "read"):
+                check_plain(path)
                 got = record_file(path)
+        except IndexCorruptError as error:
+            yield str(error)
+            continue
         except StoreError:
             yield f"{path}: is missing or cannot be read"
             continue

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sish.encode import Recipe
 from sish.encoders import TIMM
-from sish.errors import IndexNotFoundError, ParameterError
+from sish.errors import ParameterError
 from sish.reader_threads import SLIDE_TIMEOUT_S
 from sish.scale import check_given
 
@@ -230,19 +230,20 @@ def unused_line(slides: int) -> str:
 
 
 def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
-    from sish.slide_index import Index
+    from sish.slide_index import Index, open_or_make
 
     encoder = arguments.feature_encoder
-    try:
-        index = Index.open(arguments.index)
-    except IndexNotFoundError:
-        index = Index.create_for_features(
+
+    def make() -> Index:
+        return Index.create_for_features(
             arguments.index,
             arguments.features,
             feature_encoder=encoder,
             mpp=arguments.mpp,
             override_mpp=arguments.override_mpp,
         )
+
+    index = open_or_make(lambda: Index.open(arguments.index), make)
     return index, index.add_features(arguments.features, feature_encoder=encoder, **options)
 
 

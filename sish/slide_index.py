@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sish.encode import IndexHeader, Recipe, SlideCodes, SlideEncoder
 from sish.encoders import FEATURES
-from sish.errors import IndexNotFoundError, QueryError
+from sish.errors import IndexExistsError, IndexNotFoundError, QueryError
 from sish.feature_files import is_feature_file
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.identity import find_row
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | Image
 
-__all__ = ["Index"]
+__all__ = ["Index", "open_or_make"]
 
 
 class Index:
@@ -178,13 +178,14 @@ class Index:
         device: str = "cpu",
     ) -> Index:
         """:meth:`open` what is there, else :meth:`create` it as its encoder is meant to be used."""
-        try:
-            return cls.open(path, weights=weights, device=device)
-        except IndexNotFoundError:
+
+        def make() -> Index:
             recipe = Recipe.of(str(weights or "shipped"))
             return cls.create(
                 path, recipe=recipe, measure=measure, mpp=mpp, override_mpp=override_mpp, device=device
             )
+
+        return open_or_make(lambda: cls.open(path, weights=weights, device=device), make)
 
     @classmethod
     def create_for_features(
@@ -519,6 +520,17 @@ class Index:
         """All patches that are in the index now, as arrays in key order."""
         self._store.refresh()
         return self._store.snapshot()
+
+
+def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> Index:
+    """Return the index that is there, else a new one; of two processes that make it at once, one opens it."""
+    try:
+        return open_index()
+    except IndexNotFoundError:
+        try:
+            return make()
+        except IndexExistsError:
+            return open_index()
 
 
 def _as_slide(

@@ -1,4 +1,4 @@
-"""The power goes at any moment: every state of the disk that POSIX allows must hold the old index or the new one.
+"""The power goes at any moment: each state of the disk that POSIX allows holds the old index or the new one.
 
 POSIX promises little without a flush. A file's bytes are on the disk once fsync of the file returned, and a
 name (made, renamed or unlinked) once fsync of its folder returned. Until then each file and each name, one by
@@ -232,7 +232,7 @@ def manifest_of(tree: Tree) -> bytes | None:
 
 
 def assert_bytes(tree: Tree, states: Mapping[bytes | None, State | None]) -> None:
-    """Without the store: the manifest is one of the states', and each file that it names is as it was written."""
+    """Without the store: the manifest is of one of the states, and each file that it names is whole."""
     manifest = manifest_of(tree)
     assert manifest in states
     if manifest is None:
