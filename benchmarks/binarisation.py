@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from benchmarks.datasets import load_dataset
 from benchmarks.timm_networks import random_network
 from sish.encoders import load
 from sish.index.barcode import barcodes_of, minmax_barcodes, nearest
+from sish.pictures import decode_picture
 
 K = 10
 NETWORKS = ("resnet50", "densenet121", "vit_tiny_patch16_224")
@@ -103,7 +103,7 @@ def read_images(folder: Path, count: int) -> NDArray[np.uint8]:
     dataset = load_dataset(folder)
     items = sorted({item.path for item in (*dataset.queries, *dataset.database)})
     chosen = [items[number * len(items) // count] for number in range(min(count, len(items)))]
-    return np.stack([np.asarray(Image.open(path).convert("RGB").resize((96, 96))) for path in chosen])
+    return np.stack([np.asarray(decode_picture(path).convert("RGB").resize((96, 96))) for path in chosen])
 
 
 def table(rows: Sequence[Row]) -> str:

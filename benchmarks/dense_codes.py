@@ -35,6 +35,7 @@ from torch.nn.functional import avg_pool2d
 from sish.errors import ParameterError
 from sish.index.barcode import minmax_barcodes
 from sish.index.keys import order_codebook, paper_keys
+from sish.pictures import decode_picture
 from sish.vqvae.encoder import Encoder
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import VQVAE, to_unit
@@ -247,8 +248,7 @@ def _save(file: Path, array: NDArray[np.generic]) -> None:
 
 def _views(paths: list[Path], view: str) -> Iterator[NDArray[np.uint8]]:
     for path in paths:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
+        picture = decode_picture(path).convert("RGB")
         if view == "patch":
             picture = picture.resize((_PATCH_PX, _PATCH_PX), Image.Resampling.BICUBIC)
         pixels = np.asarray(picture)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
+from sish.dicom import is_same_series, series_files
 from sish.errors import SlideError, SlideOpenError
 from sish.feature_files import is_feature_file, read_features
 from sish.index.snapshot import SlideRow
@@ -40,7 +41,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
     The blocks are spread evenly over the file, its ends included; a file of up to 320 KiB is read whole. The
     middle tells slides apart whose ends are headers and white glass. A slide of several files (MIRAX,
-    DICOM) has the digest of the one that is opened. SlideOpenError if the file cannot be read.
+    DICOM) has the digest of the one that is opened, the first of a series. SlideOpenError if the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -74,6 +75,7 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
 
     Of several rows of the same file, the one of its path comes first, then the one of its id.
     """
+    path = series_files(path)[0]  # by which a DICOM series is added
     with suppress(SlideError):
         digest = file_digest(path)
         found = [row for row in rows if row.file_digest == digest]
@@ -81,16 +83,16 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
             row
             for row in rows
             if row.file_digest is None
-            and (row.path == str(path) or (row.slide_id == slide_id and compare(path, row) is Standing.SAME))
+            and (_is_at(path, row) or (row.slide_id == slide_id and compare(path, row) is Standing.SAME))
         ]
         return min(found, key=lambda row: (row.path != str(path), row.slide_id != slide_id), default=None)
     return None
 
 
 def _is_at(path: Path, row: SlideRow) -> bool:
-    """Whether the slide was added from this file, by any name of it."""
+    """Whether the slide was added from this file, by any name of it, or from another of its DICOM series."""
     there = Path(row.path)
-    return path == there or (path.exists() and there.exists() and path.samefile(there))
+    return path == there or is_same_series(path, there) or (path.exists() and there.exists() and path.samefile(there))
 
 
 def _measures_the_same(path: Path, row: SlideRow) -> bool:

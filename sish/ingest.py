@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from sish.dicom import is_dicom, series_files
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
 from sish.identity import Standing, compare, file_digest
@@ -184,7 +185,7 @@ class Ingest:
             if path in seen:
                 continue
             row = self._labels.find(path, slide_id_of(path)) if self._labels else None
-            slide_id = seen[path] = row.slide_id if row and row.slide_id else slide_id_of(path)
+            slide_id = seen[path] = row.slide_id if row and row.slide_id else self._id_of(path, stored)
             there = stored.get(slide_id)
             standing = None if there is None else self._standing(path, there)
             if there is None or (self._replace and standing is not Standing.OTHER):
@@ -208,6 +209,14 @@ class Ingest:
         elif standing is Standing.CHANGED and not self._replace:
             self._fail(path, _changed(path, there.slide_id))
         return standing
+
+    def _id_of(self, path: Path, stored: dict[str, SlideRow]) -> str:
+        """A slide's id; a DICOM series keeps the one that it was indexed by, which was once a file's name."""
+        slide_id = slide_id_of(path)
+        if slide_id in stored or not is_dicom(path):
+            return slide_id
+        names = set(map(str, series_files(path)))
+        return next((row.slide_id for row in stored.values() if row.path in names), slide_id)
 
     def _find(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         for given in slides:

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from sish.dicom import dicom_slide_id, names_of_series
 from sish.errors import LabelsError
 from sish.index.store import SlideRow
 from sish.scale import MAX_MPP, MIN_MPP
@@ -124,7 +125,8 @@ class Labels:
         """Return the row of a slide, None if there is none.
 
         A row's ``path`` comes first: the slide's own, absolute or relative to the labels file's folder; else
-        the end of it (``b/c.svs`` is ``/a/b/c.svs``). Then its ``slide_id``: the slide's, or its file name.
+        the end of it (``b/c.svs`` is ``/a/b/c.svs``). A DICOM series may be named by any of its files, or by
+        the folder that holds it alone. Then its ``slide_id``: the slide's, or its file name.
 
         Raises:
             LabelsError: several rows' paths are ends of the slide's path.
@@ -169,14 +171,15 @@ class Labels:
             )
 
     def _candidates(self, slide_path: Path, slide_id: str) -> list[LabelRow]:
-        own = self._by_path.get(_absolute(slide_path)) or self._linked(slide_path)
+        paths = names_of_series(slide_path)
+        own = next((row for path in paths if (row := self._by_path.get(_absolute(path)))), None)
+        own = own or next((row for path in paths if (row := self._linked(path))), None)
         if own:
             return [own]
-        ends = [
-            row for row in self._by_file_name.get(slide_path.name, []) if _ends_with(slide_path, row.path)
-        ]
-        if ends:
-            return ends
+        for path in paths:
+            ends = [row for row in self._by_file_name.get(path.name, []) if _ends_with(path, row.path)]
+            if ends:
+                return ends
         for name in (slide_id, slide_path.name, slide_id_of(slide_path)):
             if name in self._by_id:
                 return [self._by_id[name]]
@@ -214,11 +217,14 @@ def _notes(file: Path, gaps: Counter[tuple[str, str]]) -> Iterator[str]:
 
 
 def slide_id_of(path: str | os.PathLike[str]) -> str:
-    """Return a slide's id: its file name without the extension.
+    """Return a slide's id: its file name without the extension; of a DICOM series its container or folder.
 
     >>> slide_id_of("slides/TCGA-3L-AA1B-01Z-00-DX1.8923.svs"), slide_id_of("a.ome.tiff")
     ('TCGA-3L-AA1B-01Z-00-DX1.8923', 'a')
     """
+    series = dicom_slide_id(Path(path))
+    if series is not None:
+        return series
     stem = Path(path).stem
     for ending in COMPOUND_ENDINGS:
         if stem.lower().endswith(ending) and len(stem) > len(ending):

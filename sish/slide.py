@@ -5,7 +5,6 @@
 path and scale, so it may be sent to worker processes.
 """
 
-import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +14,11 @@ from types import MappingProxyType, TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.dicom import dicom_series, dicom_slide_id, is_dicom, series_files
 from sish.errors import ParameterError, SlideOpenError
 from sish.folders import files_below
 from sish.levels import ArrayLevels, Levels, Pixels, check_file, open_levels
+from sish.limits import check_read
 from sish.resample import read_box
 from sish.scale import Scale, find_scale
 
@@ -26,9 +27,6 @@ __all__ = ["SLIDE_SUFFIXES", "Slide", "find_slides", "open_slide", "slide_from_a
 OPENSLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm"}
 SLIDE_SUFFIXES = frozenset(OPENSLIDE_SUFFIXES | {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """Endings, in lower case, of files that ``find_slides`` takes for slides."""
-
-SERIES_TAG = b"\x20\x00\x0e\x00UI"
-"""DICOM's Series Instance UID in explicit little-endian form, the one that whole-slide images use."""
 
 
 class Slide:
@@ -43,7 +41,7 @@ class Slide:
 
     @property
     def name(self) -> str:
-        """The file's name without folder and ending, or the name given."""
+        """The file's name without folder and ending, of a DICOM series its slide's id; or the name given."""
         return self._name
 
     @property
@@ -105,6 +103,7 @@ class Slide:
         width, height = (int(side) for side in size)
         if min(width, height) < 1:
             raise ParameterError(f"size_px is {width} x {height}; give at least 1 x 1")
+        check_read((width, height))
         if not (math.isfinite(mpp) and mpp > 0):
             raise ParameterError(f"mpp is {mpp}; give micrometres per pixel above 0")
         place = (float(l0_xy[0]), float(l0_xy[1]))
@@ -151,7 +150,7 @@ def open_slide(
     levels = open_levels(path)
     try:
         scale = find_scale(levels.properties, str(path), mpp=mpp, override_mpp=override_mpp)
-        return Slide(levels, scale, path.stem, path)
+        return Slide(levels, scale, dicom_slide_id(path) or path.stem, path)
     except Exception:
         levels.close()
         raise
@@ -171,7 +170,7 @@ def slide_from_array(pixels: NDArray[np.uint8], mpp: float, name: str) -> Slide:
 def find_slides(
     folder: str | os.PathLike[str], on_error: Callable[[SlideOpenError], None] | None = None
 ) -> list[Path]:
-    """All slide files under a folder, sorted; of a file the file itself.
+    """All slide files under a folder, sorted; of a file the file itself, or the first of its DICOM series.
 
     on_error: is told of each folder below that cannot be read and of each link to nowhere, and the search
     goes on; without it they raise SlideOpenError, so that no slide is ever passed over in silence.
@@ -184,7 +183,7 @@ def find_slides(
     folder = Path(folder)
     if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where the folder above cannot be read
         check_file(folder)
-        return [folder]
+        return series_files(folder)[:1]
     return list(first_of_series(files_below(folder, SLIDE_SUFFIXES, on_error)))
 
 
@@ -192,21 +191,9 @@ def first_of_series(paths: list[Path]) -> Iterator[Path]:
     """Leave out DICOM files of a series already seen in the same folder."""
     seen = set()
     for path in paths:
-        series = dicom_series(path) if path.suffix.lower() == ".dcm" else None
+        series = dicom_series(path) if is_dicom(path) else None
         if series is not None:
             if (path.parent, series) in seen:
                 continue
             seen.add((path.parent, series))
         yield path
-
-
-def dicom_series(path: Path) -> bytes | None:
-    """A DICOM file's Series Instance UID, None if it has none in its first 64 KiB."""
-    head = b""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        head = file.read(1 << 16)
-    place = head.find(SERIES_TAG)
-    if place < 0:
-        return None
-    length = int.from_bytes(head[place + 6 : place + 8], "little")
-    return head[place + 8 : place + 8 + length].rstrip(b"\0 ")

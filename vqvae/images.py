@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sish.errors import ParameterError
+from sish.errors import ParameterError, SlideOpenError
 from sish.folders import files_below
+from sish.pictures import decode_picture
 
 __all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "Pixels", "list_images", "random_below"]
 
@@ -130,13 +130,9 @@ class ImagePatches(Dataset[Tensor]):
         if number in self.unreadable:
             return None
         try:
-            with Image.open(self.paths[number]) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            return np.asarray(decode_picture(self.paths[number]).convert("RGB"))
+        except SlideOpenError as error:
             if not self.unreadable:
-                warnings.warn(
-                    f"{self.paths[number]} does not decode ({error}); it and others like it are skipped",
-                    stacklevel=3,
-                )
+                warnings.warn(f"{error}; it and others like it are skipped", stacklevel=3)
             self.unreadable.add(number)
             return None

@@ -11,9 +11,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from sish.errors import MissingMaskError, SlideOpenError
+from sish.errors import MissingMaskError
+from sish.pictures import decode_mask, decode_picture
 from sish.systems.item import Item
 
 __all__ = ["SizePx", "read_given_mask", "read_picture"]
@@ -23,24 +24,19 @@ SizePx = tuple[int, int]
 
 
 def read_picture(path: Path, size_px: SizePx, mode: Literal["RGB", "L"] = "RGB") -> NDArray[np.uint8]:
-    """An image file as uint8 (height, width, 3), or (height, width) for mode L (grey).
+    """Return an image file as uint8 (height, width, 3), or (height, width) for mode L (grey).
 
+    It is read as `sish.pictures.decode_picture` says: upright, on white, grey of 16 bits scaled to 8.
     SlideOpenError where the file is missing or does not decode.
     """
-    try:
-        with Image.open(path) as image:
-            picture = image.convert(mode)
-            if picture.size != size_px:
-                picture = picture.resize(size_px, Image.Resampling.BICUBIC)
-            return np.array(picture, np.uint8)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise SlideOpenError(
-            f"{path} is not a readable image ({error}); give a PNG, JPEG or TIFF picture"
-        ) from error
+    picture = decode_picture(path).convert(mode)
+    if picture.size != size_px:
+        picture = picture.resize(size_px, Image.Resampling.BICUBIC)
+    return np.array(picture, np.uint8)
 
 
 def read_given_mask(item: Item, size_px: SizePx) -> NDArray[np.bool_]:
-    """The mask that comes with an image, bool (height, width): true where its file is not 0.
+    """Return the mask that comes with an image, bool (height, width): true where its file is not 0.
 
     MissingMaskError where it has none, or one of another size than the image.
     """
@@ -49,17 +45,11 @@ def read_given_mask(item: Item, size_px: SizePx) -> NDArray[np.bool_]:
             f"{item.path} has no mask; name one in the column mask of its labels.csv, or give a mask"
             " predictor (`sish train-masks` trains one)"
         )
-    try:
-        with Image.open(item.path) as image, Image.open(item.mask) as mask:
-            if image.size != mask.size:
-                raise MissingMaskError(
-                    f"{item.mask} is {mask.size[0]} x {mask.size[1]} px and its image {item.path} is"
-                    f" {image.size[0]} x {image.size[1]}; give a mask of the image's size"
-                )
-            inside = np.asarray(mask.convert("L")) > 0
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise SlideOpenError(
-            f"{item.mask} or its image is not readable ({error}); give both as pictures"
-        ) from error
+    size, inside = decode_picture(item.path).size, decode_mask(item.mask)
+    if size != inside.shape[::-1]:
+        raise MissingMaskError(
+            f"{item.mask} is {inside.shape[1]} x {inside.shape[0]} px and its image {item.path} is"
+            f" {size[0]} x {size[1]}; give a mask of the image's size"
+        )
     share = Image.fromarray(inside.astype(np.float32)).resize(size_px, Image.Resampling.BOX)
     return np.asarray(share) >= 0.5

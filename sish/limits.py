@@ -1,0 +1,51 @@
+"""How much memory a file may ask for: checked against its header, before anything is decoded.
+
+============================  ===============================  ========================================
+what                          limit                            why
+============================  ===============================  ========================================
+side of a slide               1,048,576 px                     four times the largest scan of a slide
+pixels decoded at once        Pillow's, 89,478,485 by default  a tile, a strip or a whole plain picture
+pixels of one read            268,435,456                      800 MB in one array
+pages of a TIFF               10,000                           a slide has tens
+============================  ===============================  ========================================
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+from sish.errors import ParameterError, SlideOpenError
+
+__all__ = ["MAX_PAGES", "MAX_READ_PX", "MAX_SIDE_PX", "check_decoded", "check_read", "check_side"]
+
+MAX_SIDE_PX = 1 << 20
+MAX_READ_PX = 1 << 28
+MAX_PAGES = 10_000
+
+
+def check_side(size: tuple[int, int], path: Path) -> None:
+    """Refuse a slide whose width or height no microscope makes (SlideOpenError)."""
+    if not 0 < min(size) <= max(size) <= MAX_SIDE_PX:
+        raise SlideOpenError(
+            f"{path}: says that it is {size[0]} x {size[1]} px; want sides from 1 to {MAX_SIDE_PX} px: "
+            "its header is broken, copy or export it again"
+        )
+
+
+def check_decoded(size: tuple[int, int], path: Path) -> None:
+    """Refuse to decode at once more pixels than Pillow holds for safe (SlideOpenError)."""
+    limit, pixels = Image.MAX_IMAGE_PIXELS, size[0] * size[1]
+    if limit is not None and pixels > limit:
+        raise SlideOpenError(
+            f"{path}: would decode {size[0]} x {size[1]} px at once, {pixels} pixels and more than {limit}; "
+            "convert it to a pyramidal TIFF with tiles of 256 or 512 px"
+        )
+
+
+def check_read(size_px: tuple[int, int]) -> None:
+    """Refuse to read more pixels at once than memory should hold (ParameterError)."""
+    width, height = size_px
+    if width * height > MAX_READ_PX:
+        raise ParameterError(
+            f"size_px is {width} x {height}; give at most {MAX_READ_PX} pixels at once, or a larger mpp"
+        )
