@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sish.errors import SlideOpenError
+from sish.errors import SlideOpenError, SlideReadError
 from sish.limits import check_decoded
 from sish.tiff import TiffLevels, UnsuitedTiff, main_page_number, one_line
 from sish.upright import turn
@@ -140,6 +140,8 @@ def _of_tiff(path: Path) -> Image.Image:
         check_decoded(size, path)
         pixels, _ = levels.read_level(0, (0, 0), size)
         return Image.fromarray(turn(pixels, levels.orientation))
+    except SlideReadError as error:
+        raise SlideOpenError(one_line(error)) from error
     finally:
         levels.close()
 
@@ -151,9 +153,12 @@ def plain(image: Image.Image, path: Path) -> Image.Image:
     """
     if image.mode == "LAB":
         raise SlideOpenError(f"{path}: has LAB colours; convert it to RGB")
+    # Pillow inverts pictures of 8 bits in which 0 is white, but not those of 16.
+    white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     image = ImageOps.exif_transpose(image)
     if is_deep(image):
-        return Image.fromarray(_of_8_bits(image, path))
+        grey = _of_8_bits(image, path)
+        return Image.fromarray(255 - grey if white_is_zero else grey)
     if image.has_transparency_data:
         return Image.fromarray(on_white(image.convert("RGBA")))
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
@@ -167,10 +172,7 @@ def _of_8_bits(image: Image.Image, path: Path) -> Pixels:
             f"{path}: has {values.dtype.name} pixels from {values.min():g} to {values.max():g}; "
             "want grey of 8 or 16 bits: scale it and save it again"
         )
-    grey = np.rint(values * (255 / _white_of(values))).astype(np.uint8)
-    tags = getattr(image, "tag_v2", {})
-    # Pillow inverts pictures of 8 bits in which 0 is white, but not those of 16.
-    return 255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
+    return np.rint(values * (255 / _white_of(values))).astype(np.uint8)
 
 
 def _white_of(values: NDArray[np.integer[Any]]) -> int:

@@ -77,7 +77,7 @@ def settle(levels: "Levels", tiles: Sequence[Size | None]) -> "Levels":
         found = candidates(level0, size, tiles[number], downsamples[-1])
         if len(found) > 1:
             finer = numbers[-1], downsamples[-1]
-            found = decide(levels, number, found, finer)
+            found = decide(levels, number, found, finer) or plain_halves(level0, size, found)
         if found:
             numbers.append(number)
             downsamples.append(found[0])
@@ -118,22 +118,28 @@ def candidates(level0: Size, level: Size, tile: Size | None, above: Pair) -> lis
     >>> candidates((3000, 2048), (1500, 1024), (512, 512), (1.0, 1.0))
     [(2.0, 2.0)]
     >>> candidates((3000, 2048), (1024, 512), (512, 512), (2.0, 2.0))
-    [(4.0, 4.0)]
+    [(4.0, 4.0), (5.0, 5.0)]
     >>> candidates((3000, 2048), (900, 900), (256, 256), (2.0, 2.0))
     []
     """
     x, y = ratio(level0, level)
     whole = whole_factor(level0, level, (x + y) / 2)
-    if whole is not None and whole & (whole - 1) == 0:
-        return [(float(whole), float(whole))]
-    found = [(float(factor), float(factor)) for factor in filled_up(level0, level, tile, above)]
-    if whole is not None:
-        found.append((float(whole), float(whole)))
-    elif abs(x - y) < SAME_SHAPE * (x + y) / 2:
+    factors = list(filled_up(level0, level, tile, above))
+    if whole is not None and whole > above[0]:
+        factors.insert(0, whole)
+    found = [(float(factor), float(factor)) for factor in dict.fromkeys(factors)]
+    if whole is None and abs(x - y) < SAME_SHAPE * (x + y) / 2:
         found.append((x, y))
-    elif is_rounded(level0, level, (x + y) / 2):
+    elif whole is None and is_rounded(level0, level, (x + y) / 2):
         found.append(((x + y) / 2,) * 2)
-    return list(dict.fromkeys(found))
+    return found
+
+
+def plain_halves(level0: Size, level: Size, found: list[Pair]) -> list[Pair]:
+    """The power of two among the candidates that explains a level without filling, if there is one."""
+    x, y = ratio(level0, level)
+    whole = whole_factor(level0, level, (x + y) / 2)
+    return [pair for pair in found if whole == pair[0] and whole & (whole - 1) == 0]
 
 
 def whole_factor(level0: Size, level: Size, stated: float) -> int | None:

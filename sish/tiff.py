@@ -118,7 +118,9 @@ class TiffLevels:
         try:
             self.read_level(0, (0, 0), (1, 1))
         except SlideReadError as error:
-            raise UnsuitedTiff(one_line(error)) from error
+            if self._pages[0].compression in STREAMS:
+                raise UnsuitedTiff(one_line(error)) from error
+            raise SlideOpenError(one_line(error)) from error  # Pillow might get its colours wrong
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a path."""
@@ -202,7 +204,7 @@ def open_tiff(path: Path) -> Any:
 
 
 def main_page(tiff: Any, path: Path) -> Any:
-    """The largest page of a TIFF.
+    """The largest page of a TIFF that is no reduced copy.
 
     Raises SlideOpenError where there are several of its size (channels, planes, pictures) or none,
     UnsuitedTiff where pages cannot be read.
@@ -210,12 +212,13 @@ def main_page(tiff: Any, path: Path) -> Any:
     pages = [page for page in top_pages(tiff) if not page.subfiletype & _MASK_PAGE]
     if not pages:
         raise SlideOpenError(f"{path}: has no page with a picture; copy it again")
-    main = max(pages, key=lambda page: page.imagewidth * page.imagelength)
+    # A level that is filled up to whole tiles may be larger than a small slide itself.
+    full = [page for page in pages if not page.subfiletype & _REDUCED_PAGE] or pages
+    main = max(full, key=lambda page: page.imagewidth * page.imagelength)
     check_side(size_of(main), path)
     if page_channels(main) > 1:
         raise SlideOpenError(f"{path}: has {page_channels(main)} channels that are no colours; {WANTED}")
-    same = [page for page in pages if size_of(page) == size_of(main) and not page.subfiletype & _REDUCED_PAGE]
-    planes = max(len(same), stacked_planes(tiff, main))
+    planes = max([size_of(page) for page in full].count(size_of(main)), stacked_planes(tiff, main))
     if planes > 1:
         raise SlideOpenError(
             f"{path}: has {planes} pictures of {main.imagewidth} x {main.imagelength} px, which are channels "
@@ -434,7 +437,7 @@ def check_directories(path: Path) -> None:
             seen.add(offset)
             if len(seen) > MAX_PAGES:
                 raise SlideOpenError(f"{path}: has more than {MAX_PAGES} pages; want a slide or a picture")
-            file.seek(offset)
+            file.seek(min(offset, size))
             entries = int.from_bytes(file.read(count_width), order)
             end = offset + count_width + entries * entry_width + offset_width
             if end > size:
