@@ -34,7 +34,7 @@ from sish.tiff import (
     orientation_of,
     size_of,
 )
-from sish.upright import upright_levels
+from sish.upright import UPRIGHT, upright_levels
 
 __all__ = ["ArrayLevels", "Levels", "OpenSlideLevels", "Pixels", "Size", "TiffLevels", "open_levels"]
 
@@ -72,46 +72,64 @@ def open_levels(path: Path) -> Levels:
     try:
         levels = OpenSlideLevels(path)
     except openslide.OpenSlideUnsupportedFormatError:
-        reason = "neither OpenSlide nor Pillow knows this format"
+        reason = ""
     except openslide.OpenSlideError as error:
         reason = one_line(error)
     else:
         try:
-            return checked_levels(levels, path)
+            check_memory(levels, path)
+            if is_shown_rightly(levels, path):
+                return settle(levels, levels.tiles) if is_generic(levels) else levels
         except Exception:
             levels.close()
             raise
+        levels.close()
+        reason = "OpenSlide shows other pixels than it holds"
     if not is_tiff(path):
-        return picture_levels(path, reason)
+        return picture_levels(path, reason or "neither OpenSlide nor Pillow knows this format")
     check_directories(path)
     check_pixels(path)
     try:
         return plain_tiff_levels(path)
     except UnsuitedTiff as error:
-        return picture_levels(path, reason if "Pillow" not in reason else one_line(error))
+        return picture_levels(path, reason or one_line(error))
 
 
-def checked_levels(levels: "OpenSlideLevels", path: Path) -> Levels:
-    """What OpenSlide has opened, if it is what the file shows; else the file by our own reader."""
+def check_memory(levels: "OpenSlideLevels", path: Path) -> None:
+    """Refuse what OpenSlide has opened if reading it would burst memory, or if its end is missing."""
     check_side(levels.sizes[0], path)
     for tile in levels.tiles:
         check_decoded(tile or (0, 0), path)
     if is_tiff(path):
         check_pixels(path)
-    if levels.properties.get("openslide.vendor") != "generic-tiff":
-        return levels
+
+
+def is_generic(levels: "OpenSlideLevels") -> bool:
+    """Whether OpenSlide knows no vendor of a TIFF, and has only its pages to go by."""
+    return levels.properties.get("openslide.vendor") == "generic-tiff"
+
+
+def is_shown_rightly(levels: "OpenSlideLevels", path: Path) -> bool:
+    """Whether OpenSlide shows what a TIFF of no vendor holds; it refuses what no reader should show.
+
+    OpenSlide takes the first page for the slide, believes a wrong tag of colours, turns tile by tile what is
+    stored turned, and does not look into sub-IFDs.
+    """
+    if not is_generic(levels):
+        return True
     try:
-        tiff = open_tiff(path)
+        with open_tiff(path) as tiff:
+            page = main_page(tiff, path)
+            if is_deep_grey(page):
+                raise SlideOpenError(f"{path}: has {describe(page)}, more than 8 bits of grey; {WANTED}")
+            return bool(
+                size_of(page) == levels.sizes[0]
+                and orientation_of(page) == UPRIGHT
+                and not page.subifds
+                and not contradicts_its_tiles(page, path)
+            )
     except UnsuitedTiff:
-        return settle(levels, levels.tiles)
-    with tiff:
-        page = main_page(tiff, path)
-        if is_deep_grey(page):
-            raise SlideOpenError(f"{path}: has {describe(page)}, more than 8 bits of grey; {WANTED}")
-        if size_of(page) == levels.sizes[0] and not contradicts_its_tiles(page, path):
-            return upright_levels(settle(levels, levels.tiles), orientation_of(page))
-    levels.close()
-    return plain_tiff_levels(path)
+        return True
 
 
 def plain_tiff_levels(path: Path) -> Levels:
