@@ -29,6 +29,7 @@ from sish.tiff import (
     describe,
     is_deep_grey,
     main_page,
+    odd_tags_refused,
     one_line,
     open_tiff,
     orientation_of,
@@ -118,7 +119,7 @@ def is_shown_rightly(levels: "OpenSlideLevels", path: Path) -> bool:
     if not is_generic(levels):
         return True
     try:
-        with open_tiff(path) as tiff:
+        with open_tiff(path) as tiff, odd_tags_refused():
             page = main_page(tiff, path)
             if is_deep_grey(page):
                 raise SlideOpenError(f"{path}: has {describe(page)}, more than 8 bits of grey; {WANTED}")

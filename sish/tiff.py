@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from sish.errors import SlideOpenError, SlideReadError
+from sish.errors import SlideError, SlideOpenError, SlideReadError
 from sish.jpeg import read_jpeg_header
 from sish.limits import MAX_PAGES, check_decoded, check_side
 from sish.pyramid import level_downsample
@@ -39,6 +39,7 @@ __all__ = [
     "is_deep_grey",
     "main_page",
     "main_page_number",
+    "odd_tags_refused",
     "one_line",
     "open_tiff",
     "orientation_of",
@@ -99,6 +100,7 @@ class TiffLevels:
         self._pid = os.getpid()
         with contextlib.ExitStack() as on_refusal:
             on_refusal.callback(self.close)
+            on_refusal.enter_context(odd_tags_refused())
             main = main_page(self._tiff, path)
             check_page(main, path)
             self._pages = [main, *smaller_pages(self._tiff, main, path)]
@@ -191,16 +193,24 @@ class TiffLevels:
             self._cache.clear()
 
 
+@contextlib.contextmanager
+def odd_tags_refused() -> Iterator[None]:
+    """Vendors and attackers bend TIFF in many ways: whatever that raises, the file is not for our reader."""
+    try:
+        yield
+    except (SlideError, UnsuitedTiff):
+        raise
+    except Exception as error:
+        raise UnsuitedTiff(one_line(error)) from error
+
+
 def open_tiff(path: Path) -> Any:
     """A TIFF for tifffile; OME-XML is left unread, as it may name other files.
 
     Raises UnsuitedTiff where tifffile makes nothing of it.
     """
-    try:
+    with odd_tags_refused():
         return tifffile.TiffFile(path, is_ome=False)
-    # Vendors and attackers bend TIFF in many ways; whatever tifffile raises, it cannot read the file.
-    except Exception as error:
-        raise UnsuitedTiff(one_line(error)) from error
 
 
 def main_page(tiff: Any, path: Path) -> Any:
@@ -229,11 +239,8 @@ def main_page(tiff: Any, path: Path) -> Any:
 
 def top_pages(tiff: Any) -> list[Any]:
     """The pages in a TIFF's own chain, without those below them; UnsuitedTiff where their tags are odd."""
-    try:
+    with odd_tags_refused():
         pages = [page for page in tiff.pages if page.imagewidth and page.imagelength]
-    # See open_tiff.
-    except Exception as error:
-        raise UnsuitedTiff(one_line(error)) from error
     if not all(map(has_sane_tags, pages)):
         raise UnsuitedTiff("tags that are no numbers")
     return pages
@@ -266,7 +273,7 @@ def stacked_planes(tiff: Any, main: Any) -> int:
 def smaller_pages(tiff: Any, main: Any, path: Path) -> list[Any]:
     """Pages that say that they are reduced copies, the largest first, if they can be decoded."""
     marked = [page for page in top_pages(tiff) if page.subfiletype & _REDUCED_PAGE]
-    with contextlib.suppress(Exception):  # see open_tiff
+    with contextlib.suppress(Exception):  # levels of a bent file are left out
         marked += [page for page in main.pages or () if has_sane_tags(page)]
     found = []
     for page in marked:
@@ -395,14 +402,10 @@ def is_deep_grey(page: Any) -> bool:
 def main_page_number(path: Path) -> int:
     """Where in its chain of pages a TIFF has its main picture; 0 where tifffile does not read it."""
     try:
-        tiff = open_tiff(path)
+        with open_tiff(path) as tiff, odd_tags_refused():
+            return int(main_page(tiff, path).index)
     except UnsuitedTiff:
         return 0
-    with tiff:
-        try:
-            return int(main_page(tiff, path).index)
-        except UnsuitedTiff:
-            return 0
 
 
 def tiff_properties(page: Any) -> dict[str, str]:
