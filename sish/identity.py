@@ -41,7 +41,8 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
     The blocks are spread evenly over the file, its ends included; a file of up to 320 KiB is read whole. The
     middle tells slides apart whose ends are headers and white glass. A slide of several files (MIRAX,
-    DICOM) has the digest of the one that is opened, the first of a series. SlideOpenError if the file cannot be read.
+    DICOM) has the digest of the one that is opened, the first of a series. SlideOpenError if the file cannot
+    be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -83,7 +84,11 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
             row
             for row in rows
             if row.file_digest is None
-            and (_is_at(path, row) or (row.slide_id == slide_id and compare(path, row) is Standing.SAME))
+            and (
+                row.path == str(path)
+                or is_same_series(path, Path(row.path))
+                or (row.slide_id == slide_id and compare(path, row) is Standing.SAME)
+            )
         ]
         return min(found, key=lambda row: (row.path != str(path), row.slide_id != slide_id), default=None)
     return None
@@ -92,7 +97,9 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
 def _is_at(path: Path, row: SlideRow) -> bool:
     """Whether the slide was added from this file, by any name of it, or from another of its DICOM series."""
     there = Path(row.path)
-    return path == there or is_same_series(path, there) or (path.exists() and there.exists() and path.samefile(there))
+    if path == there or is_same_series(path, there):
+        return True
+    return path.exists() and there.exists() and path.samefile(there)
 
 
 def _measures_the_same(path: Path, row: SlideRow) -> bool:
