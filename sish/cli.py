@@ -260,6 +260,8 @@ def _preview(arguments: Namespace) -> int:
         ) from error
     mosaic = prepared.mosaic
     print(f"{arguments.output}: {len(mosaic.l0_xy)} patches of {mosaic.n_tiles} tiles of tissue")
+    if not len(mosaic):
+        print(f"  {prepared.tissue.hint}")
     return 0
 
 

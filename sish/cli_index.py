@@ -213,6 +213,8 @@ def _add(arguments: Namespace) -> int:
         sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
     if report.own_scale:
         sys.stderr.write(unused_line(len(report.own_scale)))
+    if report.no_tissue and not arguments.features:
+        sys.stderr.write(f"sish: {report.hint}\n")
     if report.already and arguments.labels:
         sys.stderr.write("sish: labels of slides already there stay: sish index label LABELS changes them\n")
     print(

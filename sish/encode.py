@@ -28,12 +28,16 @@ from sish.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic,
 from sish.reader_threads import TimeLimit
 from sish.reading import default_workers, read_patches
 from sish.slide import Slide
-from sish.tissue import TissueMask, all_tissue, find_tissue
+from sish.tissue import MIN_SPECK_UM2, TissueMask, all_tissue, find_tissue
 
 __all__ = ["IndexHeader", "Keys", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder", "whole_blocks"]
 
 _STEP_PX = 32
+_MOST_SPECK_UM2 = 1e9
 _KEY_BLOCK = 8  # codes that the paper's key pools, on a side
+
+_TASTE = ("min_speck_um2", "leave_out_ink")
+"""Fields that are stored and hashed only where they differ from their defaults: older indexes lack them."""
 
 _RENAMED = {"densenet_weights": "network_weights"}
 
@@ -67,6 +71,10 @@ class Recipe:
     """Share of a colour cluster's tiles that the second stage keeps."""
     seed: int = 0
     """Seed of both k-means."""
+    min_speck_um2: float = MIN_SPECK_UM2
+    """Smaller pieces of tissue are left out as dirt, down to 5,000 where no larger ones are."""
+    leave_out_ink: bool = True
+    """Whether marks of pens are left out."""
 
     @classmethod
     def paper(cls, weights: str, network_weights: str = "") -> Recipe:
@@ -95,7 +103,7 @@ class Recipe:
         names = {field.name for field in fields(cls)}
         if isinstance(stored, Mapping) and "densenet_weights" in stored:  # its name while there was no other
             stored = {_RENAMED.get(name, name): value for name, value in stored.items()}
-        found = _known_fields(stored, "recipe", names - {"keys"}, names)
+        found = _known_fields(stored, "recipe", names - {"keys", *_TASTE}, names)
         return cls(**{"keys": "paper", **found})  # there was no other when indexes did not tell
 
     def check(self) -> Recipe:
@@ -103,7 +111,7 @@ class Recipe:
         for field in fields(self):
             value, wanted = getattr(self, field.name), type(field.default)
             fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
-            if not fits or isinstance(value, bool):
+            if not fits or (isinstance(value, bool) and wanted is not bool):
                 raise ParameterError(f"got {field.name}={value!r}; want a value of type {wanted.__name__}")
         if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith((TIMM, FEATURES))):
             raise ParameterError(
@@ -120,6 +128,10 @@ class Recipe:
             raise ParameterError(f"got keys={self.keys!r}; want 'texture' or 'paper'")
         if self.pooling not in ("integer", "exact"):
             raise ParameterError(f"got pooling={self.pooling!r}; want 'integer' or 'exact'")
+        if not 0 <= self.min_speck_um2 <= _MOST_SPECK_UM2:
+            raise ParameterError(
+                f"got min_speck_um2={self.min_speck_um2}; want square micrometres, 0 to {_MOST_SPECK_UM2:.0f}"
+            )
         if self.seed < 0:
             raise ParameterError(f"got seed={self.seed}; want an integer of at least 0")
         return self
@@ -130,8 +142,19 @@ class Recipe:
             name if name in ("shipped", "") or name.startswith((TIMM, FEATURES)) else absolute(name)
             for name in (self.weights, self.network_weights)
         )
-        mpp, fraction = float(self.mpp), float(self.fraction)  # 1 is 1.0, in the fingerprint too
-        return replace(self, weights=weights, network_weights=network, mpp=mpp, fraction=fraction)
+        mpp, fraction, speck = float(self.mpp), float(self.fraction), float(self.min_speck_um2)
+        return replace(  # 1 is 1.0, in the fingerprint too
+            self, weights=weights, network_weights=network, mpp=mpp, fraction=fraction, min_speck_um2=speck
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as an index stores them; what is at its default and new is left out."""
+        plain = Recipe()
+        stored = asdict(self)
+        for name in _TASTE:
+            if stored[name] == getattr(plain, name):
+                del stored[name]
+        return stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +173,7 @@ class IndexHeader:
     def to_json(self) -> dict[str, Any]:
         """Itself as the store keeps it; without a calibration as releases before there was one."""
         plain = {
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.to_json(),
             "fingerprint": self.fingerprint,
             "search": asdict(self.search),
         }
@@ -275,7 +298,7 @@ class SlideEncoder:
 
     def _fingerprint_of(self, model: PatchEncoder) -> str:
         """Weights and everything else that keys and barcodes depend on."""
-        settings = asdict(self.recipe)
+        settings = self.recipe.to_json()
         for name in (
             "weights",
             "network_weights",
@@ -356,7 +379,7 @@ class SlideEncoder:
         if region is None and is_one_patch(slide, recipe.patch_px, recipe.mpp):
             mosaic = only_patch(slide, recipe.patch_px, recipe.mpp)
             return PreparedSlide(slide, all_tissue(slide), mosaic)
-        tissue = find_tissue(slide)
+        tissue = find_tissue(slide, min_speck_um2=recipe.min_speck_um2, leave_out_ink=recipe.leave_out_ink)
         patches = tile(slide, tissue, size_px=recipe.patch_px, mpp=recipe.mpp, region=region)
         mosaic = select_mosaic(
             slide, patches, n_clusters=recipe.n_clusters, fraction=recipe.fraction, seed=recipe.seed

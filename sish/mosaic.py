@@ -18,6 +18,7 @@ from PIL import Image
 
 from sish.clusters import assign, kmeans
 from sish.errors import ParameterError
+from sish.glass import Glass
 from sish.slide import Slide
 from sish.tissue import TissueMask
 
@@ -47,6 +48,9 @@ BACKGROUND_SHARE = 0.9
 """A tile goes if more than this share of it is brighter than this grey (spec, section 1)."""
 
 _BLANK_SHARE = 0.99
+
+BACKGROUND_OF_GLASS = 0.96
+"""Background is at least this bright beside the glass: the paper's 235 of usual glass, which has 245."""
 
 BLOCK_LOOK_PX = 2048
 """Tiles are looked at in blocks of this side: 12 MB, and one read instead of hundreds."""
@@ -119,6 +123,8 @@ def tile(
 
     The last column and row may hang over the edge by up to half a tile, to be read white there; a slide
     smaller than a tile is one tile. Of the tiles on tissue those of more than 90 % background go.
+    A piece of tissue that no tile meets gets a tile of its own, centred on it and listed after the grid's, so
+    that small fragments count wherever they lie on the grid. Such tiles may overlap others.
     Raises ParameterError for a region that is none or outside the slide, SlideReadError where pixels fail.
     """
     if size_px < 1 or not mpp > 0 or not 0 <= min_tissue <= 1:
@@ -131,9 +137,30 @@ def tile(
     low, high = inside(slide, l0_xy, l0_size)
     share = tissue.coverage(low, (high - low).astype(np.float64))
     l0_xy = l0_xy[(share >= min_tissue) & (share > 0)]
-    histograms, background = look(slide, l0_xy, size_px * mpp)
-    keep = background <= BACKGROUND_SHARE
+    own = own_tiles(slide, tissue, l0_xy, l0_size, region)
+    most = np.repeat([BACKGROUND_SHARE, _BLANK_SHARE], [len(l0_xy), len(own)])
+    l0_xy = np.concatenate([l0_xy, own])
+    histograms, background = look(slide, l0_xy, size_px * mpp, background_grey(tissue.glass))
+    keep = background <= most
     return Patches(l0_xy[keep], size_px, mpp, l0_size, histograms[keep])
+
+
+def own_tiles(
+    slide: Slide, tissue: TissueMask, l0_xy: Places, l0_size: float, region: Region | None
+) -> Places:
+    """Corners of tiles on the pieces of tissue that no tile at ``l0_xy`` meets, int64 (N, 2).
+
+    Each is centred on its piece, as far as the slide's bounds (or the region) allow. A piece whose centre
+    lies in the tile of another gets none.
+    """
+    x, y, width, height = slide.bounds if region is None else clip(slide, region)
+    low, high = np.array([x, y], np.float64), np.array([x + width, y + height], np.float64)
+    corners: list[NDArray[np.float64]] = []
+    for centre in tissue.pieces_apart(l0_xy, l0_size):
+        is_taken = any(((corner <= centre) & (centre < corner + l0_size)).all() for corner in corners)
+        if not is_taken and ((low <= centre) & (centre < high)).all():
+            corners.append(np.maximum(np.minimum(centre - l0_size / 2, high - l0_size), low))
+    return np.rint(corners).astype(np.int64).reshape(-1, 2)
 
 
 def is_one_patch(slide: Slide, size_px: int, mpp: float) -> bool:
@@ -220,9 +247,17 @@ def inside(slide: Slide, l0_xy: Places, l0_size: float) -> tuple[Places, Places]
     return low, high
 
 
-def look(slide: Slide, l0_xy: Places, size_um: float) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+def background_grey(glass: Glass) -> float:
+    """The grey from which on a pixel is background: the paper's, or a little below that of dimmer glass."""
+    return min(BACKGROUND_GREY, BACKGROUND_OF_GLASS * glass.grey) if glass.is_seen else BACKGROUND_GREY
+
+
+def look(
+    slide: Slide, l0_xy: Places, size_um: float, bright: float = BACKGROUND_GREY
+) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Look at patches at low power, each only where it lies on the slide.
 
+    bright: what is brighter than this grey is background.
     Returns their colour histograms, uint16 (N, 768), and the share of background in each, float64 (N,).
     """
     histograms = np.zeros((len(l0_xy), 3 * BINS), np.uint16)
@@ -240,7 +275,7 @@ def look(slide: Slide, l0_xy: Places, size_um: float) -> tuple[NDArray[np.uint16
         for member, (left, top), (right, below) in zip(members, first, last, strict=True):
             place = np.s_[top:below, left:right]
             histograms[member] = histogram(pixels[place])
-            background[member] = (grey[place] > BACKGROUND_GREY).mean()
+            background[member] = (grey[place] > bright).mean()
     return histograms, background
 
 

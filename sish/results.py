@@ -8,6 +8,9 @@ from typing import Any
 
 __all__ = ["AddReport", "Hit", "PatchPair", "Query", "RelabelReport", "Results", "Skipped"]
 
+_NAMED = 5
+"""How many slides a hint names."""
+
 
 @dataclass(frozen=True, slots=True)
 class PatchPair:
@@ -155,6 +158,17 @@ class AddReport:
     """Ids of slides, also listed above, that tell their own scale, so that the given ``mpp`` was not used."""
     notes: list[str] = field(default_factory=list)
     """What else a reader should know, a line each: fields of the labels file that were taken as missing."""
+
+    @property
+    def hint(self) -> str:
+        """One line on slides without tissue, what to look at and what to try; empty where there are none."""
+        if not self.no_tissue:
+            return ""
+        named = ", ".join(self.no_tissue[:_NAMED]) + ("" if len(self.no_tissue) <= _NAMED else ", ...")
+        return (
+            f"no tissue was found in {named}: sish preview SLIDE -o PICTURE.png shows why; give the options "
+            "that help there (as --recipe.min_speck_um2 1000) to sish index create"
+        )
 
     def summary(self) -> str:
         """One line, as in ``12 added, 3 already there, 1 failed``."""

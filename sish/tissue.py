@@ -1,8 +1,9 @@
-"""Where the tissue is: Otsu's threshold on saturation at low power, cleaned by morphology.
+"""Where the tissue is: what differs in colour from the slide's own glass at low power, cleaned by morphology.
 
-Glass is white whatever the lamp's brightness, stain is coloured, so saturation separates them (the paper,
-Methods, "segmentation" as in CLAM: HSV saturation and a threshold). Otsu splits anything, also a field
-that is all tissue or all glass, so its threshold is held inside a range that is true of stained tissue.
+Stain is coloured, glass is not (the paper, Methods, "segmentation" as in CLAM: HSV saturation and a
+threshold). Colours are judged beside the slide's own glass (:mod:`sish.glass`), so a tinted or dim slide
+gives the mask of a white one. The threshold depends on the glass alone, so a pale piece is kept whatever lies
+beside it.
 """
 
 import math
@@ -12,31 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sish.glass import BLACK, UNSEEN, Glass, beside, block_px, blocks_of, glass_of, pixel_px, shows, shrink
+from sish.ink import ink_of
 from sish.levels import Pixels
 from sish.slide import Slide
 
-__all__ = ["TissueMask", "all_tissue", "find_tissue"]
+__all__ = ["MIN_SPECK_UM2", "TissueMask", "all_tissue", "find_tissue"]
 
 Mask = NDArray[np.bool_]
 
-MIN_SATURATION = 0.04
-"""Glass with its noise and compression stays below: Otsu on an empty slide would split that noise."""
+MIN_SATURATION = 0.03
+"""Clean glass stays below, walls of fat cells lie above."""
 
 MAX_SATURATION = 0.07
-"""Even fat lies above: Otsu on a field without glass would split nuclei from stroma, or stroma from fat."""
+"""The threshold on a slide with the noisiest glass: stained cells lie above."""
 
-MIN_BRIGHTNESS = 40
-"""Of 255: what is darker in all channels is a scanner's border or ink; its saturation is noise."""
+UNSEEN_SATURATION = 0.04
+"""The threshold where no glass is seen."""
+
+TIMES_GLASS = 3.0
+"""The threshold, in terms of the median saturation of the glass, which is that of its noise."""
 
 GREY_CHROMA = 2
 """An image whose channels nowhere differ by more is greyscale: it has no saturation to split. A camera's
 picture of grey glass differs by more, from noise alone."""
 
 GLASS_GREY = 235
-"""Brighter than this is background where colour cannot tell (the paper's own limit for patches)."""
+"""Brighter than this, beside white glass, is background where colour cannot tell (the paper's limit for
+patches)."""
 
-SMOOTH_UM = 8.0
-"""Standard deviation of the blur before the threshold: about a nucleus, larger than noise."""
+NOISE_UM = 2.4
+"""Standard deviation of the blur before the threshold, where pixels are finer than 8 um: it leaves as little
+noise as those have. A wider blur loses the walls of fat cells, and turns brown beside blue into grey."""
 
 CLOSE_UM = 24.0
 """Gaps narrower than about twice this are closed: clefts and small vessels belong to tissue."""
@@ -51,8 +59,19 @@ MAX_MASK_AREA_PX = 16_000_000
 """Huge slides are looked at more coarsely: memory stays below about 600 MB."""
 
 SMALL_SHARE = 0.02
-"""No speck or hole that is a larger share of the image than this is too small to count."""
+"""A piece of a larger share of the image is kept, however small it is."""
 
+SMALL_HOLE_SHARE = 0.1
+"""A hole of a larger share of the image is left open, however small it is."""
+
+MIN_SPECK_UM2 = 20_000.0
+"""Pieces of less are dropped beside larger ones: as wide as 160 um."""
+
+FRAGMENT_UM2 = 5_000.0
+"""Pieces of less are dropped even where there are no larger ones: as wide as 80 um."""
+
+FRAGMENT_SHARE = 0.25
+"""Fragments that are at least this share of the largest piece are kept."""
 
 CROSS = ndimage.generate_binary_structure(2, 1)
 SQUARE = ndimage.generate_binary_structure(2, 2)
@@ -70,11 +89,26 @@ class TissueMask:
     """Level-0 pixels that one mask pixel spans."""
     mpp: float
     """Micrometres that one mask pixel spans."""
+    glass: Glass = UNSEEN
+    """The glass that it was judged by."""
+    threshold: float = UNSEEN_SATURATION
+    """Saturation beside the glass from which on a pixel is stained."""
 
     @property
     def is_empty(self) -> bool:
         """Whether no tissue was found."""
         return not self.mask.any()
+
+    @property
+    def hint(self) -> str:
+        """Why a slide gave no tile, and what to try: one line."""
+        if not self.is_empty:
+            return "no tile found: nearly all of each is as bright as the glass"
+        return (
+            f"no tissue found: the slide shows {self.glass}, and nothing large differs from it by more than "
+            f"{self.threshold:.2f} in saturation; try --recipe.min_speck_um2 {FRAGMENT_UM2 / 5:.0f} for "
+            "smaller pieces, --recipe.leave_out_ink false for what was taken for ink"
+        )
 
     def coverage(self, l0_xy: NDArray[np.int64], l0_size: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tissue's share of rectangles, float64 (N,).
@@ -98,21 +132,68 @@ class TissueMask:
         share: NDArray[np.float64] = inside / np.prod(high - low, axis=1)
         return share
 
+    def pieces_apart(self, l0_xy: NDArray[np.int64], l0_size: float) -> NDArray[np.float64]:
+        """Centres of the pieces that no square of a list meets, level-0 pixels, float64 (M, 2).
+
+        l0_xy: the squares' top left corners, (N, 2). l0_size: their side.
+        """
+        labels, _ = ndimage.label(self.mask, SQUARE)
+        height, width = self.mask.shape
+        low = (l0_xy - np.array(self.l0_xy)) / self.l0_per_px
+        first = np.clip(np.floor(low).astype(int), 0, (width, height))
+        last = np.clip(np.ceil(low + l0_size / self.l0_per_px).astype(int), 0, (width, height))
+        met = np.unique(labels[inside_boxes(first, last, self.mask.shape)])
+        boxes = [box for number, box in enumerate(ndimage.find_objects(labels), 1) if number not in met]
+        centres = [[(side.start + side.stop) / 2 for side in reversed(box)] for box in boxes]
+        return np.array(centres, np.float64).reshape(-1, 2) * self.l0_per_px + self.l0_xy
+
+
+def inside_boxes(first: NDArray[np.intp], last: NDArray[np.intp], shape: tuple[int, ...]) -> Mask:
+    """Return the pixels in any box from ``first`` to ``last``, each (N, 2), x first; bool of ``shape``."""
+    steps = np.zeros(np.add(shape, 1), np.int32)
+    for x, y, step in ((first, first, 1), (last, last, 1), (first, last, -1), (last, first, -1)):
+        np.add.at(steps, (y[:, 1], x[:, 0]), step)
+    covered: Mask = steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+    return covered
+
 
 def find_tissue(
-    slide: Slide, *, mpp: float = 8.0, min_speck_um2: float = 20_000.0, min_hole_um2: float = 40_000.0
+    slide: Slide,
+    *,
+    mpp: float = 8.0,
+    min_speck_um2: float = MIN_SPECK_UM2,
+    min_hole_um2: float = 40_000.0,
+    leave_out_ink: bool = True,
 ) -> TissueMask:
     """Find the tissue of a slide. One without any has an empty mask: that is an outcome, not an error.
 
-    mpp: scale to look at; finer for small images, coarser for huge ones.
-    min_speck_um2: smaller pieces are dirt. min_hole_um2: smaller holes belong to the tissue around them.
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    mpp : float
+        Scale to look at; finer for small images, coarser for huge ones.
+    min_speck_um2 : float
+        Smaller pieces are dirt. Where no piece is much larger, pieces down to 5,000 um2 are kept.
+    min_hole_um2 : float
+        Smaller holes belong to the tissue around them.
+    leave_out_ink : bool
+        Whether smooth marks of blue, green, red or black ink are left out.
 
-    Raises SlideReadError where the slide's pixels fail.
+    Raises
+    ------
+    SlideReadError
+        If the slide's pixels fail.
     """
     mpp = mask_mpp(slide, mpp)
-    mask = stained(slide.overview(mpp), mpp)
+    pixels = slide.overview(mpp)
+    blocks = blocks_of(pixels, mpp)
+    glass = glass_of(blocks)
+    mask, threshold = stained(beside(pixels, glass), mpp, shows(blocks, glass))
+    if leave_out_ink and (ink := ink_of(blocks, glass)).any():
+        mask &= ~enlarge(ink, block_px(mpp), mask.shape)
     mask = clean(mask, mpp, min_speck_um2, min_hole_um2)
-    return TissueMask(mask, slide.bounds[:2], mpp / slide.mpp, mpp)
+    return TissueMask(mask, slide.bounds[:2], mpp / slide.mpp, mpp, glass, threshold)
 
 
 def all_tissue(slide: Slide) -> TissueMask:
@@ -131,21 +212,32 @@ def mask_mpp(slide: Slide, mpp: float) -> float:
     return max(min(mpp, closest), farthest)
 
 
-def stained(pixels: NDArray[np.uint8], mpp: float) -> Mask:
-    """Pixels (H, W, 3) with the colour of stain, bool (H, W)."""
+def stained(pixels: Pixels, mpp: float, bare: Mask) -> tuple[Mask, float]:
+    """Return which pixels (H, W, 3) beside white glass are stained, bool (H, W), and the threshold for it.
+
+    bare: the blocks (h, w) that show the glass.
+    """
     high, low = extremes(pixels)
-    is_lit = high >= MIN_BRIGHTNESS
+    is_lit = high >= BLACK
     if (high - low).max(initial=0) <= GREY_CHROMA:
-        grey: Mask = is_lit & (high <= GLASS_GREY)
-        return grey
-    # Colours are blurred before their saturation is taken: noise has a saturation of its own.
+        return is_lit & (high <= GLASS_GREY), 0.0
+    # Noise has a saturation of its own: colours are blurred before it is taken.
+    if pixel_px(mpp) > 1:
+        high, low = extremes(blurred(pixels, NOISE_UM / mpp))
+    saturation: NDArray[np.float32] = np.divide(high - low, np.maximum(high, 1), dtype=np.float32)
+    threshold = UNSEEN_SATURATION
+    if bare.any():
+        usual = np.median(shrink(saturation, block_px(mpp))[bare])
+        threshold = float(np.clip(TIMES_GLASS * usual, MIN_SATURATION, MAX_SATURATION))
+    return is_lit & (saturation > threshold), threshold
+
+
+def blurred(pixels: Pixels, sigma_px: float) -> Pixels:
+    """Pixels (H, W, 3) after a Gaussian blur of each channel."""
     smooth = np.empty_like(pixels)
     for channel in range(3):
-        ndimage.gaussian_filter(pixels[..., channel], SMOOTH_UM / mpp, output=smooth[..., channel])
-    high, low = extremes(smooth)
-    saturation: NDArray[np.float32] = np.divide(high - low, np.maximum(high, 1), dtype=np.float32)
-    mask: Mask = is_lit & (saturation > np.clip(otsu(saturation[is_lit]), MIN_SATURATION, MAX_SATURATION))
-    return mask
+        ndimage.gaussian_filter(pixels[..., channel], sigma_px, output=smooth[..., channel])
+    return smooth
 
 
 def extremes(pixels: Pixels) -> tuple[Pixels, Pixels]:
@@ -154,29 +246,27 @@ def extremes(pixels: Pixels) -> tuple[Pixels, Pixels]:
     return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
 
 
-def otsu(values: NDArray[np.float32], bins: int = 256) -> float:
-    """Otsu's threshold of values in [0, 1]: the cut with the largest variance between its two sides.
-
-    Otsu, IEEE Trans SMC 9 (1979), eq. 18.
-
-    >>> round(otsu(np.array([0.1, 0.1, 0.12, 0.7, 0.8], np.float32)), 2)
-    0.12
-    """
-    counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
-    weight = counts.cumsum() / max(1, counts.sum())
-    mean = (counts * (edges[:-1] + edges[1:]) / 2).cumsum() / max(1, counts.sum())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mean[-1] * weight - mean) ** 2 / (weight * (1 - weight))
-    return float(edges[1 + np.nan_to_num(between, nan=0.0, posinf=0.0).argmax()])
+def enlarge(marks: Mask, side_px: int, shape: tuple[int, ...]) -> Mask:
+    """Return blocks of ``side_px`` pixels as a mask of ``shape``; the last ones reach to its edge."""
+    large = marks.repeat(side_px, axis=0).repeat(side_px, axis=1)
+    return np.pad(large, [(0, side - own) for side, own in zip(shape, large.shape, strict=True)], mode="edge")
 
 
 def clean(mask: Mask, mpp: float, min_speck_um2: float, min_hole_um2: float) -> Mask:
-    """Close gaps, remove threads, then specks and holes by area."""
-    closed = ~grow(~grow(mask, CLOSE_UM / mpp), CLOSE_UM / mpp)
-    opened = grow(~grow(~closed, OPEN_UM / mpp), OPEN_UM / mpp)
-    limit = SMALL_SHARE * mask.size
-    pieces = drop_small(opened, min(limit, min_speck_um2 / mpp**2))
-    return ~drop_small(~pieces, min(limit, min_hole_um2 / mpp**2))
+    """Fill holes, close gaps, remove threads, then specks.
+
+    Holes are filled before threads are removed: the walls of fat cells are threads, and fat is tissue.
+    """
+    hole_px = min(SMALL_HOLE_SHARE * mask.size, min_hole_um2 / mpp**2)
+    closed = ~grow(~grow(fill(mask, hole_px), CLOSE_UM / mpp), CLOSE_UM / mpp)
+    opened = grow(~grow(~fill(closed, hole_px), OPEN_UM / mpp), OPEN_UM / mpp)
+    speck_px = min(SMALL_SHARE * mask.size, min_speck_um2 / mpp**2)
+    return fill(drop_small(opened, speck_px, FRAGMENT_UM2 / mpp**2), hole_px)
+
+
+def fill(mask: Mask, min_px: float) -> Mask:
+    """A mask whose holes of fewer than ``min_px`` pixels are filled."""
+    return ~drop_small(~mask, min_px)
 
 
 def grow(mask: Mask, radius: float) -> Mask:
@@ -186,11 +276,14 @@ def grow(mask: Mask, radius: float) -> Mask:
     return mask
 
 
-def drop_small(mask: Mask, min_px: float) -> Mask:
-    """A mask without its connected pieces of fewer than ``min_px`` pixels."""
+def drop_small(mask: Mask, min_px: float, fragment_px: float = math.inf) -> Mask:
+    """A mask without its connected pieces of fewer than ``min_px`` pixels.
+
+    fragment_px: smaller pieces, down to this, are kept if they are no specks beside the largest.
+    """
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())
-    keep = sizes >= min_px
-    keep[0] = False
+    sizes[0] = 0
+    keep = sizes >= max(1, min(min_px, max(fragment_px, FRAGMENT_SHARE * sizes.max())))
     kept: Mask = keep[labels]
     return kept

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sish.levels import ArrayLevels
 from sish.scale import Scale
 from sish.slide import Slide, open_slide, slide_from_array
-from sish.tissue import MAX_MASK_AREA_PX, TissueMask, find_tissue, mask_mpp, otsu
+from sish.tissue import MAX_MASK_AREA_PX, TissueMask, find_tissue, mask_mpp
 
 PINK = (205, 120, 175)
 MPP = 4.0
@@ -115,20 +115,6 @@ def test_the_mask_begins_at_the_bounds():
     tissue = find_tissue(Slide(levels, Scale(MPP, "given"), "a", None))
     assert tissue.l0_xy == (200, 150) and tissue.l0_per_px == 2.0 and tissue.mask.shape == (100, 150)
     assert tissue.mask[50, 50] and not tissue.mask[5, 5]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 255), min_size=2, max_size=60), st.integers(0, 100))
-def test_otsu_maximises_the_variance_between_the_sides(values, seed):
-    values = np.array(values, np.float32) / 256 + 1 / 512
-    cut = otsu(values)
-
-    def between(threshold: float) -> float:
-        low, high = values[values < threshold], values[values >= threshold]
-        return len(low) * len(high) * (high.mean() - low.mean()) ** 2 if len(low) and len(high) else 0.0
-
-    best = max(between(threshold / 256) for threshold in range(257))
-    assert between(cut) == pytest.approx(best, rel=1e-3, abs=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
