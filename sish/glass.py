@@ -80,7 +80,8 @@ class Blocks:
     @property
     def level(self) -> NDArray[np.float32]:
         """Brightness of each block, (h, w)."""
-        return self.mean.mean(axis=-1)
+        level: NDArray[np.float32] = self.mean.mean(axis=-1)
+        return level
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ def blocks_of(pixels: Pixels, mpp: float) -> Blocks:
     level = np.add(coarse[..., 0], coarse[..., 1], dtype=np.float32) + coarse[..., 2]
     mean, square = shrink(level, BLOCK_SIDE), shrink(level * level, BLOCK_SIDE)
     deviation = np.sqrt(np.maximum(square - mean * mean, 0))
-    return Blocks(shrink(coarse, BLOCK_SIDE), deviation / np.maximum(mean, 1))
+    roughness: NDArray[np.float32] = np.divide(deviation, np.maximum(mean, 1), dtype=np.float32)
+    return Blocks(shrink(coarse, BLOCK_SIDE), roughness)
 
 
 def pixel_px(mpp: float) -> int:
@@ -135,7 +137,8 @@ def shrink(values: NDArray[np.uint8] | NDArray[np.float32], factor: int) -> NDAr
     for row in range(factor):
         for column in range(factor):
             total += whole[row::factor, column::factor]
-    return total / factor**2
+    total /= factor**2
+    return total
 
 
 def glass_of(blocks: Blocks) -> Glass:
@@ -159,7 +162,8 @@ def looks_like_glass(blocks: Blocks) -> NDArray[np.bool_]:
     red, green, blue = np.moveaxis(blocks.mean, -1, 0)
     high, low = blocks.mean.max(axis=-1), blocks.mean.min(axis=-1)
     limit = np.where(green < STAIN_GREEN * np.minimum(red, blue), SMOOTH / 3, SMOOTH)
-    return (blocks.roughness <= limit) & (low >= MIN_CHANNEL * high) & (blocks.level >= MIN_LEVEL)
+    is_glass: NDArray[np.bool_] = (blocks.roughness <= limit) & (low >= MIN_CHANNEL * high)
+    return is_glass & (blocks.level >= MIN_LEVEL)
 
 
 def brightest(levels: NDArray[np.float32], population: float) -> float | None:

@@ -47,7 +47,8 @@ def ink_of(blocks: Blocks, glass: Glass) -> NDArray[np.bool_]:
     is_ink[0] = False
     marks = is_ink[labels]
     rim = ndimage.binary_dilation(marks, SQUARE, RIM_BLOCKS, mask=marks | (has_hue & (darkest < FAINT)))
-    return ndimage.binary_dilation(rim, SQUARE)
+    edged: NDArray[np.bool_] = ndimage.binary_dilation(rim, SQUARE)
+    return edged
 
 
 def has_hue_of_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -59,4 +60,5 @@ def has_hue_of_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     red, green, blue = np.moveaxis(density, -1, 0)
     is_red = (blue > 0.75 * green) & (blue < 1.25 * green) & (red < 0.25 * green)
     is_black = density.min(axis=-1) > 0.75 * density.max(axis=-1)
-    return (red > green) | is_red | is_black
+    has_hue: NDArray[np.bool_] = (red > green) | is_red | is_black
+    return has_hue

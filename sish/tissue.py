@@ -253,12 +253,12 @@ def enlarge(marks: Mask, side_px: int, shape: tuple[int, ...]) -> Mask:
 
 
 def clean(mask: Mask, mpp: float, min_speck_um2: float, min_hole_um2: float) -> Mask:
-    """Fill holes, close gaps, remove threads, then specks.
+    """Close gaps, fill holes, remove threads, then specks.
 
     Holes are filled before threads are removed: the walls of fat cells are threads, and fat is tissue.
     """
     hole_px = min(SMALL_HOLE_SHARE * mask.size, min_hole_um2 / mpp**2)
-    closed = ~grow(~grow(fill(mask, hole_px), CLOSE_UM / mpp), CLOSE_UM / mpp)
+    closed = ~grow(~grow(mask, CLOSE_UM / mpp), CLOSE_UM / mpp)
     opened = grow(~grow(~fill(closed, hole_px), OPEN_UM / mpp), OPEN_UM / mpp)
     speck_px = min(SMALL_SHARE * mask.size, min_speck_um2 / mpp**2)
     return fill(drop_small(opened, speck_px, FRAGMENT_UM2 / mpp**2), hole_px)

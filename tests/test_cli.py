@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import sish
 from sish.cli import main
@@ -103,6 +105,22 @@ def test_preview_writes_a_picture(capsys, synthetic_slides, tmp_path):
     assert code == 0 and "tiles of tissue" in out
     assert (tmp_path / "mosaic.png").stat().st_size > 10_000
     assert "cannot write" in failure(capsys, "preview", slide, "-o", tmp_path / "mosaic.nothing")
+
+
+def test_a_slide_without_tissue_gets_a_hint(capsys, tmp_path, own_index):
+    pixels = np.full((500, 500, 3), (240, 235, 215), np.uint8)
+    pixels[200:212, 200:212] = (205, 120, 175)
+    Image.fromarray(pixels).save(tmp_path / "speck.png")
+    words = ("preview", tmp_path / "speck.png", "-o", tmp_path / "mosaic.png", "--mpp", "4")
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "0 patches of 0 tiles" in out and "(240, 235, 215)" in out
+    assert "--recipe.min_speck_um2 1000" in out
+    assert "1 patches of 1 tiles" in run(capsys, *words, "--recipe.min_speck_um2", "1000")[1]
+    code, out, err = run(
+        capsys, "index", "add", tmp_path / "speck.png", "--index", own_index.path, "--mpp", "4", "--quiet"
+    )
+    assert code == 0 and "1 without tissue" in out
+    assert err == f"sish: {sish.AddReport(no_tissue=['speck']).hint}\n" and "sish preview" in err
 
 
 def test_failed_slides_are_told_and_make_exit_code_1(capsys, tmp_path, own_index):

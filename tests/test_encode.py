@@ -22,7 +22,8 @@ HEADER = IndexHeader(Recipe(), "made by hand", SearchParams(threshold=40))
     [
         {"patch_px": "256"}, {"patch_px": 256.0}, {"patch_px": True}, {"mpp": "1"}, {"mpp": None},
         {"mpp": True}, {"weights": None}, {"n_clusters": 2.5}, {"fraction": float("nan")}, {"seed": -1},
-        {"seed": 0.5}, {"pooling": 3},
+        {"seed": 0.5}, {"pooling": 3}, {"min_speck_um2": -1.0}, {"min_speck_um2": float("nan")},
+        {"min_speck_um2": True}, {"leave_out_ink": 1}, {"leave_out_ink": None},
     ],
 )  # fmt: skip
 def test_recipes_of_wrong_types_or_ranges_are_refused(wrong):
@@ -34,6 +35,37 @@ def test_whole_numbers_are_numbers():
     assert Recipe(mpp=1, fraction=1).check().mpp == 1
     whole, decimal = (SlideEncoder(Recipe(mpp=number, fraction=number)) for number in (1, 1.0))
     assert whole.fingerprint == decimal.fingerprint
+
+
+def test_taste_enters_the_fingerprint_only_where_it_differs():
+    def fingerprint(**taste):
+        return SlideEncoder(Recipe(**taste)).fingerprint
+
+    # As in releases before there were these fields.
+    assert fingerprint().endswith("+897c4f") and fingerprint(min_speck_um2=20_000).endswith("+897c4f")
+    assert len({fingerprint(), fingerprint(min_speck_um2=9.0), fingerprint(leave_out_ink=False)}) == 3
+
+
+def test_recipes_from_before_there_was_taste_come_back():
+    stored = Recipe().to_json()
+    assert not {"min_speck_um2", "leave_out_ink"} & set(stored), "older releases open it"
+    assert Recipe.from_json(stored) == Recipe()
+    other = Recipe(min_speck_um2=500.0, leave_out_ink=False)
+    assert Recipe.from_json(other.to_json()) == other
+
+
+def test_what_is_taste_reaches_the_search_for_tissue():
+    pixels = np.full((600, 600, 3), 245, np.uint8)
+    pixels[100:120, 100:500] = (40, 60, 170)
+    pixels[300:330, 300:330] = (205, 120, 175)
+    slide = slide_from_array(pixels, 4.0, "drawn")
+
+    def tissue(**taste):
+        return SlideEncoder(Recipe(**taste)).prepare(slide).tissue.mask
+
+    assert tissue()[157, 157] and not tissue()[55, 150]
+    assert tissue(leave_out_ink=False)[55, 150]
+    assert not tissue(min_speck_um2=5_000.0)[55, 150] and tissue(min_speck_um2=5_000.0)[157, 157]
 
 
 def test_paths_of_weights_are_kept_from_the_root(tmp_path, monkeypatch):

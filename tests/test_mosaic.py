@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyramids import write_huge
+from scipy import ndimage
 
 from sish.clusters import assign, kmeans
 from sish.errors import ParameterError
-from sish.mosaic import Patches, look, select_mosaic, tile
+from sish.glass import UNSEEN, Glass
+from sish.mosaic import Patches, background_grey, look, select_mosaic, tile
 from sish.slide import open_slide, slide_from_array
 from sish.tissue import TissueMask, find_tissue
 
@@ -101,6 +103,60 @@ def test_a_tile_belongs_if_enough_of_it_is_tissue():
     assert tile(slide, some, 256, 1.0, min_tissue=0.1).l0_xy[:, 0].tolist() == [0, 256, 512]
     assert tile(slide, some, 256, 1.0, min_tissue=0.0).l0_xy[:, 0].tolist() == [0, 256, 512]
     assert len(tile(slide, TissueMask(np.zeros_like(mask), (0, 0), 8.0, 8.0), 256, 1.0)) == 0
+
+
+def fragments(*places: tuple[int, int], side: int = 112, width: int = 2048, height: int = 2048):
+    """A slide of glass with square fragments at 1 um/px, centred at some places, and its mask."""
+    pixels = np.full((height, width, 3), 245, np.uint8)
+    mask = np.zeros((height // 8, width // 8), bool)
+    for x, y in places:
+        box = np.s_[y - side // 2 : y + side // 2, x - side // 2 : x + side // 2]
+        pixels[box] = PINK
+        mask[np.s_[box[0].start // 8 : box[0].stop // 8, box[1].start // 8 : box[1].stop // 8]] = True
+    return slide_from_array(pixels, 1.0, "fragments"), TissueMask(mask, (0, 0), 8.0, 8.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(7, 249), st.integers(7, 249)), min_size=1, max_size=4))
+def test_every_fragment_has_a_tile_wherever_it_lies(places):
+    places = [(8 * x, 8 * y) for x, y in places]
+    slide, tissue = fragments(*places)
+    patches = tile(slide, tissue, 256, 1.0)
+    assert (patches.l0_xy >= 0).all() and (patches.l0_xy + 256 <= 2048).all()
+    pieces, _ = ndimage.label(tissue.mask, np.ones((3, 3)))
+    met = {int(n) for x, y in patches.l0_xy // 8 for n in np.unique(pieces[y : y + 32, x : x + 32])}
+    assert met >= set(range(1, pieces.max() + 1))
+
+
+def test_a_fragment_is_in_the_middle_of_its_own_tile():
+    slide, tissue = fragments((512, 768), (1000, 1000), (1120, 1000), (64, 2000))
+    # The second and third share one; the last stays on the slide.
+    assert tile(slide, tissue, 256, 1.0).l0_xy.tolist() == [[384, 640], [872, 872], [0, 1792]]
+    assert tile(slide, tissue, 256, 1.0, region=(256, 512, 512, 512)).l0_xy.tolist() == [[384, 640]]
+    assert len(tile(slide, tissue, 256, 1.0, region=(1200, 1200, 512, 512))) == 0
+
+
+def test_pieces_that_a_tile_meets_get_no_other():
+    slide, tissue = plain(1024, 1024)
+    assert len(tile(slide, tissue, 256, 1.0)) == 16
+    pieces = tissue.pieces_apart(np.array([[1000, 1000]]), 256.0)
+    assert pieces.shape == (0, 2) and tissue.pieces_apart(np.zeros((0, 2), int), 256.0).tolist() == [
+        [512, 512]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("colour", "below"), [((255, 255, 255), 235), ((246, 245, 247), 235), ((200, 200, 200), 192)]
+)
+def test_background_is_as_bright_as_the_glass(colour, below):
+    assert background_grey(Glass(colour)) == pytest.approx(below, abs=1)
+    assert background_grey(UNSEEN) == 235
+    _, tissue = plain(256, 256)
+    for grey, kept in ((below - 3, 1), (below + 3, 0)):
+        pixels = np.full((256, 256, 3), grey, np.uint8)
+        pixels[:16] = PINK
+        judged = TissueMask(tissue.mask, (0, 0), 8.0, 8.0, Glass(colour))
+        assert len(tile(slide_from_array(pixels, 1.0, "glass"), judged, 256, 1.0)) == kept
 
 
 @pytest.mark.parametrize(("glass", "kept"), [(0.86, True), (0.94, False)])

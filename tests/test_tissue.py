@@ -57,6 +57,37 @@ def test_specks_go_and_holes_are_filled_by_their_area():
     assert (mask & ~truth).sum() < 0.1 * truth.sum()
 
 
+def test_fragments_are_kept_where_there_is_nothing_larger():
+    fragments, beside = field(), field()
+    places = [(70, 60), (310, 200), (450, 340)]
+    for x, y in places:
+        assert disc(fragments, x, y, 15).sum() * MPP**2 < 12_000, "120 um"
+        disc(beside, x, y, 15)
+    disc(beside, 180, 400, 90)
+    assert all(found(fragments)[y, x] for x, y in places)
+    assert not any(found(beside)[y, x] for x, y in places) and found(beside)[400, 180]
+    assert all(found(beside, min_speck_um2=5_000)[y, x] for x, y in places)
+
+
+def test_fat_is_tissue():
+    # Walls of one pixel, 4 um, around cells of 80 um: threads, but they enclose.
+    pixels = field()
+    walls = (np.add.outer(np.zeros(200, int), np.arange(300)) % 20 == 0) | (
+        np.add.outer(np.arange(200), np.zeros(300, int)) % 20 == 0
+    )
+    pixels[100:300, 100:400][walls] = PINK
+    mask = found(pixels)
+    assert mask[105:275, 105:375].mean() > 0.95 and not mask[:80].any()
+    pixels[100:300, 100:400][walls] = (235, 230, 236)
+    assert not found(pixels).any(), "the same without stain"
+
+
+def test_the_hint_says_what_was_seen_and_what_to_try():
+    hint = find_tissue(slide_from_array(field(colour=(240, 235, 215)), MPP, "glass")).hint
+    assert "no tissue found" in hint and "(240, 235, 215)" in hint
+    assert "--recipe.min_speck_um2" in hint and "--recipe.leave_out_ink" in hint and "\n" not in hint
+
+
 @pytest.mark.parametrize("colour", [(244, 243, 245), (255, 255, 255), (236, 240, 243), (225, 222, 226)])
 def test_all_glass_is_no_tissue(colour):
     tissue = find_tissue(slide_from_array(field(colour=colour, noise=4), MPP, "glass"))
