@@ -49,6 +49,7 @@ from sish.errors import ParameterError, SishError
 from sish.index.store import Store
 from sish.ingest import absolute
 from sish.patches import Patches, patches_of
+from sish.queries import stored_codes
 from sish.results import Query
 from sish.slide import open_slide
 from sish.slide_index import Index
@@ -228,20 +229,12 @@ class Bench:
     def _query_codes(self, index: Index) -> dict[str, SlideCodes]:
         """Codes of the queries: of images that are in the index, the stored ones."""
         snapshot = index.snapshot()
-        order = snapshot.insertion_order()
-        bounds = np.searchsorted(snapshot.slide[order], np.arange(len(snapshot.slides) + 1))
-        stored = {row.slide_id: number for number, row in enumerate(snapshot.slides)}
-        out: dict[str, SlideCodes] = {}
-        for item in self.dataset.queries:
-            if item.item_id in stored:
-                number = stored[item.item_id]
-                rows = order[bounds[number] : bounds[number + 1]]
-                codes = SlideCodes(snapshot.keys[rows], snapshot.barcodes[rows], snapshot.l0_xy[rows])
-            else:
-                codes = self._encoded(index, item)
-            if len(codes):
-                out[item.item_id] = codes
-        return out
+        number = {row.slide_id: number for number, row in enumerate(snapshot.slides)}
+        known = [item.item_id for item in self.dataset.queries if item.item_id in number]
+        stored = dict(zip(known, stored_codes(snapshot, [number[name] for name in known]), strict=True))
+        new = [item for item in self.dataset.queries if item.item_id not in number]
+        found = stored | {item.item_id: self._encoded(index, item) for item in new}
+        return {name: codes for name, codes in found.items() if len(codes)}
 
     def _encoded(self, index: Index, item: Item) -> SlideCodes:
         given = item.mpp or self.mpp

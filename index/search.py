@@ -24,9 +24,9 @@ that a tree would do (`sish.index.ordered_set` has the trees), and no patch is c
 (`sish.index.walk`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +45,10 @@ _INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class SearchParams:
-    """How far a guided search looks; the defaults are the paper's. ParameterError out of range."""
+    """How far a search looks; the values here are the paper's, and an index has its own.
+
+    ParameterError out of range.
+    """
 
     interval: int = 50
     """C: distance between neighbouring seeds, in units of 1e11."""
@@ -64,15 +67,32 @@ class SearchParams:
     """Look at the entries at exactly the query's key first, and take all within the threshold. Not in
     the paper, whose walks may miss them; with it an indexed patch always finds itself."""
     budget: int = 4000
-    """Patches that a query patch is compared with where keys carry texture (`sish.index.cells`); a guided
-    search does not read it."""
+    """Patches that a query patch is compared with where keys carry texture (`sish.index.cells`), all of them
+    in archives too small for a texture tree; a guided search does not read it."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int | np.integer) or not 0 <= value <= _INT64_MAX:
-                raise ParameterError(f"{field.name} is {value!r}; give an integer of at least 0")
+            value, least = getattr(self, field.name), int(field.name == "budget")
+            if not isinstance(value, int | np.integer) or not least <= value <= _INT64_MAX:
+                raise ParameterError(f"{field.name} is {value!r}; give an integer of at least {least}")
+
+    def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
+        """Return these parameters with some changed (a mapping), or the ones given instead of them.
+
+        >>> SearchParams(threshold=300).with_changes({"budget": 1000}).threshold
+        300
+
+        Raises ParameterError for names that there are not and values out of range.
+        """
+        if isinstance(given, SearchParams):
+            return given
+        names = [field.name for field in fields(self)]
+        if not isinstance(given, Mapping) or not set(given) <= set(names):
+            raise ParameterError(
+                f"got search={given!r}; want SearchParams, or a mapping of any of {', '.join(names)}"
+            )
+        return replace(self, **given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,14 @@ from sish.cli_index import (
     add_device,
     add_index_commands,
     add_scale,
+    add_search,
     bare_parser,
     open_index,
     unused_line,
 )
 from sish.encode import Recipe
 from sish.errors import QueryError, SishError, SlideError
+from sish.results import SCORE
 from sish.version import __version__
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ def _search_parser() -> ArgumentParser:
         help="only slides with this value; give it again for another column",
     )  # fmt: skip
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
+    add_search(parser)
     add_device(parser)
     parser.add_argument(
         "--json", action="store_true", help="print JSON; a list of objects for several queries"
@@ -146,6 +149,7 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument(
         "--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank"
     )
+    add_search(parser)
     return parser
 
 
@@ -203,7 +207,7 @@ def _search(arguments: Namespace) -> int:
         plain = [answer.to_dict() for answer in answers]
         print(json.dumps(plain[0] if len(arguments.queries) == 1 else plain, indent=2))
     else:
-        print("\n\n".join(_as_text(answer) for answer in answers))
+        print("\n\n".join([*map(_as_text, answers), *_explained(answers)]))
     return 0 if len(answers) == len(arguments.queries) else 1
 
 
@@ -219,12 +223,32 @@ def _filters(words: Sequence[str]) -> dict[str, str]:
 
 def _as_text(results: Results) -> str:
     query = results.query
-    lines = [f"{query.slide_id}: {query.n_patches} patches, ranked by {results.ranking}"]
+    lines = [f"{query.slide_id}: {query.n_patches} patches, {results.headline}"]
+    if len(results):
+        lines.append(_ROW.format("", "slide", "label", "score", "matched", "median"))
     for hit in results:
         flag = "" if hit.placed else "  by similarity, to fill the list"
         flag = "  beyond the threshold: nearest, not similar" if hit.below_threshold else flag
-        lines.append(f"{hit.rank:3}  {hit.slide_id:32}  {hit.label or '-':20}  {hit.score:.3f}{flag}")
-    return "\n".join([*lines, f"  {results.note}"] if results.note else lines)
+        matched, median = f"{hit.n_matched}/{query.n_patches}", f"{hit.median_distance:g} bits"
+        row = _ROW.format(hit.rank, hit.slide_id, hit.label or "-", f"{hit.score:.3f}", matched, median)
+        lines.append(row + flag)
+    return "\n".join(lines)
+
+
+_ROW = "{:>3}  {:32}  {:20}  {:>5}  {:>9}  {:>10}"
+
+
+def _explained(answers: Sequence[Results]) -> list[str]:
+    """What the columns of the tables mean, once for all of them."""
+    if not any(map(len, answers)):
+        return []
+    lines = [
+        SCORE,
+        "matched, median: patches of the query with a match in the slide, and their median distance",
+    ]
+    if any(answer.ranking == "uncertainty" for answer in answers):
+        lines.append("ranked by uncertainty: matches of one label come first; scores may rise further down")
+    return ["\n".join(lines)]
 
 
 def _evaluate(arguments: Namespace) -> int:

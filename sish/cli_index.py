@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from sish.encode import Recipe
 from sish.encoders import TIMM
 from sish.errors import ParameterError
+from sish.index.search import SearchParams
 from sish.reader_threads import SLIDE_TIMEOUT_S
 from sish.scale import check_given
 
@@ -26,6 +27,7 @@ __all__ = [
     "add_device",
     "add_index_commands",
     "add_scale",
+    "add_search",
     "bare_parser",
     "open_index",
     "unused_line",
@@ -68,8 +70,21 @@ def _create_parser() -> ArgumentParser:
     )
     add_scale(parser, "those")
     parser.add_class_arguments(Recipe, "recipe")
+    add_search(parser)
     add_device(parser)
     return parser
+
+
+def add_search(parser: ArgumentParser) -> None:
+    """Let a parser know ``--search.budget`` and its like; those that are not given stay as they are."""
+    parser.add_class_arguments(SearchParams, "search")
+    parser.set_defaults({f"search.{field.name}": None for field in fields(SearchParams)})
+
+
+def _search_of(arguments: Namespace) -> dict[str, int]:
+    """The search parameters that were given."""
+    given = vars(arguments.search) if "search" in arguments else {}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def add_device(parser: ArgumentParser) -> None:
@@ -160,6 +175,7 @@ def _create(arguments: Namespace) -> int:
     index = Index.create(
         arguments.index,
         recipe=recipe,
+        search=_search_of(arguments),
         measure=arguments.measure,
         mpp=arguments.mpp,
         override_mpp=arguments.override_mpp,
@@ -254,7 +270,10 @@ def open_index(arguments: Namespace) -> Index:
     from sish.slide_index import Index
 
     return Index.open(
-        arguments.index, weights=arguments.get("weights"), device=arguments.get("device") or "cpu"
+        arguments.index,
+        weights=arguments.get("weights"),
+        device=arguments.get("device") or "cpu",
+        search=_search_of(arguments),
     )
 
 

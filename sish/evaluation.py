@@ -14,6 +14,7 @@ from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
 from sish.index.store import Snapshot
 from sish.metrics import Answer, Metrics, retrieval_metrics
+from sish.queries import indexed_query, stored_codes
 from sish.results import Query
 from sish.slide_index import Index
 from sish.view import RankingName
@@ -33,6 +34,8 @@ class Evaluation:
     """The index's folder."""
     ranking: str
     """How hits were ranked."""
+    note: str
+    """Why that is not the ranking that reads labels; else empty."""
     slides: int
     """Slides in the database."""
     metrics: Metrics
@@ -54,6 +57,7 @@ class Evaluation:
         return {
             "index": self.index,
             "ranking": self.ranking,
+            "note": self.note,
             "slides": self.slides,
             "queries": found.queries,
             "short": self.placed.short,
@@ -67,8 +71,8 @@ class Evaluation:
 
     def rows(self) -> Iterator[tuple[str, float | int | str]]:
         """Name and value of every figure, for a table."""
+        yield "ranking", self.ranking + (f": {self.note}" if self.note else "")
         yield "slides", self.slides
-        yield "ranking", self.ranking
         yield from ((f"mMV@{at.k}", at.mmv) for at in self.fewer)
         yield from self.metrics.named()
         yield f"queries whose list was filled up to {self.metrics.k}", self.placed.short
@@ -105,6 +109,7 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
         )
     if k < 1:
         raise ParameterError(f"got k={k}; want at least 1")
+    name, note = view.choose_ranking(ranking)
     answers: list[Answer] = []
     placed: list[Answer] = []
     times: list[float] = []
@@ -120,7 +125,8 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
     median, p95 = np.percentile(times, [50, 95])
     return Evaluation(
         index=str(index.path),
-        ranking=results.ranking,
+        ranking=name,
+        note=note,
         slides=len(slides),
         metrics=retrieval_metrics(answers, k, relevant=relevant),
         fewer=tuple(retrieval_metrics(answers, at, relevant=relevant) for at in _FEWER if at < k),
@@ -132,14 +138,8 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
 
 def _queries(snapshot: Snapshot) -> Iterator[tuple[Query, str, SlideCodes]]:
     """Each labelled slide as a query, from its stored codes."""
-    by_slide = snapshot.insertion_order()
-    bounds = np.searchsorted(snapshot.slide[by_slide], np.arange(len(snapshot.slides) + 1))
-    for number, slide in enumerate(snapshot.slides):
-        rows = by_slide[bounds[number] : bounds[number + 1]]
-        if slide.label is None or not len(rows):
-            continue
-        codes = SlideCodes(snapshot.keys[rows], snapshot.barcodes[rows], snapshot.l0_xy[rows])
-        query = Query(
-            slide.slide_id, slide.path, slide.patient, slide.mpp, None, len(rows), slide.patch_l0_px
-        )
-        yield query, slide.label, codes
+    rows = enumerate(snapshot.slides)
+    numbers = [number for number, row in rows if row.label is not None and row.n_patches]
+    for number, codes in zip(numbers, stored_codes(snapshot, numbers), strict=True):
+        row = snapshot.slides[number]
+        yield indexed_query(row, codes), row.label or "", codes

@@ -2,12 +2,16 @@
 
 `KeyedPatches` searches along the paper's key; `TexturePatches` walks the cells of a texture tree, in the
 mapped segments. Both answer with bags whose patch numbers they alone understand.
+
+Results of equal distance: along the paper's key they come in the order in which the published walk meets
+them; in cells they come in order of slide id, then of the patch in its slide, so that an answer does not
+depend on the order in which slides were added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -44,12 +48,22 @@ class Patches(Protocol):
         ...
 
     @property
+    def rank(self) -> NDArray[np.int64]:
+        """Place of each slide in the order of slide ids, (slides,)."""
+        ...
+
+    @property
+    def params(self) -> SearchParams:
+        """Budget and threshold of a search that asks for no other."""
+        ...
+
+    @property
     def n_bits(self) -> int:
         """Bits of a barcode."""
         ...
 
-    def bags(self, codes: SlideCodes, exclude: Mask | None, threshold: int) -> Bags:
-        """The neighbours of each query patch within `threshold` bits, at a cost that does not grow."""
+    def bags(self, codes: SlideCodes, exclude: Mask | None, params: SearchParams) -> Bags:
+        """The neighbours of each query patch within the threshold, at a cost that does not grow."""
         ...
 
     def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
@@ -74,13 +88,15 @@ class KeyedPatches:
     table: PatchTable
     """The same as the guided search wants it; a patch's number is its row."""
     params: SearchParams
-    """Budget of the walks."""
+    """As in `Patches`."""
+    rank: NDArray[np.int64]
+    """As in `Patches`."""
 
     @classmethod
     def of(cls, snapshot: Snapshot, params: SearchParams) -> KeyedPatches:
         """Nothing is copied."""
         table = PatchTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
-        return cls(snapshot, table, params)
+        return cls(snapshot, table, params, _rank_by_id(snapshot.slides))
 
     @property
     def slides(self) -> Sequence[SlideRow]:
@@ -97,9 +113,8 @@ class KeyedPatches:
         """As in `Patches`."""
         return 8 * int(self.snapshot.barcodes.shape[1])
 
-    def bags(self, codes: SlideCodes, exclude: Mask | None, threshold: int) -> Bags:
+    def bags(self, codes: SlideCodes, exclude: Mask | None, params: SearchParams) -> Bags:
         """As in `Patches`: the guided search."""
-        params = replace(self.params, threshold=threshold)
         return guided_search(self.table, codes.keys[:, 0], codes.barcodes, exclude=exclude, params=params)
 
     def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
@@ -123,13 +138,20 @@ class TexturePatches:
 
     archive: Archive
     """Segments, mapped and not read."""
-    budget: int
-    """Patches that a query patch is compared with."""
+    params: SearchParams
+    """As in `Patches`."""
+    rank: NDArray[np.int64]
+    """As in `Patches`."""
+    least: int
+    """Patches that a query patch is compared with at least, whatever the budget."""
 
     @classmethod
-    def of(cls, tree: TextureTree, segments: Sequence[Segment], budget: int) -> TexturePatches:
+    def of(
+        cls, tree: TextureTree, segments: Sequence[Segment], params: SearchParams, *, least: int = 1
+    ) -> TexturePatches:
         """Opened, not read."""
-        return cls(Archive.of(tree, segments), budget)
+        archive = Archive.of(tree, segments)
+        return cls(archive, params, _rank_by_id(archive.slides), least)
 
     @property
     def slides(self) -> Sequence[SlideRow]:
@@ -146,15 +168,19 @@ class TexturePatches:
         """As in `Patches`."""
         return 8 * self.archive.cells.tree.barcode_bytes
 
-    def bags(self, codes: SlideCodes, exclude: Mask | None, threshold: int) -> Bags:
+    def bags(self, codes: SlideCodes, exclude: Mask | None, params: SearchParams) -> Bags:
         """As in `Patches`: the nearest cells, until they hold the budget.
 
         The threshold alone decides what joins a bag, as in the guided search: a bag that is cut at some
         length looks odd to the published ranking, which drops the longest bags.
         """
-        return self.archive.search(
-            codes.barcodes, k=self.budget, budget=self.budget, exclude=exclude, threshold=threshold
+        budget = max(params.budget, self.least)
+        bags = self.archive.search(
+            codes.barcodes, k=budget, budget=budget, exclude=exclude, threshold=params.threshold
         )
+        if np.all(np.diff(self.rank) > 0):  # slides were added in order of id: results are in it already
+            return bags
+        return _ties_in_order(bags, self.rank[self.slide_of(bags.patch)])
 
     def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
         """As in `Patches`: a budget of everything."""
@@ -167,6 +193,26 @@ class TexturePatches:
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """As in `Patches`."""
         return self.archive.l0_xy_of(patches)
+
+
+def _rank_by_id(slides: Sequence[SlideRow]) -> NDArray[np.int64]:
+    """Place of each slide in the order of slide ids; a removed slide is beside the one that replaced it."""
+    rank = np.empty(len(slides), np.int64)
+    rank[sorted(range(len(slides)), key=lambda number: slides[number].slide_id)] = np.arange(len(slides))
+    return rank
+
+
+def _ties_in_order(bags: Bags, rank: NDArray[np.int64]) -> Bags:
+    """Bags in which results of equal distance are in order of `rank`, one number a result.
+
+    >>> bags = Bags(np.array([0, 3]), np.array([5, 6, 7]), np.array([2, 2, 9]))
+    >>> _ties_in_order(bags, np.array([8, 1, 0])).patch.tolist()
+    [6, 5, 7]
+    """
+    query_patch = np.repeat(np.arange(len(bags)), bags.lengths())
+    begins = (np.diff(query_patch, prepend=0) != 0) | (np.diff(bags.hamming, prepend=-1) != 0)
+    order = np.argsort(np.cumsum(begins) * (rank.max(initial=0) + 1) + rank, kind="stable")
+    return Bags(bags.offset, bags.patch[order], bags.hamming[order])
 
 
 class TextureKeys:
@@ -224,5 +270,5 @@ def patches_of(store: Store, keys: Keys, params: SearchParams) -> Patches:
     width = max((segment.patches.barcodes.shape[1] for segment in store.segments), default=8)
     tree = stored_tree(store)
     if tree is None:  # there are no more patches than BUDGET yet, and they are compared with one and all
-        return TexturePatches.of(root_tree(width), store.segments, max(params.budget, BUDGET))
-    return TexturePatches.of(tree, store.segments, params.budget)
+        return TexturePatches.of(root_tree(width), store.segments, params, least=BUDGET)
+    return TexturePatches.of(tree, store.segments, params)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from sish.errors import QueryError
 from sish.feature_files import read_features
 from sish.feature_ingest import feature_codes
 from sish.index.segment import Segment
-from sish.index.store import SlideRow
+from sish.index.store import SlideRow, Snapshot
 from sish.labels import slide_id_of
 from sish.results import Query
 
-__all__ = ["query_of_features", "query_of_indexed"]
+__all__ = ["indexed_query", "query_of_features", "query_of_indexed", "stored_codes"]
 
 
 def query_of_indexed(
@@ -25,13 +26,30 @@ def query_of_indexed(
 ) -> tuple[Query, SlideCodes]:
     """An indexed slide as a query, from its stored codes; QueryError if it has no patches."""
     for segment in segments:
-        patches = segment.patches
-        for number, slide in enumerate(patches.slides):
+        for number, slide in enumerate(segment.patches.slides):
             if slide.slide_id == row.slide_id and number not in segment.removed and slide.n_patches:
-                rows = np.flatnonzero(patches.slide == number)
-                codes = SlideCodes(patches.keys[rows], patches.barcodes[rows], patches.l0_xy[rows])
-                return _query(row, str(row.path), patient, codes), codes
+                (codes,) = stored_codes(segment.patches, [number])
+                return indexed_query(row, codes, patient), codes
     raise QueryError(f"got {row.slide_id!r}, in which no tissue was found; want a slide with patches")
+
+
+def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCodes]:
+    """Yield the codes of some slides of a table, as the slides themselves give them when they are encoded.
+
+    A table is in key order. Patches of a query are in the order in which the slide was read: rankings break
+    ties by it, so that a slide asked by its id must have the order that its file gives.
+    """
+    rows = np.flatnonzero(np.isin(patches.slide, numbers))
+    rows = rows[np.lexsort((patches.row[rows], patches.slide[rows]))]
+    slide = patches.slide[rows]
+    for number in numbers:
+        own = rows[slice(*np.searchsorted(slide, [number, number + 1]))]
+        yield SlideCodes(patches.keys[own], patches.barcodes[own], patches.l0_xy[own])
+
+
+def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) -> Query:
+    """An indexed slide as it stands in an answer."""
+    return Query(row.slide_id, row.path, patient or row.patient, row.mpp, None, len(codes), row.patch_l0_px)
 
 
 def query_of_features(
@@ -64,10 +82,6 @@ def query_of_features(
     if not len(codes):
         raise QueryError(f"{path}: got no patch in it; want some to search for")
     if row is not None:
-        return _query(row, str(path), patient, codes), codes
+        return replace(indexed_query(row, codes, patient), path=str(path)), codes
     name = slide_id_of(path)
     return Query(name, str(path), patient or name, file.mpp, None, len(codes), file.l0_size), codes
-
-
-def _query(row: SlideRow, path: str, patient: str | None, codes: SlideCodes) -> Query:
-    return Query(row.slide_id, path, patient or row.patient, row.mpp, None, len(codes), row.patch_l0_px)

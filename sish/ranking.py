@@ -356,7 +356,8 @@ class NearestMatches:
         best = np.lexsort((self.slides, -self.score))[:k]
         return Ranking(
             tuple(
-                self._ranked(rank, int(self.slides[i]), float(self.score[i])) for rank, i in enumerate(best, 1)
+                self._ranked(rank, int(self.slides[i]), float(self.score[i]))
+                for rank, i in enumerate(best, 1)
             )
         )
 
@@ -379,8 +380,8 @@ class NearestMatches:
 def _first_of_each(bags: Bags, place: NDArray[np.int64], n_places: int) -> list[NDArray[np.int64]]:
     """For each bag the first result of each place that is in it; bags are sorted, so it is the nearest.
 
-    `place` (R,) is a number below `n_places` for each result. An array of as many numbers is swept once a bag:
-    ten times faster than sorting the results.
+    `place` (R,) is a number below `n_places` for each result. One array of as many numbers serves all bags,
+    which is ten times faster than sorting the results.
     """
     first = np.empty(n_places, np.int64)
     found = []

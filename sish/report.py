@@ -17,7 +17,7 @@ from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideError
 from sish.mosaic import read_patch
 from sish.preview import draw_mosaic
-from sish.results import Hit, PatchPair, Query, Results
+from sish.results import SCORE, Hit, PatchPair, Query, Results
 from sish.slide import Slide, open_slide
 from sish.slide_index import Index
 from sish.version import __version__
@@ -56,7 +56,7 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Similar slides</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{style}</style></head><body><main><h1>Similar slides</h1>"
-        f'<div class="soft">{len(index)} slides in {escape(index.path.name)}</div>{body}'
+        f'<div class="soft">{len(index)} slides in {escape(index.path.name)}</div>{_head(asked)}{body}'
         f"<footer>sish {__version__} · encoder {escape(index.fingerprint)} · "
         "for research only, not for diagnosis</footer></main></body></html>"
     )
@@ -68,6 +68,14 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
             f"cannot write the report {path}: {error.strerror}; give another path"
         ) from error
     return Path(path)
+
+
+def _head(asked: Sequence[Results]) -> str:
+    """How the answers were ranked, and what their scores say."""
+    lines = [*dict.fromkeys(answer.headline for answer in asked), SCORE]
+    if any(answer.ranking == "uncertainty" for answer in asked):
+        lines.append("Ranked by uncertainty: scores may rise further down.")
+    return "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
 
 
 class _Gallery:
@@ -130,13 +138,12 @@ class _Gallery:
 def _section(results: Results, gallery: _Gallery) -> str:
     query = results.query
     place = "" if query.region is None else " · region x {}, y {}, {} x {} px".format(*query.region)
-    note = f'<p class="note">{escape(results.note)}</p>' if results.note else ""
     cards = "".join(_card(hit, query, gallery) for hit in results)
     return (
         f'<h2>Query</h2><div class="card">{gallery.query(query)}'
         f'<div class="facts"><h3>{escape(query.slide_id)}</h3>'
         f'<div class="soft">{query.n_patches} patches · {query.mpp:.3g} um/px{place}</div>'
-        f'<div class="soft">ranked by {results.ranking}</div>{note}</div></div>'
+        f'<div class="soft">{escape(results.headline)}</div></div></div>'
         f"<h2>{len(results)} most similar slides</h2>{cards}"
     )
 
@@ -153,7 +160,8 @@ def _card(hit: Hit, query: Query, gallery: _Gallery) -> str:
         f'<div class="card">{gallery.thumbnail(hit.path, hit.mpp)}<div class="facts">'
         f"<h3>{hit.rank}. {escape(hit.slide_id)}</h3><div>{chips}</div>"
         f'<div class="bar"><i style="width:{100 * hit.score:.0f}%"></i></div>'
-        f'<div class="soft">score {hit.score:.3f}{certainty} · patient {escape(hit.patient)}</div>'
+        f'<div class="soft">score {hit.score:.3f} · {hit.n_matched} of {query.n_patches} patches matched, '
+        f"median distance {hit.median_distance:g} bits{certainty} · patient {escape(hit.patient)}</div>"
         f'<div class="pairs">{pairs}</div></div></div>'
     )
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["AddReport", "Hit", "PatchPair", "Query", "RelabelReport", "Results", "Skipped"]
+__all__ = ["SCORE", "AddReport", "Hit", "PatchPair", "Query", "RelabelReport", "Results", "Skipped"]
+
+SCORE = (
+    "score: how close the query's patches come to their nearest match in the slide, on average: "
+    "1 equal, 0 unrelated or no match; patches that few slides match weigh more"
+)
+"""What `Hit.score` says, on one line; the formula is in `sish.ranking.NearestMatches`."""
 
 _NAMED = 5
 """How many slides a hint names."""
@@ -40,12 +46,22 @@ class Hit:
     """Its file when it was added."""
     mpp: float
     """Scale of its level 0, um per pixel."""
+    patch_l0_px: float
+    """Edge of its patches in level-0 pixels."""
     label: str | None
     """Its diagnosis, if known."""
     patient: str
     """Its patient; the slide's own id where none was given."""
     score: float
-    """Similarity in [0, 1], as the ranking defines it; never larger further down the list."""
+    """How close the query's patches come to their nearest match in this slide, on average: 1 equal, 0
+    unrelated or no match; patches that few slides match weigh more.
+
+    It is the same in both rankings. Slides that were ranked by similarity are in order of it. It may rise
+    down a list that was ranked by uncertainty, and where slides begin that only fill the list."""
+    n_matched: int
+    """Patches of the query that have a match in this slide, of `Query.n_patches`."""
+    median_distance: float
+    """Median distance in bits of these patches to their nearest match."""
     uncertainty: float | None
     """Entropy in bits of the labels in the bag that found it; None where the ranking reads no labels."""
     placed: bool
@@ -59,8 +75,8 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        names = ("rank", "slide_id", "path", "label", "patient", "score", "uncertainty", "placed")
-        plain = {name: getattr(self, name) for name in (*names, "below_threshold")}
+        apart = ("patches", "metadata")
+        plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in apart}
         return plain | {"patches": [pair.to_dict() for pair in self.patches], "metadata": dict(self.metadata)}
 
 
@@ -92,6 +108,7 @@ class Query:
             "mpp": self.mpp,
             "region": None if self.region is None else list(self.region),
             "n_patches": self.n_patches,
+            "patch_l0_px": self.patch_l0_px,
         }
 
 
@@ -106,7 +123,12 @@ class Results:
     hits: tuple[Hit, ...]
     """The hits, best first."""
     note: str = ""
-    """What a reader should know of this answer; empty if there is nothing."""
+    """Why the ranking is not the one that reads labels, and why it placed nothing; else empty."""
+
+    @property
+    def headline(self) -> str:
+        """How hits were ranked and the note, on one line."""
+        return f"ranked by {self.ranking}" + (f": {self.note}" if self.note else "")
 
     def __iter__(self) -> Iterator[Hit]:
         """Hits, best first."""
@@ -121,7 +143,12 @@ class Results:
         return self.hits[place]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: ``query``, ``ranking``, ``note`` and ``results``."""
+        """Plain values for JSON: ``query``, ``ranking``, ``note`` and ``results``.
+
+        A matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left corner) of the
+        file at ``path``, and at ``query_xy`` of the query's; ``mpp`` is the scale of these pixels. Fields are
+        those of :class:`Query`, :class:`Hit` and :class:`PatchPair`.
+        """
         return {
             "query": self.query.to_dict(),
             "ranking": self.ranking,

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | Image
+    Search = SearchParams | Mapping[str, Any]
 
 __all__ = ["Index", "open_or_make"]
 
@@ -57,16 +58,21 @@ class Index:
     """
 
     def __init__(
-        self, store: Store, *, weights: str | os.PathLike[str] | None = None, device: str = "cpu"
+        self,
+        store: Store,
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+        search: Search | None = None,
     ) -> None:
         """Use :meth:`create` or :meth:`open`."""
         header = IndexHeader.from_json(store.header)
         recipe = header.recipe if weights is None else replace(header.recipe, weights=str(weights))
         self.encoder = SlideEncoder(recipe, header.fingerprint, calibration=header.calibration, device=device)
         self.fingerprint = header.fingerprint
-        self.params = header.search
+        self._params = header.search if search is None else header.search.with_changes(search)
         self._store = store
-        self._view: tuple[int, View] | None = None
+        self._view: tuple[tuple[int, SearchParams], View] | None = None
 
     @classmethod
     def create(
@@ -74,7 +80,7 @@ class Index:
         path: str | os.PathLike[str],
         *,
         recipe: Recipe | None = None,
-        search: SearchParams | None = None,
+        search: Search | None = None,
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
@@ -88,10 +94,10 @@ class Index:
             Folder to make; it may exist if it is empty.
         recipe : Recipe, optional
             How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
-        search : SearchParams, optional
-            Budget and threshold of the search. Default: 4,000 patches a query patch (with ``keys="paper"``
-            the paper's 15,000 keys, the query's own first), and the threshold that was measured for the
-            encoder's barcodes.
+        search : SearchParams or mapping, optional
+            Budget and threshold of the search; a mapping changes some of the defaults. Default: 4,000 patches
+            a query patch (with ``keys="paper"`` the paper's 15,000 keys, the query's own first), and the
+            threshold that was measured for the encoder's barcodes.
         measure : path-like or iterable of path-like, optional
             Slides, or folders of slides, that a foreign encoder's features are measured on first
             (:mod:`sish.calibration`): up to 32 of them, 16 patches each. Encoders of sish need none.
@@ -111,9 +117,9 @@ class Index:
         if measure is not None and encoder.needs_calibration:
             sample = sample_features(encoder, measure, mpp=mpp, override_mpp=override_mpp)
             encoder = encoder.measured_on(sample)
-        if search is None:
-            search = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-        header = IndexHeader(encoder.recipe, encoder.fingerprint, search, encoder.calibration)
+        header = IndexHeader(
+            encoder.recipe, encoder.fingerprint, _params_for(encoder, search), encoder.calibration
+        )
         with Store.create(path, header.to_json()) as store:
             return cls(store, device=device)
 
@@ -124,6 +130,7 @@ class Index:
         *,
         weights: str | os.PathLike[str] | None = None,
         device: str = "cpu",
+        search: Search | None = None,
     ) -> Index:
         """Open an index to search it or to add to it.
 
@@ -135,8 +142,18 @@ class Index:
             Where the weights are that it was made with, if not where they were.
         device : str
             Where the encoder runs, as torch names it.
+        search : SearchParams or mapping, optional
+            Search with other parameters than the index was made with: ``{"budget": 1000}`` changes one of
+            them, SearchParams sets all. The index on the disk keeps its own.
+
+        Raises
+        ------
+        StoreError
+            If there is no index, or it cannot be read.
+        ParameterError
+            If there is no such search parameter, or its value is out of range.
         """
-        return cls(Store.open(path), weights=weights, device=device)
+        return cls(Store.open(path), weights=weights, device=device, search=search)
 
     def __repr__(self) -> str:
         """Path, slides and encoder."""
@@ -159,6 +176,18 @@ class Index:
     def recipe(self) -> Recipe:
         """How slides become keys and barcodes."""
         return self.encoder.recipe
+
+    @property
+    def params(self) -> SearchParams:
+        """How it is searched. The next search uses what is assigned; the index on the disk keeps its own.
+
+        Assign SearchParams, or a mapping that changes some; anything else is a ParameterError.
+        """
+        return self._params
+
+    @params.setter
+    def params(self, search: Search) -> None:
+        self._params = self._params.with_changes(search)
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
@@ -196,7 +225,7 @@ class Index:
         feature_encoder: str | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
-        search: SearchParams | None = None,
+        search: Search | None = None,
     ) -> Index:
         """Make an empty index for features that TRIDENT or CLAM computed: :mod:`sish.feature_files`.
 
@@ -213,7 +242,7 @@ class Index:
             Micrometres per level-0 pixel of slides that do not tell.
         override_mpp : float, optional
             Micrometres per level-0 pixel of all slides, whatever they tell.
-        search : SearchParams, optional
+        search : SearchParams or mapping, optional
             As of :meth:`create`.
 
         Raises
@@ -230,8 +259,9 @@ class Index:
             given, feature_encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp
         )
         encoder = SlideEncoder(recipe).measured_on(features)
-        params = search or SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-        header = IndexHeader(encoder.recipe, encoder.fingerprint, params, encoder.calibration)
+        header = IndexHeader(
+            encoder.recipe, encoder.fingerprint, _params_for(encoder, search), encoder.calibration
+        )
         with Store.create(path, header.to_json()) as store:
             return cls(store)
 
@@ -393,14 +423,15 @@ class Index:
         exclude_patient: bool = False,
         patient: str | None = None,
         where: Mapping[str, str] | None = None,
+        search: Search | None = None,
     ) -> Results:
         """Find the slides that look most like a slide, a region of one, or an image.
 
         Parameters
         ----------
         query : path-like, Slide, uint8 array (H, W, 3), or PIL image
-            What to search for. The id of an indexed slide is looked up, without reading its file; a ``.h5``
-            is a file of features (:meth:`add_features`).
+            What to search for. The id of an indexed slide is looked up, without reading its file, and has
+            the same answer as the file; a ``.h5`` is a file of features (:meth:`add_features`).
         k : int
             Hits wanted. Fewer come back only if the index holds fewer that may be found; those that the
             ranking itself did not place, or that are beyond the threshold, say so.
@@ -412,27 +443,40 @@ class Index:
         region : (x, y, width, height), optional
             The part of the query to search for, in level-0 pixels.
         ranking : {"auto", "uncertainty", "similarity"}
-            By uncertainty as published (needs labels), or label-free. See :mod:`sish.ranking`.
+            By uncertainty as published (needs labels), or label-free. See :mod:`sish.ranking`. ``auto`` is
+            ``uncertainty`` where every slide has a label; else ``similarity``, and the note says why. The
+            score of a hit is the same in both (:class:`Hit`), and may rise down a list ranked by uncertainty.
         exclude_patient : bool
             Leave out every slide of the query's own patient.
         patient : str, optional
             The query's patient. Default: what the index knows of the same file, else its own id.
         where : mapping, optional
             Only slides whose ``label``, ``site``, ``patient`` or metadata column has this value.
+        search : SearchParams or mapping, optional
+            Search parameters for this query alone, as of :meth:`open`. An archive that is too small for a
+            texture tree (4,000 patches) is compared with as a whole, whatever the budget.
 
         Raises
         ------
         QueryError
-            If the query has no tissue, or the search cannot be run as asked.
+            If the query has no tissue, is both an id and another slide's file, or the search cannot be run as
+            asked.
         EncoderMismatchError
             If the weights at hand are not the ones that the index was made with.
         SlideError
             If the query cannot be read.
         """
         check_given(mpp, override_mpp)
+        params = self.params if search is None else self.params.with_changes(search)
         asked, codes = self._ask(query, mpp, override_mpp, region, patient)
         results = self.view().search(
-            asked, codes, k=k, ranking=ranking, exclude_patient=exclude_patient, where=where
+            asked,
+            codes,
+            k=k,
+            ranking=ranking,
+            exclude_patient=exclude_patient,
+            where=where,
+            search=params,
         )
         return results if override_mpp is not None else _with_unused(results, mpp)
 
@@ -445,15 +489,15 @@ class Index:
         patient: str | None,
     ) -> tuple[Query, SlideCodes]:
         """The query and its codes: from the index, from a file of features, or from pixels."""
-        if region is None and isinstance(query, str) and not Path(query).exists():
-            row = next((row for row in self.slides if row.slide_id == query), None)
-            if row is not None:
-                _check_told(override_mpp, "the id of an indexed slide", "its file")
-                return query_of_indexed(row, self._store.segments, patient)
+        row = self._named(query)
+        if row is not None and region is None:
+            _check_told(override_mpp, "the id of an indexed slide", "its file")
+            return query_of_indexed(row, self._store.segments, patient)
+        query = query if row is None else row.path  # a part of it must be read
         if is_feature_file(query):
             if region is not None:
                 raise QueryError("got a region of a file of features; want the file, or part of a slide")
-            path = Path(str(query))
+            path = absolute(str(query))
             stored = self._stored(path)
             mpp, override_mpp = remembered(stored, mpp, override_mpp)
             return query_of_features(
@@ -478,7 +522,7 @@ class Index:
         name = slide_id_of(slide.path) if slide.path else slide.name
         asked = Query(
             slide_id=stored.slide_id if stored else name,
-            path=str(slide.path) if slide.path else None,
+            path=str(absolute(slide.path)) if slide.path else None,
             patient=patient or (stored.patient if stored else name),
             mpp=slide.mpp,
             region=region,
@@ -486,6 +530,24 @@ class Index:
             patch_l0_px=prepared.mosaic.l0_size,
         )
         return asked, codes
+
+    def _named(self, query: Queryable) -> SlideRow | None:
+        """The row of a query that is the id of an indexed slide; None where it is anything else.
+
+        A file of that name is read if it is the slide's own, and refused if it is not: whichever was meant,
+        the other would be a wrong answer without a word.
+        """
+        if not isinstance(query, str):
+            return None
+        row = next((row for row in self.slides if row.slide_id == query), None)
+        if row is None or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
+            return row
+        if self._stored(query) == row:
+            return None
+        raise QueryError(
+            f"got {query!r}, which is a file here and the id of another, {row.path}: "
+            f"give ./{query} or the other's path"
+        )
 
     def _check_takes_pixels(self) -> None:
         """Refuse pixels where an index holds features (QueryError)."""
@@ -511,9 +573,10 @@ class Index:
         """What is in the index now, ready to be searched; made anew only after a change."""
         store = self._store
         store.refresh()
-        if self._view is None or self._view[0] != store.generation:
-            patches = patches_of(store, self.recipe.keys, self.params)
-            self._view = store.generation, View.of(patches, self.params.threshold)
+        params = self.params
+        if self._view is None or self._view[0] != (store.generation, params):
+            patches = patches_of(store, self.recipe.keys, params)
+            self._view = (store.generation, params), View.of(patches, params.threshold)
         return self._view[1]
 
     def snapshot(self) -> Snapshot:
@@ -531,6 +594,12 @@ def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> 
             return make()
         except IndexExistsError:
             return open_index()
+
+
+def _params_for(encoder: SlideEncoder, search: Search | None) -> SearchParams:
+    """How an index is searched: as is right for its encoder, unless asked for otherwise."""
+    params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
+    return params if search is None else params.with_changes(search)
 
 
 def _as_slide(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from typing import Literal
 
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
-from sish.index.search import Bags
-from sish.index.store import SlideRow
+from sish.index.search import Bags, SearchParams
 from sish.patches import Mask, Patches
-from sish.ranking import RankedSlide, Ranking, SlideLabels, rank_by_similarity, rank_by_uncertainty
+from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
 
 __all__ = ["RankingName", "View"]
@@ -35,8 +33,10 @@ class View:
     """Slides and patches."""
     found: Mask
     """Slides that can be found, bool (slides,)."""
+    order: NDArray[np.int64]
+    """Numbers of all slides in order of their ids: rankings know a slide by its place here, (slides,)."""
     unlabelled: tuple[str, ...]
-    """Ids of those among them that have no label."""
+    """Ids of slides that can be found and have no label."""
     labels: SlideLabels
     """The labels of slides that can be found, counted once; slides without a label share the empty one."""
     threshold: int
@@ -46,10 +46,13 @@ class View:
     @classmethod
     def of(cls, patches: Patches, threshold: int) -> View:
         """The view of some patches: nothing is copied."""
-        found = patches.found
-        slides = [patches.slides[int(number)] for number in np.flatnonzero(found)]
+        found, order = patches.found, np.argsort(patches.rank)
+        slides = [patches.slides[int(number)] for number in order[found[order]]]
         unlabelled = tuple(slide.slide_id for slide in slides if slide.label is None)
-        return cls(patches, found, unlabelled, _counted(slides, found), threshold, {})
+        labels = SlideLabels.of([slide.label or "" for slide in slides])
+        number = np.full(len(found), -1, np.int64)  # slides that cannot be found do not count
+        number[found[order]] = labels.number
+        return cls(patches, found, order, unlabelled, replace(labels, number=number), threshold, {})
 
     def search(
         self,
@@ -60,6 +63,7 @@ class View:
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
         where: Mapping[str, str] | None = None,
+        search: SearchParams | None = None,
     ) -> Results:
         """Rank the slides of this view for an encoded query; see :meth:`sish.Index.search`.
 
@@ -69,27 +73,39 @@ class View:
         """
         if not isinstance(k, int) or k < 1:
             raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
-        name, note = self._choose_ranking(ranking)
+        name, note = self.choose_ranking(ranking)
         if not self.found.any():
             return Results(query, name, (), "the index holds no patches: add slides first")
         exclude = self._excluded(query.patient if exclude_patient else None, where or {})
         if exclude is not None and exclude[self.found].all():
-            return Results(query, name, (), "no slide is left after the filters and the patient's exclusion")
+            nothing = "no slide is left after the filters and the patient's exclusion"
+            return Results(query, name, (), _joined(note, nothing))
+        params = search or replace(self.patches.params, threshold=self.threshold)
         hits: list[Hit] = []
-        for ranked, placed in self._rankings(name, codes, exclude, k):
-            found = {hit.slide_id for hit in hits}
-            new = [it for it in ranked.slides if self.patches.slides[it.slide].slide_id not in found]
-            hits += [self._hit(slide, codes, hits, placed=placed) for slide in new[: k - len(hits)]]
-            note = note or ranked.reason
+        found: set[int] = set()
+        reason = ""
+        for answer in self._answers(name, codes, exclude, k, params):
+            new = [ranked for ranked in answer.ranking.slides if ranked.slide not in found][: k - len(hits)]
+            found |= {ranked.slide for ranked in new}
+            hits += [self._hit(ranked, answer, codes, params.threshold) for ranked in new]
+            reason = reason or answer.ranking.reason
             if len(hits) == k:
                 break
-        return Results(query, name, _in_order(hits), note)
+        return Results(query, name, _in_order(hits), _joined(note, reason))
 
-    def _choose_ranking(self, asked: RankingName) -> tuple[Literal["uncertainty", "similarity"], str]:
-        """The ranking to use, and a note where ``auto`` could not take the one that reads labels."""
+    def choose_ranking(self, asked: RankingName) -> tuple[Literal["uncertainty", "similarity"], str]:
+        """Return the ranking to use, and a note where ``auto`` could not take the one that reads labels.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such ranking.
+        QueryError
+            If it needs labels that are not there.
+        """
         if asked not in ("auto", "uncertainty", "similarity"):
             raise ParameterError(f"got ranking={asked!r}; want 'auto', 'uncertainty' or 'similarity'")
-        bare = self.unlabelled
+        bare, n_slides = self.unlabelled, int(np.count_nonzero(self.found))
         if asked == "similarity" or not bare:
             return ("similarity" if asked == "similarity" else "uncertainty"), ""
         some = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
@@ -98,36 +114,31 @@ class View:
                 f"ranking by uncertainty needs a label for every slide, and these have none: {some}; "
                 "add labels with sish index label, or rank by similarity"
             )
-        none_has_one = len(bare) == np.count_nonzero(self.found)
-        return (
-            "similarity",
-            "" if none_has_one else f"ranked by similarity, as these slides have no label: {some}",
-        )
+        have = "has" if len(bare) == 1 else "have"
+        note = f"{len(bare)} of {n_slides} slides {have} no label ({some})"
+        return "similarity", "" if len(bare) == n_slides else note
 
-    def _rankings(
-        self, name: str, codes: SlideCodes, exclude: Mask | None, k: int
-    ) -> Iterator[tuple[Ranking, bool]]:
-        """The ranking that was asked for, then those that fill its list; and whether it is the first."""
-        n_bits = self.patches.n_bits
-        bags = self.patches.bags(codes, exclude, self.threshold)
+    def _answers(
+        self, name: str, codes: SlideCodes, exclude: Mask | None, k: int, params: SearchParams
+    ) -> Iterator[_Answer]:
+        """The ranking that was asked for, then those that fill its list."""
+        near = self._by_similarity(self.patches.bags(codes, exclude, params), 2 * k)
         if name == "uncertainty":
-            by_uncertainty = partial(rank_by_uncertainty, labels=self.labels, k=k)
-            yield self._numbered(bags, by_uncertainty), True
-        by_similarity = partial(rank_by_similarity, k=2 * k, n_bits=n_bits)
-        yield self._numbered(bags, by_similarity), name == "similarity"
-        wider = [self.patches.bags(codes, exclude, n_bits)]
-        for further in chain(wider, self._scans(codes, exclude)):
-            yield replace(self._numbered(further, by_similarity), reason=""), False
+            ranking = rank_by_uncertainty(near.bags, near.slide, self.labels, k=k)
+            yield replace(near, ranking=ranking, placed=True)
+        yield replace(near, placed=name == "similarity")
+        everything = replace(params, threshold=self.patches.n_bits)
+        wider = [self.patches.bags(codes, exclude, everything)]
+        for bags in chain(wider, self._scans(codes, exclude)):
+            far = self._by_similarity(bags, 2 * k)
+            yield replace(far, ranking=replace(far.ranking, reason=""))
 
-    def _numbered(self, bags: Bags, rank: Callable[[Bags, NDArray[np.integer]], Ranking]) -> Ranking:
-        """What `rank` makes of bags whose patches are numbered anew, and of these patches' slides."""
-        patches, place = np.unique(bags.patch, return_inverse=True)
-        ranked = rank(replace(bags, patch=place.astype(np.int64)), self.patches.slide_of(patches))
-        slides = tuple(
-            replace(it, matches=tuple(replace(pair, patch=int(patches[pair.patch])) for pair in it.matches))
-            for it in ranked.slides
-        )
-        return replace(ranked, slides=slides)
+    def _by_similarity(self, bags: Bags, k: int) -> _Answer:
+        """Bags and the `k` slides most similar by them; rankings know a result by its place in all bags."""
+        slide = self.patches.rank[self.patches.slide_of(bags.patch)]
+        results = replace(bags, patch=np.arange(len(bags.patch)))
+        nearest = NearestMatches.of(results, slide, n_bits=self.patches.n_bits)
+        return _Answer(bags.patch, results, slide, nearest, nearest.ranking(k), placed=False)
 
     def _scans(self, codes: SlideCodes, exclude: Mask | None) -> Iterator[Bags]:
         """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
@@ -164,31 +175,53 @@ class View:
             self._columns[name] = np.array(values, dtype=object)
         return self._columns[name]
 
-    def _hit(self, ranked: RankedSlide, codes: SlideCodes, before: Sequence[Hit], *, placed: bool) -> Hit:
-        row = self.patches.slides[ranked.slide]
-        l0_xy = self.patches.l0_xy_of(np.array([match.patch for match in ranked.matches], np.int64))
+    def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
+        row = self.patches.slides[int(self.order[ranked.slide])]
+        patches = answer.patch[[match.patch for match in ranked.matches]]
         pairs = tuple(
             PatchPair(
                 query_xy=_point(codes.l0_xy[match.query_patch]),
                 xy=_point(xy),
                 hamming=int(match.hamming),
             )
-            for match, xy in zip(ranked.matches, l0_xy, strict=True)
+            for match, xy in zip(ranked.matches, self.patches.l0_xy_of(patches), strict=True)
         )
+        found = answer.nearest.of_slide(ranked.slide)
         return Hit(
             rank=0,
             slide_id=row.slide_id,
             path=row.path,
             mpp=row.mpp,
+            patch_l0_px=row.patch_l0_px,
             label=row.label,
             patient=row.patient,
-            score=min(float(ranked.score), before[-1].score if before else 1.0),
+            score=found.score,
+            n_matched=found.n_matched,
+            median_distance=found.median_distance,
             uncertainty=None if ranked.uncertainty is None else float(ranked.uncertainty),
-            placed=placed,
-            below_threshold=min(pair.hamming for pair in pairs) > self.threshold,
+            placed=answer.placed,
+            below_threshold=min(pair.hamming for pair in pairs) > threshold,
             patches=pairs,
             metadata=row.metadata,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Bags of a query, looked through, and a ranking of them."""
+
+    patch: NDArray[np.int64]
+    """Patch number of each result, (R,)."""
+    bags: Bags
+    """The bags, in which a result's patch number is its own place, 0 to R - 1."""
+    slide: NDArray[np.int64]
+    """Place of each result's slide in `View.order`, (R,)."""
+    nearest: NearestMatches
+    """The nearest match of each query patch in each slide."""
+    ranking: Ranking
+    """Slides of these bags."""
+    placed: bool
+    """Whether this is the ranking that was asked for."""
 
 
 def _point(xy: NDArray[np.integer]) -> tuple[int, int]:
@@ -199,9 +232,5 @@ def _in_order(hits: Sequence[Hit]) -> tuple[Hit, ...]:
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, 1))
 
 
-def _counted(slides: Sequence[SlideRow], found: Mask) -> SlideLabels:
-    """The labels of the slides that can be found: the others do not count. Their number is -1."""
-    labels = SlideLabels.of([slide.label or "" for slide in slides])
-    number = np.full(len(found), -1, np.int64)
-    number[found] = labels.number
-    return replace(labels, number=number)
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

@@ -56,7 +56,7 @@ def test_a_small_archive_has_no_tree_and_compares_with_everything(tmp_path):
         assert store.tree is None
         patches = patches_of(store, "texture", SearchParams(threshold=BITS, budget=10))
     codes = SlideCodes(np.zeros((60, 1), np.int64), barcodes[0], np.zeros((60, 2), np.int64))
-    bags = patches.bags(codes, None, BITS)
+    bags = patches.bags(codes, None, patches.params)
     exact = nearest(np.concatenate(barcodes), barcodes[0], 300)
     assert np.array_equal(bags.hamming.reshape(60, 300), exact.hamming)
 
@@ -105,7 +105,7 @@ def test_what_a_search_finds_is_what_a_scan_finds(grown):
     queries = np.concatenate(tissue(3, 2))
     codes = SlideCodes(np.zeros((120, 1), np.int64), queries, np.zeros((120, 2), np.int64))
     exact = nearest(np.concatenate(barcodes), queries, 10).hamming
-    bags = patches.bags(codes, None, BITS)
+    bags = patches.bags(codes, None, SearchParams(threshold=BITS))
     found = bags.hamming[bags.offset[:-1, None] + np.arange(10)]
     assert (found <= exact[:, -1:]).mean() > 0.95, "recall at 10"
     scan = patches.scan(codes, np.zeros(90, bool), 10)

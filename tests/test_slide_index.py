@@ -268,8 +268,10 @@ def test_flags_and_scores_tell_the_truth(built_index):
             results = index.search(row.path, k=8, ranking=ranking, exclude_patient=True)
             for hit in results:
                 assert hit.below_threshold == (min(pair.hamming for pair in hit.patches) > threshold)
-            scores = [hit.score for hit in results]
-            assert scores == sorted(scores, reverse=True)
+            if ranking == "similarity":  # a list by uncertainty is not in order of the score
+                near = [hit.score for hit in results if not hit.below_threshold]
+                assert near == sorted(near, reverse=True)
+            assert all(0 <= hit.score <= 1 for hit in results)
             placed = [hit.placed for hit in results]
             assert placed == sorted(placed, reverse=True), "what fills the list comes last"
             assert [hit.rank for hit in results] == list(range(1, len(results) + 1))
@@ -360,4 +362,4 @@ def test_one_slide_without_a_label_changes_the_ranking_and_says_so(own_index, tm
     shutil.copy(own_index.slides[0].path, tmp_path / "bare.tif")
     own_index.add(tmp_path / "bare.tif", show_progress=False)
     results = own_index.search(own_index.slides[0].path)
-    assert results.ranking == "similarity" and "bare" in results.note
+    assert (results.ranking, results.note) == ("similarity", "1 of 9 slides has no label (bare)")

@@ -82,33 +82,35 @@ class Sish(System[PatchFeatures]):
         self._folder = tempfile.TemporaryDirectory(prefix="sish-")  # goes with this object
         with Store.create(self._folder.name, {}) as store:
             texture = TextureKeys(store, seed=0) if self._keys == "texture" else None
-            store.append_many([self._rows(*pair) for pair in zip(self.items, descriptions, strict=True)])
+            described = zip(self.items, descriptions, strict=True)
+            store.append_many([self._rows(place, *pair) for place, pair in enumerate(described)])
             if texture is not None:
                 texture.grow(sum(map(len, descriptions)))  # enough of them learn a tree, and get its keys
         reader = Store.open(self._folder.name)
         self._bytes = reader.info().bytes
         self._view = View.of(patches_of(reader, self._keys, params), params.threshold)
         self._of_patient = Counter(map(_patient, self.items))
-        self._place = {item.item_id: place for place, item in enumerate(self.items)}
+        self._place = {_slide_id(place, item): place for place, item in enumerate(self.items)}
 
-    def _rows(self, item: Item, found: PatchFeatures) -> Snapshot:
+    def _rows(self, place: int, item: Item, found: PatchFeatures) -> Snapshot:
         """An item's patches as the store takes them."""
         codes = self._codes(found)
-        return slide_snapshot(_row(item, found), codes.keys, codes.barcodes, codes.l0_xy)
+        row = _row(_slide_id(place, item), item, found)
+        return slide_snapshot(row, codes.keys, codes.barcodes, codes.l0_xy)
 
     def _codes(self, found: PatchFeatures) -> SlideCodes:
         keys = found.keys if self._keys == "paper" else np.zeros(len(found), np.int64)
         return SlideCodes(keys[:, None], found.barcodes, found.l0_xy)
 
     def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
-        """The hits of the index, in its order."""
+        """The hits of the index, in its order: what a score rises down its list is cut off."""
         codes = self._codes(description)
         patient = self._patient_of(~allowed)
         query = Query("query", None, patient or "", 1.0, None, len(codes), 0.0)
         wanted = k if patient else k + int(np.count_nonzero(~allowed))
         hits = self._view.search(query, codes, k=wanted, ranking=self._ranking, exclude_patient=bool(patient))
         return Scores(
-            np.array([hit.score for hit in hits]),
+            np.minimum.accumulate(np.array([hit.score for hit in hits])),
             np.array([self._place[hit.slide_id] for hit in hits], np.int64),
             looked_at=min(int(np.count_nonzero(allowed)), self._budget * len(codes)),
             placed=np.array([hit.placed and not hit.below_threshold for hit in hits], bool),
@@ -132,10 +134,15 @@ def _patient(item: Item) -> str:
     return f"group {item.group}" if item.group else f"item {item.item_id}"
 
 
-def _row(item: Item, found: PatchFeatures) -> SlideRow:
+def _slide_id(place: int, item: Item) -> str:
+    """An item's name in the store, which orders slides of equal score by it: as the database does."""
+    return f"{place:09d} {item.item_id}"
+
+
+def _row(slide_id: str, item: Item, found: PatchFeatures) -> SlideRow:
     """An item as the store keeps it; what a slide's file would tell is not asked for, and not used."""
     return SlideRow(
-        slide_id=item.item_id,
+        slide_id=slide_id,
         path=str(item.path),
         n_patches=len(found),
         patch_l0_px=float(found.l0_px[0]),
