@@ -178,9 +178,13 @@ def _demo_parser() -> ArgumentParser:
 
 
 def _search(arguments: Namespace) -> int:
+    from sish.report import check_report, write_report
+
     if arguments.region and len(arguments.queries) > 1:
         raise QueryError(f"got --region with {len(arguments.queries)} queries; give one query")
     index = open_index(arguments)
+    if arguments.report:
+        check_report(arguments.report, arguments.queries, index)
     options = {
         "k": arguments.k,
         "mpp": arguments.mpp,
@@ -200,8 +204,6 @@ def _search(arguments: Namespace) -> int:
                 raise
             sys.stderr.write(f"sish: skipped: {error}\n")
     if arguments.report:
-        from sish.report import write_report
-
         write_report(answers, arguments.report, index=index)
     if arguments.json:
         plain = [answer.to_dict() for answer in answers]
@@ -266,22 +268,17 @@ def _evaluation_table(found: Evaluation) -> str:
 
 def _preview(arguments: Namespace) -> int:
     from sish.encode import SlideEncoder
-    from sish.errors import ParameterError
-    from sish.preview import draw_mosaic
+    from sish.preview import check_picture, draw_mosaic, write_picture
     from sish.scale import is_unused
     from sish.slide import open_slide
 
+    check_picture(arguments.output, arguments.slide)
     with open_slide(arguments.slide, mpp=arguments.mpp, override_mpp=arguments.override_mpp) as slide:
         if arguments.override_mpp is None and is_unused(arguments.mpp, slide.mpp):
             sys.stderr.write(unused_line(1))
         prepared = SlideEncoder(Recipe(**arguments.recipe)).prepare(slide)
         picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic)
-    try:
-        picture.save(arguments.output)
-    except (OSError, ValueError) as error:
-        raise ParameterError(
-            f"cannot write {arguments.output}: {error}; give a path that ends in .png or .jpg"
-        ) from error
+    write_picture(picture, arguments.output, slide=arguments.slide)
     mosaic = prepared.mosaic
     print(f"{arguments.output}: {len(mosaic.l0_xy)} patches of {mosaic.n_tiles} tiles of tissue")
     if not len(mosaic):

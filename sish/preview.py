@@ -1,15 +1,20 @@
 """A picture of what was chosen: thumbnail, tissue outline, mosaic boxes coloured by cluster."""
 
+import io
+import os
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from sish.errors import ParameterError
 from sish.mosaic import Mosaic
+from sish.outputs import check_output, write_output
 from sish.slide import Slide
 from sish.tissue import Mask, TissueMask
 
-__all__ = ["CLUSTER_COLOURS", "draw_mosaic"]
+__all__ = ["CLUSTER_COLOURS", "check_picture", "draw_mosaic", "write_picture"]
 
 CLUSTER_COLOURS = (
     (0, 114, 178),
@@ -53,6 +58,26 @@ def draw_mosaic(slide: Slide, tissue: TissueMask, mosaic: Mosaic, max_px: int = 
         box = (left, top, max(left, left + side - 1), max(top, top + side - 1))
         draw.rectangle(box, fill=(*colour, FILL_ALPHA), outline=colour, width=stroke + 1)
     return picture
+
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def write_picture(
+    picture: Image.Image, path: str | os.PathLike[str], *, slide: str | os.PathLike[str]
+) -> Path:
+    """Write a picture of a slide (.png, .jpg); ParameterError where it cannot, or would replace the slide."""
+    check_picture(path, slide)
+    stream = io.BytesIO()
+    picture.save(stream, _FORMATS[Path(path).suffix.lower()])
+    return write_output(path, stream.getvalue(), inputs=[slide], replaces=tuple(_FORMATS))
+
+
+def check_picture(path: str | os.PathLike[str], slide: str | os.PathLike[str]) -> None:
+    """Refuse a path that :func:`write_picture` would refuse, before the slide is opened."""
+    if Path(path).suffix.lower() not in _FORMATS:
+        raise ParameterError(f"cannot write {path}: its ending is none of a picture; want .png or .jpg")
+    check_output(path, inputs=[slide], replaces=tuple(_FORMATS))
 
 
 def outline(tissue: TissueMask, step: float, shape: tuple[int, int], stroke: int) -> Mask:

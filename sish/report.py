@@ -9,24 +9,27 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image
 
 from sish.encode import SlideEncoder
-from sish.errors import ParameterError, SlideError
+from sish.errors import SlideError
 from sish.mosaic import read_patch
+from sish.outputs import check_output, write_output
 from sish.preview import draw_mosaic
 from sish.results import SCORE, Hit, PatchPair, Query, Results
 from sish.slide import Slide, open_slide
 from sish.slide_index import Index
 from sish.version import __version__
 
-__all__ = ["write_report"]
+__all__ = ["check_report", "write_report"]
 
 _THUMBNAIL_PX = 320
 _QUERY_PX = 640
 _PATCH_PX = 112
+_PAGES = (".html", ".htm")
 _OPEN_SLIDES = 16
 """Slides held open at a time; of a plain image that is all of its pixels."""
 
@@ -39,16 +42,18 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
     results : Results, or several of them
         Answers of :meth:`sish.Index.search` to queries that are files.
     path : path-like
-        The page to write.
+        The page to write. It replaces another page, and never a query, an indexed slide or a file of an index.
     index : Index
         The index that was searched; slides are read again from where they were when they were added.
 
     Raises
     ------
     ParameterError
-        If the page cannot be written.
+        If the page cannot be written, or would replace something else.
     """
     asked = [results] if isinstance(results, Results) else list(results)
+    queries = [answer.query.path for answer in asked if answer.query.path is not None]
+    check_report(path, queries, index)
     with _Gallery(index.encoder) as gallery:
         body = "".join(_section(answer, gallery) for answer in asked)
     style = resources.files("sish").joinpath("report.css").read_text(encoding="utf-8")
@@ -60,14 +65,16 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
         f"<footer>sish {__version__} · encoder {escape(index.fingerprint)} · "
         "for research only, not for diagnosis</footer></main></body></html>"
     )
-    try:
-        # A file name that is not UTF-8 has characters that cannot be written: question marks stand for them.
-        Path(path).write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ParameterError(
-            f"cannot write the report {path}: {error.strerror}; give another path"
-        ) from error
-    return Path(path)
+    # A file name that is not UTF-8 has characters that cannot be written: question marks stand for them.
+    return write_output(path, page.encode("utf-8", errors="replace"), replaces=_PAGES)
+
+
+def check_report(path: str | os.PathLike[str], queries: Sequence[str], index: Index) -> None:
+    """Refuse a path that :func:`write_report` would refuse (ParameterError), before anything is searched."""
+    recipe = index.recipe
+    weights = (recipe.weights, recipe.network_weights)
+    slides = (row.path for row in index.slides)
+    check_output(path, inputs=chain(queries, weights, slides), replaces=_PAGES)
 
 
 def _head(asked: Sequence[Results]) -> str:

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sish.errors import ParameterError, SishError
+from sish.outputs import check_output
 from sish.vqvae.calibration import Calibrate, calibrate
 from sish.vqvae.checkpoints import LastCheckpoint
 from sish.vqvae.contrast import ContrastModule
@@ -195,13 +196,15 @@ def _export_parser(prog: str) -> ArgumentParser:
 
 def _export(argv: list[str], prog: str) -> None:
     options = _export_parser(prog).parse_args(argv)
+    output = Path(options.output)
     model, facts = read_model(options.checkpoint, options.features)
+    if output.is_dir() or not output.suffix:
+        output = output / f"{model.config.name}.safetensors"
+    inputs = [Path(options.checkpoint)]
+    check_output(output, inputs=inputs, replaces=(".safetensors",))
     if options.data.folder is not None:
         paths = list_images(options.data.folder, options.data.prefix)
         patches = ImagePatches(paths, options.data.size_px, augment=False)
         calibrate(model, spread_batches(patches, options.patches))
-    output = Path(options.output)
-    if output.is_dir() or not output.suffix:
-        output = output / f"{model.config.name}.safetensors"
-    fingerprint = save_weights(model, output, training=facts | options.training)
+    fingerprint = save_weights(model, output, training=facts | options.training, inputs=inputs)
     sys.stdout.write(f"{output}: {fingerprint}\n")

@@ -35,6 +35,7 @@ CONFIG_KEY = "sish_vqvae_config"
 """Where a checkpoint keeps the model's configuration, as plain values (loaded without pickle)."""
 
 _TEXTURE_OUT = 128
+_MOST_LAYERS = 1_000
 FeatureSource = Literal["oriented", "texture", "pooled", "densenet121"]
 
 
@@ -89,6 +90,9 @@ class ModelConfig:
             or min(self.texture_channels, default=0) < 1
         ):
             raise ParameterError(f"the texture network needs channels and blocks for each stage, got {self}")
+        layers = len(self.channels) + self.residual_blocks + sum(self.texture_blocks)
+        if layers > _MOST_LAYERS:
+            raise ParameterError(f"{layers} layers are more than a network has; give at most {_MOST_LAYERS}")
         if not 2 <= self.codes <= 256:
             raise ParameterError(f"codes must be 2 to 256 (a code is stored in a byte), got {self.codes}")
         if not 0 <= self.decay < 1 or self.mpp <= 0 or self.commitment_cost < 0 or self.revive_below < 0:

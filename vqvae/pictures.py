@@ -1,6 +1,7 @@
 """Pictures of what the network does: reconstructions, codes as colours, nearest neighbours, curves."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from sish.outputs import write_output
 from sish.vqvae.model import VQVAE, from_unit, to_unit
 from sish.vqvae.module import VQVAEModule
 
@@ -24,6 +26,7 @@ __all__ = ["SavePictures", "code_colors", "draw_curves", "draw_neighbours", "dra
 Pixels = NDArray[np.uint8]
 
 _GAP_PX = 2
+_PICTURES = (".png",)
 _STAGES = ("train", "valid")
 _ON_A_LOG_SCALE = ("mse", "commitment")
 
@@ -105,7 +108,9 @@ def draw_curves(metrics: Path, picture: Path) -> None:
             axes.set_yscale("log")
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
-    figure.savefig(picture, dpi=80)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=80)
+    write_output(picture, stream.getvalue(), replaces=_PICTURES)
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -165,7 +170,9 @@ class SavePictures(pl.Callback):
 def _keep(sheet: Pixels, folder: Path, name: str, trainer: pl.Trainer) -> None:
     """Write a picture, and show it to TensorBoard."""
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(folder / f"{name}_{trainer.global_step:08d}.png", optimize=True)
+    stream = io.BytesIO()
+    Image.fromarray(sheet).save(stream, "PNG", optimize=True)
+    write_output(folder / f"{name}_{trainer.global_step:08d}.png", stream.getvalue(), replaces=_PICTURES)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, sheet, trainer.global_step, dataformats="HWC")

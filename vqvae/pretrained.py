@@ -4,21 +4,31 @@ No pickle: safetensors holds numbers only, and checkpoints are read with ``weigh
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from sish.errors import WeightsError
+from sish.errors import ParameterError, WeightsError
 from sish.vqvae.encoder import Encoder, FeatureNetwork, HammingScale
-from sish.vqvae.features import PERCENTILES
+from sish.vqvae.features import FEATURES, PERCENTILES
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import CONFIG_KEY, VQVAE, FeatureSource, ModelConfig
+from sish.vqvae.tensor_files import (
+    check_finite,
+    fitting_config,
+    read_checkpoint,
+    read_json,
+    read_safetensors,
+    skeleton,
+    tensors_of,
+    write_safetensors,
+)
 
 __all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model"]
 
@@ -48,11 +58,13 @@ def fingerprint_of(model: VQVAE, network: FeatureNetwork | None = None) -> str:
     return f"{model.config.name}-{digest[:12]}"
 
 
-def save_weights(model: VQVAE, path: Path, *, training: dict[str, Any] | None = None) -> str:
+def save_weights(
+    model: VQVAE, path: Path, *, training: dict[str, Any] | None = None, inputs: Iterable[Path] = ()
+) -> str:
     """Write ``model`` as safetensors and give back its fingerprint.
 
-    ``training`` are facts to keep with it (plain values). The features must have been calibrated:
-    otherwise WeightsError.
+    ``training`` are facts to keep with it (plain values); ``inputs`` are files that must not be replaced. The
+    features must have been calibrated: otherwise WeightsError.
     """
     facts = json.dumps(training or {}, sort_keys=True)
     hamming = hamming_scale(model)
@@ -66,11 +78,7 @@ def save_weights(model: VQVAE, path: Path, *, training: dict[str, Any] | None = 
         "fingerprint": fingerprint,
         "training": facts,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(save(_inference_tensors(model), metadata))  # save_file would make it private
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot write weights to {path}: {error}; give another --output") from error
+    write_safetensors(path, _inference_tensors(model), metadata, inputs=inputs)
     return fingerprint
 
 
@@ -129,23 +137,41 @@ def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE
         config, tensors, training = _read_checkpoint(path)
     else:
         config, tensors, training = _read_safetensors(path)
+    config = config if features is None else replace(config, features=features)
+    empty = skeleton(path, partial(VQVAE, config))
     if features is None:
-        model = VQVAE(config)
-        wanted = model.state_dict()
+        wanted = empty.state_dict()
     else:
-        model = VQVAE(replace(config, features=features))
-        wanted = model.autoencoder()
+        wanted = empty.autoencoder()
         tensors = {name: it for name, it in tensors.items() if name in wanted}
-    _check_fit(path, model, _shapes(wanted), _shapes(tensors))
+    needed = {name: it for name, it in wanted.items() if name in tensors or name not in _TRAINING_ONLY}
+    _check_fit(path, empty, _shapes(needed), _shapes(tensors))
+    model = VQVAE(config)
     model.load_state_dict(tensors, strict=False)
+    _check_numbers(path, model)
     return model.eval(), training
 
 
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: it.shape for name, it in tensors.items() if name not in _TRAINING_ONLY}
+_Shapes = dict[str, tuple[torch.Size, bool]]
 
 
-def _check_fit(path: Path, model: VQVAE, needed: dict[str, torch.Size], got: dict[str, torch.Size]) -> None:
+def _shapes(tensors: dict[str, Tensor]) -> _Shapes:
+    """The shape of each tensor, and whether it is of floats."""
+    return {name: (it.shape, it.is_floating_point()) for name, it in tensors.items()}
+
+
+def _check_numbers(path: Path, model: VQVAE) -> None:
+    """WeightsError for numbers that no training makes; distances are none before they are measured."""
+    state = model.state_dict()
+    check_finite(path, {name: it for name, it in state.items() if not name.endswith("distances")})
+    order, distances = model.pooled.order, model.head.distances
+    if not bool(((order >= 0) & (order < 2 * sum(model.config.map_channels))).all()):
+        raise WeightsError(f"{path}: pooled.order names channels that there are not; export it again")
+    if model.head.calibrated and not bool(((distances >= 0) & (distances <= FEATURES)).all()):
+        raise WeightsError(f"{path}: its distances are not 0 to {FEATURES} bits; export it again")
+
+
+def _check_fit(path: Path, model: VQVAE, needed: _Shapes, got: _Shapes) -> None:
     odd = sorted(name for name in needed.keys() | got.keys() if needed.get(name) != got.get(name))
     if odd and not model.autoencoder().keys() & set(odd):
         raise WeightsError(
@@ -161,34 +187,28 @@ def _check_fit(path: Path, model: VQVAE, needed: dict[str, torch.Size], got: dic
 
 
 def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        if metadata.get("format") != _FORMAT:
-            raise WeightsError(
-                f"{path} is not a weights file of this release: wanted format {_FORMAT}, got"
-                f" {metadata.get('format', 'none')}; write it with `python -m sish.vqvae export`"
-            )
-        config = ModelConfig.from_dict(json.loads(metadata["config"]))
-        return config, tensors, json.loads(metadata.get("training", "{}"))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is not a weights file ({error}); give one that `export` wrote") from error
+    metadata, tensors = read_safetensors(path)
+    if metadata.get("format") != _FORMAT:
+        raise WeightsError(
+            f"{path} is not a weights file of this release: wanted format {_FORMAT}, got"
+            f" {metadata.get('format', 'none')}; write it with `python -m sish.vqvae export`"
+        )
+    config = _config(path, read_json(path, metadata, "config"))
+    return config, tensors, read_json(path, metadata, "training")
 
 
 def _read_checkpoint(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is not a readable checkpoint ({reason}); give one of `fit`") from error
-    if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
+    checkpoint = read_checkpoint(path)
+    if CONFIG_KEY not in checkpoint:
         raise WeightsError(f"{path} is a checkpoint of another kind of model; give one of `sish.vqvae fit`")
-    config = ModelConfig.from_dict(checkpoint[CONFIG_KEY])
-    prefix = "vqvae."
-    tensors = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    return config, tensors, {"steps": int(checkpoint["global_step"]), "epochs": int(checkpoint["epoch"])}
+    tensors, training = tensors_of(path, checkpoint, "vqvae.")
+    return _config(path, checkpoint[CONFIG_KEY]), tensors, training
+
+
+def _config(path: Path, values: object) -> ModelConfig:
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path} does not say what its network is; export it again")
+    try:
+        return ModelConfig.from_dict(fitting_config(path, values, vars(ModelConfig())))
+    except ParameterError as error:
+        raise WeightsError(f"{path}: {error}; export it again") from error

@@ -11,8 +11,9 @@ set for about half of the images (a bit that is the same for all of them tells n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sish.errors import ParameterError, WeightsError
-from sish.systems.network_file import fill, fingerprint_of, read_stored, write_stored
+from sish.systems.network_file import MOST_PX, filled, fingerprint_of, read_stored, write_stored
+from sish.vqvae.tensor_files import fitting_config
 
 __all__ = ["KIND", "CodeGenerator", "CodeNetwork", "GeneratorConfig", "Pass", "load_code_generator"]
 
@@ -53,6 +55,8 @@ class GeneratorConfig:
         """Refuse what cannot be built (ParameterError)."""
         if self.bits < 8 or self.bits % 8:
             raise ParameterError(f"a code has {self.bits} bits; give a multiple of 8")
+        if self.size_px > MOST_PX:
+            raise ParameterError(f"size_px is {self.size_px}; give at most {MOST_PX}")
         if not self.channels or min(self.channels) < 1 or self.size_px < 1 << len(self.channels):
             raise ParameterError(
                 f"channels {self.channels} halve an image of {self.size_px} px away; give fewer, or more px"
@@ -151,9 +155,12 @@ class CodeGenerator:
         _, logits = self._run(images)
         return torch.from_numpy(logits).sigmoid().numpy()
 
-    def save(self, path: Path, *, training: dict[str, Any] | None = None) -> str:
-        """Write it as safetensors, with facts of its training; gives back the fingerprint."""
-        return write_stored(path, KIND, self._network, self._network.as_dict(), training or {})
+    def save(self, path: Path, *, training: dict[str, Any] | None = None, inputs: Iterable[Path] = ()) -> str:
+        """Write it as safetensors, with facts of its training; gives back the fingerprint.
+
+        ``inputs`` are files that must not be replaced.
+        """
+        return write_stored(path, KIND, self._network, self._network.as_dict(), training or {}, inputs)
 
     @torch.inference_mode()
     def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -175,11 +182,11 @@ class CodeGenerator:
 def load_code_generator(path: str | Path) -> CodeGenerator:
     """The generator in a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
     stored = read_stored(Path(path), KIND)
-    values = dict(stored.config)
+    default = vars(GeneratorConfig()) | {"findings": ("Mass",)}
+    values = fitting_config(stored.path, stored.config, default)
     try:
         findings = values.pop("findings")
-        network = CodeNetwork(GeneratorConfig(**(values | {"channels": tuple(values["channels"])})), findings)
+        config = GeneratorConfig(**values)
     except (KeyError, TypeError, ParameterError) as error:
         raise WeightsError(f"{path}: its configuration does not fit this release ({error})") from error
-    fill(network, stored)
-    return CodeGenerator(network)
+    return CodeGenerator(filled(partial(CodeNetwork, config, findings), stored))

@@ -7,7 +7,9 @@ thousand numbers is enough for pictures of this size, and trains in minutes on o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sish.errors import ParameterError, WeightsError
-from sish.systems.network_file import fill, fingerprint_of, read_stored, write_stored
+from sish.systems.network_file import MOST_PX, filled, fingerprint_of, read_stored, write_stored
 from sish.systems.pictures import SizePx
+from sish.vqvae.tensor_files import fitting_config
 
 __all__ = [
     "KIND",
@@ -105,6 +108,8 @@ class UNetConfig:
         stride = 1 << (len(self.channels) - 1) if self.channels else 0
         if not self.channels or min(self.channels) < 1:
             raise ParameterError(f"channels are {self.channels}; give one level at least, of 1 or more")
+        if len(self.size_px) != 2 or max(self.size_px) > MOST_PX:
+            raise ParameterError(f"size_px is {self.size_px}; give width and height, at most {MOST_PX} each")
         if min(self.size_px) < stride or self.size_px[0] % stride or self.size_px[1] % stride:
             raise ParameterError(
                 f"{self.size_px[0]} x {self.size_px[1]} px cannot be halved {len(self.channels) - 1} times;"
@@ -183,18 +188,20 @@ class MaskPredictor:
             out[number] = (self._network(pixels)[0] > 0.5).numpy()
         return out
 
-    def save(self, path: Path, *, training: dict[str, Any] | None = None) -> str:
-        """Write it as safetensors, with facts of its training; gives back the fingerprint."""
-        return write_stored(path, KIND, self._network, self._network.config.as_dict(), training or {})
+    def save(self, path: Path, *, training: dict[str, Any] | None = None, inputs: Iterable[Path] = ()) -> str:
+        """Write it as safetensors, with facts of its training; gives back the fingerprint.
+
+        ``inputs`` are files that must not be replaced.
+        """
+        return write_stored(path, KIND, self._network, self._network.config.as_dict(), training or {}, inputs)
 
 
 def load_mask_predictor(path: str | Path) -> MaskPredictor:
     """The predictor in a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
     stored = read_stored(Path(path), KIND)
+    values = fitting_config(stored.path, stored.config, vars(UNetConfig()))
     try:
-        sizes = {name: tuple(stored.config[name]) for name in ("channels", "size_px")}
-        network = UNet(UNetConfig(**(stored.config | sizes)))
-    except (KeyError, TypeError, ParameterError) as error:
+        config = UNetConfig(**values)
+    except (TypeError, ValueError, ParameterError) as error:
         raise WeightsError(f"{path}: its configuration does not fit this release ({error})") from error
-    fill(network, stored)
-    return MaskPredictor(network)
+    return MaskPredictor(filled(partial(UNet, config), stored))

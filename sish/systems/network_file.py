@@ -7,25 +7,42 @@ what version. Checkpoints of a training run are read with ``weights_only=True``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from sish.errors import WeightsError
 from sish.vqvae.fingerprint import digest_of
+from sish.vqvae.tensor_files import (
+    check_finite,
+    read_checkpoint,
+    read_json,
+    read_safetensors,
+    skeleton,
+    tensors_of,
+    write_safetensors,
+)
 
-__all__ = ["CONFIG_KEY", "KIND_KEY", "Stored", "fill", "fingerprint_of", "read_stored", "write_stored"]
+__all__ = [
+    "CONFIG_KEY",
+    "KIND_KEY",
+    "MOST_PX",
+    "Stored",
+    "filled",
+    "fingerprint_of",
+    "read_stored",
+    "write_stored",
+]
 
 KIND_KEY = "sish_kind"
 """Where a checkpoint says what kind of network it holds."""
 CONFIG_KEY = "sish_config"
 """Where it keeps the network's configuration, as plain values."""
+MOST_PX = 4_096
+"""The largest side of the pictures that a network reads: a file that asks for more is none of ours."""
 _PREFIX = "network."  # of the network's tensors in a checkpoint of a module that trains it
 
 
@@ -49,10 +66,21 @@ def fingerprint_of(network: nn.Module, config: Mapping[str, Any]) -> str:
     return f"{config['name']}-{digest[:12]}"
 
 
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
 def write_stored(
-    path: Path, kind: str, network: nn.Module, config: Mapping[str, Any], training: Mapping[str, Any]
+    path: Path,
+    kind: str,
+    network: nn.Module,
+    config: Mapping[str, Any],
+    training: Mapping[str, Any],
+    inputs: Iterable[Path] = (),
 ) -> str:
-    """Write a network as safetensors; gives back its fingerprint. WeightsError where that fails."""
+    """Write a network as safetensors; gives back its fingerprint. WeightsError where that fails.
+
+    ``inputs`` are files that must not be replaced.
+    """
     fingerprint = fingerprint_of(network, config)
     metadata = {
         "format": kind,
@@ -61,11 +89,7 @@ def write_stored(
         "training": json.dumps(dict(training), sort_keys=True),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(save(tensors, metadata))
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot write weights to {path}: {error}; give another --output") from error
+    write_safetensors(path, tensors, metadata, inputs=inputs)
     return fingerprint
 
 
@@ -79,48 +103,43 @@ def read_stored(path: Path, kind: str) -> Stored:
     return stored
 
 
-def fill(network: nn.Module, stored: Stored) -> None:
-    """Put stored numbers into a network made from the stored configuration; WeightsError if they misfit."""
-    needed = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    got = {name: tensor.shape for name, tensor in stored.tensors.items()}
+def filled(make: Callable[[], _Network], stored: Stored) -> _Network:
+    """The network that ``make`` makes of the stored configuration, with the stored numbers in it.
+
+    WeightsError if they misfit, or are none; nothing as large as the configuration says is made before.
+    """
+    needed = _shapes(skeleton(stored.path, make).state_dict())
+    got = _shapes(stored.tensors)
     if needed != got:
         odd = sorted(name for name in needed.keys() | got.keys() if needed.get(name) != got.get(name))
         raise WeightsError(
             f"{stored.path} is of another architecture than its configuration says: {odd[0]} and"
             f" {len(odd) - 1} more do not fit; export it again"
         )
+    check_finite(stored.path, stored.tensors)
+    network = make()
     network.load_state_dict(stored.tensors)
+    return network
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """The shape of each tensor, and whether it is of floats."""
+    return {name: (tuple(it.shape), it.is_floating_point()) for name, it in tensors.items()}
 
 
 def _read_safetensors(path: Path, kind: str) -> Stored:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_kind(path, metadata.get("format", "none"), kind)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        config = json.loads(metadata["config"])
-        return Stored(path, config, tensors, json.loads(metadata.get("training", "{}")))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is not a weights file ({error}); give one that `export` wrote") from error
+    metadata, tensors = read_safetensors(path)
+    _check_kind(path, metadata.get("format", "none"), kind)
+    return Stored(path, read_json(path, metadata, "config"), tensors, read_json(path, metadata, "training"))
 
 
 def _read_checkpoint(path: Path, kind: str) -> Stored:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is not a readable checkpoint ({reason}); give one of `fit`") from error
-    found = checkpoint.get(KIND_KEY, "none") if isinstance(checkpoint, dict) else "none"
-    _check_kind(path, found, kind)
-    tensors = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(_PREFIX)
-    }
-    facts = {"steps": int(checkpoint["global_step"]), "epochs": int(checkpoint["epoch"])}
-    return Stored(path, checkpoint[CONFIG_KEY], tensors, facts)
+    checkpoint = read_checkpoint(path)
+    _check_kind(path, checkpoint.get(KIND_KEY, "none"), kind)
+    config = checkpoint.get(CONFIG_KEY)
+    return Stored(path, config if isinstance(config, dict) else {}, *tensors_of(path, checkpoint, _PREFIX))
 
 
-def _check_kind(path: Path, found: str, wanted: str) -> None:
+def _check_kind(path: Path, found: object, wanted: str) -> None:
     if found != wanted:
         raise WeightsError(f"{path} holds weights of kind {found}, and {wanted} is wanted; give another file")

@@ -186,5 +186,5 @@ def _export(task: Task, argv: list[str], prog: str) -> None:
     output = Path(options.output)
     if output.is_dir() or not output.suffix:
         output = output / f"{stored.config['name']}.safetensors"
-    fingerprint = task.load(stored.path).save(output, training=stored.training)
+    fingerprint = task.load(stored.path).save(output, training=stored.training, inputs=[stored.path])
     sys.stdout.write(f"{output}: {fingerprint}\n")

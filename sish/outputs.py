@@ -1,0 +1,132 @@
+"""Files that a command writes for its user: never over what it reads, and whole or not at all.
+
+>>> import tempfile
+>>> page = Path(tempfile.mkdtemp()) / "page.html"
+>>> write_output(page, b"<p>", replaces=(".html",)).read_bytes()
+b'<p>'
+>>> write_output(page, b"<p>", inputs=[page], replaces=(".html",))
+Traceback (most recent call last):
+sish.errors.ParameterError: ...page.html is an input (...page.html): give another path to write to
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from sish.errors import ParameterError
+
+__all__ = ["check_output", "check_outside_databases", "write_output"]
+
+_DATABASES = {"manifest.json": b'"sish index"', "smily.json": b'"smily-'}
+"""File that marks a folder as ours, and what stands near its beginning."""
+
+_BEGINNING = 4096  # bytes
+
+
+def write_output(
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    replaces: tuple[str, ...],
+) -> Path:
+    """Write a file beside its place and rename it, so that a failure leaves what was there.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write. A link is followed; a device or pipe is written to as it is.
+    data : bytes
+        All of it.
+    inputs : iterable of path-like
+        Files that must stay as they are, by whatever name.
+    replaces : tuple of str
+        Endings of the files that it may replace, as in ``(".html", ".htm")``.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    ParameterError
+        If it would replace an input or a file of another kind, lies inside an index or database, or cannot be
+        written.
+    """
+    check_output(path, inputs=inputs, replaces=replaces)
+    try:
+        _put(Path(os.path.realpath(path)), data)
+    except OSError as error:
+        raise ParameterError(f"cannot write {path}: {error.strerror}; give another path") from error
+    return Path(path)
+
+
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    replaces: tuple[str, ...],
+) -> None:
+    """Refuse what :func:`write_output` would refuse, before the work for it is done; see there."""
+    check_outside_databases(path)
+    target = Path(os.path.realpath(path))
+    if not target.is_file():
+        return
+    if same := _same_file(target, inputs):
+        raise ParameterError(f"{path} is an input ({same}): give another path to write to")
+    if target.suffix.lower() not in replaces:
+        raise ParameterError(
+            f"{path} is there and is no {replaces[0]} file, so it stays as it is: give another path to write to"
+        )
+
+
+def check_outside_databases(path: str | os.PathLike[str]) -> None:
+    """ParameterError for a path inside the folder of an index, or of a database of regions."""
+    target = Path(os.path.realpath(path))
+    inside = next((folder for folder in target.parents if _is_database(folder)), None)
+    if inside is not None:
+        raise ParameterError(f"{path} lies inside the index {inside}: give a path outside it")
+
+
+def _is_database(folder: Path) -> bool:
+    for name, mark in _DATABASES.items():
+        with suppress(OSError), (folder / name).open("rb") as file:
+            if mark in file.read(_BEGINNING):
+                return True
+    return False
+
+
+def _same_file(target: Path, inputs: Iterable[str | os.PathLike[str]]) -> str | None:
+    """The first input that is this very file, under whatever name; None if none is."""
+    here = target.stat()
+    for given in inputs:
+        with suppress(OSError, ValueError):  # a query may be an id, and an indexed slide may be gone
+            if os.path.samestat(here, os.stat(given)):  # noqa: PTH116  thousands of them: no objects
+                return os.fspath(given)
+    return None
+
+
+def _put(target: Path, data: bytes) -> None:
+    if target.exists() and not target.is_file():  # /dev/stdout, a pipe; a folder fails
+        target.write_bytes(data)
+        return
+    mode = None
+    if target.is_file():
+        mode = target.stat().st_mode & 0o777
+        os.close(os.open(target, os.O_WRONLY))  # one that is write-protected stays: PermissionError
+    new = target.with_name(f".{secrets.token_hex(8)}.new")
+    try:
+        with new.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            new.chmod(mode)
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)

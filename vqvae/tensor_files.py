@@ -1,0 +1,145 @@
+"""Tensors in files that somebody else may have made: read with checks, written aside and renamed.
+
+A file can say anything: sizes that no machine has, numbers that are none, JSON without end. A network is
+therefore made without memory first (on torch's ``meta`` device), its shapes are compared with the file's,
+and only then is it made.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sish.errors import ParameterError, WeightsError
+from sish.outputs import write_output
+
+__all__ = [
+    "check_finite",
+    "fitting_config",
+    "one_line",
+    "read_checkpoint",
+    "read_json",
+    "read_safetensors",
+    "skeleton",
+    "tensors_of",
+    "write_safetensors",
+]
+
+_ENDINGS = (".safetensors",)
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a file; WeightsError where it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} is not a weights file ({one_line(error)}); give one that `export` wrote"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of a training run, read without pickle; WeightsError where it is none."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
+        raise WeightsError(
+            f"{path} is not a readable checkpoint ({one_line(error)}); give one of `fit`"
+        ) from error
+    return checkpoint if isinstance(checkpoint, dict) else {}
+
+
+def tensors_of(
+    path: Path, checkpoint: Mapping[str, Any], prefix: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint whose names begin so, without that, and the facts of its training."""
+    try:
+        tensors = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in checkpoint["state_dict"].items()
+            if name.startswith(prefix) and isinstance(tensor, Tensor)
+        }
+        return tensors, {"steps": int(checkpoint["global_step"]), "epochs": int(checkpoint["epoch"])}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} lacks parts of a checkpoint ({error}); give one of `fit`") from error
+
+
+def write_safetensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], *, inputs: Iterable[Path] = ()
+) -> None:
+    """Write a file, never over one of ``inputs`` or of another kind; WeightsError where that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # bytes of our own, because save_file would make the file private
+        write_output(path, save(tensors, metadata), inputs=inputs, replaces=_ENDINGS)
+    except ParameterError as error:
+        raise WeightsError(str(error)) from error
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write weights to {path}: {error}; give another --output") from error
+
+
+def read_json(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    """A JSON object that the metadata holds under a name, empty if there is none; WeightsError for others."""
+    try:
+        found = json.loads(metadata.get(name, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: its {name} is not JSON ({one_line(error)}); export it again") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path}: its {name} is not a JSON object; export it again")
+    return found
+
+
+def fitting_config(path: Path, values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it may be given to its class: each value is of the type of its default.
+
+    Lists become tuples. WeightsError for another type; names are the class's to check.
+    """
+    for name, value in values.items():
+        if name in default and not _fits(value, default[name]):
+            raise WeightsError(f"{path}: its {name} is {_short(value)}; export it again")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _fits(value: object, default: object) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and all(_fits(each, default[0]) for each in value)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, type(default)) and not isinstance(value, bool)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def skeleton(path: Path, make: Callable[[], _Network]) -> _Network:
+    """The network that ``make`` makes, without numbers and memory; WeightsError if it cannot be made."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except (ParameterError, RuntimeError, TypeError, OverflowError) as error:
+        raise WeightsError(
+            f"{path}: its configuration does not fit this release ({one_line(error)}); export it again"
+        ) from error
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """WeightsError where a number is NaN or endless: everything would be similar to everything."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{path}: {name} has numbers that are not finite; export or train it again")
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error, or its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
