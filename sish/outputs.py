@@ -81,7 +81,7 @@ def check_output(
         raise ParameterError(f"{path} is an input ({same}): give another path to write to")
     if target.suffix.lower() not in replaces:
         raise ParameterError(
-            f"{path} is there and is no {replaces[0]} file, so it stays as it is: give another path to write to"
+            f"{path} is there and is no {replaces[0]} file, so it stays: give another path to write to"
         )
 
 

@@ -42,7 +42,7 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
     results : Results, or several of them
         Answers of :meth:`sish.Index.search` to queries that are files.
     path : path-like
-        The page to write. It replaces another page, and never a query, an indexed slide or a file of an index.
+        The page to write. It may replace a page, never a query, an indexed slide or a file of an index.
     index : Index
         The index that was searched; slides are read again from where they were when they were added.
 

@@ -62,13 +62,22 @@ def test_fit_logs_and_keeps_checkpoints(run):
         assert (generator.bits, generator.size_px, generator.findings) == (16, 16, ("Effusion", "Mass"))
 
 
-def test_fit_is_quiet_and_repeats_with_its_seed(xrays, run, tmp_path, capfd):
+def test_fit_says_where_it_writes_and_no_more_and_repeats_with_its_seed(xrays, run, tmp_path, capfd):
     assert main("codes", options("fit", xrays, tmp_path, CODES)) == 0
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    assert err == "" and out.count("\n") == 1 and str(tmp_path / "checkpoints") in out
     first, second = (load_code_generator(folder / "checkpoints/last.ckpt") for folder in (run, tmp_path))
     assert first.fingerprint == second.fingerprint
-    assert main("codes", [*options("fit", xrays, tmp_path, CODES), "--seed_everything=1"]) == 0
-    assert load_code_generator(tmp_path / "checkpoints/last.ckpt").fingerprint != first.fingerprint
+    other = [*options("fit", xrays, tmp_path / "other", CODES), "--seed_everything=1"]
+    assert main("codes", other) == 0
+    assert load_code_generator(tmp_path / "other/checkpoints/last.ckpt").fingerprint != first.fingerprint
+
+
+def test_a_second_run_from_scratch_leaves_the_first_alone(xrays, run, capsys):
+    before = {path: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    assert main("codes", options("fit", xrays, run, CODES)) == 1
+    assert "of another run" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
 
 
 def test_resume_goes_on(xrays, run, tmp_path):

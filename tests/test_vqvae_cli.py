@@ -90,11 +90,11 @@ def test_fit_logs_and_draws(run):
     assert (run / "vqvae" / "version_0" / "config.yaml").is_file()
 
 
-def test_fit_is_quiet_and_repeats_with_its_seed(images, run, tmp_path, capfd):
+def test_fit_says_where_it_writes_and_no_more_and_repeats_with_its_seed(images, run, tmp_path, capfd):
     assert main(options(images, tmp_path, 3)) == 0
     out, err = capfd.readouterr()
-    assert out == ""
-    assert err == ""
+    assert err == "" and out.count("\n") == 1
+    assert str(tmp_path / "checkpoints") in out and str(tmp_path / "vqvae" / "version_0") in out
     first, second = (load_encoder(folder / "checkpoints" / "last.ckpt") for folder in (run, tmp_path))
     assert first.fingerprint == second.fingerprint
 
@@ -109,6 +109,33 @@ def test_resume_goes_on_from_the_last_checkpoint(images, run, tmp_path):
     batches = "vqvae.quantizer.batches"
     assert (int(before["state_dict"][batches]), int(after["state_dict"][batches])) == (2, 5)
     assert min(int(row["step"]) for row in metrics(tmp_path, 1)) >= 2
+
+
+def checkpoints_of(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.ckpt")}
+
+
+def test_a_second_run_from_scratch_leaves_the_first_alone(images, run, tmp_path, capsys):
+    before = checkpoints_of(run / "checkpoints")
+    elsewhere = tmp_path / "own"
+    assert main(options(images, elsewhere, 1)) == 0
+    for more in ([], ["--ckpt_path", str(elsewhere / "checkpoints" / "last.ckpt")]):
+        capsys.readouterr()
+        assert main([*options(images, run, 4), *more]) == 1
+        err = capsys.readouterr().err
+        assert "of another run" in err and "--ckpt_path last" in err and err.count("\n") == 1
+    assert checkpoints_of(run / "checkpoints") == before
+
+
+def test_everything_goes_below_the_root_that_is_given(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    usual = [it for it in options(images, "none", 1) if "checkpoint.dirpath" not in it and "logger" not in it]
+    assert main([*usual, "--trainer.default_root_dir=mine"]) == 0
+    assert Path("mine/vqvae/checkpoints/last.ckpt").is_file()
+    assert Path("mine/vqvae/version_0/metrics.csv").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert main([*usual, "--trainer.default_root_dir=mine", "--checkpoint.dirpath=own"]) == 0
+    assert Path("own/last.ckpt").is_file() and Path("mine/vqvae/version_1").is_dir()
 
 
 def test_steps_after_the_last_validation_are_kept(images, tmp_path):

@@ -22,7 +22,13 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from sish.errors import ParameterError, SishError
 from sish.outputs import check_output
 from sish.vqvae.calibration import Calibrate, calibrate
-from sish.vqvae.checkpoints import LastCheckpoint
+from sish.vqvae.checkpoints import (
+    LIGHTNING_CHECKPOINTS,
+    RUNS,
+    LastCheckpoint,
+    check_own_folder,
+    follow_root,
+)
 from sish.vqvae.contrast import ContrastModule
 from sish.vqvae.data import PatchData, spread_batches
 from sish.vqvae.images import ImagePatches, list_images
@@ -31,10 +37,7 @@ from sish.vqvae.pictures import SavePictures
 from sish.vqvae.pretrained import read_model, save_weights
 from sish.vqvae.stopping import StopEarly
 
-__all__ = ["LIGHTNING_CHECKPOINTS", "TrainingCLI", "main"]
-
-LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")
-"""Names that Lightning resolves, not paths."""
+__all__ = ["TrainingCLI", "main"]
 
 _DESCRIPTION = """Train the encoder of sish. Also here: `contrast`, which trains the texture network (see
 `contrast --help`), and `export`, which turns a checkpoint into weights (see `export --help`)."""
@@ -67,6 +70,9 @@ class TrainingCLI(LightningCLI):
                 "TensorBoard is not installed; pip install 'sish[tensorboard]', or leave --trainer.logger"
                 " out: metrics.csv and pictures are written anyway"
             )
+        follow_root(options, self.run_name)
+        if self.config.subcommand == "fit":
+            check_own_folder(options)
         path = options.ckpt_path
         if path is not None and path not in LIGHTNING_CHECKPOINTS:
             read_model(Path(path))
@@ -81,14 +87,14 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         parser.set_defaults(
             {
-                "checkpoint.dirpath": f"runs/{self.run_name}/checkpoints",
+                "checkpoint.dirpath": str(RUNS / self.run_name / "checkpoints"),
                 "checkpoint.monitor": self.watched,
                 "stop.monitor": self.watched,
                 "checkpoint.filename": "step={step}",
                 "checkpoint.auto_insert_metric_name": False,
                 "trainer.logger": {
                     "class_path": "pytorch_lightning.loggers.CSVLogger",
-                    "init_args": {"save_dir": "runs", "name": self.run_name},
+                    "init_args": {"save_dir": str(RUNS), "name": self.run_name},
                 },
                 "trainer.max_steps": self.max_steps,
                 "trainer.max_epochs": -1,

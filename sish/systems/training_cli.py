@@ -33,8 +33,14 @@ from sish.systems.mask_predictor import MaskPredictor, load_mask_predictor
 from sish.systems.network_file import read_stored
 from sish.systems.training import CodeModule, MaskModule
 from sish.systems.training_data import FindingsFolder, MaskFolder
-from sish.vqvae.checkpoints import LastCheckpoint
-from sish.vqvae.cli import LIGHTNING_CHECKPOINTS, TrainingCLI
+from sish.vqvae.checkpoints import (
+    LIGHTNING_CHECKPOINTS,
+    RUNS,
+    LastCheckpoint,
+    check_own_folder,
+    follow_root,
+)
+from sish.vqvae.cli import TrainingCLI
 
 __all__ = ["TASKS", "Task", "main"]
 
@@ -111,7 +117,11 @@ class _TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse a checkpoint that is none before Lightning opens it (WeightsError)."""
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].ckpt_path
+        options = self.config[self.config.subcommand]
+        follow_root(options, self.task_name)
+        if self.config.subcommand == "fit":
+            check_own_folder(options)
+        path = options.ckpt_path
         if path is not None and path not in LIGHTNING_CHECKPOINTS:
             read_stored(Path(path), self.task.kind)
 
@@ -125,13 +135,13 @@ class _TrainingCLI(LightningCLI):
         parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         logger = {
             "class_path": "pytorch_lightning.loggers.CSVLogger",
-            "init_args": {"save_dir": "runs", "name": self.task_name},
+            "init_args": {"save_dir": str(RUNS), "name": self.task_name},
         }
         parser.set_defaults(
             {
                 "early_stopping.monitor": "valid/loss",
                 "early_stopping.patience": self.task.patience,
-                "checkpoint.dirpath": f"runs/{self.task_name}/checkpoints",
+                "checkpoint.dirpath": str(RUNS / self.task_name / "checkpoints"),
                 "checkpoint.monitor": "valid/loss",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
