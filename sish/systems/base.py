@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, Self, TypeVar
 
@@ -226,14 +226,20 @@ class System(ABC, Generic[D]):
         self._items = tuple(items)
         self._groups = np.array([item.group or None for item in items], dtype=object)
 
-    def describe_all(self, items: Sequence[Item], on_error: OnError) -> tuple[tuple[Item, ...], list[D]]:
-        """The items that can be described, and their descriptions; `skipped` tells of the others."""
+    def describe_all(
+        self, items: Sequence[Item], on_error: OnError, describe: Callable[[Item], D] | None = None
+    ) -> tuple[tuple[Item, ...], list[D]]:
+        """The items that can be described, and their descriptions; `skipped` tells of the others.
+
+        ``describe`` stands in for the method of that name, as one that keeps what it has made.
+        """
+        describe = describe or self.describe
         done: list[Item] = []
         found: list[D] = []
         skipped: list[Skipped] = []
         for item in items:
             try:
-                found.append(self.describe(item))
+                found.append(describe(item))
                 done.append(item)
             except (SlideError, QueryError) as error:
                 if on_error == "raise":

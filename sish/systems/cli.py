@@ -22,6 +22,7 @@ from sish.systems.base import Answer, System
 from sish.systems.item import Item
 from sish.systems.items import ScaleWarning, read_items
 from sish.systems.smily import MPPS, RegionMatch, RegionQuery, Smily
+from sish.systems.smily_build import build_folder
 
 __all__ = ["SYSTEMS", "NamedSystem", "main"]
 
@@ -267,18 +268,12 @@ def _region_parser() -> ArgumentParser:
 
 def _build(arguments: Namespace) -> int:
     items = _items(arguments.slides, arguments)
-    if (Path(arguments.database) / "smily.json").is_file():
-        smily = Smily.open(arguments.database)
-        here = {item.item_id for item in smily.items}
-        items = tuple(item for item in items if item.item_id not in here)
-    else:
-        smily = Smily(None if arguments.whole else tuple(arguments.mpps)).fit([])
-    smily.add(items, on_error="skip").save(arguments.database)
-    for skipped in smily.skipped:
+    mpps = None if arguments.whole else tuple(arguments.mpps)
+    built = build_folder(Path(arguments.database), items, mpps=mpps)
+    for skipped in built.skipped:
         sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
-    added = len(items) - len(smily.skipped)
-    sys.stdout.write(f"{added} added; {arguments.database} holds {len(smily)} items\n")
-    return 1 if smily.skipped else 0
+    sys.stdout.write(f"{built.added} added; {arguments.database} holds {built.holds} items\n")
+    return 1 if built.skipped else 0
 
 
 def _region(arguments: Namespace) -> int:

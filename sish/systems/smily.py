@@ -43,7 +43,7 @@ from sish.systems.orientations import ORIENTATIONS, oriented
 from sish.systems.patch_features import FeatureEncoder, Look, PatchDescriber, Tiles, WholePicture, unit
 from sish.systems.patch_table import Candidates, PatchTable
 from sish.systems.refinement import Concept, toward
-from sish.systems.smily_folder import SmilyHeader, read_folder, write_folder
+from sish.systems.smily_folder import SmilyHeader, locked, read_folder, write_folder
 
 __all__ = ["MPPS", "RegionMatch", "RegionQuery", "Smily", "SmilyPatches"]
 
@@ -179,11 +179,23 @@ class Smily(System[SmilyPatches]):
             for table in tables.values():
                 table.index()
 
-    def add(self, items: Iterable[Item], *, on_error: OnError = "raise") -> Self:
-        """Add items to the database; what is there stays. ParameterError for an id that is there already."""
+    def add(
+        self,
+        items: Iterable[Item],
+        descriptions: Sequence[SmilyPatches] | None = None,
+        *,
+        on_error: OnError = "raise",
+    ) -> Self:
+        """Add items to the database; what is there stays. ParameterError for an id that is there already.
+
+        ``descriptions`` are what `describe` gave for each of them, where that is known already.
+        """
         new = tuple(items)
         check_ids((*self.items, *new), self.name)
-        done, found = self.describe_all(new, on_error)
+        if descriptions is None:
+            done, found = self.describe_all(new, on_error)
+        else:
+            done, found = new, list(descriptions)
         first, old = len(self), self._tables
         self.set_items((*self.items, *done))
         self.build(found)
@@ -201,11 +213,23 @@ class Smily(System[SmilyPatches]):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the database to a folder, for `open`; one that is there already is replaced.
 
-        Raises StoreError where it cannot be written, or the folder holds something else.
+        Raises StoreError where it cannot be written, the folder holds something else, or another process
+        writes to it.
         """
+        with locked(Path(folder)):
+            self.write(Path(folder))
+
+    def write(self, folder: Path) -> None:
+        """As `save`, for a caller that holds the folder's lock."""
+        header = SmilyHeader(*self.recipe, self.items)
+        write_folder(folder, header, self._tables)
+
+    @property
+    def recipe(self) -> tuple[str, tuple[float, ...] | None, int]:
+        """Encoder, scales and patch side: what embeddings depend on, beside pixels."""
         looks = self._looks
         mpps, size_px = (looks.mpps, looks.size_px) if isinstance(looks, Tiles) else (None, 0)
-        write_folder(Path(folder), SmilyHeader(self._fingerprint, mpps, size_px, self.items), self._tables)
+        return self._fingerprint, mpps, size_px
 
     @classmethod
     def open(
