@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 
 from sish.cli_index import (
     COMMANDS,
@@ -24,6 +24,8 @@ from sish.cli_index import (
 )
 from sish.encode import Recipe
 from sish.errors import QueryError, SishError, SlideError
+from sish.parsing import ArgumentParser
+from sish.printing import make_printable, print_error, print_line, warnings_on_one_line
 from sish.results import SCORE
 from sish.version import __version__
 
@@ -37,37 +39,46 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    make_printable()
+    with warnings_on_one_line():
+        return _guarded(words)
+
+
+def _guarded(words: list[str]) -> int:
+    """Run a command; whatever goes wrong is told on one line."""
     try:
-        if words[:1] == ["train"]:  # Lightning's own command line reads the rest
-            from sish.vqvae.cli import main as train
-
-            return train(words[1:], prog="sish train")
-        if words[:1] in (["train-codes"], ["train-masks"]):
-            from sish.systems.training_cli import main as train_system
-
-            return train_system(words[0].removeprefix("train-"), words[1:])
-        if words[:1] in (["systems"], ["smily"]):
-            from sish.systems.cli import main as other_system
-
-            code = other_system(words[1:], words[0])
-            sys.stdout.flush()
-            return code
-        arguments = _parser().parse_args(words)
-        code = _COMMANDS[_command(arguments)](_leaf(arguments))
+        code = _run(words)
         sys.stdout.flush()
         return code
     except SishError as error:
-        sys.stderr.write(f"sish: error: {error}\n")
+        print_error(f"sish: error: {error}")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("sish: interrupted; nothing that was stored is lost\n")
+        print_error("sish: interrupted; nothing that was stored is lost")
         return 130
     except BrokenPipeError:  # the reader of our output left, as in `sish index list | head`
         sys.stderr.close()
         return 1
     except OSError as error:
-        sys.stderr.write(f"sish: error: {error.filename or 'output'}: {error.strerror}; see to its folder\n")
+        print_error(f"sish: error: {error.filename or 'output'}: {error.strerror}; see to its folder")
         return 1
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["train"]:  # Lightning's own command line reads the rest
+        from sish.vqvae.cli import main as train
+
+        return train(words[1:], prog="sish train")
+    if words[:1] in (["train-codes"], ["train-masks"]):
+        from sish.systems.training_cli import main as train_system
+
+        return train_system(words[0].removeprefix("train-"), words[1:])
+    if words[:1] in (["systems"], ["smily"]):
+        from sish.systems.cli import main as other_system
+
+        return other_system(words[1:], words[0])
+    arguments = _parser().parse_args(words)
+    return _COMMANDS[_command(arguments)](_leaf(arguments))
 
 
 def _command(arguments: Namespace) -> str:
@@ -202,14 +213,17 @@ def _search(arguments: Namespace) -> int:
         except SlideError as error:  # the other queries still get their answers
             if len(arguments.queries) == 1:
                 raise
-            sys.stderr.write(f"sish: skipped: {error}\n")
+            print_error(f"sish: skipped: {error}")
     if arguments.report:
         write_report(answers, arguments.report, index=index)
     if arguments.json:
         plain = [answer.to_dict() for answer in answers]
         print(json.dumps(plain[0] if len(arguments.queries) == 1 else plain, indent=2))
     else:
-        print("\n\n".join([*map(_as_text, answers), *_explained(answers)]))
+        blocks = [*map(_as_lines, answers), *_explained(answers)]
+        for number, lines in enumerate(blocks):
+            for line in ["", *lines] if number else lines:
+                print_line(line)
     return 0 if len(answers) == len(arguments.queries) else 1
 
 
@@ -223,7 +237,7 @@ def _filters(words: Sequence[str]) -> dict[str, str]:
     return filters
 
 
-def _as_text(results: Results) -> str:
+def _as_lines(results: Results) -> list[str]:
     query = results.query
     lines = [f"{query.slide_id}: {query.n_patches} patches, {results.headline}"]
     if len(results):
@@ -234,13 +248,13 @@ def _as_text(results: Results) -> str:
         matched, median = f"{hit.n_matched}/{query.n_patches}", f"{hit.median_distance:g} bits"
         row = _ROW.format(hit.rank, hit.slide_id, hit.label or "-", f"{hit.score:.3f}", matched, median)
         lines.append(row + flag)
-    return "\n".join(lines)
+    return lines
 
 
 _ROW = "{:>3}  {:32}  {:20}  {:>5}  {:>9}  {:>10}"
 
 
-def _explained(answers: Sequence[Results]) -> list[str]:
+def _explained(answers: Sequence[Results]) -> list[list[str]]:
     """What the columns of the tables mean, once for all of them."""
     if not any(map(len, answers)):
         return []
@@ -250,7 +264,7 @@ def _explained(answers: Sequence[Results]) -> list[str]:
     ]
     if any(answer.ranking == "uncertainty" for answer in answers):
         lines.append("ranked by uncertainty: matches of one label come first; scores may rise further down")
-    return ["\n".join(lines)]
+    return [lines]
 
 
 def _evaluate(arguments: Namespace) -> int:
@@ -280,9 +294,9 @@ def _preview(arguments: Namespace) -> int:
         picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic)
     write_picture(picture, arguments.output, slide=arguments.slide)
     mosaic = prepared.mosaic
-    print(f"{arguments.output}: {len(mosaic.l0_xy)} patches of {mosaic.n_tiles} tiles of tissue")
+    print_line(f"{arguments.output}: {len(mosaic.l0_xy)} patches of {mosaic.n_tiles} tiles of tissue")
     if not len(mosaic):
-        print(f"  {prepared.tissue.hint}")
+        print_line(f"  {prepared.tissue.hint}")
     return 0
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from sish.encode import Recipe
 from sish.encoders import TIMM
 from sish.errors import ParameterError
 from sish.index.search import SearchParams
+from sish.parsing import ArgumentParser
+from sish.printing import print_error, print_line, printable
 from sish.reader_threads import SLIDE_TIMEOUT_S
 from sish.scale import check_given
 
@@ -181,7 +182,7 @@ def _create(arguments: Namespace) -> int:
         override_mpp=arguments.override_mpp,
         device=arguments.device,
     )
-    print(f"made {index.path} with encoder {index.fingerprint}")
+    print_line(f"made {index.path} with encoder {index.fingerprint}")
     _tell_licence(index)
     return 0
 
@@ -189,7 +190,7 @@ def _create(arguments: Namespace) -> int:
 def _tell_licence(index: Index) -> None:
     """Weights that are not of sish have terms of their own."""
     if index.recipe.weights.startswith(TIMM):
-        sys.stderr.write(f"sish: licence of {index.recipe.weights}: {index.encoder.licence}\n")
+        print_error(f"sish: licence of {index.recipe.weights}: {index.encoder.licence}")
 
 
 def _add(arguments: Namespace) -> int:
@@ -224,27 +225,26 @@ def _add(arguments: Namespace) -> int:
         _tell_licence(index)
         report = index.add(arguments.slides, **options)
     for note in report.notes:
-        sys.stderr.write(f"sish: note: {note}\n")
+        print_error(f"sish: note: {note}")
     for skipped in report.failed:
-        sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
+        print_error(f"sish: skipped: {skipped.reason}")
     if report.own_scale:
-        sys.stderr.write(unused_line(len(report.own_scale)))
+        print_error(unused_line(len(report.own_scale)))
     if report.no_tissue and not arguments.features:
-        sys.stderr.write(f"sish: {report.hint}\n")
+        print_error(f"sish: {report.hint}")
     if report.already and arguments.labels:
-        sys.stderr.write("sish: labels of slides already there stay: sish index label LABELS changes them\n")
-    print(
-        json.dumps(asdict(report), indent=2)
-        if arguments.json
-        else f"{report.summary()}; {index.path} holds {len(index)} slides"
-    )
+        print_error("sish: labels of slides already there stay: sish index label LABELS changes them")
+    if arguments.json:
+        print(json.dumps(asdict(report), indent=2))
+    else:
+        print_line(f"{report.summary()}; {index.path} holds {len(index)} slides")
     return 1 if report.failed else 0
 
 
 def unused_line(slides: int) -> str:
     """The line that says of how many slides a given scale was not used."""
     tell = "1 slide tells its" if slides == 1 else f"{slides} slides tell their"
-    return f"sish: {tell} own scale, so the given mpp was not used; --override-mpp replaces it\n"
+    return f"sish: {tell} own scale, so the given mpp was not used; --override-mpp replaces it"
 
 
 def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
@@ -279,18 +279,16 @@ def open_index(arguments: Namespace) -> Index:
 
 def _remove(arguments: Namespace) -> int:
     index = open_index(arguments)
-    print(f"removed {index.remove(arguments.slide_ids)}; {index.path} holds {len(index)} slides")
+    print_line(f"removed {index.remove(arguments.slide_ids)}; {index.path} holds {len(index)} slides")
     return 0
 
 
 def _label(arguments: Namespace) -> int:
     report = open_index(arguments).relabel(arguments.labels)
     for note in report.notes:
-        sys.stderr.write(f"sish: note: {note}\n")
+        print_error(f"sish: note: {note}")
     for name in report.unknown:
-        sys.stderr.write(
-            f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide\n"
-        )
+        print_error(f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide")
     print(f"relabelled {len(report.changed)} slides")
     return 1 if report.unknown else 0
 
@@ -302,7 +300,7 @@ def _list(arguments: Namespace) -> int:
     for row in () if arguments.json else rows:
         patches = f"{row.n_patches} patches"
         cells = (row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)
-        print("\t".join(cell.translate(_ONE_LINE) for cell in cells))
+        print("\t".join(map(printable, cells)))
     return 0
 
 
@@ -317,7 +315,7 @@ def _info(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2))
     for name, value in {} if arguments.json else facts.items():
-        print(f"{name:12} {value}")
+        print_line(f"{name:12} {value}")
     return 0
 
 
@@ -328,7 +326,8 @@ def _verify(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps(problems, indent=2))
     else:
-        print("\n".join(problems) or "every byte is as it was written")
+        for line in problems or ["every byte is as it was written"]:
+            print_line(line)
     return 1 if problems else 0
 
 
@@ -339,8 +338,6 @@ def _compact(arguments: Namespace) -> int:
     print(f"{before} bytes before, {index.info().bytes} after")
     return 0
 
-
-_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "index create": _create,

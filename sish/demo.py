@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from sish.evaluation import Evaluation, evaluate
+from sish.printing import print_line
 from sish.report import write_report
 from sish.slide_index import Index
 from sish.synthetic import write_slides
@@ -24,20 +25,23 @@ def run_demo(folder: str | os.PathLike[str], *, n_slides: int = 36, seed: int = 
     root = Path(folder)
     start = time.perf_counter()
     labels = write_slides(root / "slides", n_slides=n_slides, seed=seed)
-    print(f"[{time.perf_counter() - start:5.1f} s] {n_slides} slides in {root / 'slides'}")
+    print_line(f"[{time.perf_counter() - start:5.1f} s] {n_slides} slides in {root / 'slides'}")
     index = Index.open_or_create(root / "archive.sish")
     report = index.add(root / "slides", labels=labels)
-    print(f"[{time.perf_counter() - start:5.1f} s] {report.summary()} to {index.path}")
+    print_line(f"[{time.perf_counter() - start:5.1f} s] {report.summary()} to {index.path}")
     shown = _one_a_label(index)[:_QUERIES_SHOWN]
     answers = list(index.search_many(shown, k=5, exclude_patient=True))
     page = write_report(answers, root / "report.html", index=index)
-    print(f"[{time.perf_counter() - start:5.1f} s] searched for {len(shown)} slides, own patients left out")
+    print_line(
+        f"[{time.perf_counter() - start:5.1f} s] searched for {len(shown)} slides, own patients left out"
+    )
     for answer in answers:
         hits = ", ".join(f"{hit.label} {hit.score:.2f}" for hit in answer)
-        print(f"           {answer.query.slide_id}: {hits}")
+        print_line(f"           {answer.query.slide_id}: {hits}")
     _tell(evaluate(index), "labels help to rank (uncertainty)")
     _tell(evaluate(index, ranking="similarity"), "no labels read (similarity)")
-    print(f"\nLook at {page}")
+    print()
+    print_line(f"Look at {page}")
     return page
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from sish.printing import print_error, printable
+
 __all__ = ["Progress", "progress"]
 
 _LINE_EVERY_S = 10.0
@@ -36,7 +38,7 @@ class _Lines:
         self._done += 1
         now = time.monotonic()
         if now >= self._next_line_at or self._done == self._total:
-            sys.stderr.write(f"{self._task}: {self._done}/{self._total} {name}\n")
+            print_error(f"{self._task}: {self._done}/{self._total} {name}")
             sys.stderr.flush()
             self._next_line_at = now + _LINE_EVERY_S
 
@@ -55,17 +57,17 @@ def progress(task: str, total: int, *, show: bool = True) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn(task),
+        TextColumn(printable(task), markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a name may look like rich's own words
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         number = bar.add_task("", total=total)
 
         class _Bar:
             def step(self, name: str) -> None:
-                bar.update(number, advance=1, description=name)
+                bar.update(number, advance=1, description=printable(name))
 
         yield _Bar()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from html import escape
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ from sish.errors import SlideError
 from sish.mosaic import read_patch
 from sish.outputs import check_output, write_output
 from sish.preview import draw_mosaic
+from sish.printing import printable
 from sish.results import SCORE, Hit, PatchPair, Query, Results
 from sish.slide import Slide, open_slide
 from sish.slide_index import Index
@@ -65,8 +66,7 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
         f"<footer>sish {__version__} · encoder {escape(index.fingerprint)} · "
         "for research only, not for diagnosis</footer></main></body></html>"
     )
-    # A file name that is not UTF-8 has characters that cannot be written: question marks stand for them.
-    return write_output(path, page.encode("utf-8", errors="replace"), replaces=_PAGES)
+    return write_output(path, page.encode(), replaces=_PAGES)
 
 
 def check_report(path: str | os.PathLike[str], queries: Sequence[str], index: Index) -> None:
@@ -176,6 +176,11 @@ def _card(hit: Hit, query: Query, gallery: _Gallery) -> str:
 def _pair(pair: PatchPair, hit: Hit, query: Query, gallery: _Gallery) -> str:
     pictures = gallery.patch(query.path, query.mpp, pair.query_xy) + gallery.patch(hit.path, hit.mpp, pair.xy)
     return f"<figure>{pictures}<br>query | hit · {pair.hamming} bits apart</figure>"
+
+
+def escape(name: str) -> str:
+    """A name as HTML shows it, in text and in attributes; characters that are not seen are spelt out."""
+    return html.escape(printable(name))
 
 
 def _img(picture: Image.Image, alt: str) -> str:

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from sish.cli import main as sish
+from sish.printing import warnings_on_one_line
 from sish.synthetic import write_slides
 from sish.vqvae import load_encoder
-from sish.vqvae.cli import _warnings_on_one_line, main
+from sish.vqvae.cli import main
 from sish.vqvae.pictures import code_colors, draw_curves, draw_neighbours
 
 CONFIGS = Path(__file__).parents[1] / "vqvae" / "configs"
@@ -288,7 +289,7 @@ def test_nothing_to_resume_from_is_said(images, tmp_path):
 
 
 def test_warnings_are_lines_for_the_user():
-    with _warnings_on_one_line():
+    with warnings_on_one_line():
         assert warnings.formatwarning("two\nlines", UserWarning, "file.py", 3) == "warning: two lines\n"
     assert "file.py:3" in warnings.formatwarning("two\nlines", UserWarning, "file.py", 3)
 

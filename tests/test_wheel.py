@@ -66,7 +66,7 @@ def test_the_wheel_is_the_source(tmp_path):
         (licence,) = (name for name in about if name.endswith("/LICENSE"))
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
         (entries,) = (name for name in about if name.endswith("/entry_points.txt"))
-        assert b"sish = sish.cli:main" in archive.read(entries)
+        assert b"sish = sish.__main__:main" in archive.read(entries)
 
 
 def test_the_licence_is_the_whole_standard_text():

@@ -3,7 +3,8 @@
 Each run has its own folder: one that starts anew never writes where another has left its checkpoints.
 """
 
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,8 +13,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sish.errors import ParameterError
 from sish.outputs import check_outside_databases
+from sish.printing import print_line
 
-__all__ = ["LIGHTNING_CHECKPOINTS", "RUNS", "LastCheckpoint", "check_own_folder", "follow_root"]
+__all__ = ["LIGHTNING_CHECKPOINTS", "RUNS", "LastCheckpoint", "check_own_folder", "follow_root", "interrupts"]
 
 LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")
 """Names that Lightning resolves, not paths."""
@@ -40,15 +42,26 @@ class LastCheckpoint(ModelCheckpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where the run writes: a bar on a terminal does not, and a log has nothing else."""
         log_dir = trainer.log_dir  # every rank must ask: the answer is broadcast
-        if trainer.is_global_zero and not trainer.fast_dev_run:
-            logs = "" if log_dir is None else f", metrics and configuration to {log_dir}"
-            sys.stdout.write(f"writing last.ckpt and the best checkpoint to {self.dirpath}{logs}\n")
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # its stub lacks it
+            logs = "" if log_dir is None else f", metrics and configuration to {Path(log_dir).resolve()}"
+            print_line(f"writing last.ckpt and the best checkpoint to {self.dirpath}{logs}")
             sys.stdout.flush()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the steps that came after the last validation, too; but not those of a fast_dev_run."""
         if self.dirpath is not None and not self._should_skip_saving_checkpoint(trainer):
             trainer.save_checkpoint(Path(self.dirpath) / f"{self.filename}.ckpt")
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Let an interrupt of a run be one: Lightning makes an exit with 1 of it, and says nothing."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise
 
 
 def follow_root(options: Namespace, run_name: str) -> None:

@@ -8,19 +8,19 @@ texture network beside a trained one, and ``export`` turns a checkpoint of eithe
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sish.errors import ParameterError, SishError
 from sish.outputs import check_output
+from sish.parsing import ArgumentParser
+from sish.printing import print_error, print_line, warnings_on_one_line
 from sish.vqvae.calibration import Calibrate, calibrate
 from sish.vqvae.checkpoints import (
     LIGHTNING_CHECKPOINTS,
@@ -28,6 +28,7 @@ from sish.vqvae.checkpoints import (
     LastCheckpoint,
     check_own_folder,
     follow_root,
+    interrupts,
 )
 from sish.vqvae.contrast import ContrastModule
 from sish.vqvae.data import PatchData, spread_batches
@@ -37,10 +38,14 @@ from sish.vqvae.pictures import SavePictures
 from sish.vqvae.pretrained import read_model, save_weights
 from sish.vqvae.stopping import StopEarly
 
-__all__ = ["TrainingCLI", "main"]
+__all__ = ["TrainingCLI", "TrainingParser", "main"]
 
 _DESCRIPTION = """Train the encoder of sish. Also here: `contrast`, which trains the texture network (see
 `contrast --help`), and `export`, which turns a checkpoint into weights (see `export --help`)."""
+
+
+class TrainingParser(ArgumentParser, LightningArgumentParser):
+    """Lightning's parser, with the help and errors of sish."""
 
 
 class TrainingCLI(LightningCLI):
@@ -120,7 +125,7 @@ def main(args: list[str] | None = None, prog: str = "python -m sish.vqvae") -> i
     argv = sys.argv[1:] if args is None else list(args)
     _be_quiet()
     try:
-        with _warnings_on_one_line():
+        with warnings_on_one_line(), interrupts():
             if argv[:1] == ["export"]:
                 _export(argv[1:], prog)
             elif argv[:1] == ["contrast"]:
@@ -128,8 +133,11 @@ def main(args: list[str] | None = None, prog: str = "python -m sish.vqvae") -> i
             else:
                 _train(TrainingCLI, VQVAEModule, argv, prog)
     except (SishError, OSError, MisconfigurationException) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        print_error(f"error: {' '.join(str(error).split())}")
         return 1
+    except KeyboardInterrupt:
+        print_error("interrupted; --ckpt_path last goes on from the last checkpoint")
+        return 130
     return 0
 
 
@@ -140,6 +148,7 @@ def _train(cli: type[TrainingCLI], module: type[VQVAEModule], argv: list[str], p
         args=argv,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
+        parser_class=TrainingParser,
         parser_kwargs={"prog": prog, "description": _DESCRIPTION},
     )
 
@@ -153,17 +162,6 @@ def _be_quiet() -> None:
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
     # --ckpt_path last starts anew where there is no checkpoint yet, and should say so
     warnings.filterwarnings("default", message=".*there is no last checkpoint")
-
-
-@contextmanager
-def _warnings_on_one_line() -> Iterator[None]:
-    """Warnings are for the user here: without the place in the code that gave them."""
-    usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *place: f"warning: {' '.join(str(message).split())}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = usual
 
 
 def _has_tensorboard() -> bool:
@@ -213,4 +211,4 @@ def _export(argv: list[str], prog: str) -> None:
         patches = ImagePatches(paths, options.data.size_px, augment=False)
         calibrate(model, spread_batches(patches, options.patches))
     fingerprint = save_weights(model, output, training=facts | options.training, inputs=inputs)
-    sys.stdout.write(f"{output}: {fingerprint}\n")
+    print_line(f"{output}: {fingerprint}")

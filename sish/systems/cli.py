@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from sish.cli_index import add_scale
 from sish.errors import ParameterError, QueryError
+from sish.parsing import ArgumentParser
+from sish.printing import print_error, print_line
 from sish.systems.base import Answer, System
 from sish.systems.item import Item
 from sish.systems.items import ScaleWarning, read_items
@@ -138,7 +140,7 @@ def _systems_parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True)
     commands.add_subcommand("list", ArgumentParser(description="Names of the systems."), help="their names")
     search = ArgumentParser(description="Describe a folder, search it with one system, and keep nothing.")
-    search.add_argument("system", type=str, choices=list(SYSTEMS), help="which: see sish systems list")
+    search.add_argument("system", choices=list(SYSTEMS), help="which: see sish systems list")
     search.add_argument("queries", type=str, nargs="+", help="slides or images to search for")
     search.add_argument("--data", type=str, required=True, help="the folder of slides or images to search")
     search.add_argument(
@@ -179,12 +181,14 @@ def _search(arguments: Namespace) -> int:
     known = {item.path.resolve(): item for item in items}
     system.fit(items, on_error="skip")
     for skipped in system.skipped:
-        sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
+        print_error(f"sish: skipped: {skipped.reason}")
     answers = [system.search(known.get(query.path.resolve(), query), arguments.k) for query in queries]
     if arguments.json:
         sys.stdout.write(json.dumps([_plain(answer) for answer in answers], indent=2) + "\n")
     else:
-        sys.stdout.write("\n".join(map(_as_text, answers)))
+        for number, answer in enumerate(answers):
+            for line in ["", *_as_lines(answer)] if number else _as_lines(answer):
+                print_line(line)
     return 1 if system.skipped else 0
 
 
@@ -207,10 +211,10 @@ def _plain(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _as_text(answer: Answer) -> str:
+def _as_lines(answer: Answer) -> list[str]:
     lines = [f"{answer.query.item_id}: compared with {answer.looked_at}"]
     lines += [f"{it.rank:3}  {it.item_id:32}  {it.item.label or '-':20}  {it.score:.3f}" for it in answer]
-    return "\n".join([*lines, f"  {answer.note}"] if answer.note else lines) + "\n"
+    return [*lines, f"  {answer.note}"] if answer.note else lines
 
 
 # ---- sish smily
@@ -271,8 +275,8 @@ def _build(arguments: Namespace) -> int:
     mpps = None if arguments.whole else tuple(arguments.mpps)
     built = build_folder(Path(arguments.database), items, mpps=mpps)
     for skipped in built.skipped:
-        sys.stderr.write(f"sish: skipped: {skipped.reason}\n")
-    sys.stdout.write(f"{built.added} added; {arguments.database} holds {built.holds} items\n")
+        print_error(f"sish: skipped: {skipped.reason}")
+    print_line(f"{built.added} added; {arguments.database} holds {built.holds} items")
     return 1 if built.skipped else 0
 
 
@@ -284,11 +288,11 @@ def _region(arguments: Namespace) -> int:
         sys.stdout.write(json.dumps([_plain_place(match) for match in found], indent=2) + "\n")
         return 0
     scale = f" at {query.mpp:g} um/px" if query.mpp else ""
-    sys.stdout.write(f"{query.item.item_id}: region {','.join(map(str, query.region))}{scale}\n")
+    print_line(f"{query.item.item_id}: region {','.join(map(str, query.region))}{scale}")
     for match in found:
         place = ",".join(str(round(value)) for value in (*match.l0_xy, match.l0_px, match.l0_px))
         label = match.item.label or "-"
-        sys.stdout.write(f"{match.rank:3}  {match.item_id:32}  {label:20}  {place:28}  {match.score:.3f}\n")
+        print_line(f"{match.rank:3}  {match.item_id:32}  {label:20}  {place:28}  {match.score:.3f}")
     return 0
 
 

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sish.errors import SishError
+from sish.parsing import ArgumentParser
+from sish.printing import print_error, print_line, warnings_on_one_line
 from sish.systems.code_generator import KIND as CODES
 from sish.systems.code_generator import CodeGenerator, load_code_generator
 from sish.systems.mask_predictor import KIND as MASKS
@@ -39,8 +41,9 @@ from sish.vqvae.checkpoints import (
     LastCheckpoint,
     check_own_folder,
     follow_root,
+    interrupts,
 )
-from sish.vqvae.cli import TrainingCLI
+from sish.vqvae.cli import TrainingCLI, TrainingParser
 
 __all__ = ["TASKS", "Task", "main"]
 
@@ -109,6 +112,7 @@ class _TrainingCLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
+            parser_class=TrainingParser,
             parser_kwargs={"prog": prog, "description": self.task.description + also},
         )
 
@@ -164,13 +168,17 @@ def main(name: str, args: list[str] | None = None, prog: str | None = None) -> i
     prog = prog or f"sish train-{name}"
     _be_quiet()
     try:
-        if argv[:1] == ["export"]:
-            _export(TASKS[name], argv[1:], prog)
-        else:
-            _TrainingCLI(name, argv, prog)
+        with warnings_on_one_line(), interrupts():
+            if argv[:1] == ["export"]:
+                _export(TASKS[name], argv[1:], prog)
+            else:
+                _TrainingCLI(name, argv, prog)
     except (SishError, OSError, MisconfigurationException) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        print_error(f"error: {' '.join(str(error).split())}")
         return 1
+    except KeyboardInterrupt:
+        print_error("interrupted; --ckpt_path last goes on from the last checkpoint")
+        return 130
     return 0
 
 
@@ -197,4 +205,4 @@ def _export(task: Task, argv: list[str], prog: str) -> None:
     if output.is_dir() or not output.suffix:
         output = output / f"{stored.config['name']}.safetensors"
     fingerprint = task.load(stored.path).save(output, training=stored.training, inputs=[stored.path])
-    sys.stdout.write(f"{output}: {fingerprint}\n")
+    print_line(f"{output}: {fingerprint}")

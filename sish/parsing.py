@@ -1,0 +1,61 @@
+"""Command lines that say on one line what was wrong, with the nearest name that there is."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from sish.nearest import nearest_to
+from sish.printing import printable
+
+__all__ = ["ArgumentParser"]
+
+_CLASS = re.compile(r"<class\s+'(?:[\w.]*\.)?(\w+)'>")
+_LITERAL = re.compile(r"typing\.Literal\[(.*?)\]")
+_CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$", re.DOTALL)
+_VALUE = re.compile(r"Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)$", re.DOTALL)
+_REQUIRED = "the following arguments are required: "
+_UNKNOWN = "unrecognized arguments: "
+
+
+class ArgumentParser(jsonargparse.ArgumentParser):
+    """The parser of jsonargparse, with help and errors for people who do not read Python."""
+
+    def format_help(self, *given: Any) -> str:
+        """The help, with types by their names."""
+        return _CLASS.sub(r"\1", super().format_help(*given))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say on one line what was wrong and which name is nearest, and exit with 2."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        near = _nearest(message, parser)
+        super().error(printable(_plain(message, parser) + near), ex)
+
+
+def _plain(message: str, parser: argparse.ArgumentParser) -> str:
+    """A message of argparse or jsonargparse in plain words, on one line."""
+    text = _LITERAL.sub(r"one of \1", _CLASS.sub(r"\1", " ".join(message.split())))
+    if not text.startswith(_REQUIRED):
+        return text
+    names = [name.rpartition(".")[2] for name in text.removeprefix(_REQUIRED).split(", ")]
+    return _REQUIRED + ", ".join(_as_typed(name, parser) for name in names)
+
+
+def _as_typed(name: str, parser: argparse.ArgumentParser) -> str:
+    """An argument's name as it is typed: ``index`` is ``--index``, unless it has no dashes."""
+    words = {action.dest for action in parser._actions if not action.option_strings}
+    return name if name in words else f"--{name}"
+
+
+def _nearest(message: str, parser: argparse.ArgumentParser) -> str:
+    if message.startswith(_UNKNOWN):
+        word = message.removeprefix(_UNKNOWN).split()[0].partition("=")[0]
+        return nearest_to(word, parser._option_string_actions) if word.startswith("-") else ""
+    if choice := _CHOICE.search(message):
+        return nearest_to(choice[1], re.findall(r"'(.*?)'", choice[2]))
+    if value := _VALUE.search(message):
+        return nearest_to(value[2].strip(), re.findall(r"'(.*?)'", value[1]))
+    return ""

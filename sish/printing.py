@@ -1,0 +1,65 @@
+r"""What is printed: names of files, slides and labels are data, and never speak to the terminal.
+
+A name may hold an escape sequence that retitles a window or hides a line, a newline that forges an error, or
+a mark that turns the reading direction. Everything that a command prints goes through :func:`printable`; JSON
+has rules of its own.
+
+>>> print(printable("a\x1b[31m\nsish: error: forged\u202efdp"))
+a\x1b[31m\nsish: error: forged\u202efdp
+>>> printable("größe 5 µm")
+'größe 5 µm'
+"""
+
+import sys
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["make_printable", "print_error", "print_line", "printable", "warnings_on_one_line"]
+
+_SHOWN_AS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories: control, format (reading direction, zero width), lone surrogates, line separators."""
+
+
+def printable(text: str) -> str:
+    """Return text on one line, its control and format characters written as Python writes them."""
+    if text.isprintable():
+        return text
+    return "".join(_shown(each) if unicodedata.category(each) in _UNSEEN else each for each in text)
+
+
+def _shown(character: str) -> str:
+    number = ord(character)
+    plain = f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+    return _SHOWN_AS.get(character, plain if number < 0x10000 else f"\\U{number:08x}")
+
+
+def print_line(text: str) -> None:
+    """Print one line on standard output."""
+    sys.stdout.write(f"{printable(text)}\n")
+
+
+def print_error(text: str) -> None:
+    """Print one line on standard error."""
+    sys.stderr.write(f"{printable(text)}\n")
+
+
+def make_printable() -> None:
+    """Let letters that the terminal's encoding lacks be written as escapes, where they would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def warnings_on_one_line() -> Iterator[None]:
+    """Warnings are for the user here: without the place in the code that gave them."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *place: f"warning: {printable(' '.join(str(message).split()))}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
