@@ -3,6 +3,7 @@
 Each run has its own folder: one that starts anew never writes where another has left its checkpoints.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
