@@ -59,7 +59,8 @@ class GeneratorConfig:
             raise ParameterError(f"size_px is {self.size_px}; give at most {MOST_PX}")
         if not self.channels or min(self.channels) < 1 or self.size_px < 1 << len(self.channels):
             raise ParameterError(
-                f"channels {self.channels} halve an image of {self.size_px} px away; give fewer, or more px"
+                f"{len(self.channels)} channels {self.channels[:8]} halve an image of {self.size_px} px away;"
+                " give fewer, or more px"
             )
         if not 0 <= self.dropout < 1:
             raise ParameterError(f"dropout is {self.dropout}; give a share of at least 0 and below 1")
