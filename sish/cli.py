@@ -289,7 +289,7 @@ def _preview(arguments: Namespace) -> int:
     check_picture(arguments.output, arguments.slide)
     with open_slide(arguments.slide, mpp=arguments.mpp, override_mpp=arguments.override_mpp) as slide:
         if arguments.override_mpp is None and is_unused(arguments.mpp, slide.mpp):
-            sys.stderr.write(unused_line(1))
+            print_error(unused_line(1))
         prepared = SlideEncoder(Recipe(**arguments.recipe)).prepare(slide)
         picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic)
     write_picture(picture, arguments.output, slide=arguments.slide)

@@ -127,7 +127,7 @@ def main(words: Sequence[str], prog: str) -> int:
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Show a warning on one line; of those that are not ours, where it came from, too."""
     if issubclass(category, ScaleWarning):
-        sys.stderr.write(f"sish: {message}\n")
+        print_error(f"sish: {message}")
     else:
         sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
 

@@ -103,7 +103,7 @@ class _Kept:
             file = [str(item.path.resolve()), state.st_size, state.st_mtime_ns]
         except OSError:  # describing it will say what is wrong
             file = [str(item.path)]
-        about = [__version__, self._smily.recipe, item.mpp, *file]
+        about = [__version__, self._smily.recipe, item.mpp, item.override_mpp, *file]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
