@@ -2,7 +2,7 @@
 
 Each is built from the same barcodes and answers one query at a time on one thread; its settings are the
 sweep along which it trades time for recall. Rivals are optional: without a package its rows are missing
-(`pip install sish[bench]` brings all).
+(`pip install -e '.[bench]'` brings all).
 
 - faiss-ivf: `IndexBinaryIVF`; at a million lists of 1,024 and 4,096, and the latter found through an HNSW
   graph over the centroids (`hnsw`), which spares comparing a query with all 4,096. Smaller archives have one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from jsonargparse import Namespace
 
 from sish.encode import Recipe
 from sish.encoders import TIMM
-from sish.errors import ParameterError
+from sish.errors import IndexNotFoundError, ParameterError, SlideOpenError
+from sish.index.manifest import MANIFEST
 from sish.index.search import SearchParams
+from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
 from sish.printing import print_error, print_line, printable
 from sish.reader_threads import SLIDE_TIMEOUT_S
@@ -214,6 +216,8 @@ def _add(arguments: Namespace) -> int:
     if arguments.features:
         index, report = _add_features(arguments, options)
     else:
+        if not Path(arguments.index, MANIFEST).exists():
+            _check_slides(arguments.slides)
         index = Index.open_or_create(
             arguments.index,
             weights=arguments.weights,
@@ -247,6 +251,21 @@ def unused_line(slides: int) -> str:
     return f"sish: {tell} own scale, so the given mpp was not used; --override-mpp replaces it"
 
 
+def _check_slides(given: Sequence[str]) -> None:
+    """Refuse to make an index for slides of which none is there: most likely a typing error (SlideError)."""
+    from sish.slide import find_slides
+
+    errors: list[SlideOpenError] = []
+    for name in given:
+        try:
+            if find_slides(name, on_error=errors.append):
+                return
+        except SlideOpenError as error:
+            errors.append(error)
+    reason = errors[0] if errors else f"{given[0]}: got a folder without slides or images in it"
+    raise SlideOpenError(f"{reason}; no index was made")
+
+
 def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
     from sish.slide_index import Index, open_or_make
 
@@ -269,12 +288,17 @@ def open_index(arguments: Namespace) -> Index:
     """The index that a command names."""
     from sish.slide_index import Index
 
-    return Index.open(
-        arguments.index,
-        weights=arguments.get("weights"),
-        device=arguments.get("device") or "cpu",
-        search=_search_of(arguments),
-    )
+    try:
+        return Index.open(
+            arguments.index,
+            weights=arguments.get("weights"),
+            device=arguments.get("device") or "cpu",
+            search=_search_of(arguments),
+        )
+    except IndexNotFoundError as error:
+        path = Path(arguments.index)
+        beside = (folder.name for folder in path.parent.glob("*") if (folder / MANIFEST).exists())
+        raise IndexNotFoundError(f"{error}{nearest_to(path.name, beside)}") from error
 
 
 def _remove(arguments: Namespace) -> int:
@@ -284,11 +308,16 @@ def _remove(arguments: Namespace) -> int:
 
 
 def _label(arguments: Namespace) -> int:
-    report = open_index(arguments).relabel(arguments.labels)
+    index = open_index(arguments)
+    report = index.relabel(arguments.labels)
     for note in report.notes:
         print_error(f"sish: note: {note}")
+    known = [row.slide_id for row in index.slides]
     for name in report.unknown:
-        print_error(f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide")
+        near = nearest_to(name, known)
+        print_error(
+            f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide{near}"
+        )
     print(f"relabelled {len(report.changed)} slides")
     return 1 if report.unknown else 0
 

@@ -25,6 +25,7 @@ from sish.index.barcode import barcodes_of
 from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.index.search import SearchParams
 from sish.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
+from sish.nearest import nearest_to
 from sish.reader_threads import TimeLimit
 from sish.reading import default_workers, read_patches
 from sish.slide import Slide
@@ -125,9 +126,11 @@ class Recipe:
                 "want at least 1 cluster and a share in (0, 1]"
             )
         if self.keys not in get_args(Keys):
-            raise ParameterError(f"got keys={self.keys!r}; want 'texture' or 'paper'")
+            near = nearest_to(self.keys, get_args(Keys))
+            raise ParameterError(f"got keys={self.keys!r}{near}; want 'texture' or 'paper'")
         if self.pooling not in ("integer", "exact"):
-            raise ParameterError(f"got pooling={self.pooling!r}; want 'integer' or 'exact'")
+            near = nearest_to(self.pooling, ("integer", "exact"))
+            raise ParameterError(f"got pooling={self.pooling!r}{near}; want 'integer' or 'exact'")
         if not 0 <= self.min_speck_um2 <= _MOST_SPECK_UM2:
             raise ParameterError(
                 f"got min_speck_um2={self.min_speck_um2}; want square micrometres, 0 to {_MOST_SPECK_UM2:.0f}"

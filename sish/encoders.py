@@ -14,14 +14,17 @@ a path                 weights of your own: a ``.safetensors`` that export wrote
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import ParameterError, QueryError
+from sish.errors import ParameterError, QueryError, WeightsError
 from sish.index.barcode import Binarisation
+from sish.nearest import nearest_to
+from sish.vqvae.known_networks import KNOWN
 
 if TYPE_CHECKING:
     from sish.vqvae.timm_network import TimmNetwork
@@ -224,7 +227,21 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> PatchE
         return TimmEncoder(TimmNetwork(name.removeprefix(TIMM), file, device=device))
     from sish.vqvae.pretrained import load_encoder
 
+    if name != "shipped":
+        _check_there(Path(name))
     return load_encoder(None if name == "shipped" else Path(name), features=file, device=device)
+
+
+def _check_there(file: Path) -> None:
+    """WeightsError for a file that is missing, with the nearest names of encoders and of files beside it."""
+    if file.exists():
+        return
+    beside = (path.name for path in file.parent.glob("*") if path.suffix in (".safetensors", ".ckpt"))
+    known = chain(["shipped"], (f"{TIMM}{name}" for name in KNOWN), beside)
+    raise WeightsError(
+        f"no weights file at {file}{nearest_to(file.name, known)}; "
+        "give a .safetensors or .ckpt, shipped, or timm:NAME"
+    )
 
 
 def _check_device(device: str) -> None:

@@ -20,6 +20,7 @@ from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
 from sish.identity import Standing, compare, file_digest
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store, slide_snapshot
 from sish.labels import LabelRow, Labels, slide_id_of
+from sish.nearest import nearest_to
 from sish.patches import TextureKeys
 from sish.progress import Progress, progress
 from sish.reader_threads import PATIENCE_S, SLIDE_TIMEOUT_S, TimeLimit, checked_timeout, end_soon, start
@@ -243,7 +244,10 @@ class Ingest:
         for name in self._labels.unmatched(known):
             self._fail(
                 Path(name),
-                LabelsError(f"{self._labels.path} names {name}, and no such slide was given or is indexed"),
+                LabelsError(
+                    f"{self._labels.path} names {name}, and no such slide was given or is indexed"
+                    f"{nearest_to(name, (slide_id for _, slide_id in known))}"
+                ),
             )
 
     def _prepare_ahead(self, jobs: list[Job]) -> Iterator[tuple[Job, Future[Encode]]]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sish.encode import IndexHeader, Recipe, SlideCodes, SlideEncoder
 from sish.encoders import FEATURES
-from sish.errors import IndexExistsError, IndexNotFoundError, QueryError
+from sish.errors import IndexExistsError, IndexNotFoundError, QueryError, SlideOpenError
 from sish.feature_files import is_feature_file
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.identity import find_row
@@ -33,6 +33,7 @@ from sish.index.store import SlideRow, Snapshot, Store, StoreInfo
 from sish.ingest import Ingest, OnError, absolute, remembered
 from sish.labels import read_labels, slide_id_of
 from sish.mosaic import Region
+from sish.nearest import nearest_to
 from sish.patches import patches_of
 from sish.queries import query_of_features, query_of_indexed
 from sish.reader_threads import SLIDE_TIMEOUT_S, end_soon, start
@@ -380,7 +381,8 @@ class Index:
         missing = sorted(set(ids) - {row.slide_id for row in self.slides})
         if missing:
             names = ", ".join(map(repr, missing[:5]))
-            raise QueryError(f"{self.path} holds no slide {names}: sish index list shows its slide ids")
+            near = nearest_to(missing[0], (row.slide_id for row in self.slides))
+            raise QueryError(f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids")
         with Store.open(self.path, write=True) as store:
             return store.remove(ids)
 
@@ -493,6 +495,9 @@ class Index:
         if row is not None and region is None:
             _check_told(override_mpp, "the id of an indexed slide", "its file")
             return query_of_indexed(row, self._store.segments, patient)
+        if row is None and isinstance(query, str) and not os.path.lexists(query):
+            near = nearest_to(query, (row.slide_id for row in self.slides))
+            raise SlideOpenError(f"{query}: is neither a file nor the id of an indexed slide{near}")
         query = query if row is None else row.path  # a part of it must be read
         if is_feature_file(query):
             if region is not None:

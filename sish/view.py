@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
 from sish.index.search import Bags, SearchParams
+from sish.nearest import nearest_to
 from sish.patches import Mask, Patches
 from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
@@ -78,8 +79,7 @@ class View:
             return Results(query, name, (), "the index holds no patches: add slides first")
         exclude = self._excluded(query.patient if exclude_patient else None, where or {})
         if exclude is not None and exclude[self.found].all():
-            nothing = "no slide is left after the filters and the patient's exclusion"
-            return Results(query, name, (), _joined(note, nothing))
+            return Results(query, name, (), _joined(note, self._why_none(where or {})))
         params = search or replace(self.patches.params, threshold=self.threshold)
         hits: list[Hit] = []
         found: set[int] = set()
@@ -104,7 +104,8 @@ class View:
             If it needs labels that are not there.
         """
         if asked not in ("auto", "uncertainty", "similarity"):
-            raise ParameterError(f"got ranking={asked!r}; want 'auto', 'uncertainty' or 'similarity'")
+            near = nearest_to(str(asked), ("auto", "uncertainty", "similarity"))
+            raise ParameterError(f"got ranking={asked!r}{near}; want 'auto', 'uncertainty' or 'similarity'")
         bare, n_slides = self.unlabelled, int(np.count_nonzero(self.found))
         if asked == "similarity" or not bare:
             return ("similarity" if asked == "similarity" else "uncertainty"), ""
@@ -159,6 +160,14 @@ class View:
             excluded |= self._column(column) != value
         return excluded
 
+    def _why_none(self, where: Mapping[str, str]) -> str:
+        """Why no slide is left: a value that nothing has, most likely a typing error; else all of it."""
+        for column, value in where.items():
+            values = {found for found in self._column(column)[self.found] if found}
+            if value not in values:
+                return f"no slide is left: none has {column} {value!r}{nearest_to(value, values)}"
+        return "no slide is left after the filters and the patient's exclusion"
+
     def _column(self, name: str) -> NDArray[np.object_]:
         """What every slide has in a column; QueryError if none has it."""
         if name not in self._columns:
@@ -168,8 +177,9 @@ class View:
             else:
                 values = [slide.metadata.get(name) for slide in slides]
                 if not any(values):
+                    columns = {"label", "patient", "site"}.union(*(slide.metadata for slide in slides))
                     raise QueryError(
-                        f"got a filter on {name!r}, which no slide has; "
+                        f"got a filter on {name!r}, which no slide has{nearest_to(name, columns)}; "
                         "want label, patient, site or a column of the labels file"
                     )
             self._columns[name] = np.array(values, dtype=object)

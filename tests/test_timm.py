@@ -33,7 +33,7 @@ def _small_paper():
 def test_without_timm_it_says_what_to_install(tmp_path):
     save_weights(_small_paper(), path := tmp_path / "paper.safetensors")
     for name in (str(path), "timm:resnet50", "timm:uni"):
-        with pytest.raises(WeightsError, match=r"pip install 'sish\[timm\]'"):
+        with pytest.raises(WeightsError, match=r"pip install -e .*\[timm\]'"):
             load(name)
 
 

@@ -183,7 +183,7 @@ def test_a_missing_logger_is_one_line(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sish.vqvae.cli.find_spec", lambda name: None)
     assert main([*options(images, tmp_path, 1), "--trainer.logger=TensorBoardLogger"]) == 1
     err = capsys.readouterr().err
-    assert "pip install 'sish[tensorboard]'" in err
+    assert f"pip install -e '{Path(__file__).parents[1]}[tensorboard]'" in err
     assert len(err.splitlines()) == 1
 
 

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sish.errors import ParameterError, SishError
+from sish.extras import install
 from sish.outputs import check_output
 from sish.parsing import ArgumentParser
 from sish.printing import print_error, print_line, warnings_on_one_line
@@ -72,7 +73,7 @@ class TrainingCLI(LightningCLI):
         options = self.config[self.config.subcommand]
         if "TensorBoardLogger" in str(options.trainer.logger) and not _has_tensorboard():
             raise ParameterError(
-                "TensorBoard is not installed; pip install 'sish[tensorboard]', or leave --trainer.logger"
+                f"TensorBoard is not installed; {install('tensorboard')}, or leave --trainer.logger"
                 " out: metrics.csv and pictures are written anyway"
             )
         follow_root(options, self.run_name)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sish.errors import WeightsError
+from sish.extras import install
+from sish.nearest import nearest_to
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.known_networks import ELSEWHERE, IMAGENET_MEAN, IMAGENET_STD, KNOWN, KnownNetwork
 
@@ -100,7 +102,7 @@ def _create(name: str, known: KnownNetwork | None, *, pretrained: bool) -> nn.Mo
         import timm
     except (ImportError, RuntimeError) as error:  # torchvision's compiled part fails with RuntimeError
         raise WeightsError(
-            f"{name} features need timm, which does not load ({error}); pip install 'sish[timm]'"
+            f"{name} features need timm, which does not load ({error}); {install('timm')}{_near(name)}"
         ) from error
     arguments: dict[str, Any] = {"num_classes": 0, **(known.arguments if known else {})}
     if "mlp_layer" in arguments:
@@ -121,11 +123,19 @@ def _no_network(name: str, known: KnownNetwork | None, *, pretrained: bool, erro
     if not pretrained:
         return f"timm cannot build {name} ({reason}); timm.list_models() tells what there is"
     if known is None:
-        return f"{name} cannot be fetched from the model hub ({reason}); give a local file of its weights"
+        return (
+            f"{name} cannot be fetched from the model hub ({reason}); give a local file of its weights"
+            f"{_near(name)}"
+        )
     return (
         f"{name} cannot be fetched from the model hub ({reason}); accept its licence ({known.licence}) at "
         f"https://huggingface.co/{known.repository} and log in, or give a local file of its weights"
     )
+
+
+def _near(name: str) -> str:
+    """The networks that sish knows by names like this one; nothing where it knows it."""
+    return "" if name.lower() in KNOWN else nearest_to(name, KNOWN)
 
 
 def _numbers(network: nn.Module) -> dict[str, Tensor]:
