@@ -59,7 +59,7 @@ $(VENV)/timm: | $(VENV)/installed-test
 	$(PIP) install --no-deps --target $@ timm==1.0.31 torchvision==0.28.0 huggingface_hub==2.4.0
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) demo build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

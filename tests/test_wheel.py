@@ -31,13 +31,19 @@ def wanted(names: list[str]) -> set[str]:
     return inside
 
 
-@pytest.mark.slow
-def test_the_wheel_is_the_source(tmp_path):
+def copy_tracked(folder: Path) -> list[str]:
+    """Copy the project's files into a folder, links as links; returns their names."""
     names = tracked()
     for name in names:
-        target = tmp_path / "source" / name
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target, follow_symlinks=False)
+    return names
+
+
+@pytest.mark.slow
+def test_the_wheel_is_the_source(tmp_path):
+    names = copy_tracked(tmp_path / "source")
     command = [
         sys.executable,
         "-m",
