@@ -20,6 +20,7 @@ from benchmarks.datasets import load_dataset
 from benchmarks.timm_networks import random_network
 from sish.encoders import load
 from sish.index.barcode import barcodes_of, minmax_barcodes, nearest
+from sish.outputs import write_output
 from sish.pictures import decode_picture
 
 K = 10
@@ -126,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [row_of(name, features) for name, features in kinds(images)]
     print(f"{len(images)} images\n{table(rows)}")
     if given.json:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        write_output(
+            given.json, json.dumps([asdict(row) for row in rows], indent=1).encode(), replaces=(".json",)
+        )
     return 0
 
 

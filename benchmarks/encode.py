@@ -31,6 +31,7 @@ from sish.encode import Recipe, SlideEncoder
 from sish.encoders import PatchEncoder, load
 from sish.index.store import SlideRow, Store
 from sish.mosaic import select_mosaic, tile
+from sish.outputs import write_output
 from sish.reading import default_workers
 from sish.slide import Slide, find_slides, open_slide
 from sish.slide_index import Index
@@ -292,7 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         parts: dict[str, Sequence[Any]] = {"cost": costs, "slides": stages, "add": adds}
         plain: dict[str, Any] = {name: [asdict(row) for row in rows] for name, rows in parts.items()}
-        given.json.write_text(json.dumps(plain | {"threads": given.threads}, indent=1))
+        write_output(
+            given.json, json.dumps(plain | {"threads": given.threads}, indent=1).encode(), replaces=(".json",)
+        )
     return 0
 
 

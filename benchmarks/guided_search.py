@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.plain_search import PlainIndex, plain_search
 from sish.index.search import Bags, PatchTable, SearchParams, guided_search
+from sish.outputs import write_output
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 QUICK_SIZES = (1_000, 10_000)
@@ -155,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append(measure(n, 3 if given.quick else REPETITIONS))
         print(line(rows[-1]), flush=True)
     if given.json:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        write_output(
+            given.json, json.dumps([asdict(row) for row in rows], indent=1).encode(), replaces=(".json",)
+        )
     return int(any(row.identical is False for row in rows))
 
 

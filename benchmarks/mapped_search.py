@@ -12,12 +12,14 @@ The system may still keep read pages as long as nobody else needs the memory; `r
 of the index was read at all.
 """
 
+import argparse
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -142,5 +144,20 @@ def _copy_fails(table: CellTable) -> bool:
     return False
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Search the index of a folder and print what was measured, as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mapped_search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="what `write` wrote, as benchmarks.scaling does")
+    folder = parser.parse_args(arguments).folder
+    if not all((folder / f"{name}.npy").is_file() for name in _ARRAYS):
+        parser.error(f"{folder} holds no index of this benchmark; python -m benchmarks.scaling writes one")
+    print(json.dumps(asdict(_run(folder))))
+    return 0
+
+
 if __name__ == "__main__":
-    print(json.dumps(asdict(_run(Path(sys.argv[1])))))
+    sys.exit(main())

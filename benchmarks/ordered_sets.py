@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from sish.index.sorted_array import SortedArray
 from sish.index.sorted_list import SortedListSet
 from sish.index.veb import VanEmdeBoas
+from sish.outputs import write_output
 
 KINDS: tuple[Any, ...] = (VanEmdeBoas, SortedArray, SortedListSet)
 SIZES = (10_000, 100_000, 1_000_000)
@@ -137,7 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(rows))
     print(verdict(rows))
     if given.json:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        write_output(
+            given.json, json.dumps([asdict(row) for row in rows], indent=1).encode(), replaces=(".json",)
+        )
     return 0
 
 

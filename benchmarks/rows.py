@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.datasets import Dataset, may_find
 from sish.errors import ParameterError, StoreError
 from sish.metrics import Interval, average_shared, bootstrap_interval, retrieval_metrics
+from sish.outputs import write_output
 from sish.systems.item import Item
 
 __all__ = ["K", "Run", "row_of", "table", "write_rows"]
@@ -119,9 +120,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as a JSON list."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(list(rows), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
+        write_output(path, text.encode(), replaces=(".json",))
     except OSError as error:
         raise StoreError(f"cannot write {path} ({error.strerror}); give a path that can be written") from None
+    except ParameterError as error:
+        raise StoreError(str(error)) from None
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:

@@ -38,6 +38,7 @@ from benchmarks.scaling_report import Row, plot, summary
 from sish.errors import SishError
 from sish.index.cells import Cells, CellTable
 from sish.index.hierarchy import TextureTree
+from sish.outputs import write_output
 
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000, 10_000_000), (10_000, 100_000)
 COMPARED = 1_000_000
@@ -296,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_output(options.json, (json.dumps(results, indent=1) + "\n").encode(), replaces=(".json",))
     if options.plot:
         plot([Row(**row) for row in results["rows"]], options.plot)
     return 0

@@ -1,11 +1,14 @@
 """Rows of `benchmarks.scaling` as a table and as a picture."""
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sish.outputs import write_output
 
 __all__ = ["Row", "plot", "setting_at", "summary", "time_at"]
 
@@ -177,7 +180,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     near = [row for row in rows if row.queries == "near"]
     _recall_panel(left, [row for row in near if row.n == shared], shared)
     _size_panel(right, near, sizes)
-    figure.savefig(path, dpi=130)
+    stream = io.BytesIO()
+    figure.savefig(stream, format=path.suffix.removeprefix(".") or "png", dpi=130)
+    write_output(path, stream.getvalue(), replaces=(path.suffix.lower(),))
     pyplot.close(figure)
 
 

@@ -28,6 +28,7 @@ from benchmarks.rows import SHARED_K, K, Run, row_of, table, write_rows
 from benchmarks.systems_plot import plot
 from benchmarks.systems_tasks import TASKS, Bench, Entry, Task, entries_of, read_task
 from sish.errors import SishError
+from sish.outputs import write_output
 from sish.systems.base import System
 from sish.systems.item import Item
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if options.out:
             write_rows(options.out / "systems.json", rows)
-            (options.out / "systems.md").write_text(_report(rows, COLUMNS), encoding="utf-8")
+            write_output(options.out / "systems.md", _report(rows, COLUMNS).encode(), replaces=(".md",))
             plot(rows, options.out / "systems.png")
     except SishError as error:
         sys.stderr.write(f"benchmarks.systems: {error}\n")
@@ -70,12 +71,29 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.systems",
         description="Every search system on every data set it applies to.",
     )
-    parser.add_argument("data", type=Path, nargs="?", default=Path(os.environ.get("SISH_DATA", DATA)))
+    parser.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        default=Path(os.environ.get("SISH_DATA", DATA)),
+        help="folder that holds the data sets; default: $SISH_DATA",
+    )
     parser.add_argument("--quick", action="store_true", help="a sample of each data set: a check, no result")
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=list(TASKS),
+        default=list(TASKS),
+        help="kinds of data sets; default: all",
+    )
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="only systems of these names")
     parser.add_argument(
-        "--columns", nargs="+", choices=COLUMNS, default=COLUMNS, help="of the printed tables"
+        "--columns",
+        nargs="+",
+        choices=COLUMNS,
+        default=COLUMNS,
+        metavar="COLUMN",
+        help=f"of the printed tables: some of {', '.join(COLUMNS)}",
     )
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     parser.add_argument("--out", type=Path, help="folder for the tables, the rows and the plot")

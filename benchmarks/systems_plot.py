@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from sish.outputs import write_output
 
 __all__ = ["plot"]
 
@@ -36,7 +39,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         _panel(axis, f"{title}: {name}, {group[0]['n']} images, {group[0]['queries']} queries", group)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    stream = io.BytesIO()
+    figure.savefig(stream, format=path.suffix.removeprefix(".") or "png", dpi=130)
+    write_output(path, stream.getvalue(), replaces=(path.suffix.lower(),))
     plt.close(figure)
 
 

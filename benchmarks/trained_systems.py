@@ -189,7 +189,11 @@ def _iou(predictor: MaskPredictor, items: Sequence[Item]) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one table a data set and write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trained_systems",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     default = Path(os.environ.get("SISH_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=default, help="folder that holds nih_cxr and ham10000")
     parser.add_argument("--output", type=Path, help="JSON file to write the rows to")

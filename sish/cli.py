@@ -276,8 +276,22 @@ def _evaluate(arguments: Namespace) -> int:
 
 
 def _evaluation_table(found: Evaluation) -> str:
-    rows = ((name, f"{it:.3f}" if isinstance(it, float) else str(it)) for name, it in found.rows())
-    return "\n".join(f"{name:36} {value:>14}" for name, value in rows)
+    return "\n".join(f"{name:36} {_figure(value):>14}" for name, value in found.rows())
+
+
+def _figure(value: float | int | str) -> str:
+    """A figure as a table shows it: three decimals, except where it is a whole number.
+
+    >>> _figure(1.0), _figure(0.0), _figure(2 / 3), _figure(0.99996), _figure(17)
+    ('1', '0', '0.667', '1.000', '17')
+    """
+    return (
+        str(value)
+        if not isinstance(value, float)
+        else f"{value:.0f}"
+        if value.is_integer()
+        else f"{value:.3f}"
+    )
 
 
 def _preview(arguments: Namespace) -> int:

@@ -1,0 +1,44 @@
+"""Help is for people who do not read Python, and every command and benchmark has it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sish.cli import main
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = sorted(
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text()
+)
+COMMANDS = [
+    [], ["index"], *(["index", name] for name in ("create", "add", "remove", "label", "list", "info")),
+    ["search"], ["evaluate"], ["preview"], ["demo"], ["systems", "search"], ["smily", "build"],
+    ["smily", "search"], ["train"], ["train", "fit"], ["train", "contrast"], ["train", "export"],
+    ["train-codes", "fit"], ["train-masks", "export"],
+]  # fmt: skip
+
+
+def reads_well(text):
+    return not re.search(r"<function|<class|<lambda|object at 0x|Traceback|typing\.", text)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_of_commands(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and out.startswith("usage: sish") and reads_well(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help_of_benchmarks(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and reads_well(done.stdout + done.stderr)
+    assert done.stdout.startswith(f"usage: python -m benchmarks.{name} ")
+    text = " ".join(done.stdout.partition("options:")[2].split())
+    assert not re.search(r"(--\w+) (\[?[A-Z_]+\]? )?--", text)  # each option is explained
