@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import SlideOpenError
+from sish.extras import install
 from sish.labels import MISSING
 
 __all__ = ["Table", "line_of", "number_of", "read_tables", "text_of"]
@@ -77,7 +78,7 @@ def _h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise SlideOpenError(f"feature files need h5py ({error}); pip install 'sish[interop]'") from error
+        raise SlideOpenError(f"feature files need h5py ({error}); {install('interop')}") from error
     return h5py  # type: ignore[no-any-return]  # it has no types
 
 

@@ -126,7 +126,10 @@ def _check_ours(folder: Path) -> None:
     if not folder.exists():
         return
     if holds_database(folder):
-        _read_header(folder)
+        try:
+            _read_header(folder)
+        except IndexFormatError as error:
+            raise StoreError(f"{error}, or give a folder that is missing or empty") from error
     elif folder.is_file() or not all(_is_leftover(path.name) for path in folder.iterdir()):
         raise StoreError(f"{folder} holds something else; give a folder that is missing or empty")
 
