@@ -43,6 +43,9 @@ TWO_PIECES = 0.3
 """Share of the slides that carry two regions."""
 
 
+_COLUMNS = ("path", "label", "patient", "site")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One slide to be made."""
@@ -70,7 +73,7 @@ def write_slides(
 
     The types take turns. side_um: about the sides of a slide in micrometres; twice as many pixels.
     The same arguments give the same bytes. About a second a slide of the default size.
-    Raises ParameterError for a number that is none, or a folder that cannot be written.
+    Raises ParameterError for a number that is none, or a folder that cannot be written or holds other slides.
     """
     if n_slides < 1 or side_um < TILE_PX:
         raise ParameterError(f"got n_slides={n_slides}, side_um={side_um}; want at least 1 and {TILE_PX}")
@@ -78,6 +81,7 @@ def write_slides(
     plans = [plan(number, seed, side_um) for number in range(n_slides)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _check_ours(folder)
         for each in plans:
             pixels = paint(each.label, each.shape_um, each.look, each.seed, each.pieces)
             write_pyramid(folder / each.name, pixels)
@@ -89,11 +93,21 @@ def write_slides(
     return folder / "labels.csv"
 
 
+def _check_ours(folder: Path) -> None:
+    """ParameterError for a folder whose labels.csv names a slide that is not painted here."""
+    labels = folder / "labels.csv"
+    if not labels.exists():
+        return
+    head, *rows = labels.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    if head != ",".join(_COLUMNS) or any(row.partition("-")[0] not in TISSUES for row in rows):
+        raise ParameterError(f"{labels} names slides of somebody else; give another folder")
+
+
 def write_labels(path: Path, plans: list[Plan]) -> None:
     """Write a labels file of slides."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["path", "label", "patient", "site"])
+        table.writerow(_COLUMNS)
         table.writerows([each.name, each.label, each.patient, SITES[each.label]] for each in plans)
 
 

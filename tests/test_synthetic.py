@@ -124,3 +124,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_impossible_numbers_are_refused(tmp_path, options):
     with pytest.raises(ParameterError):
         write_slides(tmp_path, **options)
+
+
+def test_labels_of_other_slides_are_not_replaced(tmp_path):
+    write_slides(tmp_path, n_slides=2, side_um=256)
+    write_slides(tmp_path, n_slides=1, side_um=256)  # again is allowed
+    for text in ("path,label\na.svs,lung\n", "path,label,patient,site\na.svs,lung,,\n", ""):
+        (tmp_path / "labels.csv").write_text(text)
+        with pytest.raises(ParameterError, match="somebody else"):
+            write_slides(tmp_path, n_slides=1, side_um=256)
+        assert (tmp_path / "labels.csv").read_text() == text
