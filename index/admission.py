@@ -5,8 +5,7 @@ from pathlib import Path
 
 from sish.errors import IndexExistsError, IndexFormatError, ParameterError, SlideExistsError
 from sish.index.disk import NEW
-from sish.index.leftovers import SEGMENTS
-from sish.index.manifest import MANIFEST, Manifest
+from sish.index.manifest import MANIFEST, SEGMENTS, Manifest
 from sish.index.snapshot import Snapshot
 
 __all__ = ["LOCK", "check_ids", "check_vacant", "check_widths"]

@@ -18,8 +18,9 @@ from sish.index.hierarchy import TextureTree, sample_size
 from sish.index.search import Bags
 from sish.index.segment import Segment
 from sish.index.snapshot import SlideRow, Snapshot
+from sish.index.store import Store
 
-__all__ = ["Archive", "learn_tree", "rekeyed"]
+__all__ = ["Archive", "learn_keys", "learn_tree", "rekeyed", "root_tree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,20 @@ def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
         slide=patches.slide[order],
         row=patches.row[order],
     )
+
+
+def root_tree(barcode_bytes: int) -> TextureTree:
+    """The tree of an archive that is too small to learn one: all patches share one key."""
+    nothing = np.zeros((1, barcode_bytes), np.uint8)
+    return TextureTree.from_arrays({"nodes": nothing, "leaves": nothing[None]})
+
+
+def learn_keys(store: Store, *, seed: int = 0) -> TextureTree:
+    """Learn a tree of what is in a store that is open for writing, and give all patches keys by it."""
+    store.compact()  # a tree depends on the order it sees: that must not be one of chance commits
+    tree = learn_tree(store.segments, seed=seed)
+    store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
+    return tree
 
 
 def learn_tree(segments: Sequence[Segment], *, seed: int = 0) -> TextureTree:

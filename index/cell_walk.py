@@ -258,7 +258,7 @@ def _walk(
             beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
             count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
             held += more
-        reach = _reach(tally, wanted, bound)
+        reach = max(done + 1, _reach(tally, wanted, bound))  # each turn goes farther: the walk ends
         _scan(_ranges(at, cells[:count], done, reach), spots, barcode, mask, budget, limit, found, pad)
         done = farthest if reach == bound and bound == farthest else reach
 

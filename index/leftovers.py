@@ -6,13 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sish.index.disk import NEW, sync
-from sish.index.manifest import EXTRA_NAME, MANIFEST, SEGMENT_NAME, Manifest
+from sish.index.manifest import EXTRA_NAME, MANIFEST, SEGMENT_NAME, SEGMENTS, Manifest
 from sish.index.segment import OWN_NAME, VERSIONED_TABLE
 
-__all__ = ["SEGMENTS", "count_bytes", "delete_unnamed", "find_leftovers", "sweep"]
-
-SEGMENTS = "segments"
-"""The folder of the segments within the index."""
+__all__ = ["count_bytes", "delete_unnamed", "find_leftovers", "sweep"]
 
 
 def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:

@@ -9,6 +9,7 @@ checksum of all the others written as JSON with sorted keys and no spaces.
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,15 +18,32 @@ from typing import Any, TypeAlias
 from sish.errors import IndexCorruptError, IndexFormatError, IndexNotFoundError, ParameterError
 from sish.index.disk import FileRecord, check_plain, storage_errors
 
-__all__ = ["FORMAT_VERSION", "JSON", "Manifest", "SegmentRecord", "encode_json", "read_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "JSON",
+    "SEGMENTS",
+    "Manifest",
+    "SegmentRecord",
+    "decode_json",
+    "encode_json",
+    "is_deep",
+    "read_manifest",
+    "short",
+]
 
 FORMAT = "sish index"
 FORMAT_VERSION = 1
 """The version that this release writes, and the only one that it reads."""
 MANIFEST = "manifest.json"
+SEGMENTS = "segments"
+"""The folder of the segments within the index."""
 SEGMENT_NAME = re.compile(r"[0-9]{8,}")
 EXTRA_NAME = re.compile(r"tree\.[0-9]{8,}\.npz")
 FILE_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?(\.[a-z0-9]+)*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_BYTES = 1 << 26  # of a manifest: one of a large archive has some hundred thousand
+_DEEPEST = 32  # lists and objects within each other in a header
+_WAY_OUT = "restore it from a backup, or index the slides again"
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 """What a JSON file can say."""
@@ -84,31 +102,22 @@ class Manifest:
             IndexFormatError: not one of ours, or of another version.
             IndexCorruptError: not what was written.
         """
-        try:
-            body = json.loads(data)
-        except ValueError as error:
-            raise IndexCorruptError(
-                f"{path} is not valid JSON ({error}): restore it from a backup, or index the slides again"
-            ) from None
+        body = decode_json(data, path, _WAY_OUT)
         _check_format(body, path)
-        if body.pop("sha256", None) != _checksum(body):
-            raise IndexCorruptError(
-                f"{path} does not match its own checksum: restore it from a backup, or index the slides again"
-            )
         try:
+            if body.pop("sha256", None) != _checksum(body):
+                raise IndexCorruptError(f"{path} does not match its own checksum: {_WAY_OUT}")
             return cls(
-                header=body["header"],
-                generation=body["generation"],
-                next_segment=body["next_segment"],
-                key_orders=body["key_orders"],
-                barcode_bytes=body["barcode_bytes"],
-                segments=tuple(_segment_record(item) for item in body["segments"]),
+                header=_header(body["header"]),
+                generation=_count(body["generation"]),
+                next_segment=_count(body["next_segment"]),
+                key_orders=_width(body["key_orders"]),
+                barcode_bytes=_width(body["barcode_bytes"]),
+                segments=_segment_records(body["segments"]),
                 extras=_extras(body.get("extras", {})),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise IndexCorruptError(
-                f"{path} has a wrong entry ({error!r}): restore it from a backup, or index the slides again"
-            ) from None
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise IndexCorruptError(f"{path} has a wrong entry ({repr(error)[:200]}): {_WAY_OUT}") from None
 
 
 def encode_json(value: Any, what: str) -> bytes:
@@ -119,10 +128,33 @@ def encode_json(value: Any, what: str) -> bytes:
     """
     try:
         return json.dumps(value, allow_nan=False).encode("ascii")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ParameterError(
             f"{what} cannot be written as JSON ({error}): give plain str, int, finite float, bool or None"
         ) from None
+
+
+def decode_json(data: bytes, path: Path, way_out: str) -> Any:
+    """Return what JSON says; ``path`` and what to do are named in the error.
+
+    Raises:
+        IndexCorruptError: it is not JSON, or nested without end.
+    """
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise IndexCorruptError(f"{path} is not valid JSON ({error}): {way_out}") from None
+    except RecursionError:
+        raise IndexCorruptError(f"{path} is nested too deep to be read: {way_out}") from None
+
+
+def short(value: object) -> str:
+    """Return a value as an error shows it: on one line, and not much of it.
+
+    >>> short("a" * 100), short([[[[[[[[1]]]]]]]])
+    ("'aaaaaaaaaaaa...aaaaaaaaaaaaa'", '[[[[[[...]]]]]]')
+    """
+    return reprlib.repr(value)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -137,12 +169,22 @@ def read_manifest(folder: Path) -> Manifest:
     with storage_errors(folder, "read the index at"):
         check_plain(path)
         try:
-            return Manifest.from_bytes(path.read_bytes(), path)
+            return Manifest.from_bytes(_read_bytes(path), path)
         except FileNotFoundError:
             missing = f"has no {MANIFEST}, so it is no index" if folder.is_dir() else "does not exist"
             raise IndexNotFoundError(f"{folder} {missing}: check the path, or create one first") from None
         except NotADirectoryError:
             raise IndexFormatError(f"{folder} is a file, wanted the folder of an index") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise IndexCorruptError(
+            f"{path} has more than {_MOST_BYTES} bytes, which no manifest has: {_WAY_OUT}"
+        )
+    return data
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
@@ -155,21 +197,72 @@ def _check_format(body: Any, path: Path) -> None:
         raise IndexFormatError(f"{path} is not the manifest of a sish index: check the path")
     if body.get("version") != FORMAT_VERSION:
         raise IndexFormatError(
-            f"{path} is of index format {body.get('version')!r}, this release reads format {FORMAT_VERSION}: "
-            "use the release of sish that wrote it, or index the slides again"
+            f"{path} is of index format {short(body.get('version'))}, this release reads format "
+            f"{FORMAT_VERSION}: use the release of sish that wrote it, or index the slides again"
         )
+
+
+def _header(value: Any) -> Mapping[str, JSON]:
+    """The creator's header, if it is an object that is not nested too deep to be copied."""
+    if not isinstance(value, dict):
+        raise ValueError(f"header {short(value)}")
+    if is_deep(value):
+        raise ValueError(f"header nested more than {_DEEPEST} deep")
+    return value
+
+
+def is_deep(value: JSON) -> bool:
+    """Return whether lists and objects lie within each other so deep that copying them may fail."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for it in level
+            if isinstance(it, dict | list)
+            for child in (it.values() if isinstance(it, dict) else it)
+        ]
+    return bool(level)
+
+
+def _count(value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < 2**63:
+        raise ValueError(f"{short(value)}, wanted a whole number of at least {least}")
+    return value
+
+
+def _width(value: Any) -> int | None:
+    return None if value is None else _count(value, 1)
+
+
+def _file_record(item: Mapping[str, Any]) -> FileRecord:
+    record = FileRecord(**item)
+    if not SHA256.fullmatch(record.sha256):
+        raise ValueError(f"sha256 {short(record.sha256)}")
+    _count(record.size)
+    return record
 
 
 def _extras(items: Mapping[str, Mapping[str, Any]]) -> dict[str, FileRecord]:
     if not all(EXTRA_NAME.fullmatch(name) for name in items):
-        raise ValueError(f"extras {sorted(items)}")
-    return {name: FileRecord(**item) for name, item in items.items()}
+        raise ValueError(f"extras {short(sorted(items))}")
+    return {name: _file_record(item) for name, item in items.items()}
+
+
+def _segment_records(items: Sequence[Mapping[str, Any]]) -> tuple[SegmentRecord, ...]:
+    records = tuple(map(_segment_record, items))
+    if len({record.name for record in records}) < len(records):
+        raise ValueError("two segments of one name")
+    return records
 
 
 def _segment_record(item: Mapping[str, Any]) -> SegmentRecord:
     """Read one segment's record; its names become paths, so they must be ours."""
-    record = SegmentRecord(**{**item, "files": {k: FileRecord(**v) for k, v in item["files"].items()}})
-    names = [record.table, *([record.tombstones] if record.tombstones else []), *record.files]
-    if not SEGMENT_NAME.fullmatch(record.name) or not all(FILE_NAME.fullmatch(name) for name in names):
-        raise ValueError(f"segment {record.name!r}")
+    record = SegmentRecord(**{**item, "files": {k: _file_record(v) for k, v in item["files"].items()}})
+    tables = [record.table, *([] if record.tombstones is None else [record.tombstones])]
+    if not SEGMENT_NAME.fullmatch(record.name) or not all(FILE_NAME.fullmatch(name) for name in record.files):
+        raise ValueError(f"segment {short(record.name)}")
+    if not set(tables) <= set(record.files):
+        raise ValueError(f"segment {record.name} without a file {short(tables)}")
+    _count(record.slides)
+    _count(record.patches)
     return record

@@ -24,6 +24,7 @@ that a tree would do (`sish.index.ordered_set` has the trees), and no patch is c
 (`sish.index.walk`).
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -41,6 +42,7 @@ __all__ = ["Bags", "PatchTable", "SearchParams", "guided_search"]
 
 KEY_UNIT = 10**11  # the weight of the coarsest sum in a key; `interval` counts in it
 _INT64_MAX = 2**63 - 1
+_MOST_SEEDS = 10_000  # a side: each is a walk, so that more would make a search endless
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,10 @@ class SearchParams:
         for field in fields(self):
             value, least = getattr(self, field.name), int(field.name == "budget")
             if not isinstance(value, int | np.integer) or not least <= value <= _INT64_MAX:
-                raise ParameterError(f"{field.name} is {value!r}; give an integer of at least {least}")
+                got = reprlib.repr(value)
+                raise ParameterError(f"{field.name} is {got}; give an integer of at least {least}")
+        if self.n_seeds > _MOST_SEEDS:
+            raise ParameterError(f"n_seeds is {self.n_seeds}; give at most {_MOST_SEEDS}")
 
     def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
         """Return these parameters with some changed (a mapping), or the ones given instead of them.

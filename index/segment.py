@@ -8,22 +8,34 @@ the table. Relabelling writes a new table ``slides.GENERATION.json``; a file nev
 has named it.
 """
 
-import json
+import errno
+import hashlib
+import math
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sish.errors import IndexCorruptError
+from sish.errors import IndexCorruptError, ParameterError
 from sish.index.disk import FileRecord, check_plain, record_file, sync, write_file
-from sish.index.manifest import SegmentRecord, encode_json
-from sish.index.snapshot import ARRAYS, SlideRow, Snapshot
+from sish.index.manifest import SegmentRecord, decode_json, encode_json, short
+from sish.index.snapshot import ARRAYS, SlideRow, Snapshot, wrong_field
 
-__all__ = ["Segment", "open_segment", "save_changes", "write_segment"]
+__all__ = [
+    "DamagedSegment",
+    "Segment",
+    "check_no_links",
+    "damage_told",
+    "open_segment",
+    "read_slides",
+    "save_changes",
+    "write_segment",
+]
 
 TABLE = "slides.json"
 VERSIONED_TABLE = re.compile(r"(slides|tombstones)(\.[0-9]{8,})?\.json")
@@ -38,6 +50,22 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "slide": np.dtype("<i4"),
     "row": np.dtype("<i4"),
 }
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+"""Errors of the system that mean damage; others (no rights, too many open files) go by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedSegment:
+    """A segment of which something is missing or damaged."""
+
+    record: SegmentRecord
+    """What the manifest says of it."""
+    reason: str
+    """What is wrong, on one line that names the file and what to do."""
+    slides: tuple[SlideRow, ...]
+    """Its live slides, where its tables can be read."""
+    knows_slides: bool = True
+    """Whether they can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +80,8 @@ class Segment:
     """Numbers of the removed slides."""
     unsaved: frozenset[str] = frozenset()
     """Which of "table" and "tombstones" differ from the files: see `save_changes`."""
+    checked: set[str] = field(default_factory=set, compare=False, repr=False)
+    """What of its arrays was checked already; copies share it, as they share the arrays."""
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
@@ -64,6 +94,52 @@ class Segment:
     def weight(self) -> int:
         """What rewriting it costs: its live patches, and one for each live slide."""
         return sum(row.n_patches + 1 for row in self.slides)
+
+    @property
+    def removed_patches(self) -> int:
+        """Patches of the removed slides."""
+        return sum(self.patches.slides[number].n_patches for number in self.removed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(getattr(self.patches, name).nbytes for name in ARRAYS)
+
+    def check(self, folder: Path, *, every_byte: bool) -> None:
+        """Compare the arrays with what was written to ``folder``, each kind of check once.
+
+        Counts and the order of the keys are always compared, checksums only where ``every_byte`` is asked.
+        Both look at the mapped arrays: the files may be gone.
+
+        Raises
+        ------
+        IndexCorruptError
+            If an array is damaged.
+        """
+        if every_byte and "bytes" not in self.checked:
+            self._check_bytes(folder)
+            self.checked.add("bytes")
+        if "contents" not in self.checked:
+            for problem in self.wrong_contents(folder):
+                raise IndexCorruptError(f"{problem}: {_WAY_OUT}")
+            self.checked.add("contents")
+
+    def _check_bytes(self, folder: Path) -> None:
+        for name in ARRAYS if len(self.patches) else ():
+            array = getattr(self.patches, name)
+            file = f"{name}/{chunk_file(array.shape)}"
+            if hashlib.sha256(array).hexdigest() != self.record.files[file].sha256:
+                raise corrupt(folder / file, "has other bytes than were written")
+
+    def wrong_contents(self, folder: Path) -> Iterator[str]:
+        """Yield a line for each way in which the arrays do not fit the slide table or each other."""
+        patches = self.patches
+        counts = np.bincount(patches.slide, minlength=len(patches.slides))
+        if counts.tolist() != [row.n_patches for row in patches.slides]:
+            yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {self.record.table}"
+        keys = patches.keys[:, 0]
+        if (keys[1:] < keys[:-1]).any():
+            yield f"{folder / 'keys'}: not sorted by the first key"
 
     def live(self) -> Snapshot:
         """Return the live slides' patches: the mapped files themselves if nothing was removed."""
@@ -116,28 +192,43 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
     """Map a segment's arrays into memory and read its tables.
 
     Sizes are checked for all files, checksums for the tables, and that each patch and each tombstone is of
-    a slide in them, so that nothing that is in the files can lead out of the arrays; `sish.index.verify`
-    checks the rest.
+    a slide in them, so that nothing that is in the files can lead out of the arrays; `Segment.check` and
+    `sish.index.verify` check the rest.
 
     Raises:
         IndexCorruptError: a file is missing, or not of its size, or a link, or a table is damaged.
     """
-    _check_no_links(folder, record)
+    check_no_links(folder, record)
     for name, file in record.files.items():
         _check_size(folder / name, file)
     shapes = array_shapes(record.patches, key_orders, barcode_bytes)
-    arrays = {name: _map_array(folder / name, DTYPES[name], shape) for name, shape in shapes.items()}
-    try:
-        slides = tuple(SlideRow(**row) for row in _read_table(folder, record, record.table))
-        removed = frozenset(_read_table(folder, record, record.tombstones) if record.tombstones else ())
-    except (TypeError, KeyError) as error:
-        raise _corrupt(folder, f"has a table with a wrong entry ({error!r})") from None
-    if not removed <= set(range(len(slides))):
-        raise _corrupt(folder / (record.tombstones or ""), f"names slides beyond the table's {len(slides)}")
+    arrays = {name: _map_array(folder, record, name, shape) for name, shape in shapes.items()}
+    slides, removed = read_slides(folder, record)
     numbers = arrays["slide"]
     if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(slides):
-        raise _corrupt(folder / "slide", f"has slide numbers beyond the table's {len(slides)}")
+        raise corrupt(folder / "slide", f"has slide numbers beyond the table's {len(slides)}")
     return Segment(record, Snapshot(slides, **arrays), removed)
+
+
+def read_slides(folder: Path, record: SegmentRecord) -> tuple[tuple[SlideRow, ...], frozenset[int]]:
+    """Read a segment's slide table, and the numbers of its removed slides.
+
+    Raises:
+        IndexCorruptError: a table is missing or damaged, or does not say what a table of slides says.
+    """
+    path = folder / record.table
+    slides = tuple(_slide_of(path, item) for item in _read_list(path, record.files[record.table]))
+    counts = len(slides), sum(row.n_patches for row in slides)
+    if counts != (record.slides, record.patches):
+        wanted = f"{record.slides} of {record.patches}"
+        raise corrupt(path, f"has {counts[0]} slides of {short(counts[1])} patches, wanted {wanted}")
+    if record.tombstones is None:
+        return slides, frozenset()
+    path = folder / record.tombstones
+    removed = _read_list(path, record.files[record.tombstones])
+    if not all(type(number) is int and 0 <= number < len(slides) for number in removed):
+        raise corrupt(path, f"names slides beyond the table's {len(slides)}")
+    return slides, frozenset(removed)
 
 
 def save_changes(folder: Path, segment: Segment, generation: int) -> Segment:
@@ -193,7 +284,11 @@ def _write_arrays(folder: Path, patches: Snapshot) -> None:
 
 
 def _encode_table(slides: tuple[SlideRow, ...]) -> bytes:
-    return encode_json([_encode_row(row) for row in slides], "the slide table")
+    data = encode_json([_encode_row(row) for row in slides], "the slide table")
+    for row in slides:
+        if wrong := wrong_field(row):
+            raise ParameterError(f"the row of slide {row.slide_id!r} has {wrong}: nothing was stored")
+    return data
 
 
 def _encode_row(row: SlideRow) -> dict[str, Any]:
@@ -203,43 +298,74 @@ def _encode_row(row: SlideRow) -> dict[str, Any]:
     return plain
 
 
-def _check_no_links(folder: Path, record: SegmentRecord) -> None:
+def check_no_links(folder: Path, record: SegmentRecord) -> None:
+    """Refuse a segment that leads elsewhere (IndexCorruptError): that is no damage to be mended."""
     files = [folder / name for name in record.files]
     for path in {folder.parent, folder, *(file.parent for file in files), *files}:
         check_plain(path)
 
 
-def _check_size(path: Path, file: FileRecord) -> None:
+def _slide_of(path: Path, item: object) -> SlideRow:
+    """The row that an entry of a slide table says; IndexCorruptError where it is none."""
     try:
+        row = SlideRow(**item) if isinstance(item, dict) else None
+    except TypeError:
+        row = None
+    if row is None:
+        raise corrupt(path, f"has an entry that is no slide, {short(item)}")
+    if wrong := wrong_field(row):
+        raise corrupt(path, f"has {wrong} in the row of slide {short(row.slide_id)}")
+    return row
+
+
+def _check_size(path: Path, file: FileRecord) -> None:
+    with damage_told(path):
         size = path.stat().st_size
-    except FileNotFoundError:
-        raise _corrupt(path, "is missing") from None
     if size != file.size:
-        raise _corrupt(path, f"has {size} bytes, wanted {file.size}")
+        raise corrupt(path, f"has {size} bytes, wanted {file.size}")
 
 
-def _corrupt(path: Path, wrong: str) -> IndexCorruptError:
-    return IndexCorruptError(f"{path} {wrong}: restore it from a backup, or index the slides again")
+_WAY_OUT = "restore it from a backup, or see sish index repair"
 
 
-def _map_array(folder: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def corrupt(path: Path, wrong: str) -> IndexCorruptError:
+    """Return the error for a damaged file of a segment."""
+    return IndexCorruptError(f"{path} {wrong}: {_WAY_OUT}")
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Raise IndexCorruptError where a file is gone or its disk cannot read it; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
+        wrong = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+        raise corrupt(path, wrong) from None
+
+
+def _map_array(folder: Path, record: SegmentRecord, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    dtype = DTYPES[name]
     if shape[0] == 0:  # an empty file cannot be mapped, and zarr writes none
         return np.empty(shape, dtype)
-    path = folder / chunk_file(shape)
+    file = f"{name}/{chunk_file(shape)}"
+    wanted = math.prod(shape) * dtype.itemsize
+    if file not in record.files or record.files[file].size != wanted:
+        raise corrupt(folder / file, f"is not of the {wanted} bytes of {dtype} {shape}")
     try:
-        return np.memmap(path, dtype, mode="r", shape=shape).view(np.ndarray)
-    except FileNotFoundError:
-        raise _corrupt(path, "is missing") from None
+        with damage_told(folder / file):
+            return np.memmap(folder / file, dtype, mode="r", shape=shape).view(np.ndarray)
     except ValueError:
-        raise _corrupt(path, f"is too short for {dtype} {shape}") from None
+        raise corrupt(folder / file, f"is too short for {dtype} {shape}") from None
 
 
-def _read_table(folder: Path, record: SegmentRecord, name: str) -> list[Any]:
-    path = folder / name
-    try:
-        if record_file(path) != record.files[name]:
-            raise _corrupt(path, "does not match its checksum")
-        table: list[Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise _corrupt(path, "is missing") from None
+def _read_list(path: Path, file: FileRecord) -> list[Any]:
+    """Read a JSON file that is a list."""
+    with damage_told(path):
+        if record_file(path) != file:
+            raise corrupt(path, "does not match its checksum")
+        table = decode_json(path.read_bytes(), path, _WAY_OUT)
+    if not isinstance(table, list):
+        raise corrupt(path, f"holds {short(table)}, wanted a list")
     return table

@@ -1,6 +1,7 @@
 """The rows of the store: what is known of a slide, and the table of patches in key order."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sish.errors import ParameterError
+from sish.index.manifest import short
 
-__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "merge", "slide_snapshot"]
+__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "merge", "slide_snapshot", "wrong_field"]
 
 INDEXED = "indexed"
 """Status of a slide whose patches are stored."""
@@ -49,6 +51,48 @@ class SlideRow:
     """Everything else that the labels file said of it."""
     file_digest: str | None = None
     """Which file it was made from (`sish.identity`); None in rows that are older than the field."""
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(it, str) for pair in value.items() for it in pair)
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("slide_id", "path", "mpp_source", "patient", "status"), ("text", _is_text)),
+    **dict.fromkeys(("label", "site", "file_digest"), ("text or nothing", _is_text_or_none)),
+    **dict.fromkeys(("n_patches", "width", "height"), ("a whole number of at least 0", _is_count)),
+    **dict.fromkeys(("patch_l0_px", "mpp"), ("a positive number", _is_length)),
+    "metadata": ("texts by name", _is_texts),
+}
+
+
+def wrong_field(row: SlideRow) -> str | None:
+    """Return which field of a row is not of its kind, and what was wanted; None if all are.
+
+    >>> row = SlideRow("a", "/a.svs", True, 256.0, 0.5, "given", 9, 9, None, "a", None)
+    >>> wrong_field(row)
+    'n_patches True, wanted a whole number of at least 0'
+    """
+    for name, (wanted, fits) in _FIELDS.items():
+        if not fits(value := getattr(row, name)):
+            return f"{name} {short(value)}, wanted {wanted}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +31,25 @@ from sish.errors import (
 )
 from sish.index.admission import LOCK, check_ids, check_vacant, check_widths
 from sish.index.disk import make_folder, replace_file, storage_errors, sync
-from sish.index.leftovers import SEGMENTS, count_bytes, delete_unnamed, find_leftovers, sweep
+from sish.index.leftovers import count_bytes, delete_unnamed, find_leftovers, sweep
 from sish.index.lock import WriterLock
-from sish.index.manifest import FORMAT_VERSION, JSON, MANIFEST, Manifest, encode_json, read_manifest
-from sish.index.segment import DTYPES, Segment, array_shapes, open_segment, save_changes, write_segment
+from sish.index.manifest import (
+    FORMAT_VERSION,
+    JSON,
+    MANIFEST,
+    SEGMENTS,
+    Manifest,
+    encode_json,
+    is_deep,
+    read_manifest,
+)
+from sish.index.segment import Segment, save_changes, write_segment
 from sish.index.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, slide_snapshot
-from sish.index.tree_file import read_tree, write_tree
+from sish.index.state import State, load_state
+from sish.index.tree_file import open_tree, write_tree
 from sish.index.verify import damaged_files, verify
 
-__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "Store", "StoreInfo", "slide_snapshot"]
+__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "State", "Store", "StoreInfo", "slide_snapshot"]
 
 MERGE_RATIO = 2
 """A segment joins an append if it weighs at most this many times what is merged so far.
@@ -67,6 +77,8 @@ class StoreInfo:
     """Their patches."""
     segments: int
     """Segments."""
+    damaged_segments: int
+    """Those among them that are damaged: `sish index repair` tells what is wrong."""
     bytes: int
     """Bytes of all files that belong to the index."""
     leftovers: int
@@ -76,18 +88,10 @@ class StoreInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """One committed state, opened."""
-
-    manifest: Manifest
-    segments: tuple[Segment, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Rekeying:
     """A change of all keys, and the tree that makes them."""
 
-    tree: Mapping[str, npt.NDArray[np.uint8]]
+    tree: Mapping[str, npt.NDArray[np.uint8]] | None
     change: Callable[[Snapshot], Snapshot]
 
 
@@ -99,7 +103,7 @@ class Store:
     snapshots outlive it.
     """
 
-    def __init__(self, path: Path, state: _State, lock: WriterLock | None) -> None:
+    def __init__(self, path: Path, state: State, lock: WriterLock | None) -> None:
         """Use `create` or `open`."""
         self.path = path
         self._state = state
@@ -120,6 +124,8 @@ class Store:
         """
         folder = Path(path)
         encode_json(dict(header), "the header")
+        if is_deep(dict(header)):
+            raise ParameterError("the header is nested too deep to be read again: give a flatter one")
         with storage_errors(folder, "create an index at"):
             if folder.exists() and not folder.is_dir():
                 raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
@@ -130,7 +136,7 @@ class Store:
                 check_vacant(folder)
                 (folder / SEGMENTS).mkdir(exist_ok=True)
                 replace_file(folder / MANIFEST, Manifest(dict(header)).to_bytes())
-                return cls(folder, _load(folder), lock)
+                return cls(folder, load_state(folder), lock)
             except BaseException:
                 lock.release()
                 raise
@@ -139,23 +145,25 @@ class Store:
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> "Store":
         """Open the index at ``path``; for reading, nothing is written at all.
 
-        A writer deletes what interrupted writers before it left behind.
+        A writer deletes what interrupted writers before it left behind. A damaged segment or tree does not
+        keep the index from being opened: what needs them raises IndexCorruptError, and `sish.index.repair`
+        sets them aside.
 
         Raises:
             IndexNotFoundError: there is none.
             IndexFormatError: it is of another format, or a file.
-            IndexCorruptError: a file is missing or damaged.
+            IndexCorruptError: the manifest is damaged.
             IndexLockedError: ``write`` was asked and another writer is at work.
             StoreError: ``write`` was asked and the folder cannot be written.
         """
         folder = Path(path)
-        state = _load(folder)
+        state = load_state(folder)
         if not write:
             return cls(folder, state, None)
         with storage_errors(folder, "write to"):
             lock = WriterLock.acquire(folder / LOCK)
         try:
-            state = _load(folder)
+            state = load_state(folder, state)
             sweep(folder, state.manifest)
             return cls(folder, state, lock)
         except BaseException:
@@ -188,41 +196,47 @@ class Store:
     @property
     def header(self) -> Mapping[str, JSON]:
         """What `create` was given, as JSON gives it back (tuples are lists)."""
-        return MappingProxyType(dict(self._state.manifest.header))
+        return self._state.header
 
     @property
     def generation(self) -> int:
         """How many commits there were since the index was created."""
-        return self._state.manifest.generation
+        return self._state.generation
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
         """The live slides in insertion order (a replaced slide counts as new)."""
-        return tuple(row for segment in self._state.segments for row in segment.slides)
+        return self._state.slides
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The open segments, oldest slides first, mapped from their files; valid while they are held.
-
-        `sish.index.archive` searches them as they are.
-        """
+        """As `State.segments` of the state at hand."""
         return self._state.segments
 
-    def snapshot(self) -> Snapshot:
-        """Return all live patches in key order, valid for as long as it is held.
+    @property
+    def state(self) -> State:
+        """The state at hand; take it once for all that belongs together, as a refresh replaces it."""
+        return self._state
 
-        One segment without removed slides is served straight from its mapped files; anything else is
-        merged in memory. An empty index has T = B = 1.
-        """
-        return _join(self._state.segments)
+    def current(self) -> State:
+        """Go on to the state that is on the disk now, and return the state at hand."""
+        self.refresh()
+        return self._state
+
+    def snapshot(self) -> Snapshot:
+        """As `State.snapshot` of the state at hand."""
+        return self._state.snapshot()
 
     def refresh(self) -> bool:
-        """Go on to the state that is on the disk now, and return whether it is another one."""
+        """Go on to the state that is on the disk now, and return whether it is another one.
+
+        A state of which something was damaged or missing is opened anew: it may have been restored.
+        """
         with self._thread_lock:
-            if read_manifest(self.path) == self._state.manifest:
+            if self._state.is_whole and read_manifest(self.path) == self._state.manifest:
                 return False
-            self._state = _load(self.path)
-            return True
+            before, self._state = self._state, load_state(self.path, self._state)
+            return self._state.manifest != before.manifest or self._state.is_whole
 
     def append(
         self,
@@ -329,12 +343,12 @@ class Store:
             sweep(self.path, self._state.manifest)
 
     def rekey(
-        self, tree: Mapping[str, npt.NDArray[np.uint8]], change: Callable[[Snapshot], Snapshot]
+        self, tree: Mapping[str, npt.NDArray[np.uint8]] | None, change: Callable[[Snapshot], Snapshot]
     ) -> None:
         """Give all patches new keys, in one commit and one segment, and keep the tree that made them.
 
         Args:
-            tree: arrays to keep with the keys; `tree` returns them.
+            tree: arrays to keep with the keys; `tree` returns them. None: no tree made them.
             change: returns a copy of the patches with their new keys, in the order of these.
 
         Raises:
@@ -346,13 +360,25 @@ class Store:
 
     @property
     def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
-        """The arrays that `rekey` was given last; None if it never was.
+        """As `State.tree` of the state at hand."""
+        return self._state.tree
+
+    def set_aside(self, names: Collection[str], target: Path) -> None:
+        """Go on without some segments, whose folders are moved into ``target``, in one commit.
+
+        Their folders are moved first: a crash in between leaves an index that lacks them and says so.
 
         Raises:
-            IndexCorruptError: the file is missing or damaged.
+            StoreError: not open for writing, or the disk failed; the index is as it was, or lacks files.
         """
-        extras = self._state.manifest.extras
-        return next((read_tree(self.path / name, record) for name, record in extras.items()), None)
+        with self._writing() as state:
+            kept = [part for part in state.parts if part.record.name not in names]
+            for name in sorted(names):
+                if (folder := self.path / SEGMENTS / name).exists():
+                    os.replace(folder, target / name)  # noqa: PTH105  as in replace_file
+            sync(target)
+            sync(self.path / SEGMENTS)
+            self._commit(state, [part for part in kept if isinstance(part, Segment)])
 
     def verify(self) -> list[str]:
         """Return what is wrong with the index as it is on the disk now, one line for each problem."""
@@ -365,8 +391,9 @@ class Store:
 
     def info(self) -> StoreInfo:
         """Count what is in the index."""
-        manifest, segments = self._state.manifest, self._state.segments
-        slides = self.slides
+        state = self._state
+        manifest, slides = state.manifest, state.slides
+        segments = [part for part in state.parts if isinstance(part, Segment)]
         patches = sum(row.n_patches for row in slides)
         files = [file.size for record in manifest.segments for file in record.files.values()]
         files += [file.size for file in manifest.extras.values()]
@@ -377,15 +404,16 @@ class Store:
             slides=len(slides),
             patches=patches,
             removed_slides=sum(len(segment.removed) for segment in segments),
-            removed_patches=sum(len(segment.patches) for segment in segments) - patches,
-            segments=len(segments),
+            removed_patches=sum(segment.removed_patches for segment in segments),
+            segments=len(state.parts),
+            damaged_segments=len(state.damaged),
             bytes=sum(files) + len(manifest.to_bytes()),
             leftovers=len(left),
             leftover_bytes=count_bytes(left),
         )
 
     @contextmanager
-    def _writing(self) -> Iterator[_State]:
+    def _writing(self) -> Iterator[State]:
         """Hold the right to write; after any failure, go by what the disk says."""
         with self._thread_lock:
             if self._lock is None or not self._lock.held:
@@ -398,17 +426,17 @@ class Store:
                 self._recover(before)
                 raise
 
-    def _recover(self, before: _State) -> None:
+    def _recover(self, before: State) -> None:
         """Take the state on the disk (failing after the rename is a commit); drop what was half written."""
         if read_manifest(self.path) != before.manifest:
             # The rename was done and perhaps not flushed: the old files must stay until a later commit is.
-            self._state = _load(self.path)
+            self._state = load_state(self.path, before)
             return
         sweep(self.path, before.manifest)
 
     def _commit(
         self,
-        state: _State,
+        state: State,
         kept: Sequence[Segment],
         merged: Sequence[Segment] = (),
         new_slides: Sequence[Snapshot] = (),
@@ -422,7 +450,9 @@ class Store:
             save_changes(self._folder(segment), segment, generation) for segment in kept if segment.slides
         ]
         number, widths = old.next_segment, (old.key_orders, old.barcode_bytes)
-        extras = write_tree(self.path, generation, rekeying.tree) if rekeying else old.extras
+        extras = old.extras
+        if rekeying:
+            extras = write_tree(self.path, generation, rekeying.tree) if rekeying.tree else {}
         if parts:
             new = rekeying.change(merge(parts)) if rekeying else merge(parts)
             while os.path.lexists(folder := self.path / SEGMENTS / f"{number:08d}"):
@@ -432,45 +462,18 @@ class Store:
             number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
         records = tuple(segment.record for segment in segments)
         manifest = Manifest(old.header, generation, number, *widths, records, extras)
+        trees = [open_tree(self.path / name, record) for name, record in extras.items()]
         replace_file(self.path / MANIFEST, manifest.to_bytes())
-        self._state = _State(manifest, tuple(segments))
+        self._state = State(self.path, manifest, tuple(segments), next(iter(trees), None))
         delete_unnamed(self.path, old, manifest)
 
     def _sound(self, segment: Segment) -> Segment:
         """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
         for problem in damaged_files(self._folder(segment), segment.record.files):
             raise IndexCorruptError(
-                f"{problem}: nothing was changed; restore the index from a backup, or index the slides again"
+                f"{problem}: nothing was changed; restore the index from a backup, or see sish index repair"
             )
         return segment
 
     def _folder(self, segment: Segment) -> Path:
         return self.path / SEGMENTS / segment.record.name
-
-
-def _join(segments: Sequence[Segment]) -> Snapshot:
-    live = [segment.live() for segment in segments if segment.slides]
-    if live:
-        return merge(live)
-    arrays = {name: np.empty(shape, DTYPES[name]) for name, shape in array_shapes(0, 1, 1).items()}
-    return Snapshot((), **arrays)
-
-
-def _load(folder: Path) -> _State:
-    """Open the state on the disk; a writer that unlinks files meanwhile has committed a newer one."""
-    manifest = read_manifest(folder)
-    while True:
-        try:
-            with storage_errors(folder, "read the index at"):
-                return _State(manifest, tuple(_open_segments(folder, manifest)))
-        except IndexCorruptError:
-            seen, manifest = manifest, read_manifest(folder)
-            if manifest == seen:
-                raise
-
-
-def _open_segments(folder: Path, manifest: Manifest) -> Iterator[Segment]:
-    for record in manifest.segments:
-        yield open_segment(
-            folder / SEGMENTS / record.name, record, manifest.key_orders or 1, manifest.barcode_bytes or 1
-        )

@@ -9,11 +9,11 @@ import numpy as np
 
 from sish.errors import IndexCorruptError, StoreError
 from sish.index.disk import FileRecord, check_plain, record_file, storage_errors
-from sish.index.leftovers import SEGMENTS
-from sish.index.manifest import MANIFEST, Manifest, read_manifest
-from sish.index.segment import Segment, open_segment
+from sish.index.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecord, read_manifest
+from sish.index.segment import Segment, damage_told, open_segment
+from sish.index.tree_file import open_tree
 
-__all__ = ["damaged_files", "verify"]
+__all__ = ["damaged_files", "segment_problems", "tree_problems", "verify"]
 
 
 def verify(path: str | os.PathLike[str]) -> list[str]:
@@ -48,38 +48,63 @@ def _changed_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    yield from damaged_files(folder, manifest.extras)
+    yield from tree_problems(folder, manifest)
     seen: set[str] = set()
     for record in manifest.segments:
-        path = folder / SEGMENTS / record.name
-        damaged = list(damaged_files(path, record.files))
-        yield from damaged
-        if damaged:
-            continue
+        yield from segment_problems(folder, record, manifest, seen)
+
+
+def tree_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield a line for each thing that is wrong with the tree."""
+    damaged = list(damaged_files(folder, manifest.extras))
+    yield from damaged
+    for name, record in {} if damaged else manifest.extras.items():
         try:
-            segment = open_segment(path, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
+            open_tree(folder / name, record).arrays()
         except IndexCorruptError as error:
             yield str(error)
-            continue
-        yield from _wrong_contents(path, segment)
-        ids = [row.slide_id for row in segment.slides]
-        twice = seen.intersection(ids) | {slide_id for slide_id, n in Counter(ids).items() if n > 1}
-        yield from (f"{path / record.table}: slide {slide_id} is there twice" for slide_id in sorted(twice))
-        seen.update(ids)
+
+
+def segment_problems(
+    folder: Path, record: SegmentRecord, manifest: Manifest, seen: set[str]
+) -> Iterator[str]:
+    """Yield a line for each thing that is wrong with a segment, every byte of which is read.
+
+    ``seen`` are the ids of the slides before it; those of its own are added.
+    """
+    path = folder / SEGMENTS / record.name
+    damaged = list(damaged_files(path, record.files))
+    yield from damaged
+    if damaged:
+        return
+    try:
+        segment = open_segment(path, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
+    except IndexCorruptError as error:
+        yield str(error)
+        return
+    yield from segment.wrong_contents(path)
+    yield from _wrong_ties(path, segment)
+    ids = [row.slide_id for row in segment.slides]
+    twice = seen.intersection(ids) | {slide_id for slide_id, n in Counter(ids).items() if n > 1}
+    yield from (f"{path / record.table}: slide {slide_id} is there twice" for slide_id in sorted(twice))
+    seen.update(ids)
 
 
 def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str]:
-    """Yield a line for each of the ``files`` in ``folder`` whose bytes are not as recorded."""
+    """Yield a line for each of the ``files`` in ``folder`` whose bytes are not as recorded.
+
+    Raises:
+        StoreError: a file cannot be read for another reason than damage, such as missing rights.
+    """
     for name, wanted in files.items():
         path = folder / name
         try:
-            with storage_errors(path, "read"):
-                check_plain(path)
+            check_plain(path)
+            with storage_errors(path, "read"), damage_told(path):
                 got = record_file(path)
         except IndexCorruptError as error:
             yield str(error)
             continue
-        except StoreError:
             yield f"{path}: is missing or cannot be read"
             continue
         if got.size != wanted.size:
@@ -88,15 +113,13 @@ def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
             yield f"{path}: its bytes changed (SHA-256 {got.sha256[:12]}..., wanted {wanted.sha256[:12]}...)"
 
 
-def _wrong_contents(folder: Path, segment: Segment) -> Iterator[str]:
-    """Check what checksums cannot: that what was written makes sense."""
-    record, patches = segment.record, segment.patches
-    n_slides = len(patches.slides)
-    if n_slides != record.slides:
-        yield f"{folder / record.table}: has {n_slides} slides, wanted {record.slides}"
-    counts = np.bincount(patches.slide, minlength=n_slides)
-    if counts.tolist() != [row.n_patches for row in patches.slides]:
-        yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {record.table}"
+def _wrong_ties(folder: Path, segment: Segment) -> Iterator[str]:
+    """Check what a search does not: the order of patches of one key, and their numbers within a slide."""
+    patches = segment.patches
     order = np.lexsort((patches.row, patches.slide, patches.keys[:, 0]))
     if not np.array_equal(order, np.arange(len(order))):
-        yield f"{folder / 'keys'}: not sorted by the first key, ties in insertion order"
+        yield f"{folder / 'keys'}: ties are not in insertion order"
+    counts = np.array([row.n_patches for row in patches.slides], np.int64)
+    places = np.sort((np.cumsum(counts) - counts)[patches.slide] + patches.row)
+    if not np.array_equal(places, np.arange(len(places))):
+        yield f"{folder / 'row'}: patches of a slide are not numbered from 0 on"

@@ -22,6 +22,7 @@ from sish.index.barcode import barcodes_of
 __all__ = ["Calibration"]
 
 _PAIRS = 100_000
+_LONGEST = 1 << 16  # numbers of a feature: those of known networks have some thousand
 _PERCENTILE = 1.0  # of the distances of random pairs, as for the shipped weights
 
 
@@ -67,8 +68,14 @@ class Calibration:
         """The inverse of `to_json`; IndexFormatError for anything else."""
         try:
             centre = np.frombuffer(base64.b64decode(stored["centre"], validate=True), "<f4")
-            return cls(centre.astype(np.float32), int(stored["threshold"]), int(stored["patches"]))
+            threshold, patches = stored["threshold"], stored["patches"]
+            if not 1 <= len(centre) <= _LONGEST or not np.isfinite(centre).all():
+                raise ValueError(f"a centre of {len(centre)} numbers, wanted up to {_LONGEST} finite ones")
+            if not all(type(number) is int and 0 <= number < 2**63 for number in (threshold, patches)):
+                raise ValueError("a threshold or a number of patches that is no whole number")
         except (TypeError, KeyError, ValueError) as error:
             raise IndexFormatError(
-                f"the index's calibration is not one ({error!r}): open it with the release that made it"
+                f"the index's calibration is not one ({repr(error)[:200]}): "
+                "open it with the release that made it"
             ) from error
+        return cls(centre.astype(np.float32), threshold, patches)

@@ -144,6 +144,7 @@ def _search_parser() -> ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
     add_search(parser)
+    _add_verify(parser)
     add_device(parser)
     parser.add_argument(
         "--json", action="store_true", help="print JSON; a list of objects for several queries"
@@ -161,7 +162,16 @@ def _evaluate_parser() -> ArgumentParser:
         "--ranking", choices=["auto", "uncertainty", "similarity"], default="auto", help="how to rank"
     )
     add_search(parser)
+    _add_verify(parser)
     return parser
+
+
+def _add_verify(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="check every byte of a large index first, as of a small one",
+    )
 
 
 def _preview_parser() -> ArgumentParser:

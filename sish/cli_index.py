@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from sish.reader_threads import SLIDE_TIMEOUT_S
 from sish.scale import check_given
 
 if TYPE_CHECKING:
+    from sish.index.repair import RepairReport
     from sish.results import AddReport
     from sish.slide_index import Index
 
@@ -48,6 +49,7 @@ def add_index_commands(parser: ArgumentParser) -> None:
         ("list", bare_parser("List the slides of an index."), "list its slides"),
         ("info", bare_parser("Counts and sizes of an index."), "counts and sizes"),
         ("verify", bare_parser("Read every byte of an index and check it."), "check every byte"),
+        ("repair", _repair_parser(), "go on without what is damaged"),
         ("compact", bare_parser("Rewrite an index without what was removed."), "drop what was removed"),
     ):
         commands.add_subcommand(name, sub, help=text)
@@ -161,6 +163,16 @@ def _label_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Give indexed slides labels, patients, sites and metadata.")
     parser.add_argument("labels", type=str, help="CSV with path or slide_id, and any of label, patient, site")
     parser.add_argument("--index", type=str, required=True, help="the index's folder")
+    return parser
+
+
+def _repair_parser() -> ArgumentParser:
+    parser = bare_parser(
+        "Read every byte, list what is damaged and the slides to add again, and mend what loses nothing."
+    )
+    parser.add_argument(
+        "--drop", action="store_true", help="go on without damaged segments; their files are kept aside"
+    )
     return parser
 
 
@@ -294,6 +306,7 @@ def open_index(arguments: Namespace) -> Index:
             weights=arguments.get("weights"),
             device=arguments.get("device") or "cpu",
             search=_search_of(arguments),
+            verify=bool(arguments.get("verify")),
         )
     except IndexNotFoundError as error:
         path = Path(arguments.index)
@@ -323,7 +336,9 @@ def _label(arguments: Namespace) -> int:
 
 
 def _list(arguments: Namespace) -> int:
-    rows = open_index(arguments).slides
+    index = open_index(arguments)
+    rows = index.slides
+    _tell_damage(index)
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     for row in () if arguments.json else rows:
@@ -333,8 +348,14 @@ def _list(arguments: Namespace) -> int:
     return 0
 
 
+def _tell_damage(index: Index) -> None:
+    for reason in index.damage:
+        print_error(f"sish: damaged: {reason}")
+
+
 def _info(arguments: Namespace) -> int:
     index = open_index(arguments)
+    _tell_damage(index)
     facts = {
         "path": str(index.path),
         "encoder": index.fingerprint,
@@ -360,6 +381,34 @@ def _verify(arguments: Namespace) -> int:
     return 1 if problems else 0
 
 
+def _repair(arguments: Namespace) -> int:
+    report = open_index(arguments).repair(drop=arguments.drop)
+    if arguments.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    for line in () if arguments.json else _repair_lines(report, arguments.index):
+        print_line(line)
+    return 0 if report.is_sound else 1
+
+
+def _repair_lines(report: RepairReport, index: str) -> Iterator[str]:
+    yield f"sound: {report.sound_segments} segments of {report.sound_slides} slides"
+    if report.tree is not None:
+        yield f"tree: {report.tree}{'; it was made anew from the patches' if report.tree_mended else ''}"
+    for damage in report.damaged:
+        yield from (f"damaged: segment {damage.segment}: {problem}" for problem in damage.problems)
+        if damage.unknown_slides:
+            yield f"damaged: segment {damage.segment}: up to {damage.unknown_slides} slides, names unknown"
+    for row in report.add_again:
+        yield f"add again: {row.slide_id}: {row.path}"
+    if report.kept_in:
+        yield f"dropped; their files are kept in {report.kept_in}, with add_again.csv for index add --labels"
+    elif report.damaged:
+        yield (
+            "nothing was changed: restore these files from a backup, or go on without them by "
+            f"sish index repair --drop --index {index}"
+        )
+
+
 def _compact(arguments: Namespace) -> int:
     index = open_index(arguments)
     before = index.info().bytes
@@ -376,6 +425,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "index list": _list,
     "index info": _info,
     "index verify": _verify,
+    "index repair": _repair,
     "index compact": _compact,
 }
 """What does each command, by its words; gives the exit code."""

@@ -23,6 +23,7 @@ from sish.encoders import FEATURES, TIMM, PatchEncoder, load
 from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
 from sish.index.barcode import barcodes_of
 from sish.index.keys import Pooling, order_codebook, paper_keys
+from sish.index.manifest import short
 from sish.index.search import SearchParams
 from sish.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
 from sish.nearest import nearest_to
@@ -189,7 +190,7 @@ class IndexHeader:
         Raises
         ------
         IndexFormatError
-            If something is missing, or there is what this release does not know.
+            If something is missing, of another type, or not known to this release.
         """
         names = {field.name for field in fields(cls)}
         header = _known_fields(stored, "header", names - {"calibration"}, names)
@@ -197,12 +198,14 @@ class IndexHeader:
             header["search"], "search", needed=set(), known={field.name for field in fields(SearchParams)}
         )
         measured = header.get("calibration")
-        return cls(
-            Recipe.from_json(header["recipe"]),
-            str(header["fingerprint"]),
-            SearchParams(**search),
-            None if measured is None else Calibration.from_json(measured),
-        )
+        if not isinstance(header["fingerprint"], str):
+            raise _odd_header(f"its fingerprint is {short(header['fingerprint'])}, wanted text")
+        try:
+            recipe, params = Recipe.from_json(header["recipe"]).check(), SearchParams(**search)
+        except ParameterError as error:
+            raise _odd_header(str(error)) from error
+        calibration = None if measured is None else Calibration.from_json(measured)
+        return cls(recipe, header["fingerprint"], params, calibration)
 
 
 def absolute(path: str) -> str:
@@ -213,16 +216,16 @@ def absolute(path: str) -> str:
 def _known_fields(stored: object, what: str, needed: set[str], known: set[str]) -> dict[str, Any]:
     """A part of an index's header, if it has the fields that it needs and no unknown ones."""
     if not isinstance(stored, Mapping):
-        raise IndexFormatError(
-            f"the index's {what} is {stored!r}, wanted a JSON object: index the slides again"
-        )
-    odd = (needed - set(stored)) | (set(stored) - known)
+        raise _odd_header(f"its {what} is {short(stored)}, wanted a JSON object")
+    odd = sorted((needed - set(stored)) | (set(stored) - known))
     if odd:
-        raise IndexFormatError(
-            f"the index's {what} differs in its fields ({', '.join(sorted(odd))}): "
-            "open it with the release that made it"
-        )
+        more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""
+        raise _odd_header(f"its {what} differs in its fields ({', '.join(map(short, odd[:4]))}{more})")
     return dict(stored)
+
+
+def _odd_header(wrong: str) -> IndexFormatError:
+    return IndexFormatError(f"the index has a header of another release: {wrong}: open it with that release")
 
 
 @dataclass(frozen=True, slots=True)

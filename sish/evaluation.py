@@ -98,8 +98,8 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
     QueryError
         If fewer than two patients have labelled slides.
     """
-    view = index.view()
-    snapshot = index.snapshot()
+    state, view = index.state_and_view()
+    snapshot = state.snapshot()
     slides = snapshot.slides
     labelled = [slide for slide in slides if slide.label is not None and slide.n_patches]
     if len({slide.patient for slide in labelled}) < 2:

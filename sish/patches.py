@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import Keys, SlideCodes
-from sish.index.archive import Archive, learn_tree, rekeyed
+from sish.errors import IndexCorruptError, ParameterError
+from sish.index.archive import Archive, learn_keys, root_tree
 from sish.index.barcode import nearest
 from sish.index.cells import BUDGET
 from sish.index.hierarchy import MOST_KEYS, TextureTree
 from sish.index.search import Bags, PatchTable, SearchParams, guided_search
 from sish.index.segment import Segment
-from sish.index.store import SlideRow, Snapshot, Store
+from sish.index.store import SlideRow, Snapshot, State, Store
 
 __all__ = ["KeyedPatches", "Mask", "Patches", "TextureKeys", "TexturePatches", "patches_of"]
 
@@ -246,29 +247,49 @@ class TextureKeys:
         self._patches += patches
         if not self.is_due(0):
             return
-        self._store.compact()  # a tree depends on the order it sees: that must not be one of chance commits
-        tree = self._tree = learn_tree(self._store.segments, seed=self._seed)
-        self._store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
+        self._tree = learn_keys(self._store, seed=self._seed)
 
 
-def stored_tree(store: Store) -> TextureTree | None:
+def stored_tree(source: Store | State) -> TextureTree | None:
     """The texture tree of an archive; None while it is too small to have one."""
-    arrays = store.tree
-    return None if arrays is None else TextureTree.from_arrays(arrays)
+    return _tree_of(_state_of(source))
 
 
-def root_tree(barcode_bytes: int) -> TextureTree:
-    """The tree of an archive that is too small to learn one: all patches share one key."""
-    nothing = np.zeros((1, barcode_bytes), np.uint8)
-    return TextureTree.from_arrays({"nodes": nothing, "leaves": nothing[None]})
+def patches_of(source: Store | State, keys: Keys, params: SearchParams) -> Patches:
+    """The patches of one state of a store, to be searched by the keys that they have.
 
+    Of a store it is the state at hand: its tree and its segments are of one commit, whatever comes meanwhile.
 
-def patches_of(store: Store, keys: Keys, params: SearchParams) -> Patches:
-    """The patches of a store, to be searched by the keys that they have."""
+    Raises
+    ------
+    IndexCorruptError
+        If a segment or the tree is damaged, or they do not fit each other.
+    """
+    state = _state_of(source)
     if keys == "paper":
-        return KeyedPatches.of(store.snapshot(), params)
-    width = max((segment.patches.barcodes.shape[1] for segment in store.segments), default=8)
-    tree = stored_tree(store)
+        return KeyedPatches.of(state.snapshot(), params)
+    state.check()
+    tree, segments, least = _tree_of(state), state.segments, 1
     if tree is None:  # there are no more patches than BUDGET yet, and they are compared with one and all
-        return TexturePatches.of(root_tree(width), store.segments, params, least=BUDGET)
-    return TexturePatches.of(tree, store.segments, params)
+        width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
+        tree, least = root_tree(width), BUDGET
+    try:
+        return TexturePatches.of(tree, segments, params, least=least)
+    except ParameterError as error:
+        raise IndexCorruptError(
+            f"{state.folder}: its patches do not fit its tree ({error}): see sish index verify"
+        ) from error
+
+
+def _state_of(source: Store | State) -> State:
+    return source.state if isinstance(source, Store) else source
+
+
+def _tree_of(state: State) -> TextureTree | None:
+    arrays = state.tree
+    try:
+        return None if arrays is None else TextureTree.from_arrays(arrays)
+    except ParameterError as error:
+        raise IndexCorruptError(
+            f"{state.folder}: its tree is none ({error}): run sish index repair, which makes it anew"
+        ) from error

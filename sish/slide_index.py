@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,9 @@ from sish.errors import IndexExistsError, IndexNotFoundError, QueryError, SlideO
 from sish.feature_files import is_feature_file
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.identity import find_row
+from sish.index.repair import RepairReport, repair
 from sish.index.search import SearchParams
-from sish.index.store import SlideRow, Snapshot, Store, StoreInfo
+from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
 from sish.ingest import Ingest, OnError, absolute, remembered
 from sish.labels import read_labels, slide_id_of
 from sish.mosaic import Region
@@ -65,6 +67,7 @@ class Index:
         weights: str | os.PathLike[str] | None = None,
         device: str = "cpu",
         search: Search | None = None,
+        verify: bool = False,
     ) -> None:
         """Use :meth:`create` or :meth:`open`."""
         header = IndexHeader.from_json(store.header)
@@ -73,7 +76,9 @@ class Index:
         self.fingerprint = header.fingerprint
         self._params = header.search if search is None else header.search.with_changes(search)
         self._store = store
-        self._view: tuple[tuple[int, SearchParams], View] | None = None
+        self._verify = verify
+        self._view: tuple[State, SearchParams, View] | None = None
+        self._view_lock = threading.Lock()
 
     @classmethod
     def create(
@@ -132,6 +137,7 @@ class Index:
         weights: str | os.PathLike[str] | None = None,
         device: str = "cpu",
         search: Search | None = None,
+        verify: bool = False,
     ) -> Index:
         """Open an index to search it or to add to it.
 
@@ -146,15 +152,19 @@ class Index:
         search : SearchParams or mapping, optional
             Search with other parameters than the index was made with: ``{"budget": 1000}`` changes one of
             them, SearchParams sets all. The index on the disk keeps its own.
+        verify : bool
+            Compare all patches with their checksums before the first search, which reads the whole index.
+            Where they have no more than 64 MB, about 400,000 patches, that is always done.
 
         Raises
         ------
         StoreError
-            If there is no index, or it cannot be read.
+            If there is no index, or its manifest is damaged. With damage of anything else it opens: a search
+            raises IndexCorruptError, while :attr:`slides`, :meth:`info` and :meth:`repair` work.
         ParameterError
             If there is no such search parameter, or its value is out of range.
         """
-        return cls(Store.open(path), weights=weights, device=device, search=search)
+        return cls(Store.open(path), weights=weights, device=device, search=search, verify=verify)
 
     def __repr__(self) -> str:
         """Path, slides and encoder."""
@@ -192,9 +202,13 @@ class Index:
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
-        """Its slides, in the order they were added."""
-        self._store.refresh()
-        return self._store.slides
+        """Its slides, in the order they were added; of a damaged segment those that are still known."""
+        return self._store.current().slides
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """The segments that opening saw to be damaged, a line each; :func:`sish.verify` reads every byte."""
+        return tuple(part.reason for part in self._store.current().damaged)
 
     @classmethod
     def open_or_create(
@@ -411,6 +425,30 @@ class Index:
         self._store.refresh()
         return self._store.info()
 
+    def repair(self, *, drop: bool = False) -> RepairReport:
+        """Read every byte, say what is damaged, and mend what can be mended without losing a slide.
+
+        That is the texture tree, which is made anew from the patches. A damaged segment stays until it is
+        dropped: a search raises IndexCorruptError as long, for an answer without its slides would be wrong in
+        silence.
+
+        Parameters
+        ----------
+        drop : bool
+            Go on without the damaged segments. Their files are moved into the folder ``damaged`` within the
+            index, beside a table of the slides to add again, which :meth:`add` takes as ``labels``.
+
+        Returns
+        -------
+        RepairReport
+
+        Raises
+        ------
+        StoreError
+            If the manifest is damaged, another process writes, or the folder cannot be written.
+        """
+        return repair(self.path, drop=drop, seed=self.recipe.seed)
+
     # ---- searching it
 
     def search(
@@ -469,9 +507,9 @@ class Index:
             If the query cannot be read.
         """
         check_given(mpp, override_mpp)
-        params = self.params if search is None else self.params.with_changes(search)
-        asked, codes = self._ask(query, mpp, override_mpp, region, patient)
-        results = self.view().search(
+        params, state = self.params if search is None else self.params.with_changes(search), self._current()
+        asked, codes = self._ask(state, query, mpp, override_mpp, region, patient)
+        results = self._view_of(state).search(
             asked,
             codes,
             k=k,
@@ -484,32 +522,33 @@ class Index:
 
     def _ask(
         self,
+        state: State,
         query: Queryable,
         mpp: float | None,
         override_mpp: float | None,
         region: Region | None,
         patient: str | None,
     ) -> tuple[Query, SlideCodes]:
-        """The query and its codes: from the index, from a file of features, or from pixels."""
-        row = self._named(query)
+        """The query and its codes: from a state of the index, from a file of features, or from pixels."""
+        row = _named(state, query)
         if row is not None and region is None:
             _check_told(override_mpp, "the id of an indexed slide", "its file")
-            return query_of_indexed(row, self._store.segments, patient)
+            return query_of_indexed(row, state.segments, patient)
         if row is None and isinstance(query, str) and not os.path.lexists(query):
-            near = nearest_to(query, (row.slide_id for row in self.slides))
+            near = nearest_to(query, (row.slide_id for row in state.slides))
             raise SlideOpenError(f"{query}: is neither a file nor the id of an indexed slide{near}")
         query = query if row is None else row.path  # a part of it must be read
         if is_feature_file(query):
             if region is not None:
                 raise QueryError("got a region of a file of features; want the file, or part of a slide")
             path = absolute(str(query))
-            stored = self._stored(path)
+            stored = _stored(state, path)
             mpp, override_mpp = remembered(stored, mpp, override_mpp)
             return query_of_features(
                 path, self.encoder, stored, mpp=mpp, override_mpp=override_mpp, patient=patient
             )
         self._check_takes_pixels()
-        stored = self._stored(query)
+        stored = _stored(state, query)
         self.encoder.load()  # weights that do not fit are known before the slide is opened
         opening = start(_as_slide, query, mpp, override_mpp, stored)
         slide = opening.result()  # Ctrl-C leaves a thread behind whose file hangs
@@ -536,24 +575,6 @@ class Index:
         )
         return asked, codes
 
-    def _named(self, query: Queryable) -> SlideRow | None:
-        """The row of a query that is the id of an indexed slide; None where it is anything else.
-
-        A file of that name is read if it is the slide's own, and refused if it is not: whichever was meant,
-        the other would be a wrong answer without a word.
-        """
-        if not isinstance(query, str):
-            return None
-        row = next((row for row in self.slides if row.slide_id == query), None)
-        if row is None or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
-            return row
-        if self._stored(query) == row:
-            return None
-        raise QueryError(
-            f"got {query!r}, which is a file here and the id of another, {row.path}: "
-            f"give ./{query} or the other's path"
-        )
-
     def _check_takes_pixels(self) -> None:
         """Refuse pixels where an index holds features (QueryError)."""
         if self.recipe.weights.startswith(FEATURES):
@@ -562,13 +583,6 @@ class Index:
                 "give files of features (.h5), or the id of an indexed slide"
             )
 
-    def _stored(self, query: Queryable) -> SlideRow | None:
-        """The row of a query that is in the index: of the same file, moved or copied (`sish.identity`)."""
-        path = query.path if isinstance(query, Slide) else query
-        if not isinstance(path, str | os.PathLike):
-            return None
-        return find_row(absolute(path), slide_id_of(path), self.slides)
-
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
         """:meth:`search` for each of several queries, with the same options."""
         for query in queries:
@@ -576,18 +590,58 @@ class Index:
 
     def view(self) -> View:
         """What is in the index now, ready to be searched; made anew only after a change."""
-        store = self._store
-        store.refresh()
-        params = self.params
-        if self._view is None or self._view[0] != (store.generation, params):
-            patches = patches_of(store, self.recipe.keys, params)
-            self._view = (store.generation, params), View.of(patches, params.threshold)
-        return self._view[1]
+        return self.state_and_view()[1]
+
+    def state_and_view(self) -> tuple[State, View]:
+        """What is in the index now, and the view of just that: for answers that need both."""
+        state = self._current()
+        return state, self._view_of(state)
 
     def snapshot(self) -> Snapshot:
         """All patches that are in the index now, as arrays in key order."""
-        self._store.refresh()
-        return self._store.snapshot()
+        return self._current().snapshot()
+
+    def _current(self) -> State:
+        """The committed state that one answer goes by, checked."""
+        state = self._store.current()
+        state.check(every_byte=self._verify)
+        return state
+
+    def _view_of(self, state: State) -> View:
+        """The view of a state; the last one is kept."""
+        with self._view_lock:
+            params = self.params
+            if self._view is None or self._view[0] is not state or self._view[1] != params:
+                patches = patches_of(state, self.recipe.keys, params)
+                self._view = state, params, View.of(patches, params.threshold)
+            return self._view[2]
+
+
+def _stored(state: State, query: Queryable) -> SlideRow | None:
+    """The row of a query that is in the index: of the same file, moved or copied (`sish.identity`)."""
+    path = query.path if isinstance(query, Slide) else query
+    if not isinstance(path, str | os.PathLike):
+        return None
+    return find_row(absolute(path), slide_id_of(path), state.slides)
+
+
+def _named(state: State, query: Queryable) -> SlideRow | None:
+    """The row of a query that is the id of an indexed slide; None where it is anything else.
+
+    A file of that name is read if it is the slide's own, and refused if it is not: whichever was meant,
+    the other would be a wrong answer without a word.
+    """
+    if not isinstance(query, str):
+        return None
+    row = next((row for row in state.slides if row.slide_id == query), None)
+    if row is None or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
+        return row
+    if _stored(state, query) == row:
+        return None
+    raise QueryError(
+        f"got {query!r}, which is a file here and the id of another, {row.path}: "
+        f"give ./{query} or the other's path"
+    )
 
 
 def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> Index:

@@ -144,10 +144,14 @@ class View:
     def _scans(self, codes: SlideCodes, exclude: Mask | None) -> Iterator[Bags]:
         """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
         done = ~self.found if exclude is None else exclude | ~self.found
-        while not done.all():
+        for _ in range(np.count_nonzero(~done)):  # each scan finds one slide at least
             found = self.patches.scan(codes, done, _SCANNED)
+            if not len(found.patch):
+                return
             yield found
             done[self.patches.slide_of(found.patch)] = True
+            if done.all():
+                return
 
     def _excluded(self, patient: str | None, where: Mapping[str, str]) -> Mask | None:
         """Which slides may not be found, bool (slides,); None if all may."""

@@ -1,0 +1,219 @@
+"""What of an index is damaged, and how to go on without it.
+
+Nothing is thrown away: a damaged segment's files are moved into a folder of their own within the index,
+
+    archive.sish/damaged/00000012/          one folder a repair, named by the generation that it started from
+        00000003/                           the segment as it was found
+        add_again.csv                       its slides, as a labels file: `sish index add --labels` takes it
+
+and only then a manifest of the sound segments is committed. The texture tree holds nothing that the patches
+do not: a damaged one is made anew.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sish.errors import StoreError
+from sish.index.disk import storage_errors, sync, write_file
+from sish.index.manifest import Manifest, read_manifest
+from sish.index.segment import DamagedSegment
+from sish.index.snapshot import SlideRow
+from sish.index.state import State, load_state
+from sish.index.store import Store
+from sish.index.verify import segment_problems, tree_problems
+
+__all__ = ["DamageReport", "RepairReport", "repair"]
+
+ASIDE = "damaged"
+"""The folder within the index that keeps the files of damaged segments."""
+ADD_AGAIN = "add_again.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class DamageReport:
+    """A damaged segment."""
+
+    segment: str
+    """Its folder's name."""
+    problems: tuple[str, ...]
+    """What is wrong, a line each."""
+    slides: tuple[SlideRow, ...]
+    """Its live slides, to be added again; none where its table cannot be read."""
+    unknown_slides: int
+    """How many slides its table held, where it cannot be read; removed ones are counted too."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a repair found, and what it did."""
+
+    sound_segments: int
+    """Segments of which every byte is as it was written."""
+    sound_slides: int
+    """Their slides."""
+    damaged: tuple[DamageReport, ...]
+    """The segments that are not."""
+    tree: str | None
+    """What is wrong with the texture tree; None if nothing is."""
+    tree_mended: bool
+    """Whether it was made anew."""
+    kept_in: str | None
+    """Where the files of the damaged segments are now; None if they are where they were."""
+
+    @property
+    def add_again(self) -> tuple[SlideRow, ...]:
+        """The slides of the damaged segments, as far as they are known."""
+        return tuple(row for damage in self.damaged for row in damage.slides)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the index can be used now."""
+        return (not self.damaged or self.kept_in is not None) and (self.tree is None or self.tree_mended)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can say it; the slides to add again with their ids and paths."""
+        return {
+            "is_sound": self.is_sound,
+            "sound_segments": self.sound_segments,
+            "sound_slides": self.sound_slides,
+            "damaged": [
+                {
+                    "segment": damage.segment,
+                    "problems": list(damage.problems),
+                    "slides": [row.slide_id for row in damage.slides],
+                    "unknown_slides": damage.unknown_slides,
+                }
+                for damage in self.damaged
+            ],
+            "tree": self.tree,
+            "tree_mended": self.tree_mended,
+            "kept_in": self.kept_in,
+            "add_again": [{"slide_id": row.slide_id, "path": row.path} for row in self.add_again],
+        }
+
+
+def repair(path: str | os.PathLike[str], *, drop: bool = False, seed: int = 0) -> RepairReport:
+    """Read every byte of an index, say what is damaged, and mend what can be mended without losing a slide.
+
+    Parameters
+    ----------
+    path : path-like
+        The index's folder.
+    drop : bool
+        Go on without the damaged segments, whose files are kept aside; otherwise they are only reported.
+    seed : int
+        Of the texture tree, where one has to be made anew.
+
+    Returns
+    -------
+    RepairReport
+
+    Raises
+    ------
+    StoreError
+        If the manifest cannot be read, another process writes, or the folder cannot be written.
+    """
+    folder = Path(path)
+    found = _look(folder)
+    if not (found.damaged and drop) and (found.damaged or found.tree is None):
+        return found
+    with Store.open(folder, write=True) as store:
+        found = _look(folder)  # nobody else changes it now
+        kept_in = _set_aside(store, found.damaged) if found.damaged else None
+        if found.tree is not None:
+            _make_keys(store, seed)
+    return RepairReport(
+        found.sound_segments, found.sound_slides, found.damaged, found.tree, found.tree is not None, kept_in
+    )
+
+
+def _look(folder: Path) -> RepairReport:
+    """What is damaged; looked at again where a writer committed meanwhile."""
+    while True:
+        state = load_state(folder)
+        found = _report(state)
+        if (not found.damaged and found.tree is None) or read_manifest(folder) == state.manifest:
+            return found
+
+
+def _report(state: State) -> RepairReport:
+    seen: set[str] = set()
+    damaged: list[DamageReport] = []
+    sound: list[int] = []
+    for part in state.parts:
+        problems = tuple(segment_problems(state.folder, part.record, state.manifest, seen))
+        if problems:
+            known = part.knows_slides if isinstance(part, DamagedSegment) else True
+            lost = 0 if known else part.record.slides
+            damaged.append(DamageReport(part.record.name, problems, part.slides, lost))
+        else:
+            sound.append(len(part.slides))
+    tree = next(tree_problems(state.folder, state.manifest), None)
+    return RepairReport(len(sound), sum(sound), tuple(damaged), tree, tree_mended=False, kept_in=None)
+
+
+def _set_aside(store: Store, damaged: Sequence[DamageReport]) -> str:
+    """Commit an index without these segments, whose files are moved; returns where they are."""
+    target = _new_folder(store.path, store.state.manifest)
+    with storage_errors(target, "write to"):
+        write_file(target / ADD_AGAIN, _labels_file([row for damage in damaged for row in damage.slides]))
+        sync(target)
+    store.set_aside([damage.segment for damage in damaged], target)
+    return str(target)
+
+
+def _new_folder(index: Path, manifest: Manifest) -> Path:
+    """A new folder for what is set aside, which is really within the index."""
+    aside = index / ASIDE
+    if aside.is_symlink():
+        raise StoreError(f"{aside} is a symbolic link: remove it, and run the repair again")
+    with storage_errors(aside, "write to"):
+        aside.mkdir(exist_ok=True)
+        target, number = aside / f"{manifest.generation:08d}", 1
+        while target.exists() or target.is_symlink():  # an earlier repair was interrupted
+            target, number = aside / f"{manifest.generation:08d}.{number}", number + 1
+        target.mkdir()
+        sync(aside)
+        sync(index)
+    return target
+
+
+def _labels_file(rows: Sequence[SlideRow]) -> bytes:
+    """A labels file of slides: where they were, and all that was known of them but the pixels."""
+    told = [_told(row) for row in rows]
+    columns = list(dict.fromkeys(["path", "slide_id", *(name for it in told for name in it)]))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(told)
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def _told(row: SlideRow) -> dict[str, str]:
+    own: Mapping[str, str | None] = {
+        **row.metadata,
+        "path": row.path,
+        "slide_id": row.slide_id,
+        "label": row.label,
+        "patient": row.patient,
+        "site": row.site,
+        "mpp": str(row.mpp) if row.mpp_source == "given" else None,
+    }
+    return {name: value for name, value in own.items() if value}
+
+
+def _make_keys(store: Store, seed: int) -> None:
+    """Give all patches keys of a tree that is learnt from them; of no tree where they are too few."""
+    from sish.index.archive import learn_keys, rekeyed, root_tree  # numba takes long to import
+    from sish.index.cells import BUDGET
+
+    if store.info().patches > BUDGET:
+        learn_keys(store, seed=seed)
+        return
+    width = store.state.manifest.barcode_bytes or 8
+    store.rekey(None, lambda patches: rekeyed(patches, root_tree(width)))
