@@ -1,0 +1,160 @@
+"""Damage that opening does not see is told by the first search, and no search goes on for ever."""
+
+import hashlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sish
+from sish.cli import main
+from sish.encode import SlideCodes
+from sish.index.disk import FileRecord
+from sish.index.manifest import read_manifest
+from sish.index.search import Bags, SearchParams
+from sish.index.segment import Segment
+from sish.index.store import SlideRow, Store
+from sish.patches import patches_of
+from sish.view import View
+
+ARRAYS = ("keys", "barcodes", "l0_xy", "slide", "row")
+PATCHES = 12
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """An index of three slides in one segment, and a fourth in another."""
+    path, rng = tmp_path_factory.mktemp("damaged") / "archive.sish", np.random.default_rng(0)
+    sish.Index.create(path, recipe=sish.Recipe(keys="paper"), search=SearchParams(threshold=600))
+    with Store.open(path, write=True) as store:
+        for name, n in (("a", PATCHES), ("b", PATCHES), ("c", PATCHES), ("d", 3)):
+            row = SlideRow(name, f"/{name}.svs", n, 256.0, 1.0, "given", 9, 9, None, name, None)
+            barcodes = rng.integers(0, 256, (n, 128), np.uint8)
+            store.append(row, rng.integers(1, 99, (n, 1)), barcodes, rng.integers(1, 9, (n, 2)))
+        assert len(store.segments) == 2
+    return path
+
+
+@pytest.fixture
+def path(made, tmp_path) -> Path:
+    return shutil.copytree(made, tmp_path / "archive.sish")
+
+
+def chunk(path: Path, name: str) -> Path:
+    """The file of an array of the first segment."""
+    (file,) = (path / "segments" / read_manifest(path).segments[0].name / name).glob("c.*")
+    return file
+
+
+def zeroed(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def flipped(data: bytes) -> bytes:
+    """A bit of the first number is another: small enough that every number stays in its range."""
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+@pytest.mark.parametrize("keys", ["paper", "texture"])
+@pytest.mark.parametrize("damage", [zeroed, flipped])
+@pytest.mark.parametrize("name", ARRAYS)
+def test_no_damaged_array_answers(path, name, damage, keys):
+    file = chunk(path, name)
+    file.write_bytes(damage(file.read_bytes()))
+    index = sish.Index.open(path)
+    assert [row.slide_id for row in index.slides] == ["a", "b", "c", "d"]
+    for ask in (lambda: index.search("a"), index.view, index.snapshot, lambda: sish.evaluate(index)):
+        with pytest.raises(sish.IndexCorruptError, match=f"{name}/c.* has other bytes .*sish index repair"):
+            ask()
+    with pytest.raises(sish.IndexCorruptError, match=f"{name}/c"):
+        patches_of(Store.open(path), keys, SearchParams())
+
+
+def vouch(path: Path, name: str, array: np.ndarray) -> None:
+    """Write other numbers into an array of the first segment, with a manifest that vouches for them."""
+    file, manifest = chunk(path, name), read_manifest(path)
+    file.write_bytes(array.tobytes())
+    first = manifest.segments[0]
+    record = FileRecord(array.nbytes, hashlib.sha256(array.tobytes()).hexdigest())
+    files = {**first.files, file.relative_to(path / "segments" / first.name).as_posix(): record}
+    segments = (replace(first, files=files), *manifest.segments[1:])
+    (path / "manifest.json").write_bytes(replace(manifest, segments=segments).to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("slide", lambda slide: np.zeros_like(slide), "do not match n_patches"),
+        ("slide", lambda slide: slide + 1, "beyond the table's"),
+        ("keys", lambda keys: keys[::-1], "not sorted by the first key"),
+    ],
+)
+def test_arrays_that_were_vouched_for_and_make_no_sense(path, name, change, says, monkeypatch):
+    (segment, _) = Store.open(path).segments
+    vouch(path, name, np.ascontiguousarray(change(getattr(segment.patches, name))))
+    monkeypatch.setattr("sish.index.state.SMALL_BYTES", 0)  # a large archive, too
+    with pytest.raises(sish.IndexCorruptError, match=says):
+        sish.Index.open(path).search("a")
+    assert [line for line in sish.verify(path) if says in line]
+
+
+def test_numbers_within_slides_are_checked_by_verify(path):
+    (segment, _) = Store.open(path).segments
+    vouch(path, "row", np.zeros_like(segment.patches.row))
+    assert [line for line in sish.verify(path) if "not numbered from 0 on" in line]
+
+
+def test_of_a_large_archive_checksums_are_compared_on_request(path, monkeypatch, capsys):
+    file = chunk(path, "barcodes")
+    file.write_bytes(flipped(file.read_bytes()))
+    monkeypatch.setattr("sish.index.state.SMALL_BYTES", file.stat().st_size - 1)
+    assert sish.Index.open(path).search("a")[0].slide_id == "a"
+    with pytest.raises(sish.IndexCorruptError, match=str(file)):
+        sish.Index.open(path, verify=True).search("a")
+    asked = ["search", "a", "--index", str(path)]
+    assert [main(asked), main([*asked, "--verify"])] == [0, 1]
+    assert str(file) in capsys.readouterr().err
+    assert main(["evaluate", "--index", str(path), "--verify"]) == 1
+    assert str(file) in capsys.readouterr().err
+
+
+def test_checksums_are_compared_once(path, monkeypatch):
+    read, check = [], Segment._check_bytes
+
+    def counted(segment: Segment, folder: Path) -> None:
+        read.append(folder.name)
+        check(segment, folder)
+
+    monkeypatch.setattr(Segment, "_check_bytes", counted)
+    index = sish.Index.open(path)
+    first = index.search("a")
+    assert index.search("a") == first
+    assert len(read) == 2  # each segment
+    index.remove("d")
+    assert index.search("a").hits != first.hits
+    assert len(read) == 2  # the segment that stays is the one that was mapped
+
+
+class Liar:
+    """Patches whose scans do not keep to what is excluded."""
+
+    n_bits = 1024
+
+    def __init__(self, n_slides: int, found: list[int]) -> None:
+        self.slides = [SlideRow(f"s{n}", "/", 1, 1.0, 1.0, "", 9, 9, None, "", None) for n in range(n_slides)]
+        self.found, self._patches = np.ones(n_slides, bool), np.array(found, np.int64)
+
+    def scan(self, codes, exclude, k) -> Bags:
+        return Bags(np.array([0, len(self._patches)]), self._patches, np.zeros(len(self._patches), np.int32))
+
+    def slide_of(self, patches):
+        return patches
+
+
+@pytest.mark.parametrize("found", [[], [0], [0, 0, 2]])
+def test_scans_end_whatever_they_find(found):
+    view = View.of(Liar(5, found), 9)
+    codes = SlideCodes(np.zeros((1, 1), np.int64), np.zeros((1, 128), np.uint8), np.zeros((1, 2), np.int64))
+    assert len(list(view._scans(codes, None))) <= 5
