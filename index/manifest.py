@@ -248,7 +248,9 @@ def _extras(items: Mapping[str, Mapping[str, Any]]) -> dict[str, FileRecord]:
     return {name: _file_record(item) for name, item in items.items()}
 
 
-def _segment_records(items: Sequence[Mapping[str, Any]]) -> tuple[SegmentRecord, ...]:
+def _segment_records(items: Any) -> tuple[SegmentRecord, ...]:
+    if not isinstance(items, list):
+        raise ValueError(f"segments {short(items)}")
     records = tuple(map(_segment_record, items))
     if len({record.name for record in records}) < len(records):
         raise ValueError("two segments of one name")

@@ -169,7 +169,9 @@ def test_a_flipped_byte_is_found_and_never_crashes(capsys, own_index):
     code, out, _ = run(capsys, "index", "verify", "--index", own_index.path)
     assert code == 1 and biggest.name in out
     biggest.write_bytes(content[:100])
-    failure(capsys, "index", "info", "--index", own_index.path)
+    code, _, err = run(capsys, "index", "info", "--index", own_index.path)
+    assert code == 0 and err.startswith(f"sish: damaged: {biggest} has 100 bytes")
+    failure(capsys, "search", own_index.slides[0].path, "--index", own_index.path)
 
 
 def test_a_wrong_command_line_is_exit_code_2():

@@ -123,7 +123,12 @@ def test_repair_reports_first_and_drops_when_asked(index, file, damage, known):
     damage(path)
     before, files = contents(index), contents(folder)
     report = repair(index)
-    assert (report.is_sound, report.sound_segments, report.sound_slides, report.kept_in) == (False, 3, 3, None)
+    assert (report.is_sound, report.sound_segments, report.sound_slides, report.kept_in) == (
+        False,
+        3,
+        3,
+        None,
+    )
     assert [damage.segment for damage in report.damaged] == [folder.name]
     assert any(path.name in problem for problem in report.damaged[0].problems)
     assert [row.slide_id for row in report.add_again] == (["s1", "s2"] if known else [])
@@ -254,7 +259,9 @@ def grow(path: Path, n: int) -> None:
     rng = np.random.default_rng(0)
     row = SlideRow("a", "/a.svs", n, 256.0, 1.0, "given", 9, 9, None, "a", None)
     with Store.open(path, write=True) as store:
-        store.append(row, np.zeros((n, 1), int), rng.integers(0, 256, (n, 16), np.uint8), np.zeros((n, 2), int))
+        store.append(
+            row, np.zeros((n, 1), int), rng.integers(0, 256, (n, 16), np.uint8), np.zeros((n, 2), int)
+        )
         learn_keys(store)
 
 

@@ -179,11 +179,11 @@ def test_damaged_segments(store):
         name, good = str(path), path.read_bytes()
         path.write_bytes(good[:-1])
         with refused(IndexCorruptError, f"{name} has {len(good) - 1} bytes, wanted {len(good)}"):
-            Store.open(store.path)
+            Store.open(store.path).snapshot()
         assert [line for line in store.verify() if name in line]
         path.unlink()
         with refused(IndexCorruptError, f"{name} is missing"):
-            Store.open(store.path)
+            Store.open(store.path).snapshot()
         assert [line for line in store.verify() if name in line]
         flipped = bytearray(good)
         flipped[len(good) // 2] ^= 1
@@ -201,7 +201,7 @@ def test_verify_sees_what_checksums_cannot(store, monkeypatch):
     monkeypatch.setattr("sish.index.store.merge", lambda parts: unsorted)
     store.append(make_row("u", 4), *make_arrays(4, 1))
     assert any("not sorted" in line for line in store.verify())
-    wrong = replace(unsorted, slides=(make_row("u", 5),))
+    wrong = replace(unsorted, slides=(make_row("u", 3), make_row("v", 1)))
     monkeypatch.setattr("sish.index.store.merge", lambda parts: wrong)
     store.append(make_row("u", 4), *make_arrays(4, 1), replace=True)
     assert any("do not match n_patches" in line for line in store.verify())
