@@ -305,7 +305,7 @@ def test_a_damaged_segment_beside_a_damaged_tree(tmp_path):
 def test_a_damaged_manifest_is_one_line(index):
     cut(index / "manifest.json")
     for use in (lambda: Store.open(index), lambda: repair(index), lambda: repair(index, drop=True)):
-        with pytest.raises(IndexCorruptError, match="manifest.json is not valid JSON") as error:
+        with pytest.raises(IndexCorruptError, match=r"manifest\.json is not valid JSON") as error:
             use()
         assert "\n" not in str(error.value)
     assert len(verify(index)) == 1

@@ -27,7 +27,7 @@ STAYS = "s0"  # the slide that is asked for: replaced now and then, never gone
 
 
 def barcodes_of(slide_id: str, version: int) -> np.ndarray:
-    """The patches of a version of a slide: textures that all slides share, with a tenth of the bits flipped."""
+    """The patches of a version of a slide: textures that all share, with a tenth of the bits flipped."""
     textures = np.random.default_rng(0).integers(0, 256, (30, N_BYTES), np.uint8)
     rng = np.random.default_rng([int(slide_id[1:]), version])
     noise = np.packbits(rng.random((PATCHES, 8 * N_BYTES)) < 0.1, axis=1)

@@ -1,4 +1,4 @@
-"""A stranger's index, whose checksums fit and whose contents make no sense: one line each, never a traceback."""
+"""A stranger's index, whose checksums fit and whose contents make no sense: one line each."""
 
 import hashlib
 import io
