@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sish.errors import IndexCorruptError, StoreError
-from sish.index.disk import FileRecord, check_plain, record_file, storage_errors
-from sish.index.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecord, read_manifest
+from sish.index.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecord, read_manifest, short
 from sish.index.segment import Segment, damage_told, open_segment
 from sish.index.tree_file import open_tree
 
@@ -86,7 +85,9 @@ def segment_problems(
     yield from _wrong_ties(path, segment)
     ids = [row.slide_id for row in segment.slides]
     twice = seen.intersection(ids) | {slide_id for slide_id, n in Counter(ids).items() if n > 1}
-    yield from (f"{path / record.table}: slide {slide_id} is there twice" for slide_id in sorted(twice))
+    yield from (
+        f"{path / record.table}: slide {short(slide_id)} is there twice" for slide_id in sorted(twice)
+    )
     seen.update(ids)
 
 

@@ -248,7 +248,7 @@ def test_a_slide_that_is_there_twice_is_damage(index, monkeypatch):
     with Store.open(index) as store, pytest.raises(IndexCorruptError, match="in the index already"):
         store.snapshot()
     (damage,) = repair(index).damaged
-    assert any("slide s0 is there twice" in problem for problem in damage.problems)
+    assert any("slide 's0' is there twice" in problem for problem in damage.problems)
     assert repair(index, drop=True).is_sound
     with Store.open(index) as store:
         assert_whole(store.snapshot())

@@ -79,7 +79,10 @@ def damage(index: Path, kind: str) -> None:
         for bad in damaged(kind, good, rng):
             path.write_bytes(bad)
             assert verify(index), f"{kind} in {path} was not found"
-            outcomes[use(index)] += 1
+            outcome = use(index)
+            # what is not mapped cannot change an answer: zarr's own files, and the spelling of a manifest
+            assert outcome != "answered" or path.name in ("zarr.json", "manifest.json"), path
+            outcomes[outcome] += 1
         path.write_bytes(good)
     assert (verify(index), use(index)) == ([], "answered")
     sys.stdout.write(json.dumps(outcomes))
