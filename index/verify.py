@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sish.errors import IndexCorruptError, StoreError
+from sish.index.disk import FileRecord, check_plain, record_file, storage_errors
 from sish.index.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecord, read_manifest, short
 from sish.index.segment import Segment, damage_told, open_segment
 from sish.index.tree_file import open_tree

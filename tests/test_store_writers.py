@@ -15,6 +15,7 @@ from store_cases import append, assert_whole
 import sish
 from sish.cli import main
 from sish.errors import IndexExistsError, IndexFormatError, IndexLockedError, IndexNotFoundError
+from sish.index import state as state_module
 from sish.index import store as store_module
 from sish.index.store import Store
 
@@ -143,7 +144,7 @@ def test_what_cannot_be_deleted_stops_no_writer(index, monkeypatch):
 
 
 def test_a_reader_that_opens_while_a_writer_commits_sees_the_new_state(index, monkeypatch):
-    read = store_module.read_manifest
+    read = state_module.read_manifest
     changes = ["b", "c"]
 
     def read_and_change(folder: Path) -> object:
@@ -151,12 +152,12 @@ def test_a_reader_that_opens_while_a_writer_commits_sees_the_new_state(index, mo
         if changes:
             name = changes.pop()
             with monkeypatch.context() as patch:
-                patch.setattr(store_module, "read_manifest", read)
+                patch.setattr(state_module, "read_manifest", read)
                 with Store.open(folder, write=True) as store:
                     append(store, name, 100, 2)  # merges, and deletes the segment that the reader wants
         return manifest
 
-    monkeypatch.setattr(store_module, "read_manifest", read_and_change)
+    monkeypatch.setattr(state_module, "read_manifest", read_and_change)
     with Store.open(index) as store:
         assert [row.slide_id for row in store.slides] == ["a", "c", "b"]
         assert_whole(store.snapshot())
