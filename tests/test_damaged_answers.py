@@ -144,7 +144,8 @@ class Liar:
 
     def __init__(self, n_slides: int, found: list[int]) -> None:
         self.slides = [SlideRow(f"s{n}", "/", 1, 1.0, 1.0, "", 9, 9, None, "", None) for n in range(n_slides)]
-        self.found, self._patches = np.ones(n_slides, bool), np.array(found, np.int64)
+        self.found, self.rank = np.ones(n_slides, bool), np.arange(n_slides)
+        self._patches = np.array(found, np.int64)
 
     def scan(self, codes, exclude, k) -> Bags:
         return Bags(np.array([0, len(self._patches)]), self._patches, np.zeros(len(self._patches), np.int32))
