@@ -335,7 +335,7 @@ def test_the_command_line_lists_and_drops(tmp_path, capsys):
     assert [line.split(":")[0] for line in out.splitlines()] == [
         "sound", "damaged", "add again", "nothing was changed",
     ]  # fmt: skip
-    assert "add again: c\t/c.svs\n" in out and f"sish index repair --drop --index {path}" in out
+    assert "add again: c: /c.svs\n" in out and f"sish index repair --drop --index {path}" in out
     code, out, _ = run("repair", "--json")
     assert code == 1 and json.loads(out)["add_again"] == [{"slide_id": "c", "path": "/c.svs"}]
     code, out, _ = run("repair", "--drop", "--json")
