@@ -32,7 +32,7 @@ __all__ = ["DamageReport", "RepairReport", "repair"]
 ASIDE = "damaged"
 """The folder within the index that keeps the files of damaged segments."""
 ADD_AGAIN = "add_again.csv"
-_GIVEN = ("given", "override")  # sources of a scale that the file itself does not tell
+_COLUMN = {"given": "mpp", "override": "override_mpp"}  # of a scale that the file itself does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +203,9 @@ def _told(row: SlideRow) -> dict[str, str]:
         "label": row.label,
         "patient": row.patient,
         "site": row.site,
-        "mpp": str(row.mpp) if row.mpp_source in _GIVEN else None,
+        _COLUMN.get(row.mpp_source, ""): str(row.mpp),
     }
-    return {name: value for name, value in own.items() if value}
+    return {name: value for name, value in own.items() if name and value}
 
 
 def _make_keys(store: Store, seed: int) -> None:

@@ -41,7 +41,7 @@ from sish.queries import query_of_features, query_of_indexed
 from sish.reader_threads import SLIDE_TIMEOUT_S, end_soon, start
 from sish.results import AddReport, Query, RelabelReport, Results
 from sish.sampling import sample_features
-from sish.scale import check_given, is_unused
+from sish.scale import GIVEN, check_given, is_unused
 from sish.slide import Slide, open_slide, slide_from_array
 from sish.view import RankingName, View
 
@@ -543,7 +543,7 @@ class Index:
                 raise QueryError("got a region of a file of features; want the file, or part of a slide")
             path = absolute(str(query))
             stored = _stored(state, path)
-            mpp, override_mpp = remembered(stored, mpp, override_mpp)
+            mpp, override_mpp = _as_indexed(stored, mpp, override_mpp)
             return query_of_features(
                 path, self.encoder, stored, mpp=mpp, override_mpp=override_mpp, patient=patient
             )
@@ -668,12 +668,24 @@ def _as_slide(
         _check_told(override_mpp, "an open slide", "open_slide(path, override_mpp=...)")
         return query
     if isinstance(query, str | os.PathLike):
-        mpp, override_mpp = remembered(stored, mpp, override_mpp)
+        mpp, override_mpp = _as_indexed(stored, mpp, override_mpp)
         return open_slide(query, mpp=mpp, override_mpp=override_mpp)
     scale = mpp if override_mpp is None else override_mpp
     if scale is None:
         raise QueryError("got an image without its scale: give mpp=, in micrometres per pixel")
     return slide_from_array(np.asarray(query), scale, "image")
+
+
+def _as_indexed(
+    stored: SlideRow | None, mpp: float | None, override_mpp: float | None
+) -> tuple[float | None, float | None]:
+    """Return the `mpp` and `override_mpp` that read a file as it was indexed, unless others are given now.
+
+    Indexes older than `override_mpp` say "given" also where the given scale replaced the file's own.
+    """
+    if stored is not None and stored.mpp_source == GIVEN and mpp is None and override_mpp is None:
+        return None, stored.mpp
+    return remembered(stored, mpp, override_mpp)
 
 
 def _check_told(override_mpp: float | None, query: str, wanted: str) -> None:

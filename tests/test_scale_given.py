@@ -16,6 +16,7 @@ from pyramids import write_pyramid
 import sish
 from sish.cli import main
 from sish.errors import MissingMppError, ParameterError, QueryError
+from sish.index.store import Store
 from sish.scale import find_scale
 from sish.slide import open_slide
 from sish.systems.item import Item
@@ -179,6 +180,16 @@ def test_an_override_replaces_and_is_remembered(folder, tmp_path):
         assert by_path.query.n_patches == by_id.query.n_patches
     index.add(folder / "tells.tif", override_mpp=1.0, replace=True, show_progress=False)
     assert scales(index)["tells"] == (1.0, "override")
+
+
+def test_an_older_index_reads_a_slide_at_the_scale_at_which_it_was_indexed(folder, tmp_path):
+    index = sish.Index.create(tmp_path / "a.sish")
+    index.add(folder / "tells.tif", override_mpp=0.25, show_progress=False)
+    with Store.open(index.path, write=True) as store:  # older indexes know one word for both
+        store.relabel({"tells": replace(store.slides[0], mpp_source="given")})
+    by_path, by_id = index.search(folder / "tells.tif"), index.search("tells")
+    assert by_path.query == by_id.query and by_path.query.mpp == 0.25
+    assert [hit.to_dict() for hit in by_path] == [hit.to_dict() for hit in by_id]
 
 
 def test_columns_of_the_labels_file_mean_the_same(folder, tmp_path):
