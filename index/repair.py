@@ -152,6 +152,7 @@ def _report(state: State) -> RepairReport:
             known = part.knows_slides if isinstance(part, DamagedSegment) else True
             lost = 0 if known else part.record.slides
             damaged.append(DamageReport(part.record.name, problems, part.slides, lost))
+            seen.update(row.slide_id for row in part.slides)
         else:
             sound.append(len(part.slides))
     tree = next(tree_problems(state.folder, state.manifest), None)

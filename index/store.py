@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -259,7 +259,7 @@ class Store:
         Raises:
             SlideExistsError: the id is taken and ``replace`` is off.
             ParameterError: shapes or types do not fit the slide or the index.
-            IndexCorruptError: a segment that would be merged is damaged; the index is as it was.
+            IndexCorruptError: a segment is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
         self.append_many([slide_snapshot(row, keys, barcodes, l0_xy)], replace=replace)
@@ -274,7 +274,7 @@ class Store:
         Raises:
             SlideExistsError: an id is taken and ``replace`` is off, or two of them have one id.
             ParameterError: shapes do not fit the index.
-            IndexCorruptError: a segment that would be merged is damaged; the index is as it was.
+            IndexCorruptError: a segment is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
         with self._writing() as state:
@@ -294,6 +294,7 @@ class Store:
         """Remove slides in one commit and return how many there were; ids that are not there do not matter.
 
         Raises:
+            IndexCorruptError: a segment is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
         if isinstance(slide_ids, str):
@@ -314,6 +315,7 @@ class Store:
         Raises:
             UnknownSlideError: an id is not in the index.
             ParameterError: a row is not of that slide.
+            IndexCorruptError: a segment is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
         with self._writing() as state:
@@ -369,16 +371,19 @@ class Store:
         Their folders are moved first: a crash in between leaves an index that lacks them and says so.
 
         Raises:
+            IndexCorruptError: another segment is damaged; the index is as it was.
             StoreError: not open for writing, or the disk failed; the index is as it was, or lacks files.
         """
         with self._writing() as state:
-            kept = [part for part in state.parts if part.record.name not in names]
+            kept = replace(
+                state, parts=tuple(it for it in state.parts if it.record.name not in names)
+            ).segments
             for name in sorted(names):
                 if (folder := self.path / SEGMENTS / name).exists():
                     os.replace(folder, target / name)  # noqa: PTH105  as in replace_file
             sync(target)
             sync(self.path / SEGMENTS)
-            self._commit(state, [part for part in kept if isinstance(part, Segment)])
+            self._commit(state, kept)
 
     def verify(self) -> list[str]:
         """Return what is wrong with the index as it is on the disk now, one line for each problem."""

@@ -107,8 +107,6 @@ def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
         except IndexCorruptError as error:
             yield str(error)
             continue
-            yield f"{path}: is missing or cannot be read"
-            continue
         if got.size != wanted.size:
             yield f"{path}: has {got.size} bytes, wanted {wanted.size}"
         elif got != wanted:

@@ -277,7 +277,7 @@ def patches_of(source: Store | State, keys: Keys, params: SearchParams) -> Patch
         return TexturePatches.of(tree, segments, params, least=least)
     except ParameterError as error:
         raise IndexCorruptError(
-            f"{state.folder}: its patches do not fit its tree ({error}): see sish index verify"
+            f"{state.folder}: its patches do not fit its tree ({error}): index the slides again"
         ) from error
 
 
@@ -291,5 +291,5 @@ def _tree_of(state: State) -> TextureTree | None:
         return None if arrays is None else TextureTree.from_arrays(arrays)
     except ParameterError as error:
         raise IndexCorruptError(
-            f"{state.folder}: its tree is none ({error}): run sish index repair, which makes it anew"
+            f"{state.folder}: its tree is none ({error}): index the slides again"
         ) from error

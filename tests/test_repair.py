@@ -17,7 +17,7 @@ from sish.errors import IndexCorruptError, StoreError
 from sish.index.archive import learn_keys
 from sish.index.cells import BUDGET
 from sish.index.repair import repair
-from sish.index.segment import Segment
+from sish.index.segment import Segment, open_segment
 from sish.index.store import SlideRow, Store
 from sish.index.verify import verify
 from sish.labels import read_labels
@@ -252,6 +252,45 @@ def test_a_slide_that_is_there_twice_is_damage(index, monkeypatch):
     assert repair(index, drop=True).is_sound
     with Store.open(index) as store:
         assert_whole(store.snapshot())
+
+
+def test_a_slide_that_is_there_twice_is_kept_with_the_damaged_one(index, monkeypatch):
+    first = segment_of(index, "s0")
+    with Store.open(index, write=True) as store:
+        monkeypatch.setattr("sish.index.store.check_ids", lambda *_: None)
+        monkeypatch.setattr(Segment, "without", lambda segment, slide_ids: segment)
+        row = make_row("s0", 1, 7)
+        store.append(row, *arrays_of(row))
+    twin = max((index / "segments").iterdir())
+    cut(first / "barcodes" / "c.0.0")
+    report = repair(index, drop=True)
+    assert {path.name for path in Path(report.kept_in).iterdir()} == {first.name, twin.name, "add_again.csv"}
+    assert verify(index) == []
+
+
+def test_what_seems_damaged_for_a_moment_is_not_thrown_away(index, monkeypatch):
+    """A disk that fails while the writer opens the index, and not before and after."""
+    folder = segment_of(index, "s0")
+    flip(segment_of(index, "s4") / "slides.json")
+    before, open_writer = contents(index), Store.open.__func__
+
+    def fail(cls, path, *, write=False):
+        with monkeypatch.context() as patch:
+            patch.setattr("sish.index.state.open_segment", failing)
+            return open_writer(cls, path, write=write)
+
+    def failing(path, *arguments):
+        if path == folder:
+            raise IndexCorruptError(f"{path} cannot be read (Input/output error)")
+        return open_segment(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "open", classmethod(fail))
+        with pytest.raises(IndexCorruptError, match="Input/output error"):
+            repair(index, drop=True)
+    after = contents(index)
+    assert {name: after[name] for name in before} == before
+    assert repair(index, drop=True).sound_slides == len(NAMES) - 1
 
 
 def grow(path: Path, n: int) -> None:
