@@ -50,6 +50,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "slide": np.dtype("<i4"),
     "row": np.dtype("<i4"),
 }
+_BLOCK = 1 << 20  # numbers that are counted at a time
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
 """Errors of the system that mean damage; others (no rights, too many open files) go by themselves."""
 
@@ -134,7 +135,7 @@ class Segment:
     def wrong_contents(self, folder: Path) -> Iterator[str]:
         """Yield a line for each way in which the arrays do not fit the slide table or each other."""
         patches = self.patches
-        counts = np.bincount(patches.slide, minlength=len(patches.slides))
+        counts = _count(patches.slide, len(patches.slides))
         if counts.tolist() != [row.n_patches for row in patches.slides]:
             yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {self.record.table}"
         keys = patches.keys[:, 0]
@@ -168,6 +169,14 @@ class Segment:
         if new == old:
             return self
         return replace(self, patches=replace(self.patches, slides=new), unsaved=self.unsaved | {"table"})
+
+
+def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
+    """How often each number below `n` is there; block by block, as `bincount` copies what it counts."""
+    counts = np.zeros(n, np.int64)
+    for first in range(0, len(numbers), _BLOCK):
+        counts += np.bincount(numbers[first : first + _BLOCK], minlength=n)
+    return counts
 
 
 def write_segment(folder: Path, patches: Snapshot) -> Segment:

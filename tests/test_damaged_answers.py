@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import sish
 from sish.cli import main
 from sish.encode import SlideCodes
 from sish.index.disk import FileRecord
-from sish.index.manifest import read_manifest
+from sish.index.manifest import SegmentRecord, read_manifest
 from sish.index.search import Bags, SearchParams
 from sish.index.segment import Segment
-from sish.index.store import SlideRow, Store
+from sish.index.store import SlideRow, Store, slide_snapshot
 from sish.patches import patches_of
 from sish.view import View
 
@@ -159,3 +160,21 @@ def test_scans_end_whatever_they_find(found):
     view = View.of(Liar(5, found), 9)
     codes = SlideCodes(np.zeros((1, 1), np.int64), np.zeros((1, 128), np.uint8), np.zeros((1, 2), np.int64))
     assert len(list(view._scans(codes, None))) <= 5
+
+
+def test_counts_are_checked_without_a_copy_of_the_patches(tmp_path):
+    """An index may be larger than the memory: what the first search checks must not be copied."""
+    n = 3_000_000
+    row = SlideRow("a", "/a.svs", n, 256.0, 1.0, "given", 9, 9, None, "a", None)
+    patches = slide_snapshot(row, np.zeros((n, 1), int), np.zeros((n, 1), np.uint8), np.zeros((n, 2), int))
+    segment = Segment(SegmentRecord("00000001", 1, n, "slides.json", None, {}), patches)
+    tracemalloc.start()
+    try:
+        assert list(segment.wrong_contents(tmp_path)) == []
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < patches.slide.nbytes
+    patches.slide[-1] = 1
+    (problem,) = replace(segment, patches=replace(patches, slides=(row, row))).wrong_contents(tmp_path)
+    assert "do not match n_patches" in problem
