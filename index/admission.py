@@ -31,7 +31,7 @@ def check_vacant(folder: Path) -> None:
     if SEGMENTS in names and (segment := next((folder / SEGMENTS).iterdir(), None)):
         raise IndexFormatError(
             f"{folder} holds {SEGMENTS}/{segment.name} and no {MANIFEST}: "
-            f"restore its {MANIFEST} from a backup, or give a new or an empty folder"
+            "restore the whole folder from a backup, or give a new or an empty one"
         )
 
 

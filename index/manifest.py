@@ -43,7 +43,7 @@ FILE_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?(\.[a-z0-9]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_BYTES = 1 << 26  # of a manifest: one of a large archive has some hundred thousand
 _DEEPEST = 32  # lists and objects within each other in a header
-_WAY_OUT = "restore it from a backup, or index the slides again"
+_WAY_OUT = "restore the whole index from a backup, or index the slides again"
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 """What a JSON file can say."""

@@ -230,7 +230,7 @@ class Store:
     def refresh(self) -> bool:
         """Go on to the state that is on the disk now, and return whether it is another one.
 
-        A state of which something was damaged or missing is opened anew: it may have been restored.
+        What was damaged or missing when it was opened is opened anew: it may have been restored.
         """
         with self._thread_lock:
             if self._state.is_whole and read_manifest(self.path) == self._state.manifest:
