@@ -89,10 +89,10 @@ def test_a_header_comes_back():
     [
         ({"recipe": None}, "recipe is None"),
         ({"search": [1]}, r"search is \[1\]"),
-        ({"search": asdict(HEADER.search) | {"luck": 3}}, r"search .*\(luck\)"),
-        ({"recipe": asdict(HEADER.recipe) | {"magic": 3}}, r"recipe .*\(magic\)"),
-        ({"recipe": {}}, r"recipe .*\(fraction, mpp, "),
-        ({"colour": "red"}, r"header .*\(colour\)"),
+        ({"search": asdict(HEADER.search) | {"luck": 3}}, r"search .*\('luck'\)"),
+        ({"recipe": asdict(HEADER.recipe) | {"magic": 3}}, r"recipe .*\('magic'\)"),
+        ({"recipe": {}}, r"recipe .*\('fraction', 'mpp', "),
+        ({"colour": "red"}, r"header .*\('colour'\)"),
     ],
 )
 def test_headers_of_other_releases_are_refused_by_name(change, match):
@@ -104,7 +104,7 @@ def test_headers_of_other_releases_are_refused_by_name(change, match):
 def test_headers_that_lack_a_part_are_refused(missing):
     stored = HEADER.to_json()
     del stored[missing]
-    with pytest.raises(IndexFormatError, match=rf"header .*\({missing}\)"):
+    with pytest.raises(IndexFormatError, match=rf"header .*\('{missing}'\)"):
         IndexHeader.from_json(stored)
 
 
