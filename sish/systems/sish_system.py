@@ -146,7 +146,7 @@ def _row(slide_id: str, item: Item, found: PatchFeatures) -> SlideRow:
         path=str(item.path),
         n_patches=len(found),
         patch_l0_px=float(found.l0_px[0]),
-        mpp=item.mpp or 0.0,
+        mpp=1.0,
         mpp_source="given",
         width=0,
         height=0,
