@@ -79,9 +79,8 @@ def check_report(path: str | os.PathLike[str], queries: Sequence[str], index: In
 
 def _head(asked: Sequence[Results]) -> str:
     """How the answers were ranked, and what their scores say."""
-    lines = [*dict.fromkeys(answer.headline for answer in asked), SCORE]
-    if any(answer.ranking == "uncertainty" for answer in asked):
-        lines.append("Ranked by uncertainty: scores may rise further down.")
+    rising = {"uncertainty": "; scores may rise further down"}
+    lines = [*dict.fromkeys(answer.headline + rising.get(answer.ranking, "") for answer in asked), SCORE]
     return "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
 
 
