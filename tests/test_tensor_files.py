@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -207,3 +209,10 @@ def test_a_mask_predictor_that_claims_anything(claims, tmp_path):
 def test_a_network_of_more_layers_than_there_are_is_refused_in_training_too():
     with pytest.raises(ParameterError, match="layers"):
         ModelConfig(**(asdict(TINY) | {"residual_blocks": 10**9}))
+
+
+def test_the_shipped_weights_load_without_the_compiler_of_torch():
+    """Networks without memory may import it: a second before each search and each add."""
+    code = "import sys, sish.vqvae as v; v.load_encoder(); print('torch._dynamo' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"

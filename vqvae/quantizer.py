@@ -97,7 +97,8 @@ class VectorQuantizer(nn.Module):
         self.decay = decay
         self.revive_below = revive_below
         self.revive_every = revive_every
-        start = torch.randn(codes, dim) / dim**0.5
+        # randn and a division would import torch._dynamo on the meta device: a second before each search
+        start = torch.normal(0.0, dim**-0.5, (codes, dim))
         self.codebook = nn.Parameter(start, requires_grad=update == "gradient")
         self.register_buffer("ema_counts", torch.ones(codes))
         self.register_buffer("ema_sums", start.clone())
