@@ -179,7 +179,7 @@ def read_features(
     patch_px = max(64, int(number_of(told, "patch_size", place) or _DEFAULT_PX))
     if not _MIN_PATCH_MPP <= l0_size * scale.mpp / patch_px <= _MAX_PATCH_MPP:
         raise SlideOpenError(
-            f"{place}: its patches of {patch_px} px span {l0_size * scale.mpp:g} um; "
+            f"{place}: its patches of {patch_px:g} px span {l0_size * scale.mpp:g} um; "
             f"want {_MIN_PATCH_MPP:g} to {_MAX_PATCH_MPP:g} um per pixel"
         )
     return FeatureFile(

@@ -126,6 +126,7 @@ def test_a_magnification_that_is_none_is_refused_and_an_mpp_fills_in(tmp_path, v
 
 def test_absurd_patches_and_names_are_refused(tmp_path):
     refused(write(tmp_path / "a.h5", told=SIDES | {"patch_size_level0": 1e6}), "span 250000 um")
+    refused(write(tmp_path / "a.h5", told=SIDES | {"patch_size": 1e300}), r"patches of 1e\+300 px span")
     refused(write(tmp_path / "b.h5", encoder="a\nb"), "its encoder is 'a.nb'; want a name")
     refused(write(tmp_path / "c.h5", encoder=np.array([1, 2])), "want a name")
     refused(
