@@ -6,6 +6,7 @@ them. Tags are looked for in explicit little-endian form, the one that whole-sli
 
 import mmap
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -168,6 +169,8 @@ def _heads_in(folder: str, changed_ns: int) -> Mapping[str, Head]:
 def _head(path: Path) -> Head:
     """What a file says; nothing where it cannot be read or is no DICOM file."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            return Head(b"", "")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError:

@@ -7,6 +7,7 @@ archive may move. The index keeps a digest of each slide's file (:func:`file_dig
 import hashlib
 import math
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
@@ -42,9 +43,11 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     The blocks are spread evenly over the file, its ends included; a file of up to 320 KiB is read whole. The
     middle tells slides apart whose ends are headers and white glass. A slide of several files (MIRAX,
     DICOM) has the digest of the one that is opened, the first of a series. SlideOpenError if the file cannot
-    be read.
+    be read, or is none: a pipe would be waited for.
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise SlideOpenError(f"{path}: cannot be read: it is not a regular file; give a slide file")
         with Path(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             digest = hashlib.sha256(str(size).encode())

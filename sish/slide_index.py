@@ -28,7 +28,7 @@ from sish.encoders import FEATURES
 from sish.errors import IndexExistsError, IndexNotFoundError, QueryError, SlideOpenError
 from sish.feature_files import is_feature_file
 from sish.feature_ingest import FeatureIngest, measured_files
-from sish.identity import find_row
+from sish.identity import Standing, compare, find_row
 from sish.index.repair import RepairReport, repair
 from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
@@ -537,7 +537,7 @@ class Index:
         if row is None and isinstance(query, str) and not os.path.lexists(query):
             near = nearest_to(query, (row.slide_id for row in state.slides))
             raise SlideOpenError(f"{query}: is neither a file nor the id of an indexed slide{near}")
-        query = query if row is None else row.path  # a part of it must be read
+        query = query if row is None else _file_of(row)  # a part of it must be read
         if is_feature_file(query):
             if region is not None:
                 raise QueryError("got a region of a file of features; want the file, or part of a slide")
@@ -615,6 +615,17 @@ class Index:
                 patches = patches_of(state, self.recipe.keys, params)
                 self._view = state, params, View.of(patches, params.threshold)
             return self._view[2]
+
+
+def _file_of(row: SlideRow) -> Path:
+    """The file of an indexed slide; QueryError if another one is in its place by now."""
+    path = Path(row.path)
+    if compare(path, row) is not Standing.SAME:
+        raise QueryError(
+            f"{path} is another file now than when it was added as {row.slide_id!r}: give ./NAME or the "
+            "path to search for a part of it as it is"
+        )
+    return path
 
 
 def _stored(state: State, query: Queryable) -> SlideRow | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import sish
-from sish.errors import SlideOpenError
+from sish.errors import QueryError, SlideOpenError
 from sish.identity import Standing, compare, file_digest, find_row
 from sish.index.store import SlideRow, Store
 
@@ -156,3 +156,22 @@ def test_rows_without_a_digest_are_written_as_they_were(tmp_path):
     assert b"file_digest" not in _encode_table((row,))
     assert b"file_digest" in _encode_table((replace(row, file_digest="1"),))
     assert SlideRow(**{k: v for k, v in asdict(row).items() if k != "file_digest"}) == row
+
+
+def test_a_part_of_an_indexed_slide_is_not_cut_out_of_the_file_that_took_its_place(archive, tmp_path):
+    part = (0, 0, 256, 256)
+    assert archive.search("1", region=part).query.slide_id == "1"
+    write_picture(tmp_path / "drive" / "1.bmp", 3)
+    with pytest.raises(QueryError, match="is another file now than when it was added as '1'"):
+        archive.search("1", region=part)
+    assert archive.search(tmp_path / "drive" / "1.bmp", mpp=1.0, region=part).query.n_patches == 1
+
+
+def test_a_pipe_is_refused_and_not_waited_for(archive, tmp_path):
+    for name in ("1.bmp", "1.dcm"):
+        (tmp_path / "drive" / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / "drive" / name)
+        with pytest.raises(SlideOpenError, match="not a regular file"):
+            archive.search(tmp_path / "drive" / name)
+    with pytest.raises(SlideOpenError, match="not a regular file"):
+        archive.search("1", region=(0, 0, 256, 256))
