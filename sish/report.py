@@ -7,7 +7,7 @@ import html
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 from sish.encode import SlideEncoder
-from sish.errors import SlideError
+from sish.errors import SlideError, SlideOpenError
+from sish.identity import file_digest
 from sish.mosaic import read_patch
 from sish.outputs import check_output, write_output
 from sish.preview import draw_mosaic
@@ -55,7 +56,7 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
     asked = [results] if isinstance(results, Results) else list(results)
     queries = [answer.query.path for answer in asked if answer.query.path is not None]
     check_report(path, queries, index)
-    with _Gallery(index.encoder) as gallery:
+    with _Gallery(index.encoder, {row.path: row.file_digest for row in index.slides}) as gallery:
         body = "".join(_section(answer, gallery) for answer in asked)
     style = resources.files("sish").joinpath("report.css").read_text(encoding="utf-8")
     page = (
@@ -87,8 +88,9 @@ def _head(asked: Sequence[Results]) -> str:
 class _Gallery:
     """Pictures of slides as data URIs; a slide that is gone leaves a grey box that says so."""
 
-    def __init__(self, encoder: SlideEncoder) -> None:
+    def __init__(self, encoder: SlideEncoder, digests: Mapping[str, str | None]) -> None:
         self._encoder = encoder
+        self._digests = digests  # of the indexed files, by path: another file there now is not shown
         self._slides: OrderedDict[tuple[str, float], Slide] = OrderedDict()
 
     def __enter__(self) -> _Gallery:
@@ -118,23 +120,39 @@ class _Gallery:
             return _gone(str(error), _THUMBNAIL_PX)
         return _img(picture, "the query and its mosaic")
 
+    def _open_indexed(self, path: str, mpp: float) -> Slide:
+        """The slide of a hit; SlideOpenError if its file is another one now."""
+        digest = self._digests.get(path)
+        if (path, mpp) not in self._slides and digest is not None and file_digest(path) != digest:
+            raise SlideOpenError(f"{path}: is another file now than when it was added")
+        return self._open(path, mpp)
+
     def thumbnail(self, path: str, mpp: float) -> str:
         """A hit's slide, small."""
         try:
-            slide = self._open(path, mpp)
+            slide = self._open_indexed(path, mpp)
             width, height = slide.bounds[2:]
             pixels = slide.overview(max(width, height) * slide.mpp / _THUMBNAIL_PX)
         except SlideError as error:
             return _gone(str(error), _THUMBNAIL_PX)
         return _img(Image.fromarray(pixels), "thumbnail")
 
-    def patch(self, path: str | None, mpp: float, l0_xy: tuple[int, int]) -> str:
-        """One patch, as the encoder saw it."""
-        if path is None:
+    def query_patch(self, query: Query, pair: PatchPair) -> str:
+        """The query's patch of a pair, as the encoder saw it."""
+        if query.path is None:
             return _gone("in memory", _PATCH_PX)
+        return self._patch(self._open, query.path, query.mpp, pair.query_xy)
+
+    def hit_patch(self, hit: Hit, pair: PatchPair) -> str:
+        """The hit's patch of a pair, as the encoder saw it."""
+        return self._patch(self._open_indexed, hit.path, hit.mpp, pair.xy)
+
+    def _patch(
+        self, opening: Callable[[str, float], Slide], path: str, mpp: float, l0_xy: tuple[int, int]
+    ) -> str:
         recipe = self._encoder.recipe
         try:
-            slide, step_px = self._open(path, mpp), self._encoder.step_px
+            slide, step_px = opening(path, mpp), self._encoder.step_px
             pixels = read_patch(slide, l0_xy, recipe.patch_px, recipe.mpp, step_px=step_px)
         except SlideError as error:
             return _gone(str(error), _PATCH_PX)
@@ -173,7 +191,7 @@ def _card(hit: Hit, query: Query, gallery: _Gallery) -> str:
 
 
 def _pair(pair: PatchPair, hit: Hit, query: Query, gallery: _Gallery) -> str:
-    pictures = gallery.patch(query.path, query.mpp, pair.query_xy) + gallery.patch(hit.path, hit.mpp, pair.xy)
+    pictures = gallery.query_patch(query, pair) + gallery.hit_patch(hit, pair)
     return f"<figure>{pictures}<br>query | hit · {pair.hamming} bits apart</figure>"
 
 

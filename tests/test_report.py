@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import sish
+from sish.synthetic import write_slides
 
 
 def test_the_page_holds_the_query_every_hit_and_the_patch_pairs(built_index, tmp_path):
@@ -60,6 +62,20 @@ def test_slides_are_closed_as_soon_as_too_many_are_open(built_index, tmp_path, m
     assert "no picture" not in page
     assert len(opened) >= 8 and max(most) == 4  # the fourth closes another as it comes
     assert all(map(is_closed, opened))
+
+
+def test_another_file_in_the_place_of_a_hit_is_not_shown(tmp_path):
+    write_slides(tmp_path / "slides", n_slides=3)
+    index = sish.Index.create(tmp_path / "a.sish")
+    index.add(tmp_path / "slides", show_progress=False)
+    query, hit, other = (Path(row.path) for row in index.slides)
+    results = index.search(query, k=3)
+    results = replace(results, hits=tuple(it for it in results if it.path == str(hit)))
+    page = sish.write_report(results, tmp_path / "out.html", index=index).read_text()
+    assert "no picture" not in page
+    shutil.copy(other, hit)
+    page = sish.write_report(results, tmp_path / "out.html", index=index).read_text()
+    assert page.count("is another file now") == 1 + len(results[0].patches)
 
 
 def is_closed(slide: sish.Slide) -> bool:
