@@ -191,3 +191,11 @@ def test_images_and_slides_together(folder, data_dir):
         )
         data.setup("fit")
     assert data.train_set[0].shape == data.train_set[len(data.train_set) - 1].shape == (16, 16, 3)
+
+
+def test_a_name_that_is_not_utf_8_is_shared_out_like_any_other(tmp_path):
+    for name in ("a.png", "\udcff.png"):
+        write_image(tmp_path / name)
+    data = PatchData(tmp_path)
+    data.setup("fit")
+    assert len(data.train_set) == len(data.valid_set) == 1

@@ -5,6 +5,7 @@ main process and in every worker.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def _share_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Pa
     """
 
     def place(path: Path) -> float:
-        return int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big") / 2**32
+        return int.from_bytes(hashlib.sha256(os.fsencode(path.name)).digest()[:4], "big") / 2**32
 
     held_out = [path for path in paths if place(path) < share]
     if not held_out and len(paths) > 1:
