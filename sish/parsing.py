@@ -40,14 +40,19 @@ def _plain(message: str, parser: argparse.ArgumentParser) -> str:
     text = _LITERAL.sub(r"one of \1", _CLASS.sub(r"\1", " ".join(message.split())))
     if not text.startswith(_REQUIRED):
         return text
-    names = [name.rpartition(".")[2] for name in text.removeprefix(_REQUIRED).split(", ")]
+    names = text.removeprefix(_REQUIRED).split(", ")
     return _REQUIRED + ", ".join(_as_typed(name, parser) for name in names)
 
 
 def _as_typed(name: str, parser: argparse.ArgumentParser) -> str:
-    """An argument's name as it is typed: ``index`` is ``--index``, unless it has no dashes."""
-    words = {action.dest for action in parser._actions if not action.option_strings}
-    return name if name in words else f"--{name}"
+    """An argument's name as it is typed: ``search.index`` is ``--index``, ``search.queries`` ``queries``."""
+    command, _, rest = name.partition(".")
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and command in action.choices:
+            return _as_typed(rest, action.choices[command])
+        if action.dest == name:
+            return next(iter(action.option_strings), name)
+    return f"--{name}"
 
 
 def _nearest(message: str, parser: argparse.ArgumentParser) -> str:

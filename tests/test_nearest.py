@@ -101,3 +101,18 @@ def test_an_add_without_a_slide_makes_no_index(tmp_path, capsys):
         err = failing(capsys, "index", "add", *words, "--index", tmp_path / "a.sish")
         assert "no index was made" in err
         assert not (tmp_path / "a.sish").exists()
+
+
+@pytest.mark.parametrize(
+    "words, lacking",
+    [
+        (["search"], "queries, --index"),
+        (["preview"], "slide, --output"),
+        (["systems", "search"], "system, queries, --data"),
+        (["train-codes", "fit"], "--data.folder"),
+    ],
+)
+def test_words_without_dashes_and_names_with_dots_are_called_as_they_are_typed(words, lacking, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert capsys.readouterr().err.endswith(f"are required: {lacking}\n")
