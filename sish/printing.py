@@ -10,11 +10,13 @@ a\x1b[31m\nsish: error: forged\u202efdp
 'größe 5 µm'
 """
 
+import os
 import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 __all__ = ["make_printable", "print_error", "print_line", "printable", "warnings_on_one_line"]
 
@@ -47,7 +49,12 @@ def print_error(text: str) -> None:
 
 
 def make_printable() -> None:
-    """Let letters that the terminal's encoding lacks be written as escapes, where they would be an error."""
+    """Let letters that the terminal's encoding lacks be written as escapes, where they would be an error.
+
+    Where a process was started without standard output or error, what is printed there goes nowhere.
+    """
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  open to the end
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -135,3 +135,10 @@ def test_warnings_on_the_command_line_are_one_clean_line():
     with warnings_on_one_line():
         told = warnings.formatwarning(EVIL, UserWarning, "file.py", 3)
     assert is_clean(told) and told.count("\n") == 1 and told.startswith("warning: ")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_output_ends_as_usual(closed, own_index):
+    command = f"exec {sys.executable} -m sish index list --index {own_index.path} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
