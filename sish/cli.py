@@ -204,7 +204,7 @@ def _search(arguments: Namespace) -> int:
     if arguments.region and len(arguments.queries) > 1:
         raise QueryError(f"got --region with {len(arguments.queries)} queries; give one query")
     index = open_index(arguments)
-    if arguments.report:
+    if arguments.report is not None:
         check_report(arguments.report, arguments.queries, index)
     options = {
         "k": arguments.k,
@@ -224,7 +224,7 @@ def _search(arguments: Namespace) -> int:
             if len(arguments.queries) == 1:
                 raise
             print_error(f"sish: skipped: {error}")
-    if arguments.report:
+    if arguments.report is not None and answers:  # a page of nothing replaces no earlier one
         write_report(answers, arguments.report, index=index)
     if arguments.json:
         plain = [answer.to_dict() for answer in answers]

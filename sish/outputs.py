@@ -60,7 +60,7 @@ def write_output(
     """
     check_output(path, inputs=inputs, replaces=replaces)
     try:
-        _put(Path(os.path.realpath(path)), data)
+        _put(Path(path), data)
     except OSError as error:
         raise ParameterError(f"cannot write {path}: {error.strerror}; give another path") from error
     return Path(path)
@@ -111,10 +111,11 @@ def _same_file(target: Path, inputs: Iterable[str | os.PathLike[str]]) -> str | 
     return None
 
 
-def _put(target: Path, data: bytes) -> None:
-    if target.exists() and not target.is_file():  # /dev/stdout, a pipe; a folder fails
-        target.write_bytes(data)
+def _put(path: Path, data: bytes) -> None:
+    if path.exists() and not path.is_file():  # a pipe, by /dev/stdout a nameless one; a folder fails
+        path.write_bytes(data)
         return
+    target = Path(os.path.realpath(path))
     mode = None
     if target.is_file():
         mode = target.stat().st_mode & 0o777

@@ -96,7 +96,25 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
     os.close(reader)
 
 
+def test_a_pipe_without_a_name_is_written_to():
+    read, write = os.pipe()
+    write_output(f"/proc/self/fd/{write}", b"through", replaces=OURS)  # where /dev/stdout leads
+    assert os.read(read, 100) == b"through"
+    os.close(read)
+    os.close(write)
+
+
 # ---- what users type
+
+
+def test_answers_to_nothing_replace_no_page_and_no_name_is_no_page(own_index, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    page.write_text("an earlier answer")
+    words = ["search", "none", "nothing", "--index", str(own_index.path), "--report"]
+    assert main([*words, str(page)]) == 1 and page.read_text() == "an earlier answer"
+    capsys.readouterr()
+    assert main(["search", own_index.slides[0].slide_id, *words[3:], ""]) == 1
+    assert "give another path" in capsys.readouterr().err
 
 
 def digest_of_folder(folder):
