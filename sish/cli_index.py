@@ -18,7 +18,7 @@ from sish.index.search import SearchParams
 from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
 from sish.printing import print_error, print_line, printable
-from sish.reader_threads import SLIDE_TIMEOUT_S
+from sish.reader_threads import SLIDE_TIMEOUT_S, checked_timeout
 from sish.scale import check_given
 
 if TYPE_CHECKING:
@@ -211,9 +211,10 @@ def _add(arguments: Namespace) -> int:
     from sish.labels import read_labels
     from sish.slide_index import Index
 
-    if arguments.labels:
+    if arguments.labels is not None:
         read_labels(arguments.labels)  # before an index is made for them
     check_given(arguments.mpp, arguments.override_mpp)
+    checked_timeout(arguments.slide_timeout)
     if bool(arguments.slides) == bool(arguments.features):
         raise ParameterError("got slides and features, or neither; want slides, or --features with a folder")
     options = {
@@ -413,7 +414,11 @@ def _compact(arguments: Namespace) -> int:
     index = open_index(arguments)
     before = index.info().bytes
     index.compact()
-    print(f"{before} bytes before, {index.info().bytes} after")
+    after = index.info().bytes
+    if arguments.json:
+        print(json.dumps({"bytes_before": before, "bytes_after": after}, indent=2))
+    else:
+        print_line(f"{before} bytes before, {after} after")
     return 0
 
 

@@ -226,3 +226,16 @@ def test_a_labels_file_that_is_not_there_makes_no_index(capsys, own_index, tmp_p
     good = own_index.slides[0].path
     failure(capsys, "index", "add", good, "--index", tmp_path / "new.sish", "--labels", tmp_path / "none.csv")
     assert not (tmp_path / "new.sish").exists()
+
+
+@pytest.mark.parametrize("wrong", [["--labels", ""], ["--slide-timeout", "-1"]])
+def test_a_wrong_option_makes_no_index(wrong, capsys, own_index, tmp_path):
+    new = tmp_path / "new.sish"
+    failure(capsys, "index", "add", own_index.slides[0].path, "--index", new, *wrong)
+    assert not new.exists()
+
+
+def test_compact_prints_json(capsys, own_index):
+    code, out, _ = run(capsys, "index", "compact", "--index", own_index.path, "--json")
+    told = json.loads(out)
+    assert code == 0 and 0 < told["bytes_after"] <= told["bytes_before"]
