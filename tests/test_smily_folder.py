@@ -201,3 +201,8 @@ def test_half_of_an_embedding_is_made_again(encoding, pictures, tmp_path):
     encoding[:] = [""]
     assert build(tmp_path, paths) == 0
     assert len(encoding) == 3
+
+
+def test_wrong_scales_make_no_folder(encoding, pictures, tmp_path):
+    build = ["smily", "build", str(pictures[0].path), "--database", str(tmp_path / "new"), "--mpps", "[-1]"]
+    assert main(build) == 1 and not (tmp_path / "new").exists()

@@ -58,6 +58,13 @@ def test_a_folder_is_searched_by_a_system(name, folder, pictures, capsys):
     assert answer["results"][0]["labels"] == ["violet"] or name == "sish-paper"
 
 
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name.startswith("sish")])
+def test_pictures_without_a_scale_are_searched_by_sish(name, folder, pictures, capsys):
+    words = ["--data", folder[0], "--labels", folder[1], "--whole", "-k", 3, "--json"]
+    code, out, _ = run(capsys, "systems", "search", name, pictures[4].path, *words)
+    assert code == 0 and len(json.loads(out)[0]["results"]) == 3
+
+
 def test_an_answer_as_text(folder, pictures, capsys):
     words = ["--data", folder[0], "--labels", folder[1], "--whole", "-k", 40]
     code, out, _ = run(capsys, "systems", "search", "yottixel", pictures[4].path, *words)
@@ -139,6 +146,9 @@ def test_regions_are_built_searched_and_refined(folder, pictures, capsys, tmp_pa
     ):
         code, _, err = run(capsys, *search, *wrong)
         assert code == 1 and said in err and err.count("\n") == 1
+    search[2] = folder[0]
+    code, _, err = run(capsys, *search)
+    assert code == 1 and "want one of them" in err and err.count("\n") == 1
     code, _, err = run(
         capsys, "smily", "search", pictures[0].path, "--database", tmp_path, "--region", 0, 0, 9, 9
     )

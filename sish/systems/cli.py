@@ -298,7 +298,10 @@ def _region(arguments: Namespace) -> int:
 
 def _query(smily: Smily, path: str, box: Sequence[int], arguments: Namespace) -> RegionQuery:
     """A region of a file; what the database knows of the same file comes with it."""
-    (item,) = _items([path], arguments)
+    items = _items([path], arguments)
+    if len(items) != 1:
+        raise QueryError(f"{path}: got a folder of {len(items)} slides; want one of them")
+    (item,) = items
     known = next((each for each in smily.items if each.path.resolve() == item.path.resolve()), None)
     if known is not None:
         item = replace(known, mpp=item.mpp or known.mpp, override_mpp=item.override_mpp or known.override_mpp)

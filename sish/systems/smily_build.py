@@ -58,8 +58,9 @@ def build_folder(folder: Path, items: Iterable[Item], *, mpps: tuple[float, ...]
     StoreError
         If the folder cannot be written; IndexLockedError if another process is building in it.
     """
+    new = Smily(mpps)  # refuses wrong scales before a folder is made for them
     with locked(folder):
-        smily = Smily.open(folder) if holds_database(folder) else Smily(mpps).fit([])
+        smily = Smily.open(folder) if holds_database(folder) else new.fit([])
         here = {item.item_id for item in smily.items}
         kept = _Kept(smily, folder / ENCODED)
         done, found = smily.describe_all(
