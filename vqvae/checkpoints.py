@@ -3,6 +3,7 @@
 Each run has its own folder: one that starts anew never writes where another has left its checkpoints.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,14 +45,20 @@ class LastCheckpoint(ModelCheckpoint):
         """Say where the run writes: a bar on a terminal does not, and a log has nothing else."""
         log_dir = trainer.log_dir  # every rank must ask: the answer is broadcast
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # its stub lacks it
-            logs = "" if log_dir is None else f", metrics and configuration to {Path(log_dir).resolve()}"
-            print_line(f"writing last.ckpt and the best checkpoint to {self.dirpath}{logs}")
+            logs = "" if trainer.logger is None else f", metrics and configuration to {_from_here(log_dir)}"
+            print_line(f"writing last.ckpt and the best checkpoint to {_from_here(self.dirpath)}{logs}")
             sys.stdout.flush()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the steps that came after the last validation, too; but not those of a fast_dev_run."""
         if self.dirpath is not None and not self._should_skip_saving_checkpoint(trainer):
             trainer.save_checkpoint(Path(self.dirpath) / f"{self.filename}.ckpt")
+
+
+def _from_here(path: str | os.PathLike[str] | None) -> Path:
+    """A path as it is named from the working directory, where it lies below it."""
+    full = Path(path or "").resolve()
+    return full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full
 
 
 @contextmanager
