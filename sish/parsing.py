@@ -24,6 +24,10 @@ _UNKNOWN = "unrecognized arguments: "
 class ArgumentParser(jsonargparse.ArgumentParser):
     """The parser of jsonargparse, with help and errors for people who do not read Python."""
 
+    def __init__(self, *given: Any, **options: Any) -> None:
+        """Take options by their whole names only: a typing error must not be taken for a short form."""
+        super().__init__(*given, **{"allow_abbrev": False, **options})
+
     def format_help(self, *given: Any) -> str:
         """The help, with types by their names."""
         return _CLASS.sub(r"\1", super().format_help(*given))

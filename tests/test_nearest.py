@@ -70,6 +70,8 @@ def test_values_that_are_there_and_leave_nothing_are_told_apart(own_index):
         (["train", "fit", "--data.foldr=x"], "'--data.folder'"),
         (["train-codes", "fit", "--data.foldr=x"], "'--data.folder'"),
         (["index", "list", "--index", "archiv.sish"], "'archive.sish'"),
+        (["search", "q", "--index", "i", "--search.budge=10"], "'--search.budget'"),  # no short forms
+        (["train", "fit", "--data.folde=x"], "'--data.folder'"),
     ],
 )
 def test_commands_options_and_values(words, near, tmp_path, monkeypatch, capsys):
