@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from sish.synthetic import write_slides
 from sish.systems.item import Item
 
 pytest.register_assert_rewrite("system_contract")
+
+# Tests that a shell starts in the background ignore SIGINT, and so would the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
