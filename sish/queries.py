@@ -1,24 +1,165 @@
-"""Queries that need no pixels: slides whose codes are in the index, and files of features."""
+"""From what a user asks to a query and its codes: an indexed slide, a file of features, or pixels.
+
+A :class:`Question` is what was given to :meth:`sish.Index.search`. The id of an indexed slide is answered
+from its stored codes, a file of features by choosing its mosaic, anything else by reading its pixels.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES
-from sish.errors import QueryError
-from sish.feature_files import read_features
+from sish.errors import QueryError, SlideOpenError
+from sish.feature_files import is_feature_file, read_features
 from sish.feature_ingest import feature_codes
+from sish.identity import Standing, compare, find_row
 from sish.index.segment import Segment
-from sish.index.store import SlideRow, Snapshot
+from sish.index.store import SlideRow, Snapshot, State
+from sish.ingest import absolute, remembered
 from sish.labels import slide_id_of
-from sish.results import Query
+from sish.mosaic import Region
+from sish.nearest import nearest_to
+from sish.reader_threads import end_soon, start
+from sish.results import Query, Results
+from sish.scale import GIVEN, check_given, is_unused
+from sish.slide import Slide, open_slide, slide_from_array
 
-__all__ = ["indexed_query", "query_of_features", "query_of_indexed", "stored_codes"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | Image
+
+__all__ = [
+    "Question",
+    "check_takes_pixels",
+    "indexed_query",
+    "query_of_features",
+    "query_of_indexed",
+    "stored_codes",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query as it was given, and how to read it; the fields are arguments of :meth:`sish.Index.search`."""
+
+    query: Queryable
+    """Path, id, open slide, pixels uint8 (H, W, 3), or PIL image."""
+    mpp: float | None = None
+    """Um per level-0 pixel where the file does not tell."""
+    override_mpp: float | None = None
+    """Um per level-0 pixel whatever the file tells."""
+    region: Region | None = None
+    """x, y, width, height in level-0 pixels."""
+    patient: str | None = None
+    """Its patient, where the index is not to be asked."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that is none (ParameterError)."""
+        check_given(self.mpp, self.override_mpp)
+
+    def encoded(self, state: State, encoder: SlideEncoder) -> tuple[Query, SlideCodes]:
+        """Return the query and its codes, as a state of the index and its encoder give them.
+
+        Raises
+        ------
+        QueryError
+            If there is nothing to search for, or the question cannot be asked of this index.
+        EncoderMismatchError
+            If features or weights are of another encoder.
+        SlideError
+            If a file cannot be read.
+        """
+        row = _named(state, self.query)
+        if row is not None and self.region is None:
+            _check_told(self.override_mpp, "the id of an indexed slide", "its file")
+            return query_of_indexed(row, state.segments, self.patient)
+        if row is None and isinstance(self.query, str) and not os.path.lexists(self.query):
+            near = nearest_to(self.query, (row.slide_id for row in state.slides))
+            raise SlideOpenError(f"{self.query}: is neither a file nor the id of an indexed slide{near}")
+        given = self.query if row is None else _file_of(row)  # a part of it must be read
+        if is_feature_file(given):
+            return self._of_features(absolute(str(given)), state, encoder)
+        check_takes_pixels(encoder, state.folder)
+        encoder.load()  # weights that do not fit are known before the slide is opened
+        return self._of_pixels(given, _stored(state, given), encoder)
+
+    def noted(self, results: Results) -> Results:
+        """Return the answer, with a note where `mpp` was not used as the query has a scale of its own."""
+        own = results.query.mpp
+        if self.override_mpp is not None or not is_unused(self.mpp, own):
+            return results
+        said = (
+            f"the query has its own scale, {own:.3g} um/px: the given mpp was not used; "
+            "override_mpp replaces it"
+        )
+        return replace(results, note="; ".join(filter(None, (results.note, said))))
+
+    def _of_features(self, path: Path, state: State, encoder: SlideEncoder) -> tuple[Query, SlideCodes]:
+        if self.region is not None:
+            raise QueryError("got a region of a file of features; want the file, or part of a slide")
+        stored = _stored(state, path)
+        mpp, override_mpp = _as_indexed(stored, self.mpp, self.override_mpp)
+        return query_of_features(
+            path, encoder, stored, mpp=mpp, override_mpp=override_mpp, patient=self.patient
+        )
+
+    def _of_pixels(
+        self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder
+    ) -> tuple[Query, SlideCodes]:
+        """Read in threads of its own: Ctrl-C leaves one behind whose file hangs."""
+        slide = start(self._open, given, stored).result()
+        try:
+            prepared = start(encoder.prepare, slide, self.region).result()
+            codes = encoder.encode(prepared)
+        finally:
+            if slide is not given:
+                end_soon(slide.close)
+        if not len(codes):
+            place = "this region" if self.region else "it"
+            raise QueryError(f"{slide.path or slide.name}: got no tissue in {place}; want some to search for")
+        name = slide_id_of(slide.path) if slide.path else slide.name
+        query = Query(
+            slide_id=stored.slide_id if stored else name,
+            path=str(absolute(slide.path)) if slide.path else None,
+            patient=self.patient or (stored.patient if stored else name),
+            mpp=slide.mpp,
+            region=self.region,
+            n_patches=len(codes),
+            patch_l0_px=prepared.mosaic.l0_size,
+        )
+        return query, codes
+
+    def _open(self, given: Queryable, stored: SlideRow | None) -> Slide:
+        """What was given, as a slide; `stored` is its row in the index."""
+        if isinstance(given, Slide):
+            _check_told(self.override_mpp, "an open slide", "open_slide(path, override_mpp=...)")
+            return given
+        if isinstance(given, str | os.PathLike):
+            mpp, override_mpp = _as_indexed(stored, self.mpp, self.override_mpp)
+            return open_slide(given, mpp=mpp, override_mpp=override_mpp)
+        scale = self.mpp if self.override_mpp is None else self.override_mpp
+        if scale is None:
+            raise QueryError("got an image without its scale: give mpp=, in micrometres per pixel")
+        return slide_from_array(np.asarray(given), scale, "image")
+
+
+def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:
+    """Refuse pixels where an index holds features (QueryError)."""
+    weights = encoder.recipe.weights
+    if weights.startswith(FEATURES):
+        raise QueryError(
+            f"{index} holds {weights}, computed elsewhere, and cannot encode pixels: "
+            "give files of features (.h5), or the id of an indexed slide"
+        )
 
 
 def query_of_indexed(
@@ -85,3 +226,59 @@ def query_of_features(
         return replace(indexed_query(row, codes, patient), path=str(path)), codes
     name = slide_id_of(path)
     return Query(name, str(path), patient or name, file.mpp, None, len(codes), file.l0_size), codes
+
+
+def _file_of(row: SlideRow) -> Path:
+    """The file of an indexed slide; QueryError if another one is in its place by now."""
+    path = Path(row.path)
+    if compare(path, row) is not Standing.SAME:
+        raise QueryError(
+            f"{path} is another file now than when it was added as {row.slide_id!r}: give ./NAME or the "
+            "path to search for a part of it as it is"
+        )
+    return path
+
+
+def _stored(state: State, query: Queryable) -> SlideRow | None:
+    """The row of a query that is in the index: of the same file, moved or copied (`sish.identity`)."""
+    path = query.path if isinstance(query, Slide) else query
+    if not isinstance(path, str | os.PathLike):
+        return None
+    return find_row(absolute(path), slide_id_of(path), state.slides)
+
+
+def _named(state: State, query: Queryable) -> SlideRow | None:
+    """The row of a query that is the id of an indexed slide; None where it is anything else.
+
+    A file of that name is read if it is the slide's own, and refused if it is not: whichever was meant,
+    the other would be a wrong answer without a word.
+    """
+    if not isinstance(query, str):
+        return None
+    row = next((row for row in state.slides if row.slide_id == query), None)
+    if row is None or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
+        return row
+    if _stored(state, query) == row:
+        return None
+    raise QueryError(
+        f"got {query!r}, which is a file here and the id of another, {row.path}: "
+        f"give ./{query} or the other's path"
+    )
+
+
+def _as_indexed(
+    stored: SlideRow | None, mpp: float | None, override_mpp: float | None
+) -> tuple[float | None, float | None]:
+    """Return the `mpp` and `override_mpp` that read a file as it was indexed, unless others are given now.
+
+    Indexes older than `override_mpp` say "given" also where the given scale replaced the file's own.
+    """
+    if stored is not None and stored.mpp_source == GIVEN and mpp is None and override_mpp is None:
+        return None, stored.mpp
+    return remembered(stored, mpp, override_mpp)
+
+
+def _check_told(override_mpp: float | None, query: str, wanted: str) -> None:
+    """Refuse to replace the scale of what is not read from a file (QueryError)."""
+    if override_mpp is not None:
+        raise QueryError(f"got override_mpp with {query}, which has its scale; want {wanted}")

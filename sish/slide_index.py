@@ -20,35 +20,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sish.encode import IndexHeader, Recipe, SlideCodes, SlideEncoder
-from sish.encoders import FEATURES
-from sish.errors import IndexExistsError, IndexNotFoundError, QueryError, SlideOpenError
-from sish.feature_files import is_feature_file
+from sish.encode import IndexHeader, Recipe, SlideEncoder
+from sish.errors import IndexExistsError, IndexNotFoundError, QueryError
 from sish.feature_ingest import FeatureIngest, measured_files
-from sish.identity import Standing, compare, find_row
 from sish.index.repair import RepairReport, repair
 from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
-from sish.ingest import Ingest, OnError, absolute, remembered
-from sish.labels import read_labels, slide_id_of
+from sish.ingest import Ingest, OnError
+from sish.labels import read_labels
 from sish.mosaic import Region
 from sish.nearest import nearest_to
 from sish.patches import patches_of
-from sish.queries import query_of_features, query_of_indexed
-from sish.reader_threads import SLIDE_TIMEOUT_S, end_soon, start
-from sish.results import AddReport, Query, RelabelReport, Results
+from sish.queries import Question, check_takes_pixels
+from sish.reader_threads import SLIDE_TIMEOUT_S
+from sish.results import AddReport, RelabelReport, Results
 from sish.sampling import sample_features
-from sish.scale import GIVEN, check_given, is_unused
-from sish.slide import Slide, open_slide, slide_from_array
 from sish.view import RankingName, View
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from sish.queries import Queryable
 
-    Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | Image
     Search = SearchParams | Mapping[str, Any]
 
 __all__ = ["Index", "open_or_make"]
@@ -324,7 +315,7 @@ class Index:
         -------
         AddReport
         """
-        self._check_takes_pixels()
+        check_takes_pixels(self.encoder, self.path)
         given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
         rows = None if labels is None else read_labels(labels)
         with Store.open(self.path, write=True) as store:
@@ -506,9 +497,10 @@ class Index:
         SlideError
             If the query cannot be read.
         """
-        check_given(mpp, override_mpp)
-        params, state = self.params if search is None else self.params.with_changes(search), self._current()
-        asked, codes = self._ask(state, query, mpp, override_mpp, region, patient)
+        params = self.params if search is None else self.params.with_changes(search)
+        question = Question(query, mpp=mpp, override_mpp=override_mpp, region=region, patient=patient)
+        state = self._current()
+        asked, codes = question.encoded(state, self.encoder)
         results = self._view_of(state).search(
             asked,
             codes,
@@ -518,70 +510,7 @@ class Index:
             where=where,
             search=params,
         )
-        return results if override_mpp is not None else _with_unused(results, mpp)
-
-    def _ask(
-        self,
-        state: State,
-        query: Queryable,
-        mpp: float | None,
-        override_mpp: float | None,
-        region: Region | None,
-        patient: str | None,
-    ) -> tuple[Query, SlideCodes]:
-        """The query and its codes: from a state of the index, from a file of features, or from pixels."""
-        row = _named(state, query)
-        if row is not None and region is None:
-            _check_told(override_mpp, "the id of an indexed slide", "its file")
-            return query_of_indexed(row, state.segments, patient)
-        if row is None and isinstance(query, str) and not os.path.lexists(query):
-            near = nearest_to(query, (row.slide_id for row in state.slides))
-            raise SlideOpenError(f"{query}: is neither a file nor the id of an indexed slide{near}")
-        query = query if row is None else _file_of(row)  # a part of it must be read
-        if is_feature_file(query):
-            if region is not None:
-                raise QueryError("got a region of a file of features; want the file, or part of a slide")
-            path = absolute(str(query))
-            stored = _stored(state, path)
-            mpp, override_mpp = _as_indexed(stored, mpp, override_mpp)
-            return query_of_features(
-                path, self.encoder, stored, mpp=mpp, override_mpp=override_mpp, patient=patient
-            )
-        self._check_takes_pixels()
-        stored = _stored(state, query)
-        self.encoder.load()  # weights that do not fit are known before the slide is opened
-        opening = start(_as_slide, query, mpp, override_mpp, stored)
-        slide = opening.result()  # Ctrl-C leaves a thread behind whose file hangs
-        try:
-            prepared = start(self.encoder.prepare, slide, region).result()
-            codes = self.encoder.encode(prepared)
-        finally:
-            if slide is not query:
-                end_soon(slide.close)
-        if not len(codes):
-            where_to = "this region" if region else "it"
-            raise QueryError(
-                f"{slide.path or slide.name}: got no tissue in {where_to}; want some to search for"
-            )
-        name = slide_id_of(slide.path) if slide.path else slide.name
-        asked = Query(
-            slide_id=stored.slide_id if stored else name,
-            path=str(absolute(slide.path)) if slide.path else None,
-            patient=patient or (stored.patient if stored else name),
-            mpp=slide.mpp,
-            region=region,
-            n_patches=len(codes),
-            patch_l0_px=prepared.mosaic.l0_size,
-        )
-        return asked, codes
-
-    def _check_takes_pixels(self) -> None:
-        """Refuse pixels where an index holds features (QueryError)."""
-        if self.recipe.weights.startswith(FEATURES):
-            raise QueryError(
-                f"{self.path} holds {self.recipe.weights}, computed elsewhere, and cannot encode pixels: "
-                "give files of features (.h5), or the id of an indexed slide"
-            )
+        return question.noted(results)
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
         """:meth:`search` for each of several queries, with the same options."""
@@ -617,44 +546,6 @@ class Index:
             return self._view[2]
 
 
-def _file_of(row: SlideRow) -> Path:
-    """The file of an indexed slide; QueryError if another one is in its place by now."""
-    path = Path(row.path)
-    if compare(path, row) is not Standing.SAME:
-        raise QueryError(
-            f"{path} is another file now than when it was added as {row.slide_id!r}: give ./NAME or the "
-            "path to search for a part of it as it is"
-        )
-    return path
-
-
-def _stored(state: State, query: Queryable) -> SlideRow | None:
-    """The row of a query that is in the index: of the same file, moved or copied (`sish.identity`)."""
-    path = query.path if isinstance(query, Slide) else query
-    if not isinstance(path, str | os.PathLike):
-        return None
-    return find_row(absolute(path), slide_id_of(path), state.slides)
-
-
-def _named(state: State, query: Queryable) -> SlideRow | None:
-    """The row of a query that is the id of an indexed slide; None where it is anything else.
-
-    A file of that name is read if it is the slide's own, and refused if it is not: whichever was meant,
-    the other would be a wrong answer without a word.
-    """
-    if not isinstance(query, str):
-        return None
-    row = next((row for row in state.slides if row.slide_id == query), None)
-    if row is None or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
-        return row
-    if _stored(state, query) == row:
-        return None
-    raise QueryError(
-        f"got {query!r}, which is a file here and the id of another, {row.path}: "
-        f"give ./{query} or the other's path"
-    )
-
-
 def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> Index:
     """Return the index that is there, else a new one; of two processes that make it at once, one opens it."""
     try:
@@ -670,47 +561,3 @@ def _params_for(encoder: SlideEncoder, search: Search | None) -> SearchParams:
     """How an index is searched: as is right for its encoder, unless asked for otherwise."""
     params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
     return params if search is None else params.with_changes(search)
-
-
-def _as_slide(
-    query: Queryable, mpp: float | None, override_mpp: float | None, stored: SlideRow | None
-) -> Slide:
-    if isinstance(query, Slide):
-        _check_told(override_mpp, "an open slide", "open_slide(path, override_mpp=...)")
-        return query
-    if isinstance(query, str | os.PathLike):
-        mpp, override_mpp = _as_indexed(stored, mpp, override_mpp)
-        return open_slide(query, mpp=mpp, override_mpp=override_mpp)
-    scale = mpp if override_mpp is None else override_mpp
-    if scale is None:
-        raise QueryError("got an image without its scale: give mpp=, in micrometres per pixel")
-    return slide_from_array(np.asarray(query), scale, "image")
-
-
-def _as_indexed(
-    stored: SlideRow | None, mpp: float | None, override_mpp: float | None
-) -> tuple[float | None, float | None]:
-    """Return the `mpp` and `override_mpp` that read a file as it was indexed, unless others are given now.
-
-    Indexes older than `override_mpp` say "given" also where the given scale replaced the file's own.
-    """
-    if stored is not None and stored.mpp_source == GIVEN and mpp is None and override_mpp is None:
-        return None, stored.mpp
-    return remembered(stored, mpp, override_mpp)
-
-
-def _check_told(override_mpp: float | None, query: str, wanted: str) -> None:
-    """Refuse to replace the scale of what is not read from a file (QueryError)."""
-    if override_mpp is not None:
-        raise QueryError(f"got override_mpp with {query}, which has its scale; want {wanted}")
-
-
-def _with_unused(results: Results, mpp: float | None) -> Results:
-    """The answer with a note where a given scale was not used, as the query has its own."""
-    own = results.query.mpp
-    if not is_unused(mpp, own):
-        return results
-    said = (
-        f"the query has its own scale, {own:.3g} um/px: the given mpp was not used; override_mpp replaces it"
-    )
-    return replace(results, note="; ".join(filter(None, (results.note, said))))

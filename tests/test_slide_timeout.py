@@ -19,7 +19,7 @@ from sish.reader_threads import ReaderThreads, TimeLimit, start
 
 HANGING = """
 import ctypes, sys
-import sish, sish.ingest, sish.reader_threads, sish.slide_index
+import sish, sish.ingest, sish.queries, sish.reader_threads, sish.slide_index
 from sish.slide import open_slide
 
 def hang(*given):  # as a decoder does: in C, deaf to signals
@@ -39,7 +39,7 @@ def limited(seconds, name):  # only what hangs is on the clock, however slow the
 
 TimeLimit = sish.ingest.TimeLimit
 sish.reader_threads.PATIENCE_S = 0.2
-sish.ingest.TimeLimit, sish.ingest.open_slide, sish.slide_index.open_slide = limited, opened, opened
+sish.ingest.TimeLimit, sish.ingest.open_slide, sish.queries.open_slide = limited, opened, opened
 """
 
 ADD = """

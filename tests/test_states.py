@@ -16,7 +16,7 @@ import pytest
 
 import sish
 from sish import patches as patches_module
-from sish import slide_index
+from sish import queries, slide_index
 from sish.index.archive import learn_keys, learn_tree, rekeyed
 from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
@@ -204,17 +204,17 @@ def test_a_view_that_was_overtaken_while_it_was_built_is_built_anew(path, monkey
 
 
 def test_a_query_is_looked_up_in_the_state_that_is_ranked(path, monkeypatch):
-    index, original = sish.Index.open(path), slide_index.query_of_indexed
+    index, original = sish.Index.open(path), queries.query_of_indexed
 
     def replace_between(*arguments):
         asked = original(*arguments)
-        monkeypatch.setattr(slide_index, "query_of_indexed", original)
+        monkeypatch.setattr(queries, "query_of_indexed", original)
         with Store.open(path, write=True) as store:
             store.append_many([slide(store, STAYS, 9)], replace=True)
         assert len(index) == SLIDES  # the shared store has gone on
         return asked
 
-    monkeypatch.setattr(slide_index, "query_of_indexed", replace_between)
+    monkeypatch.setattr(queries, "query_of_indexed", replace_between)
     assert search(index)[STAYS] == 0
     assert search(index)[STAYS] == 9
 
