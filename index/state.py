@@ -9,8 +9,9 @@ its table can be read, its slides. But no search goes on without it in silence: 
 IndexCorruptError until `sish.index.repair` has set it aside.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -38,7 +39,7 @@ SMALL_BYTES = 1 << 26
 """Arrays of up to so many bytes in all are compared with their checksums when a search first maps them."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class State:
     """One committed state, opened; two states are the same one only if they are the same object."""
 
@@ -61,7 +62,7 @@ class State:
         """How many commits there were since the index was created."""
         return self.manifest.generation
 
-    @property
+    @cached_property
     def slides(self) -> tuple[SlideRow, ...]:
         """The live slides in insertion order, those of damaged segments included where they are known."""
         return tuple(row for part in self.parts for row in part.slides)
@@ -139,7 +140,7 @@ def load_state(folder: Path, before: State | None = None) -> State:
     manifest = read_manifest(folder)
     while True:
         with storage_errors(folder, "read the index at"):
-            parts = tuple(_unique(folder, list(_open_parts(folder, manifest, before))))
+            parts = tuple(_unique(folder, _open_parts(folder, manifest, before)))
             trees = (open_tree(folder / name, record) for name, record in manifest.extras.items())
             state = State(folder, manifest, parts, next(trees, None))
         if state.is_whole:
@@ -160,7 +161,7 @@ def _open_parts(folder: Path, manifest: Manifest, before: State | None) -> Itera
 
 
 def _open(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment | DamagedSegment:
-    """A segment; one that is damaged with the slides that its table still tells."""
+    """Open a segment; a damaged one keeps the slides that its table still tells."""
     check_no_links(folder, record)
     try:
         return open_segment(folder, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
@@ -174,8 +175,8 @@ def _open(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment | 
     return DamagedSegment(record, reason, live)
 
 
-def _unique(folder: Path, parts: Sequence[Segment | DamagedSegment]) -> Iterator[Segment | DamagedSegment]:
-    """The same, where a segment with a slide that is there already counts as damaged."""
+def _unique(folder: Path, parts: Iterable[Segment | DamagedSegment]) -> Iterator[Segment | DamagedSegment]:
+    """Yield the parts; one that names a slide for the second time counts as damaged."""
     seen: set[str] = set()
     for part in parts:
         ids = [row.slide_id for row in part.slides]
