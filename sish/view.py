@@ -123,23 +123,22 @@ class View:
         self, name: str, codes: SlideCodes, exclude: Mask | None, k: int, params: SearchParams
     ) -> Iterator[_Answer]:
         """The ranking that was asked for, then those that fill its list."""
-        near = self._by_similarity(self.patches.bags(codes, exclude, params), 2 * k)
+        near = self._neighbours(self.patches.bags(codes, exclude, params))
         if name == "uncertainty":
-            ranking = rank_by_uncertainty(near.bags, near.slide, self.labels, k=k)
-            yield replace(near, ranking=ranking, placed=True)
-        yield replace(near, placed=name == "similarity")
+            yield _Answer(near, rank_by_uncertainty(near.bags, near.slide, self.labels, k=k), placed=True)
+        yield _Answer(near, near.nearest.ranking(2 * k), placed=name == "similarity")
         everything = replace(params, threshold=self.patches.n_bits)
         wider = [self.patches.bags(codes, exclude, everything)]
         for bags in chain(wider, self._scans(codes, exclude)):
-            far = self._by_similarity(bags, 2 * k)
-            yield replace(far, ranking=replace(far.ranking, reason=""))
+            far = self._neighbours(bags)
+            yield _Answer(far, replace(far.nearest.ranking(2 * k), reason=""), placed=False)
 
-    def _by_similarity(self, bags: Bags, k: int) -> _Answer:
-        """Bags and the `k` slides most similar by them; rankings know a result by its place in all bags."""
+    def _neighbours(self, bags: Bags) -> _Neighbours:
+        """Return bags as rankings take them: these know a result by its place in all bags."""
         slide = self.patches.rank[self.patches.slide_of(bags.patch)]
         results = replace(bags, patch=np.arange(len(bags.patch)))
         nearest = NearestMatches.of(results, slide, n_bits=self.patches.n_bits)
-        return _Answer(bags.patch, results, slide, nearest, nearest.ranking(k), placed=False)
+        return _Neighbours(bags.patch, results, slide, nearest)
 
     def _scans(self, codes: SlideCodes, exclude: Mask | None) -> Iterator[Bags]:
         """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
@@ -165,7 +164,7 @@ class View:
         return excluded
 
     def _why_none(self, where: Mapping[str, str]) -> str:
-        """Why no slide is left: a value that nothing has, most likely a typing error; else all of it."""
+        """Return why no slide is left: a filter's value that no slide has, else all filters together."""
         for column, value in where.items():
             values = {found for found in self._column(column)[self.found] if found}
             if value not in values:
@@ -191,7 +190,7 @@ class View:
 
     def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
         row = self.patches.slides[int(self.order[ranked.slide])]
-        patches = answer.patch[[match.patch for match in ranked.matches]]
+        patches = answer.neighbours.patch[[match.patch for match in ranked.matches]]
         pairs = tuple(
             PatchPair(
                 query_xy=_point(codes.l0_xy[match.query_patch]),
@@ -200,7 +199,7 @@ class View:
             )
             for match, xy in zip(ranked.matches, self.patches.l0_xy_of(patches), strict=True)
         )
-        found = answer.nearest.of_slide(ranked.slide)
+        found = answer.neighbours.nearest.of_slide(ranked.slide)
         return Hit(
             rank=0,
             slide_id=row.slide_id,
@@ -221,8 +220,8 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """Bags of a query, looked through, and a ranking of them."""
+class _Neighbours:
+    """The bags of a query, and what both rankings take from them."""
 
     patch: NDArray[np.int64]
     """Patch number of each result, (R,)."""
@@ -232,6 +231,14 @@ class _Answer:
     """Place of each result's slide in `View.order`, (R,)."""
     nearest: NearestMatches
     """The nearest match of each query patch in each slide."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A ranking of the neighbours of a query."""
+
+    neighbours: _Neighbours
+    """The bags that were ranked."""
     ranking: Ranking
     """Slides of these bags."""
     placed: bool
