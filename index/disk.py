@@ -41,6 +41,11 @@ class FileRecord:
     sha256: str
     """The SHA-256 of its bytes, 64 hexadecimal digits."""
 
+    @classmethod
+    def of(cls, data: bytes) -> "FileRecord":
+        """Return the record of a file that holds ``data``."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
 
 def record_file(path: Path) -> FileRecord:
     """Read ``path`` from end to end and say its length and checksum."""
@@ -95,7 +100,7 @@ def write_file(path: Path, data: bytes) -> FileRecord:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    return FileRecord(len(data), hashlib.sha256(data).hexdigest())
+    return FileRecord.of(data)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -1,6 +1,5 @@
 """The file that keeps the texture tree of an index: its arrays in one npz, without pickle."""
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
@@ -45,7 +44,7 @@ class TreeFile:
         if self.data is None:
             raise self._corrupt("is missing")
         data = self.data.tobytes()
-        if FileRecord(len(data), hashlib.sha256(data).hexdigest()) != self.record:
+        if FileRecord.of(data) != self.record:
             raise self._corrupt("has other bytes than were written")
         try:
             return _arrays(data)
