@@ -1,4 +1,4 @@
-"""What of an index is damaged, and how to go on without it.
+"""Find what is damaged in an index, and go on without it.
 
 Nothing is thrown away: a damaged segment's files are moved into a folder of their own within the index,
 
@@ -14,7 +14,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,25 +99,9 @@ class RepairReport:
 
 
 def repair(path: str | os.PathLike[str], *, drop: bool = False, seed: int = 0) -> RepairReport:
-    """Read every byte of an index, say what is damaged, and mend what can be mended without losing a slide.
+    """Mend the index at `path` where no slide is lost by it; see :meth:`sish.Index.repair`.
 
-    Parameters
-    ----------
-    path : path-like
-        The index's folder.
-    drop : bool
-        Go on without the damaged segments, whose files are kept aside; otherwise they are only reported.
-    seed : int
-        Of the texture tree, where one has to be made anew.
-
-    Returns
-    -------
-    RepairReport
-
-    Raises
-    ------
-    StoreError
-        If the manifest cannot be read, another process writes, or the folder cannot be written.
+    `seed` is that of the texture tree, where one has to be made anew.
     """
     folder = Path(path)
     found = _look(folder)
@@ -128,13 +112,11 @@ def repair(path: str | os.PathLike[str], *, drop: bool = False, seed: int = 0) -
         kept_in = _set_aside(store, found.damaged) if found.damaged else None
         if found.tree is not None:
             _make_keys(store, seed)
-    return RepairReport(
-        found.sound_segments, found.sound_slides, found.damaged, found.tree, found.tree is not None, kept_in
-    )
+    return replace(found, tree_mended=found.tree is not None, kept_in=kept_in)
 
 
 def _look(folder: Path) -> RepairReport:
-    """What is damaged; looked at again where a writer committed meanwhile."""
+    """Read every byte; again if there is damage and a writer committed meanwhile."""
     while True:
         state = load_state(folder)
         found = _report(state)
