@@ -1,4 +1,4 @@
-"""What a writer made and the manifest does not name: found, counted, and swept by the next writer."""
+"""Find, count and delete the files that a writer made and the manifest does not name."""
 
 import os
 import shutil
@@ -19,9 +19,12 @@ def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     of a writer's names are among them, never a link, nor a folder that holds anything else.
     """
     records = {record.name: record for record in manifest.segments}
-    found = [path for path in _entries(folder) if path.name == MANIFEST + NEW]
-    extras = (path for path in _entries(folder) if EXTRA_NAME.fullmatch(path.name))
-    found += [path for path in extras if path.name not in manifest.extras]
+    found = [
+        path
+        for path in _entries(folder)
+        if path.name == MANIFEST + NEW
+        or (EXTRA_NAME.fullmatch(path.name) and path.name not in manifest.extras)
+    ]
     segments = folder / SEGMENTS
     for path in [] if segments.is_symlink() else _entries(segments):
         if path.name in records:

@@ -58,7 +58,9 @@ def tree_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield a line for each thing that is wrong with the tree."""
     damaged = list(damaged_files(folder, manifest.extras))
     yield from damaged
-    for name, record in {} if damaged else manifest.extras.items():
+    if damaged:
+        return
+    for name, record in manifest.extras.items():
         try:
             open_tree(folder / name, record).arrays()
         except IndexCorruptError as error:

@@ -291,5 +291,5 @@ def _tree_of(state: State) -> TextureTree | None:
         return None if arrays is None else TextureTree.from_arrays(arrays)
     except ParameterError as error:
         raise IndexCorruptError(
-            f"{state.folder}: its tree is none ({error}): index the slides again"
+            f"{state.folder}: its tree is no texture tree ({error}): index the slides again"
         ) from error
