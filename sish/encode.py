@@ -32,7 +32,20 @@ from sish.reading import default_workers, read_patches
 from sish.slide import Slide
 from sish.tissue import MIN_SPECK_UM2, TissueMask, all_tissue, find_tissue
 
-__all__ = ["IndexHeader", "Keys", "PreparedSlide", "Recipe", "SlideCodes", "SlideEncoder", "whole_blocks"]
+__all__ = [
+    "MAX_PATCH_MPP",
+    "MIN_PATCH_MPP",
+    "IndexHeader",
+    "Keys",
+    "PreparedSlide",
+    "Recipe",
+    "SlideCodes",
+    "SlideEncoder",
+    "whole_blocks",
+]
+
+MIN_PATCH_MPP, MAX_PATCH_MPP = 0.05, 16.0
+"""Range of the scale at which patches are read."""
 
 _STEP_PX = 32
 _MOST_SPECK_UM2 = 1e9
@@ -119,8 +132,10 @@ class Recipe:
             raise ParameterError(
                 f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"
             )
-        if not 0.05 <= self.mpp <= 16:
-            raise ParameterError(f"got a patch mpp of {self.mpp}; want 0.05 to 16 um per pixel")
+        if not MIN_PATCH_MPP <= self.mpp <= MAX_PATCH_MPP:
+            raise ParameterError(
+                f"got a patch mpp of {self.mpp}; want {MIN_PATCH_MPP:g} to {MAX_PATCH_MPP:g} um per pixel"
+            )
         if self.n_clusters < 1 or not 0 < self.fraction <= 1:
             raise ParameterError(
                 f"got n_clusters={self.n_clusters}, fraction={self.fraction}; "
@@ -305,11 +320,8 @@ class SlideEncoder:
     def _fingerprint_of(self, model: PatchEncoder) -> str:
         """Weights and everything else that keys and barcodes depend on."""
         settings = self.recipe.to_json()
-        for name in (
-            "weights",
-            "network_weights",
-        ):  # these are paths; what they hold is in the model's own fingerprint
-            del settings[name]
+        # These are paths; the model's own fingerprint tells which weights they hold.
+        del settings["weights"], settings["network_weights"]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         measured = "" if self.calibration is None else f"+{self.calibration.fingerprint}"
         return f"{model.fingerprint}+{digest[:6]}{measured}"

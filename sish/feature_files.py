@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.clusters import assign, kmeans
-from sish.encode import Recipe
+from sish.encode import MAX_PATCH_MPP, MIN_PATCH_MPP, Recipe
 from sish.encoders import FEATURES
 from sish.errors import FeatureMismatchError, SlideOpenError
 from sish.folders import files_below
@@ -52,7 +52,6 @@ _DEFAULT_PX = 256  # of a patch, where nothing tells
 _CLUSTER_DIMENSIONS = 64  # of a random rotation: enough for nine clusters, and bounded for any F
 _ATTRIBUTES = ("encoder", "patch_size", "patch_size_level0", "level0_magnification")
 _MAX_L0 = 10_000_000  # pixels: the largest slides have 500,000 a side
-_MIN_PATCH_MPP, _MAX_PATCH_MPP = 0.05, 16.0  # of a recipe
 _SIDE_TOLERANCE = 0.05  # patches of one index differ no more than this in size
 
 
@@ -177,10 +176,10 @@ def read_features(
     if not math.isfinite(l0_size):
         raise SlideOpenError(f"{place}: nothing tells the size of its patches; want two or more side by side")
     patch_px = max(64, int(number_of(told, "patch_size", place) or _DEFAULT_PX))
-    if not _MIN_PATCH_MPP <= l0_size * scale.mpp / patch_px <= _MAX_PATCH_MPP:
+    if not MIN_PATCH_MPP <= l0_size * scale.mpp / patch_px <= MAX_PATCH_MPP:
         raise SlideOpenError(
             f"{place}: its patches of {patch_px:g} px span {l0_size * scale.mpp:g} um; "
-            f"want {_MIN_PATCH_MPP:g} to {_MAX_PATCH_MPP:g} um per pixel"
+            f"want {MIN_PATCH_MPP:g} to {MAX_PATCH_MPP:g} um per pixel"
         )
     return FeatureFile(
         path=place,

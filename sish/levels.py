@@ -17,8 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from sish.dicom import holds_ycbcr, is_dicom
 from sish.errors import SlideOpenError, SlideReadError
 from sish.limits import check_decoded, check_side
-from sish.pictures import Pixels, Size, is_deep, is_tiff, on_white, open_picture, plain
-from sish.pyramid import level_downsample, settle
+from sish.pictures import is_deep, is_tiff, on_white, open_picture, plain
+from sish.pyramid import Pixels, Size, level_downsample, settle
+from sish.scale import is_generic
 from sish.tiff import (
     WANTED,
     TiffLevels,
@@ -80,7 +81,7 @@ def open_levels(path: Path) -> Levels:
         try:
             check_memory(levels, path)
             if is_shown_rightly(levels, path):
-                return settle(levels, levels.tiles) if is_generic(levels) else levels
+                return settle(levels, levels.tiles) if is_generic(levels.properties) else levels
         except Exception:
             levels.close()
             raise
@@ -105,18 +106,13 @@ def check_memory(levels: "OpenSlideLevels", path: Path) -> None:
         check_pixels(path)
 
 
-def is_generic(levels: "OpenSlideLevels") -> bool:
-    """Whether OpenSlide knows no vendor of a TIFF, and has only its pages to go by."""
-    return levels.properties.get("openslide.vendor") == "generic-tiff"
-
-
 def is_shown_rightly(levels: "OpenSlideLevels", path: Path) -> bool:
     """Whether OpenSlide shows what a TIFF of no vendor holds; it refuses what no reader should show.
 
     OpenSlide takes the first page for the slide, believes a wrong tag of colours, turns tile by tile what is
     stored turned, and does not look into sub-IFDs.
     """
-    if not is_generic(levels):
+    if not is_generic(levels.properties):
         return True
     try:
         with open_tiff(path) as tiff, odd_tags_refused():

@@ -18,13 +18,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sish.errors import SlideOpenError, SlideReadError
 from sish.limits import check_decoded
+from sish.pyramid import Pixels
 from sish.tiff import TiffLevels, UnsuitedTiff, main_page_number, one_line
 from sish.upright import turn
 
 __all__ = [
     "PLAIN_FORMATS",
-    "Pixels",
-    "Size",
     "decode_mask",
     "decode_picture",
     "is_deep",
@@ -33,11 +32,6 @@ __all__ = [
     "open_picture",
     "plain",
 ]
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
-
-Pixels = NDArray[np.uint8]
 
 PLAIN_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """What Pillow may try: its other decoders serve no microscope and only widen the door."""

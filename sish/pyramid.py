@@ -20,10 +20,14 @@ from sish.errors import SlideReadError
 if TYPE_CHECKING:
     from sish.levels import Levels
 
-__all__ = ["ChosenLevels", "level_downsample", "settle"]
+__all__ = ["ChosenLevels", "Pixels", "Size", "level_downsample", "settle"]
 
 Size = tuple[int, int]
+"""Width and height in pixels."""
+
 Pixels = NDArray[np.uint8]
+"""Shape (H, W, 3) where nothing else is said."""
+
 Pair = tuple[float, float]
 
 FACTORS = (*(2**power for power in range(1, 21)), 3, 5, 6, 7, 9, 10)

@@ -14,7 +14,17 @@ from numbers import Real
 from sish.errors import MissingMppError, ParameterError
 from sish.ome import number, ome_pixel_size
 
-__all__ = ["GIVEN", "MAX_MPP", "MIN_MPP", "OVERRIDE", "Scale", "check_given", "find_scale", "is_unused"]
+__all__ = [
+    "GIVEN",
+    "MAX_MPP",
+    "MIN_MPP",
+    "OVERRIDE",
+    "Scale",
+    "check_given",
+    "find_scale",
+    "is_generic",
+    "is_unused",
+]
 
 MIN_MPP = 0.05
 MAX_MPP = 4.0
@@ -142,7 +152,7 @@ def vendor(properties: Mapping[str, str]) -> Pair | None:
 
 
 def is_generic(properties: Mapping[str, str]) -> bool:
-    """Whether there is no vendor to ask: the mpp of OpenSlide's generic driver is that of the TIFF tags."""
+    """Whether OpenSlide knows no vendor of a TIFF: the mpp that it tells is then that of the TIFF tags."""
     return properties.get("openslide.vendor") == "generic-tiff"
 
 

@@ -19,13 +19,12 @@ from typing import Any, Literal
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 
 from sish.errors import SlideError, SlideOpenError, SlideReadError
 from sish.jpeg import read_jpeg_header
 from sish.limits import MAX_PAGES, check_decoded, check_side
-from sish.pyramid import level_downsample
+from sish.pyramid import Pixels, Size, level_downsample
 from sish.upright import UPRIGHT
 
 __all__ = [
@@ -45,9 +44,6 @@ __all__ = [
     "orientation_of",
     "size_of",
 ]
-
-Size = tuple[int, int]
-Pixels = NDArray[np.uint8]
 
 # tifffile logs what it finds wrong with a file; we say it ourselves, in an error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())

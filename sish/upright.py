@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.pyramid import Size
+
 if TYPE_CHECKING:
     from sish.levels import Levels
 
 __all__ = ["UPRIGHT", "TurnedLevels", "turn", "upright_levels"]
 
-Size = tuple[int, int]
 T = TypeVar("T", int, float)
 
 UPRIGHT = 1
