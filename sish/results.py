@@ -193,8 +193,8 @@ class AddReport:
             return ""
         named = ", ".join(self.no_tissue[:_NAMED]) + ("" if len(self.no_tissue) <= _NAMED else ", ...")
         return (
-            f"no tissue was found in {named}: sish preview SLIDE -o PICTURE.png shows why; give the options "
-            "that help there (as --recipe.min_speck_um2 1000) to sish index create"
+            f"no tissue was found in {named}: sish preview SLIDE -o PICTURE.png shows why, and names options "
+            "to try; give those that help there to sish index create"
         )
 
     def summary(self) -> str:

@@ -70,6 +70,9 @@ MIN_SPECK_UM2 = 20_000.0
 FRAGMENT_UM2 = 5_000.0
 """Pieces of less are dropped even where there are no larger ones: as wide as 80 um."""
 
+SMALLER_SPECK_UM2 = 1_000.0
+"""What to try where no piece was large enough: as wide as 36 um."""
+
 FRAGMENT_SHARE = 0.25
 """Fragments that are at least this share of the largest piece are kept."""
 
@@ -93,6 +96,10 @@ class TissueMask:
     """The glass that it was judged by."""
     threshold: float = UNSEEN_SATURATION
     """Saturation beside the glass from which on a pixel is stained."""
+    min_speck_um2: float = MIN_SPECK_UM2
+    """Smaller pieces were dropped."""
+    leave_out_ink: bool = True
+    """Whether marks of ink were left out."""
 
     @property
     def is_empty(self) -> bool:
@@ -101,14 +108,19 @@ class TissueMask:
 
     @property
     def hint(self) -> str:
-        """Why a slide gave no tile, and what to try: one line."""
+        """Why a slide gave no tile, and what to try that was not tried: one line."""
         if not self.is_empty:
             return "no tile found: nearly all of each is as bright as the glass"
-        return (
+        why = (
             f"no tissue found: the slide shows {self.glass}, and nothing large differs from it by more than "
-            f"{self.threshold:.2f} in saturation; try --recipe.min_speck_um2 {FRAGMENT_UM2 / 5:.0f} for "
-            "smaller pieces, --recipe.leave_out_ink false for what was taken for ink"
+            f"{self.threshold:.2f} in saturation"
         )
+        options = []
+        if self.min_speck_um2 > SMALLER_SPECK_UM2:
+            options.append(f"--recipe.min_speck_um2 {SMALLER_SPECK_UM2:.0f} for smaller pieces")
+        if self.leave_out_ink:
+            options.append("--recipe.leave_out_ink false for what was taken for ink")
+        return f"{why}; try {', '.join(options)}" if options else why
 
     def coverage(self, l0_xy: NDArray[np.int64], l0_size: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tissue's share of rectangles, float64 (N,).
@@ -193,7 +205,9 @@ def find_tissue(
     if leave_out_ink and (ink := ink_of(blocks, glass)).any():
         mask &= ~enlarge(ink, block_px(mpp), mask.shape)
     mask = clean(mask, mpp, min_speck_um2, min_hole_um2)
-    return TissueMask(mask, slide.bounds[:2], mpp / slide.mpp, mpp, glass, threshold)
+    return TissueMask(
+        mask, slide.bounds[:2], mpp / slide.mpp, mpp, glass, threshold, min_speck_um2, leave_out_ink
+    )
 
 
 def all_tissue(slide: Slide) -> TissueMask:

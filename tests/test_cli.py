@@ -121,6 +121,7 @@ def test_a_slide_without_tissue_gets_a_hint(capsys, tmp_path, own_index):
     )
     assert code == 0 and "1 without tissue" in out
     assert err == f"sish: {sish.AddReport(no_tissue=['speck']).hint}\n" and "sish preview" in err
+    assert "min_speck" not in err, "the index may have been made with it"
 
 
 def test_failed_slides_are_told_and_make_exit_code_1(capsys, tmp_path, own_index):

@@ -85,7 +85,17 @@ def test_fat_is_tissue():
 def test_the_hint_says_what_was_seen_and_what_to_try():
     hint = find_tissue(slide_from_array(field(colour=(240, 235, 215)), MPP, "glass")).hint
     assert "no tissue found" in hint and "(240, 235, 215)" in hint
-    assert "--recipe.min_speck_um2" in hint and "--recipe.leave_out_ink" in hint and "\n" not in hint
+    assert "--recipe.min_speck_um2 1000" in hint and "--recipe.leave_out_ink" in hint and "\n" not in hint
+
+
+def test_the_hint_names_no_option_that_is_set_already():
+    def hint(**options):
+        return find_tissue(slide_from_array(field(colour=(240, 235, 215)), MPP, "glass"), **options).hint
+
+    small, inked = hint(min_speck_um2=1000), hint(leave_out_ink=False)
+    assert "min_speck_um2" not in small and "leave_out_ink" in small
+    assert "min_speck_um2" in inked and "leave_out_ink" not in inked
+    assert "try" not in hint(min_speck_um2=500, leave_out_ink=False)
 
 
 @pytest.mark.parametrize("colour", [(244, 243, 245), (255, 255, 255), (236, 240, 243), (225, 222, 226)])
