@@ -57,7 +57,7 @@ _SIDE_TOLERANCE = 0.05  # patches of one index differ no more than this in size
 
 @dataclass(frozen=True, slots=True)
 class FeatureFile:
-    """What one file holds."""
+    """The contents of one file."""
 
     path: Path
     """The file."""
@@ -121,8 +121,8 @@ def find_feature_files(
     SlideOpenError if there is none.
     """
     place = Path(folder)
-    if not place.is_dir():
-        if not place.is_file():
+    if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises for a name too long, and where it may not look
+        if not os.path.isfile(place):  # noqa: PTH113  as Path.is_dir
             raise SlideOpenError(
                 f"{place}: there is no such file or folder; want features of TRIDENT or CLAM"
             )

@@ -134,6 +134,11 @@ def test_coordinates_alone_are_passed_over(trident):
         find_feature_files(trident / "patches")
 
 
+def test_a_name_that_is_too_long_is_one_line():
+    with pytest.raises(SlideOpenError, match="no such file or folder"):
+        find_feature_files(f"{'a' * 300}.h5")
+
+
 @pytest.mark.parametrize(
     ("datasets", "match"),
     [
