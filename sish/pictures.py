@@ -101,6 +101,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             with Image.open(path, formats=PLAIN_FORMATS) as image:
                 if image.format == "TIFF":
                     image.seek(main_page_number(path))
+                    _check_compression(image, path)
                 check_decoded(image.size, path)
                 yield image
         except UnidentifiedImageError:
@@ -110,6 +111,14 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             raise SlideOpenError(f"{path}: {one_line(error)}; {advice}") from error
         except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:
             raise SlideOpenError(f"{path}: not a readable image: {one_line(error)}; copy it again") from error
+
+
+def _check_compression(image: Image.Image, path: Path) -> None:
+    """Refuse a TIFF in WebP: Pillow knows the name, and its libtiff only fails on the pixels."""
+    if image.info.get("compression") == "webp":
+        raise SlideOpenError(
+            f"{path}: is a TIFF compressed in WebP, which is not read; convert it to a TIFF in JPEG or LZW"
+        )
 
 
 def is_tiff(path: Path) -> bool:

@@ -13,7 +13,7 @@ from pyramids import write_strips
 from sish.errors import SlideOpenError
 from sish.jpeg import read_jpeg_header
 from sish.limits import MAX_SIDE_PX
-from sish.pictures import decode_picture
+from sish.pictures import decode_mask, decode_picture
 from sish.slide import open_slide
 
 PHOTOMETRIC_TAG = 262
@@ -110,6 +110,14 @@ def test_ycbcr_without_jpeg(tmp_path, flat, compression, tile):
     )  # fmt: skip
     with open_slide(tmp_path / "a.tif", mpp=0.5) as slide:
         assert np.abs(slide.read((0, 0), 512, 0.5).astype(int) - flat).mean() < 3
+
+
+@pytest.mark.parametrize("tile", [(256, 256), None])
+@pytest.mark.parametrize("read", [open_slide, decode_picture, decode_mask])
+def test_a_tiff_in_webp_is_refused_for_its_compression(tmp_path, flat, read, tile):
+    tifffile.imwrite(tmp_path / "a.tif", flat, photometric="rgb", compression="webp", tile=tile)
+    with pytest.raises(SlideOpenError, match=r"WebP, which is not read; convert"):
+        read(tmp_path / "a.tif")
 
 
 def write_tags(path, tags: dict[int, tuple[int, int, int]], data: bytes) -> None:
