@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 HEAD_BYTES = 1 << 16
-"""Where the tags that name a slide are looked for."""
+"""The tags that name a slide are looked for in so many bytes."""
 
 SERIES_TAG = b"\x20\x00\x0e\x00UI"
 """Series Instance UID (0020,000E)."""
@@ -44,7 +44,7 @@ JPEG_HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of a DICOM file says of its slide; empty where it does not."""
+    """The names of its slide in the head of a DICOM file; empty where it has none."""
 
     series: bytes
     """Series Instance UID."""
@@ -167,7 +167,7 @@ def _heads_in(folder: str, changed_ns: int) -> Mapping[str, Head]:
 
 
 def _head(path: Path) -> Head:
-    """What a file says; nothing where it cannot be read or is no DICOM file."""
+    """Read a file's head; it is empty where the file cannot be read or is no DICOM file."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             return Head(b"", "")

@@ -119,7 +119,7 @@ class Recipe:
         if isinstance(stored, Mapping) and "densenet_weights" in stored:  # its name while there was no other
             stored = {_RENAMED.get(name, name): value for name, value in stored.items()}
         found = _known_fields(stored, "recipe", names - {"keys", *_TASTE}, names)
-        return cls(**{"keys": "paper", **found})  # there was no other when indexes did not tell
+        return cls(**{"keys": "paper", **found})  # indexes older than this field always used the paper's
 
     def check(self) -> Recipe:
         """Return itself when every value is of its type and in its range, else raise ParameterError."""
@@ -167,7 +167,7 @@ class Recipe:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields as an index stores them; what is at its default and new is left out."""
+        """Return its fields as an index stores them; newer fields at their defaults are left out."""
         plain = Recipe()
         stored = asdict(self)
         for name in _TASTE:

@@ -47,10 +47,10 @@ MIN_LEVEL = 128
 """Glass is at least this bright (mean of the channels, of 255)."""
 
 BLACK = 40
-"""What is darker in all channels lies outside the scan, or is black ink."""
+"""A pixel darker than this in all channels lies outside the scan, or is black ink."""
 
 PADDING = 254
-"""What is as bright in all channels lies outside the scan, or the camera could not show how bright it was."""
+"""A pixel as bright in all channels lies outside the scan, or was too bright for the camera to measure."""
 
 WINDOW = 6.0
 """Blocks whose brightness differs by less have one colour."""

@@ -35,7 +35,7 @@ OnError = Literal["skip", "raise"]
 
 
 _COMMIT_S = 2.0
-"""Seconds of work between commits, about: what a crash may cost, beside the slide at hand."""
+"""Seconds of work between commits, about: a crash may cost these, beside the slide at hand."""
 
 _COMMIT_PATCHES = 65_536
 """Patches that wait to be committed, at most: 10 MB of codes."""
@@ -67,7 +67,7 @@ Encode = Callable[[], tuple[SlideRow, SlideCodes]]
 
 
 class Scaled(Protocol):
-    """What the store wants to know of a slide."""
+    """The facts on a slide that the store keeps."""
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -90,9 +90,9 @@ class _Waiting:
     """Slides that are encoded and not committed yet."""
 
     jobs: list[Job] = field(default_factory=list)
-    """What they are."""
+    """The slides."""
     rows: list[SlideRow] = field(default_factory=list)
-    """What the index will say of them."""
+    """Their rows in the index."""
     codes: list[SlideCodes] = field(default_factory=list)
     """Their codes."""
     patches: int = 0
@@ -178,7 +178,7 @@ class Ingest:
         return self._report
 
     def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
-        """What is to be done, after leaving out what is there already; everything odd goes to the report."""
+        """Yield the slides to add, without those that are there already; the report tells of the others."""
         stored = {row.slide_id: row for row in self._store.slides}
         seen: dict[Path, str] = {}
         moved: dict[str, SlideRow] = {}
@@ -278,7 +278,7 @@ class Ingest:
             start(slide.close)
 
     def _prepare(self, job: Job) -> Encode:
-        """What may be done ahead, in a thread; gives what remains to be done."""
+        """Do what may be done ahead, in a thread; return what remains to be done."""
         job = replace(job, file_digest=file_digest(job.path))
         mpp, override_mpp = self._given_for(job)
         slide = open_slide(job.path, mpp=mpp, override_mpp=override_mpp)

@@ -1,4 +1,4 @@
-"""What the header of a JPEG stream says: its size, and whether its colours are RGB or YCbCr.
+"""The header of a JPEG stream: its size, and whether its colours are RGB or YCbCr.
 
 A TIFF or DICOM file says in its own tags which colours its JPEG tiles hold, and some say it wrongly: they
 declare RGB and hold YCbCr, so that tissue comes out green on red glass. The stream knows better where it
@@ -18,7 +18,7 @@ _ALONE = frozenset({0x01, _START_OF_IMAGE, *range(0xD0, 0xD8)})
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """What stands before the first scan."""
+    """The header of a stream: what stands before its first scan."""
 
     size: tuple[int, int]
     """Width and height in pixels."""

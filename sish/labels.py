@@ -1,4 +1,4 @@
-"""Labels files: what is known of slides beside their pixels, from a table with one row a slide.
+"""Labels files: facts on slides beside their pixels, from a table with one row a slide.
 
 The first line names the columns: ``path`` or ``slide_id`` (or both), and any of ``label``, ``patient``,
 ``site``, ``mpp`` and ``override_mpp`` (:mod:`sish.scale`); every other column is kept as metadata. Commas
@@ -86,7 +86,7 @@ class LabelRow:
         return self.patient or slide_id
 
     def applied_to(self, row: SlideRow) -> SlideRow:
-        """Return an indexed slide's row with what this line says; what it leaves empty stays as it was."""
+        """Return an indexed slide's row with this line's fields; where one is empty, it stays as it was."""
         return replace(
             row,
             label=self.label or row.label,

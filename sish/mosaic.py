@@ -169,10 +169,10 @@ def is_one_patch(slide: Slide, size_px: int, mpp: float) -> bool:
 
 
 def only_patch(slide: Slide, size_px: int, mpp: float) -> Mosaic:
-    """The mosaic of an image no larger than a patch: all of it, or nothing where it is blank.
+    """Return the mosaic of an image no larger than a patch: all of it, or nothing where it is blank.
 
-    Whoever cropped it has said that it is of interest, threads of fat, too: there is nothing to search for
-    only where more than 99 % of it is bright. (Tiles of a slide are left out from 90 % on.)
+    A crop was chosen by someone, so sparse tissue is kept; only an image over 99 % bright is blank. (Tiles
+    of a slide are left out from 90 % on.)
     """
     l0_xy = np.array([slide.bounds[:2]], np.int64)
     _, background = look(slide, l0_xy, size_px * mpp)
@@ -183,11 +183,11 @@ def only_patch(slide: Slide, size_px: int, mpp: float) -> Mosaic:
 def read_patch(
     slide: Slide, l0_xy: tuple[float, float], size_px: int, mpp: float, *, step_px: int | None = None
 ) -> NDArray[np.uint8]:
-    """The pixels of one patch as an encoder sees it, uint8 (h, w, 3): usually h = w = `size_px`.
+    """Return the pixels of one patch as an encoder sees it, uint8 (h, w, 3): usually h = w = `size_px`.
 
-    On an image narrower (or lower) than a patch it has as many columns (rows) as the image has at `mpp`, up
-    to the next multiple of `step_px`, which is what the encoder takes; None: `size_px`. What lacks to that
-    multiple mirrors the image. So the scale is exact whatever the size, and there are no margins. What hangs
+    On an image narrower (or lower) than a patch it has as many columns (rows) as the image has at `mpp`. The
+    encoder takes multiples of `step_px` (None: `size_px`), so the rest, up to the next one, is filled by
+    mirroring. The scale is exact whatever the size, and there are no margins. The part of a patch that hangs
     over the edge of a larger slide is white. Raises SlideReadError where pixels fail.
 
     A square of 96 px at 0.97 um/px has 93 px at 1.0 um/px, and 3 mirrored: 96.

@@ -2,8 +2,9 @@
 
 ``decode_picture`` reads PNG, JPEG, TIFF, BMP and WebP as a viewer shows them: turned as their EXIF or TIFF
 orientation says, with white where they are transparent, as RGB or grey also of palettes, CMYK and 1 bit.
-Grey of 16 bits is scaled to 8. What would need a guess is refused with the reason: floating-point pixels, LAB
-colours, channels of fluorescence. Of a TIFF of several pages the main one is read, not its thumbnail.
+Grey of 16 bits is scaled to 8. Pictures that cannot be shown without a guess are refused with the reason:
+floating-point pixels, LAB colours, channels of fluorescence. Of a TIFF of several pages the main one is read,
+not its thumbnail.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 PLAIN_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-"""What Pillow may try: its other decoders serve no microscope and only widen the door."""
+"""Formats that Pillow may try: its other decoders serve no microscope and only widen the door."""
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that detectors use of the 16 of a file."""
@@ -90,7 +91,7 @@ def decode_mask(path: Path) -> NDArray[np.bool_]:
 
 @contextlib.contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture by Pillow, at the main page of a TIFF; what goes wrong inside is a SlideOpenError.
+    """Open a picture by Pillow, at the main page of a TIFF; errors inside become SlideOpenErrors.
 
     Its size is checked before a pixel is decoded. Unknown formats raise PIL.UnidentifiedImageError.
     """

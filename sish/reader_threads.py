@@ -81,7 +81,7 @@ class ReaderThreads:
         return future
 
     def close(self) -> None:
-        """Cancel what has not begun, and wait for the rest; what takes longer than 5 s is left behind."""
+        """Cancel work that has not begun, and wait for the rest; after 5 s it is left behind."""
         with suppress(queue.Empty):
             while (waiting := self._work.get_nowait()) is not None:
                 waiting[0].cancel()

@@ -196,4 +196,4 @@ SOURCES = {
     "tiff-resolution": tiff_resolution,
     "objective-power": objective_power,
 }
-"""What may tell a file's scale, the most trusted first."""
+"""The sources of a file's scale, the most trusted first."""

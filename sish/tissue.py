@@ -127,7 +127,7 @@ class TissueMask:
 
         l0_xy: their top left corners, (N, 2). l0_size: their widths and heights, (N, 2) or (2,); level-0
         pixels.
-        Exact for fractions of mask pixels; what lies outside the mask counts as no tissue.
+        Exact for fractions of mask pixels; pixels outside the mask count as no tissue.
         """
         low = (l0_xy - np.array(self.l0_xy)) / self.l0_per_px
         high = low + l0_size / self.l0_per_px
@@ -211,7 +211,7 @@ def find_tissue(
 
 
 def all_tissue(slide: Slide) -> TissueMask:
-    """The mask of an image that is not asked where its tissue is: all of it."""
+    """Return a mask that covers the whole image."""
     mpp = mask_mpp(slide, slide.mpp)
     _, _, width, height = slide.bounds
     shape = math.ceil(height * slide.mpp / mpp), math.ceil(width * slide.mpp / mpp)
