@@ -89,6 +89,11 @@ def test_resume_goes_on(xrays, run, tmp_path):
     assert after["global_step"] == 2 * before["global_step"]
 
 
+def test_nothing_to_resume_from_is_said(xrays, tmp_path):
+    with pytest.warns(UserWarning, match="no last checkpoint"):
+        assert main("codes", [*options("fit", xrays, tmp_path, CODES), "--ckpt_path=last"]) == 0
+
+
 def test_export_is_the_checkpoint_without_pickle(run, tmp_path, capsys):
     checkpoint = run / "checkpoints" / "best.ckpt"
     assert main("codes", ["export", f"--checkpoint={checkpoint}", f"--output={tmp_path}"]) == 0

@@ -5,8 +5,7 @@ Each run has its own folder: one that starts anew never writes where another has
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -17,9 +16,9 @@ from sish.errors import ParameterError
 from sish.outputs import check_outside_databases
 from sish.printing import print_line
 
-__all__ = ["LIGHTNING_CHECKPOINTS", "RUNS", "LastCheckpoint", "check_own_folder", "follow_root", "interrupts"]
+__all__ = ["RUNS", "LastCheckpoint", "settle_run"]
 
-LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")
+_LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")
 """Names that Lightning resolves, not paths."""
 
 RUNS = Path("runs")
@@ -61,18 +60,21 @@ def _from_here(path: str | os.PathLike[str] | None) -> Path:
     return full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full
 
 
-@contextmanager
-def interrupts() -> Iterator[None]:
-    """Let an interrupt of a run be one: Lightning makes an exit with 1 of it, and says nothing."""
-    try:
-        yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stop
-        raise
+def settle_run(config: Namespace, run_name: str, read: Callable[[Path], object]) -> None:
+    """Say where a run writes, and refuse what it would replace or cannot go on from (SishError).
+
+    ``read`` reads a checkpoint, and raises for one that is none of the run's kind.
+    """
+    options = config[config.subcommand]
+    _follow_root(options, run_name)
+    if config.subcommand == "fit":
+        _check_own_folder(options)
+    path = options.ckpt_path
+    if path is not None and path not in _LIGHTNING_CHECKPOINTS:
+        read(Path(path))
 
 
-def follow_root(options: Namespace, run_name: str) -> None:
+def _follow_root(options: Namespace, run_name: str) -> None:
     """Let what would go below ``runs`` go below ``--trainer.default_root_dir`` where that is given."""
     root = options.trainer.default_root_dir
     if root is None:
@@ -87,7 +89,7 @@ def follow_root(options: Namespace, run_name: str) -> None:
         cut.cache_folder = Path(root) / "patches"
 
 
-def check_own_folder(options: Namespace) -> None:
+def _check_own_folder(options: Namespace) -> None:
     """Refuse to train into a folder with checkpoints that the run does not go on from (ParameterError)."""
     folder = options.checkpoint.dirpath
     if folder is None or options.trainer.fast_dev_run:  # Lightning's own folder of each run; nothing is kept
@@ -106,4 +108,4 @@ def _goes_on_in(folder: Path, checkpoint: str | Path | None) -> bool:
         return False
     if checkpoint == "last":
         return (folder / "last.ckpt").is_file()
-    return checkpoint in LIGHTNING_CHECKPOINTS or Path(checkpoint).resolve().parent == folder.resolve()
+    return checkpoint in _LIGHTNING_CHECKPOINTS or Path(checkpoint).resolve().parent == folder.resolve()

@@ -5,38 +5,28 @@ A LightningCLI, so every option of the trainer, the network and the data can sta
 texture network beside a trained one, and ``export`` turns a checkpoint of either into weights.
 """
 
-import logging
 import sys
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import set_parsing_settings
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from sish.errors import ParameterError, SishError
+from sish.errors import ParameterError
 from sish.extras import install
 from sish.outputs import check_output
 from sish.parsing import ArgumentParser
-from sish.printing import print_error, print_line, warnings_on_one_line
+from sish.printing import print_line
 from sish.vqvae.calibration import Calibrate, calibrate
-from sish.vqvae.checkpoints import (
-    LIGHTNING_CHECKPOINTS,
-    RUNS,
-    LastCheckpoint,
-    check_own_folder,
-    follow_root,
-    interrupts,
-)
+from sish.vqvae.checkpoints import RUNS, LastCheckpoint, settle_run
 from sish.vqvae.contrast import ContrastModule
 from sish.vqvae.data import PatchData, spread_batches
 from sish.vqvae.images import ImagePatches, list_images
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.pictures import SavePictures
 from sish.vqvae.pretrained import read_model, save_weights
+from sish.vqvae.running import run_command
 from sish.vqvae.stopping import StopEarly
 
 __all__ = ["TrainingCLI", "TrainingParser", "main"]
@@ -70,18 +60,13 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse on one line a checkpoint that is none and a logger that is not installed."""
         super().parse_arguments(parser, args)
-        options = self.config[self.config.subcommand]
-        if "TensorBoardLogger" in str(options.trainer.logger) and not _has_tensorboard():
+        logger = self.config[self.config.subcommand].trainer.logger
+        if "TensorBoardLogger" in str(logger) and not _has_tensorboard():
             raise ParameterError(
                 f"TensorBoard is not installed; {install('tensorboard')}, or leave --trainer.logger"
                 " out: metrics.csv and pictures are written anyway"
             )
-        follow_root(options, self.run_name)
-        if self.config.subcommand == "fit":
-            check_own_folder(options)
-        path = options.ckpt_path
-        if path is not None and path not in LIGHTNING_CHECKPOINTS:
-            read_model(Path(path))
+        settle_run(self.config, self.run_name, read_model)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks and the defaults of the trainer."""
@@ -124,22 +109,16 @@ def main(args: list[str] | None = None, prog: str = "python -m sish.vqvae") -> i
     ``prog`` is what the help calls it.
     """
     argv = sys.argv[1:] if args is None else list(args)
-    _be_quiet()
-    try:
-        with warnings_on_one_line(), interrupts():
-            if argv[:1] == ["export"]:
-                _export(argv[1:], prog)
-            elif argv[:1] == ["contrast"]:
-                _train(ContrastCLI, ContrastModule, ["fit", *argv[1:]], prog)
-            else:
-                _train(TrainingCLI, VQVAEModule, argv, prog)
-    except (SishError, OSError, MisconfigurationException) as error:
-        print_error(f"error: {' '.join(str(error).split())}")
-        return 1
-    except KeyboardInterrupt:
-        print_error("interrupted; --ckpt_path last goes on from the last checkpoint")
-        return 130
-    return 0
+    return run_command(lambda: _run(argv, prog))
+
+
+def _run(argv: list[str], prog: str) -> None:
+    if argv[:1] == ["export"]:
+        _export(argv[1:], prog)
+    elif argv[:1] == ["contrast"]:
+        _train(ContrastCLI, ContrastModule, ["fit", *argv[1:]], prog)
+    else:
+        _train(TrainingCLI, VQVAEModule, argv, prog)
 
 
 def _train(cli: type[TrainingCLI], module: type[VQVAEModule], argv: list[str], prog: str) -> None:
@@ -152,17 +131,6 @@ def _train(cli: type[TrainingCLI], module: type[VQVAEModule], argv: list[str], p
         parser_class=TrainingParser,
         parser_kwargs={"prog": prog, "description": _DESCRIPTION},
     )
-
-
-def _be_quiet() -> None:
-    """Leave out what Lightning says about every run; warnings of this package stay."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for module in ("pytorch_lightning", "lightning_fabric", "torch", "jsonargparse"):
-        warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
-    # --ckpt_path last starts anew where there is no checkpoint yet, and should say so
-    warnings.filterwarnings("default", message=".*there is no last checkpoint")
 
 
 def _has_tensorboard() -> bool:

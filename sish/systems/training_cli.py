@@ -11,23 +11,18 @@ run, as their lists get better after it. ``export`` turns one of them into weigh
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from jsonargparse import set_parsing_settings
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from sish.errors import SishError
 from sish.parsing import ArgumentParser
-from sish.printing import print_error, print_line, warnings_on_one_line
+from sish.printing import print_line
 from sish.systems.code_generator import KIND as CODES
 from sish.systems.code_generator import CodeGenerator, load_code_generator
 from sish.systems.mask_predictor import KIND as MASKS
@@ -35,15 +30,9 @@ from sish.systems.mask_predictor import MaskPredictor, load_mask_predictor
 from sish.systems.network_file import read_stored
 from sish.systems.training import CodeModule, MaskModule
 from sish.systems.training_data import FindingsFolder, MaskFolder
-from sish.vqvae.checkpoints import (
-    LIGHTNING_CHECKPOINTS,
-    RUNS,
-    LastCheckpoint,
-    check_own_folder,
-    follow_root,
-    interrupts,
-)
+from sish.vqvae.checkpoints import RUNS, LastCheckpoint, settle_run
 from sish.vqvae.cli import TrainingCLI, TrainingParser
+from sish.vqvae.running import run_command
 
 __all__ = ["TASKS", "Task", "main"]
 
@@ -121,13 +110,7 @@ class _TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse a checkpoint that is none before Lightning opens it (WeightsError)."""
         super().parse_arguments(parser, args)
-        options = self.config[self.config.subcommand]
-        follow_root(options, self.task_name)
-        if self.config.subcommand == "fit":
-            check_own_folder(options)
-        path = options.ckpt_path
-        if path is not None and path not in LIGHTNING_CHECKPOINTS:
-            read_stored(Path(path), self.task.kind)
+        settle_run(self.config, self.task_name, lambda path: read_stored(path, self.task.kind))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks, the links and the defaults of the trainer."""
@@ -166,29 +149,14 @@ def main(name: str, args: list[str] | None = None, prog: str | None = None) -> i
     """
     argv = sys.argv[1:] if args is None else list(args)
     prog = prog or f"sish train-{name}"
-    _be_quiet()
-    try:
-        with warnings_on_one_line(), interrupts():
-            if argv[:1] == ["export"]:
-                _export(TASKS[name], argv[1:], prog)
-            else:
-                _TrainingCLI(name, argv, prog)
-    except (SishError, OSError, MisconfigurationException) as error:
-        print_error(f"error: {' '.join(str(error).split())}")
-        return 1
-    except KeyboardInterrupt:
-        print_error("interrupted; --ckpt_path last goes on from the last checkpoint")
-        return 130
-    return 0
+    return run_command(lambda: _run(name, argv, prog))
 
 
-def _be_quiet() -> None:
-    """Leave out what Lightning says about every run; warnings of this package stay."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for module in ("pytorch_lightning", "lightning_fabric", "torch", "jsonargparse"):
-        warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
+def _run(name: str, argv: list[str], prog: str) -> None:
+    if argv[:1] == ["export"]:
+        _export(TASKS[name], argv[1:], prog)
+    else:
+        _TrainingCLI(name, argv, prog)
 
 
 def _export(task: Task, argv: list[str], prog: str) -> None:
