@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sish.errors import ParameterError, WeightsError
@@ -21,7 +20,10 @@ from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import CONFIG_KEY, VQVAE, FeatureSource, ModelConfig
 from sish.vqvae.tensor_files import (
     check_finite,
+    check_there,
     fitting_config,
+    misfits,
+    of_another_architecture,
     read_checkpoint,
     read_json,
     read_safetensors,
@@ -131,8 +133,7 @@ def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE
     With ``features`` only its autoencoder, for a barcode of these that is still to be calibrated (``pooled``
     may be already).
     """
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
+    check_there(path)
     if path.suffix == ".ckpt":
         config, tensors, training = _read_checkpoint(path)
     else:
@@ -145,19 +146,11 @@ def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE
         wanted = empty.autoencoder()
         tensors = {name: it for name, it in tensors.items() if name in wanted}
     needed = {name: it for name, it in wanted.items() if name in tensors or name not in _TRAINING_ONLY}
-    _check_fit(path, empty, _shapes(needed), _shapes(tensors))
+    _check_fit(path, empty, misfits(needed, tensors))
     model = VQVAE(config)
     model.load_state_dict(tensors, strict=False)
     _check_numbers(path, model)
     return model.eval(), training
-
-
-_Shapes = dict[str, tuple[torch.Size, bool]]
-
-
-def _shapes(tensors: dict[str, Tensor]) -> _Shapes:
-    """The shape of each tensor, and whether it is of floats."""
-    return {name: (it.shape, it.is_floating_point()) for name, it in tensors.items()}
 
 
 def _check_numbers(path: Path, model: VQVAE) -> None:
@@ -171,8 +164,8 @@ def _check_numbers(path: Path, model: VQVAE) -> None:
         raise WeightsError(f"{path}: its distances are not 0 to {FEATURES} bits; export it again")
 
 
-def _check_fit(path: Path, model: VQVAE, needed: _Shapes, got: _Shapes) -> None:
-    odd = sorted(name for name in needed.keys() | got.keys() if needed.get(name) != got.get(name))
+def _check_fit(path: Path, model: VQVAE, odd: list[str]) -> None:
+    """WeightsError where tensors misfit; one of its own where only those of the barcode do."""
     if odd and not model.autoencoder().keys() & set(odd):
         raise WeightsError(
             f"{path} has a barcode of another release ({odd[0]} does not fit); its autoencoder is whole:"
@@ -180,10 +173,7 @@ def _check_fit(path: Path, model: VQVAE, needed: _Shapes, got: _Shapes) -> None:
             " --output NEW` makes one of this release"
         )
     if odd:
-        raise WeightsError(
-            f"{path} is of another architecture than its configuration says: {odd[0]} and {len(odd) - 1} more"
-            " do not fit; export it again"
-        )
+        raise of_another_architecture(path, odd)
 
 
 def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:

@@ -7,7 +7,7 @@ and only then is it made.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,10 @@ from sish.outputs import write_output
 
 __all__ = [
     "check_finite",
+    "check_there",
     "fitting_config",
+    "misfits",
+    "of_another_architecture",
     "one_line",
     "read_checkpoint",
     "read_json",
@@ -33,6 +36,12 @@ __all__ = [
 
 _ENDINGS = (".safetensors",)
 _Network = TypeVar("_Network", bound=nn.Module)
+
+
+def check_there(path: Path) -> None:
+    """WeightsError where there is no file."""
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -131,6 +140,25 @@ def skeleton(path: Path, make: Callable[[], _Network]) -> _Network:
         raise WeightsError(
             f"{path}: its configuration does not fit this release ({one_line(error)}); export it again"
         ) from error
+
+
+def misfits(needed: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> list[str]:
+    """Sorted names of tensors that one side lacks, or that differ in shape or in being of floats."""
+    wanted, found = _shapes(needed), _shapes(got)
+    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+    """The shape of each tensor, and whether it is of floats."""
+    return {name: (it.shape, it.is_floating_point()) for name, it in tensors.items()}
+
+
+def of_another_architecture(path: Path, odd: Sequence[str]) -> WeightsError:
+    """The error for a file whose tensors of these names do not fit."""
+    return WeightsError(
+        f"{path} is of another architecture than its configuration says: {odd[0]} and {len(odd) - 1} more"
+        " do not fit; export it again"
+    )
 
 
 def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

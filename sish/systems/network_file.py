@@ -18,6 +18,9 @@ from sish.errors import WeightsError
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.tensor_files import (
     check_finite,
+    check_there,
+    misfits,
+    of_another_architecture,
     read_checkpoint,
     read_json,
     read_safetensors,
@@ -95,8 +98,7 @@ def write_stored(
 
 def read_stored(path: Path, kind: str) -> Stored:
     """Read a weights file (.safetensors) or a checkpoint (.ckpt) of one kind; WeightsError for any other."""
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
+    check_there(path)
     stored = _read_checkpoint(path, kind) if path.suffix == ".ckpt" else _read_safetensors(path, kind)
     if not stored.config:
         raise WeightsError(f"{path} does not say what its network is; export it again")
@@ -108,23 +110,12 @@ def filled(make: Callable[[], _Network], stored: Stored) -> _Network:
 
     WeightsError if they misfit, or are none; nothing as large as the configuration says is made before.
     """
-    needed = _shapes(skeleton(stored.path, make).state_dict())
-    got = _shapes(stored.tensors)
-    if needed != got:
-        odd = sorted(name for name in needed.keys() | got.keys() if needed.get(name) != got.get(name))
-        raise WeightsError(
-            f"{stored.path} is of another architecture than its configuration says: {odd[0]} and"
-            f" {len(odd) - 1} more do not fit; export it again"
-        )
+    if odd := misfits(skeleton(stored.path, make).state_dict(), stored.tensors):
+        raise of_another_architecture(stored.path, odd)
     check_finite(stored.path, stored.tensors)
     network = make()
     network.load_state_dict(stored.tensors)
     return network
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """The shape of each tensor, and whether it is of floats."""
-    return {name: (tuple(it.shape), it.is_floating_point()) for name, it in tensors.items()}
 
 
 def _read_safetensors(path: Path, kind: str) -> Stored:
