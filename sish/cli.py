@@ -25,7 +25,14 @@ from sish.cli_index import (
 from sish.encode import Recipe
 from sish.errors import QueryError, SishError, SlideError
 from sish.parsing import ArgumentParser
-from sish.printing import make_printable, print_error, print_line, warnings_on_one_line
+from sish.printing import (
+    counted,
+    figure,
+    make_printable,
+    print_error,
+    print_line,
+    warnings_on_one_line,
+)
 from sish.results import SCORE
 from sish.version import __version__
 
@@ -249,7 +256,7 @@ def _filters(words: Sequence[str]) -> dict[str, str]:
 
 def _as_lines(results: Results) -> list[str]:
     query = results.query
-    lines = [f"{query.slide_id}: {query.n_patches} patches, {results.headline}"]
+    lines = [f"{query.slide_id}: {counted(query.n_patches, 'patch', 'es')}, {results.headline}"]
     if len(results):
         lines.append(_ROW.format("", "slide", "label", "score", "matched", "median"))
     for hit in results:
@@ -286,22 +293,7 @@ def _evaluate(arguments: Namespace) -> int:
 
 
 def _evaluation_table(found: Evaluation) -> str:
-    return "\n".join(f"{name:36} {_figure(value):>14}" for name, value in found.rows())
-
-
-def _figure(value: float | int | str) -> str:
-    """A figure as a table shows it: three decimals, except where it is a whole number.
-
-    >>> _figure(1.0), _figure(0.0), _figure(2 / 3), _figure(0.99996), _figure(17)
-    ('1', '0', '0.667', '1.000', '17')
-    """
-    return (
-        str(value)
-        if not isinstance(value, float)
-        else f"{value:.0f}"
-        if value.is_integer()
-        else f"{value:.3f}"
-    )
+    return "\n".join(f"{name:36} {figure(value):>14}" for name, value in found.rows())
 
 
 def _preview(arguments: Namespace) -> int:
@@ -318,7 +310,8 @@ def _preview(arguments: Namespace) -> int:
         picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic)
     write_picture(picture, arguments.output, slide=arguments.slide)
     mosaic = prepared.mosaic
-    print_line(f"{arguments.output}: {len(mosaic.l0_xy)} patches of {mosaic.n_tiles} tiles of tissue")
+    patches, tiles = counted(len(mosaic), "patch", "es"), counted(mosaic.n_tiles, "tile")
+    print_line(f"{arguments.output}: {patches} of {tiles} of tissue")
     if not len(mosaic):
         print_line(f"  {prepared.tissue.hint}")
     return 0

@@ -17,7 +17,7 @@ from sish.index.manifest import MANIFEST
 from sish.index.search import SearchParams
 from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
-from sish.printing import print_error, print_line, printable
+from sish.printing import counted, print_error, print_line, printable
 from sish.reader_threads import SLIDE_TIMEOUT_S, checked_timeout
 from sish.scale import check_given
 
@@ -254,7 +254,7 @@ def _add(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps(asdict(report), indent=2))
     else:
-        print_line(f"{report.summary()}; {index.path} holds {len(index)} slides")
+        print_line(f"{report.summary()}; {_held(index)}")
     return 1 if report.failed else 0
 
 
@@ -317,8 +317,12 @@ def open_index(arguments: Namespace) -> Index:
 
 def _remove(arguments: Namespace) -> int:
     index = open_index(arguments)
-    print_line(f"removed {index.remove(arguments.slide_ids)}; {index.path} holds {len(index)} slides")
+    print_line(f"removed {index.remove(arguments.slide_ids)}; {_held(index)}")
     return 0
+
+
+def _held(index: Index) -> str:
+    return f"{index.path} holds {counted(len(index), 'slide')}"
 
 
 def _label(arguments: Namespace) -> int:
@@ -332,7 +336,7 @@ def _label(arguments: Namespace) -> int:
         print_error(
             f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide{near}"
         )
-    print(f"relabelled {len(report.changed)} slides")
+    print_line(f"relabelled {counted(len(report.changed), 'slide')}")
     return 1 if report.unknown else 0
 
 
@@ -342,8 +346,9 @@ def _list(arguments: Namespace) -> int:
     _tell_damage(index)
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
-    for row in () if arguments.json else rows:
-        patches = f"{row.n_patches} patches"
+        return 0
+    for row in rows:
+        patches = counted(row.n_patches, "patch", "es")
         cells = (row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)
         print("\t".join(map(printable, cells)))
     return 0
@@ -365,8 +370,9 @@ def _info(arguments: Namespace) -> int:
     }
     if arguments.json:
         print(json.dumps(facts, indent=2))
-    for name, value in {} if arguments.json else facts.items():
-        print_line(f"{name:12} {value}")
+    else:
+        for name, value in facts.items():
+            print_line(f"{name:12} {value}")
     return 0
 
 
@@ -386,19 +392,22 @@ def _repair(arguments: Namespace) -> int:
     report = open_index(arguments).repair(drop=arguments.drop)
     if arguments.json:
         print(json.dumps(report.to_dict(), indent=2))
-    for line in () if arguments.json else _repair_lines(report, arguments.index):
-        print_line(line)
+    else:
+        for line in _repair_lines(report, arguments.index):
+            print_line(line)
     return 0 if report.is_sound else 1
 
 
 def _repair_lines(report: RepairReport, index: str) -> Iterator[str]:
-    yield f"sound: {report.sound_segments} segments of {report.sound_slides} slides"
+    segments, slides = counted(report.sound_segments, "segment"), counted(report.sound_slides, "slide")
+    yield f"sound: {segments} of {slides}"
     if report.tree is not None:
         yield f"tree: {report.tree}{'; it was made anew from the patches' if report.tree_mended else ''}"
     for damage in report.damaged:
         yield from (f"damaged: segment {damage.segment}: {problem}" for problem in damage.problems)
         if damage.unknown_slides:
-            yield f"damaged: segment {damage.segment}: up to {damage.unknown_slides} slides, names unknown"
+            slides = counted(damage.unknown_slides, "slide")
+            yield f"damaged: segment {damage.segment}: up to {slides}, names unknown"
     for row in report.add_again:
         yield f"add again: {row.slide_id}: {row.path}"
     if report.kept_in:

@@ -18,7 +18,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["make_printable", "print_error", "print_line", "printable", "warnings_on_one_line"]
+__all__ = [
+    "counted",
+    "figure",
+    "make_printable",
+    "print_error",
+    "print_line",
+    "printable",
+    "warnings_on_one_line",
+]
 
 _SHOWN_AS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -36,6 +44,26 @@ def _shown(character: str) -> str:
     number = ord(character)
     plain = f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
     return _SHOWN_AS.get(character, plain if number < 0x10000 else f"\\U{number:08x}")
+
+
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """Return a number with its noun, which has this ending unless the number is 1.
+
+    >>> counted(1, "slide"), counted(0, "slide"), counted(2, "patch", "es")
+    ('1 slide', '0 slides', '2 patches')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{ending}"
+
+
+def figure(value: float | str) -> str:
+    """Return a figure as a table shows it: three decimals, except where it is a whole number.
+
+    >>> figure(1.0), figure(0.0), figure(2 / 3), figure(0.99996), figure(17)
+    ('1', '0', '0.667', '1.000', '17')
+    """
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.3f}"
+    return str(value)
 
 
 def print_line(text: str) -> None:

@@ -20,7 +20,7 @@ from sish.identity import file_digest
 from sish.mosaic import read_patch
 from sish.outputs import check_output, write_output
 from sish.preview import draw_mosaic
-from sish.printing import printable
+from sish.printing import counted, printable
 from sish.results import SCORE, Hit, PatchPair, Query, Results
 from sish.slide import Slide, open_slide
 from sish.slide_index import Index
@@ -63,7 +63,8 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Similar slides</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{style}</style></head><body><main><h1>Similar slides</h1>"
-        f'<div class="soft">{len(index)} slides in {escape(index.path.name)}</div>{_head(asked)}{body}'
+        f'<div class="soft">{counted(len(index), "slide")} in {escape(index.path.name)}</div>'
+        f"{_head(asked)}{body}"
         f"<footer>sish {__version__} · encoder {escape(index.fingerprint)} · "
         "for research only, not for diagnosis</footer></main></body></html>"
     )
@@ -166,7 +167,7 @@ def _section(results: Results, gallery: _Gallery) -> str:
     return (
         f'<h2>Query</h2><div class="card">{gallery.query(query)}'
         f'<div class="facts"><h3>{escape(query.slide_id)}</h3>'
-        f'<div class="soft">{query.n_patches} patches · {query.mpp:.3g} um/px{place}</div>'
+        f'<div class="soft">{counted(query.n_patches, "patch", "es")} · {query.mpp:.3g} um/px{place}</div>'
         f'<div class="soft">{escape(results.headline)}</div></div></div>'
         f"<h2>{len(results)} most similar slides</h2>{cards}"
     )

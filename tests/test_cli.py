@@ -115,7 +115,7 @@ def test_a_slide_without_tissue_gets_a_hint(capsys, tmp_path, own_index):
     code, out, _ = run(capsys, *words)
     assert code == 0 and "0 patches of 0 tiles" in out and "(240, 235, 215)" in out
     assert "--recipe.min_speck_um2 1000" in out
-    assert "1 patches of 1 tiles" in run(capsys, *words, "--recipe.min_speck_um2", "1000")[1]
+    assert "1 patch of 1 tile " in run(capsys, *words, "--recipe.min_speck_um2", "1000")[1]
     code, out, err = run(
         capsys, "index", "add", tmp_path / "speck.png", "--index", own_index.path, "--mpp", "4", "--quiet"
     )
@@ -220,7 +220,7 @@ def test_filters_add_up_and_do_not_repeat(capsys, built_index):
 def test_labels_of_unknown_slides_are_told(capsys, own_index, tmp_path):
     (tmp_path / "new.csv").write_text(f"slide_id,label\n{own_index.slides[0].slide_id},renamed\nghost,x\n")
     code, out, err = run(capsys, "index", "label", tmp_path / "new.csv", "--index", own_index.path)
-    assert (code, out) == (1, "relabelled 1 slides\n") and "ghost" in err
+    assert (code, out) == (1, "relabelled 1 slide\n") and "ghost" in err
 
 
 def test_a_labels_file_that_is_not_there_makes_no_index(capsys, own_index, tmp_path):

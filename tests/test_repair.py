@@ -381,4 +381,4 @@ def test_the_command_line_lists_and_drops(tmp_path, capsys):
     said = json.loads(out)
     assert code == 0 and said["is_sound"] and Path(said["kept_in"], "add_again.csv").is_file()
     assert run("verify")[0] == 0
-    assert run("repair")[:2] == (0, "sound: 1 segments of 1 slides\n")
+    assert run("repair")[:2] == (0, "sound: 1 segment of 1 slide\n")

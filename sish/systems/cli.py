@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from sish.cli_index import add_scale
 from sish.errors import ParameterError, QueryError
 from sish.parsing import ArgumentParser
-from sish.printing import print_error, print_line
+from sish.printing import counted, print_error, print_line
 from sish.systems.base import Answer, System
 from sish.systems.item import Item
 from sish.systems.items import ScaleWarning, read_items
@@ -276,7 +276,7 @@ def _build(arguments: Namespace) -> int:
     built = build_folder(Path(arguments.database), items, mpps=mpps)
     for skipped in built.skipped:
         print_error(f"sish: skipped: {skipped.reason}")
-    print_line(f"{built.added} added; {arguments.database} holds {built.holds} items")
+    print_line(f"{built.added} added; {arguments.database} holds {counted(built.holds, 'item')}")
     return 1 if built.skipped else 0
 
 
