@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -379,7 +380,10 @@ def _info(arguments: Namespace) -> int:
 def _verify(arguments: Namespace) -> int:
     from sish.index.verify import verify
 
-    problems = verify(Path(arguments.index))  # it also looks at what is too damaged to be opened
+    path = Path(arguments.index)
+    if not os.path.lexists(path / MANIFEST):
+        open_index(arguments)  # says on stderr that there is no index, and which one may be meant
+    problems = verify(path)  # it also looks at what is too damaged to be opened
     if arguments.json:
         print(json.dumps(problems, indent=2))
     else:

@@ -175,6 +175,17 @@ def test_a_flipped_byte_is_found_and_never_crashes(capsys, own_index):
     failure(capsys, "search", own_index.slides[0].path, "--index", own_index.path)
 
 
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_where_there_is_no_index_verify_says_so_as_all_commands_do(json_too, capsys, own_index, tmp_path):
+    (tmp_path / "file").touch()
+    for path in (own_index.path.with_name("arhive.sish"), tmp_path, tmp_path / "file"):
+        told = [run(capsys, "index", name, "--index", path, *json_too) for name in ("verify", "info")]
+        assert told[0] == told[1] and told[0][:2] == (1, "") and told[0][2].startswith("sish: error: ")
+    (own_index.path / "manifest.json").write_text("{}")
+    code, out, err = run(capsys, "index", "verify", "--index", own_index.path, *json_too)
+    assert (code, err) == (1, "") and len(json.loads(out) if json_too else out.splitlines()) == 1
+
+
 def test_a_wrong_command_line_is_exit_code_2():
     for words in ([], ["serch"], ["search"], ["search", "x", "--index", "y", "-k", "many"]):
         done = subprocess.run([sys.executable, "-m", "sish", *words], capture_output=True, text=True)
