@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from sish.evaluation import Evaluation, evaluate
-from sish.printing import print_line
+from sish.printing import figure, print_line
 from sish.report import write_report
 from sish.slide_index import Index
 from sish.synthetic import write_slides
@@ -52,5 +52,5 @@ def _one_a_label(index: Index) -> list[str]:
 def _tell(found: Evaluation, how: str) -> None:
     print(
         f"           leave-one-patient-out, {found.metrics.queries} queries, {how}: "
-        + found.metrics.one_line()
+        + found.metrics.one_line(figure)
     )

@@ -123,12 +123,12 @@ class Metrics:
         yield "hit@3", self.hit_3
         yield "hit@5", self.hit_5
 
-    def one_line(self) -> str:
-        """The figures that matter most."""
-        k, (low, high) = self.k, self.ci["mmv"]
+    def one_line(self, shown: Callable[[float], str] = "{:.3f}".format) -> str:
+        """Return the figures that matter most, each as ``shown`` writes it."""
+        k, (low, high) = self.k, map(shown, self.ci["mmv"])
         return (
-            f"mMV@{k} {self.mmv:.3f} ({low:.3f} to {high:.3f}), mAP@{k} {self.map:.3f}, "
-            f"macro-F1 {self.macro_f1:.3f}, hit@1 {self.hit_1:.3f}"
+            f"mMV@{k} {shown(self.mmv)} ({low} to {high}), mAP@{k} {shown(self.map)}, "
+            f"macro-F1 {shown(self.macro_f1)}, hit@1 {shown(self.hit_1)}"
         )
 
 

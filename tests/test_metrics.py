@@ -13,6 +13,7 @@ from sish.metrics import (
     majority_label,
     retrieval_metrics,
 )
+from sish.printing import figure
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,7 @@ def test_figures_have_names_and_a_line():
     assert dict(found.named())["mMV@3"] == 1.0
     assert "mMV@3 1.000" in found.one_line()
     assert "\n" not in found.one_line()
+    assert found.one_line(figure) == "mMV@3 1 (1 to 1), mAP@3 1, macro-F1 1, hit@1 1"
 
 
 def test_shared_labels_by_hand():
