@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from sish.errors import IndexFormatError, IndexNotFoundError, ParameterError, StoreError
-from sish.index.disk import replace_file, sync
+from sish.index.disk import NEW, replace_file
 from sish.index.lock import WriterLock
 from sish.outputs import check_outside_databases
 from sish.systems.item import Item
@@ -110,7 +110,6 @@ def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, PatchTab
                     np.save(file, array, allow_pickle=False)
                     file.flush()
                     os.fsync(file.fileno())
-        sync(folder)
         replace_file(folder / _HEADER, json.dumps(plain).encode())
         _delete_others(folder, name)
     except OSError as error:
@@ -135,7 +134,7 @@ def _check_ours(folder: Path) -> None:
 
 
 def _is_leftover(name: str) -> bool:
-    return name in (ENCODED, _LOCK, f"{_HEADER}.new") or _ARRAY.fullmatch(name) is not None
+    return name in (ENCODED, _LOCK, _HEADER + NEW) or _ARRAY.fullmatch(name) is not None
 
 
 def _delete_others(folder: Path, name: str) -> None:
