@@ -6,7 +6,6 @@ encoder of sish and, where timm loads, of untrained networks. Images are taken a
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.datasets import load_dataset
+from benchmarks.rows import write_rows
 from benchmarks.timm_networks import random_network
 from sish.encoders import load
 from sish.index.barcode import barcodes_of, minmax_barcodes, nearest
-from sish.outputs import write_output
 from sish.pictures import decode_picture
 
 K = 10
@@ -127,9 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [row_of(name, features) for name, features in kinds(images)]
     print(f"{len(images)} images\n{table(rows)}")
     if given.json:
-        write_output(
-            given.json, json.dumps([asdict(row) for row in rows], indent=1).encode(), replaces=(".json",)
-        )
+        write_rows(given.json, [asdict(row) for row in rows])
     return 0
 
 

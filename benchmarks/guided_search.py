@@ -8,7 +8,6 @@ of the same queries; the line says whether every answer is identical. Its index 
 """
 
 import argparse
-import json
 import sys
 import time
 from bisect import bisect_left, bisect_right
@@ -21,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.plain_search import PlainIndex, plain_search
+from benchmarks.rows import write_rows
 from sish.index.search import Bags, PatchTable, SearchParams, guided_search
-from sish.outputs import write_output
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 QUICK_SIZES = (1_000, 10_000)
@@ -156,9 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append(measure(n, 3 if given.quick else REPETITIONS))
         print(line(rows[-1]), flush=True)
     if given.json:
-        write_output(
-            given.json, json.dumps([asdict(row) for row in rows], indent=1).encode(), replaces=(".json",)
-        )
+        write_rows(given.json, [asdict(row) for row in rows])
     return int(any(row.identical is False for row in rows))
 
 

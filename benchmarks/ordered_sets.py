@@ -9,7 +9,6 @@ copies is outside the timer.
 
 import argparse
 import gc
-import json
 import sys
 import time
 import tracemalloc
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rows import write_rows
 from sish.index.sorted_array import SortedArray
 from sish.index.sorted_list import SortedListSet
 from sish.index.veb import VanEmdeBoas
-from sish.outputs import write_output
 
 KINDS: tuple[Any, ...] = (VanEmdeBoas, SortedArray, SortedListSet)
 SIZES = (10_000, 100_000, 1_000_000)
@@ -138,9 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(rows))
     print(verdict(rows))
     if given.json:
-        write_output(
-            given.json, json.dumps([asdict(row) for row in rows], indent=1).encode(), replaces=(".json",)
-        )
+        write_rows(given.json, [asdict(row) for row in rows])
     return 0
 
 
