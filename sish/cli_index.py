@@ -210,7 +210,6 @@ def _tell_licence(index: Index) -> None:
 
 def _add(arguments: Namespace) -> int:
     from sish.labels import read_labels
-    from sish.slide_index import Index
 
     if arguments.labels is not None:
         read_labels(arguments.labels)  # before an index is made for them
@@ -227,21 +226,12 @@ def _add(arguments: Namespace) -> int:
         "slide_timeout": arguments.slide_timeout,
         "show_progress": not arguments.quiet,
     }
-    if arguments.features:
-        index, report = _add_features(arguments, options)
-    else:
-        if not Path(arguments.index, MANIFEST).exists():
-            _check_slides(arguments.slides)
-        index = Index.open_or_create(
-            arguments.index,
-            weights=arguments.weights,
-            measure=arguments.slides,
-            mpp=arguments.mpp,
-            override_mpp=arguments.override_mpp,
-            device=arguments.device,
-        )
-        _tell_licence(index)
-        report = index.add(arguments.slides, **options)
+    index, report = (_add_features if arguments.features else _add_slides)(arguments, options)
+    _tell_added(arguments, index, report)
+    return 1 if report.failed else 0
+
+
+def _tell_added(arguments: Namespace, index: Index, report: AddReport) -> None:
     for note in report.notes:
         print_error(f"sish: note: {note}")
     for skipped in report.failed:
@@ -256,7 +246,6 @@ def _add(arguments: Namespace) -> int:
         print(json.dumps(asdict(report), indent=2))
     else:
         print_line(f"{report.summary()}; {_held(index)}")
-    return 1 if report.failed else 0
 
 
 def unused_line(slides: int) -> str:
@@ -278,6 +267,23 @@ def _check_slides(given: Sequence[str]) -> None:
             errors.append(error)
     reason = errors[0] if errors else f"{given[0]}: got a folder without slides or images in it"
     raise SlideOpenError(f"{reason}; no index was made")
+
+
+def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
+    from sish.slide_index import Index
+
+    if not Path(arguments.index, MANIFEST).exists():
+        _check_slides(arguments.slides)
+    index = Index.open_or_create(
+        arguments.index,
+        weights=arguments.weights,
+        measure=arguments.slides,
+        mpp=arguments.mpp,
+        override_mpp=arguments.override_mpp,
+        device=arguments.device,
+    )
+    _tell_licence(index)
+    return index, index.add(arguments.slides, **options)
 
 
 def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
