@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.datasets import Dataset
-from sish.slide import open_slide
+from sish.slides.slide import open_slide
 from sish.systems.item import Item
 
 __all__ = [

@@ -19,7 +19,7 @@ import numpy as np
 
 from sish.errors import LabelsError, ParameterError
 from sish.labels import LabelRow, Labels, read_labels
-from sish.scale import check_given
+from sish.slides.scale import check_given
 from sish.systems.item import Item
 from sish.systems.items import groups_of, item_of
 

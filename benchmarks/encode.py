@@ -27,16 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.timm_networks import random_network
-from sish.encode import Recipe, SlideEncoder
+from sish.demo.synthetic import write_slides
+from sish.encode import SlideEncoder
 from sish.encoders import PatchEncoder, load
 from sish.index.store import SlideRow, Store
-from sish.mosaic import select_mosaic, tile
 from sish.outputs import write_output
-from sish.reading import default_workers
-from sish.slide import Slide, find_slides, open_slide
+from sish.recipe import Recipe
 from sish.slide_index import Index
-from sish.synthetic import write_slides
-from sish.tissue import find_tissue
+from sish.slides.files import find_slides
+from sish.slides.mosaic import select_mosaic, tile
+from sish.slides.reading import default_workers
+from sish.slides.slide import Slide, open_slide
+from sish.slides.tissue import find_tissue
 
 Given = tuple[float | None, float | None]
 """`mpp` and `override_mpp` of slides, as the command line says."""

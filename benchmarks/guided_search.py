@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from benchmarks.plain_search import PlainIndex, plain_search
 from benchmarks.rows import write_rows
-from sish.index.search import Bags, PatchTable, SearchParams, guided_search
+from sish.index.bags import Bags
+from sish.index.guided.search import PatchTable, SearchParams, guided_search
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 QUICK_SIZES = (1_000, 10_000)

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.index.cells import Cells, CellTable
-from sish.index.hierarchy import TextureTree
+from sish.index.texture.cells import Cells, CellTable
+from sish.index.texture.tree import TextureTree
 
 __all__ = ["MappedRun", "measure", "write"]
 

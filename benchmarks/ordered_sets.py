@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.rows import write_rows
-from sish.index.sorted_array import SortedArray
-from sish.index.sorted_list import SortedListSet
-from sish.index.veb import VanEmdeBoas
+from sish.index.trees.sorted_array import SortedArray
+from sish.index.trees.sorted_list import SortedListSet
+from sish.index.trees.veb import VanEmdeBoas
 
 KINDS: tuple[Any, ...] = (VanEmdeBoas, SortedArray, SortedListSet)
 SIZES = (10_000, 100_000, 1_000_000)

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import SishError
-from sish.index.search import Bags, PatchTable, SearchParams, guided_search
+from sish.index.bags import Bags
+from sish.index.guided.search import PatchTable, SearchParams, guided_search
 from sish.metrics import Metrics, retrieval_metrics
 from sish.ranking import SITE_WEIGHT, SUBTYPE_WEIGHT, Ranking, SlideLabels, rank_by_uncertainty
 

@@ -1,8 +1,8 @@
 """The published guided search in plain Python, one step at a time: what the compiled one must agree with.
 
-Written from the description (Chen et al. 2022, Methods; `sish.index.search`) over any ordered set. It is the
-oracle of the tests and the baseline of ``benchmarks.guided_search``. Distances are counted with numpy, a pair
-at a time; on Python integers (``int.bit_count``) the whole loop would be about five times as fast.
+Written from the description (Chen et al. 2022, Methods; `sish.index.guided.search`) over any ordered set. It
+is the oracle of the tests and the baseline of ``benchmarks.guided_search``. Distances are counted with numpy,
+a pair at a time; on Python integers (``int.bit_count``) the whole loop would be about five times as fast.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.index.search import KEY_UNIT, SearchParams
+from sish.index.guided.search import KEY_UNIT, SearchParams
 
 __all__ = ["Neighbours", "PlainIndex", "plain_search"]
 

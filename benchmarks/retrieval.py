@@ -43,16 +43,17 @@ from benchmarks.baselines import (
 from benchmarks.datasets import Dataset, load_dataset
 from benchmarks.rows import SHARED_K, K, Run, row_of, table, write_rows
 from benchmarks.watched import Look, Memory, Watched
-from sish.encode import Keys, Recipe, SlideCodes
+from sish.encode import SlideCodes
 from sish.encoders import FEATURES, TIMM
 from sish.errors import ParameterError, SishError
 from sish.index.store import Store
-from sish.ingest import absolute
-from sish.patches import Patches, patches_of
 from sish.queries import stored_codes
+from sish.recipe import Keys, Recipe
 from sish.results import Query
-from sish.slide import open_slide
+from sish.searchers import Patches, patches_of
 from sish.slide_index import Index
+from sish.slides.files import absolute
+from sish.slides.slide import open_slide
 from sish.systems.item import Item
 from sish.view import RankingName, View
 

@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.dense_codes import Codes
-from sish.index.cells import Cells, CellTable
-from sish.index.hierarchy import TextureTree
-from sish.index.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.search import PatchTable, SearchParams, guided_search
+from sish.index.texture.cells import Cells, CellTable
+from sish.index.texture.tree import TextureTree
 
 __all__ = ["Contender", "K", "contenders", "missing", "slides_of"]
 

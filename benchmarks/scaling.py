@@ -36,8 +36,8 @@ from benchmarks.dense_codes import Codes
 from benchmarks.rivals import Contender, K, contenders
 from benchmarks.scaling_report import Row, plot, summary
 from sish.errors import SishError
-from sish.index.cells import Cells, CellTable
-from sish.index.hierarchy import TextureTree
+from sish.index.texture.cells import Cells, CellTable
+from sish.index.texture.tree import TextureTree
 from sish.outputs import write_output
 
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000, 10_000_000), (10_000, 100_000)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.baselines import Pixels, Vectors, colour_histogram, picture, roots
-from sish.clusters import assign, kmeans
+from sish.slides.clusters import assign, kmeans
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 

@@ -21,13 +21,13 @@ from benchmarks.systems_baselines import ColourHistogram, GradientWords, RandomO
 from benchmarks.trained_systems import FOLDS, mask_rows, xray_rows
 from sish.systems.base import System
 from sish.systems.item import Item
-from sish.systems.lesion_measures import MEASURES, PARTS, Measure, Part
-from sish.systems.lesion_similarity import LesionDescriber, LesionDescription, LesionSimilarity
+from sish.systems.lesions.measures import MEASURES, PARTS, Measure, Part
+from sish.systems.lesions.similarity import LesionDescriber, LesionDescription, LesionSimilarity
 from sish.systems.patch_features import PatchDescriber, Tiles, WholePicture
 from sish.systems.sish_system import Sish
 from sish.systems.slide_similarity import SCALES, GridTiles, SlideSimilarity
-from sish.systems.smily import MPPS, Smily
-from sish.systems.training_data import fold_of
+from sish.systems.smily.smily import MPPS, Smily
+from sish.systems.training.data import fold_of
 from sish.systems.yottixel import Yottixel
 
 __all__ = ["TASKS", "Bench", "Entry", "Task", "entries_of", "read_task"]

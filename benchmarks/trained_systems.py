@@ -29,12 +29,12 @@ from benchmarks.rows import Run, row_of, table, write_rows
 from benchmarks.systems_baselines import RandomOrder
 from sish.systems.base import System
 from sish.systems.item import Item
-from sish.systems.lesion_similarity import LesionDescriber, LesionSimilarity
-from sish.systems.mask_predictor import MaskPredictor, intersection_over_union
+from sish.systems.lesions.mask_predictor import MaskPredictor, intersection_over_union
+from sish.systems.lesions.similarity import LesionDescriber, LesionSimilarity
 from sish.systems.pictures import read_given_mask, read_picture
-from sish.systems.training import train_code_generator, train_mask_predictor, untrained_code_generator
-from sish.systems.training_data import fold_of
-from sish.systems.xray_codes import XrayCodes
+from sish.systems.training.data import fold_of
+from sish.systems.training.modules import train_code_generator, train_mask_predictor, untrained_code_generator
+from sish.systems.xray.codes import XrayCodes
 
 __all__ = ["mask_rows", "xray_rows"]
 

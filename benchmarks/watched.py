@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.encoders import Encoding, PatchEncoder
-from sish.reader_threads import TimeLimit
+from sish.slides.reader_threads import TimeLimit
 
 __all__ = ["Look", "Memory", "Seen", "Watched"]
 

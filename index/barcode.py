@@ -5,22 +5,19 @@ The kernels are compiled by numba and release the GIL. They work on 64-bit words
 multiple of 8 and the memory is contiguous, and byte by byte otherwise, with the same result.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
+from sish.index.compiled import Words, as_barcodes, compiled, distance, paired_words
 from sish.index.projection import project
 
 __all__ = [
     "Binarisation",
     "Neighbours",
-    "as_words",
     "barcodes_of",
     "hamming",
     "minmax_barcodes",
@@ -32,43 +29,8 @@ Binarisation = Literal["minmax", "sign", "projection"]
 """How features become bits: each against its left neighbour (the paper's), each against 0, or the signs of
 what `sish.index.projection` makes of features that were not made for it."""
 
-Words = NDArray[np.uint64] | NDArray[np.uint8]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _BLOCK_BYTES = 1 << 15  # rows scanned together by all queries: about one first-level cache
-
-
-def compiled(function: _Function) -> _Function:
-    """`function` compiled by numba: without the GIL, and cached on disk between runs.
-
-    Where neither the package's folder nor the user's cache can be written, compiled once a process. The
-    cache knows changes of a function's own file only: after a change of `distance` clear ``__pycache__``.
-    """
-    try:
-        return cast(_Function, njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # numba: "no locator available"
-        return cast(_Function, njit(nogil=True)(function))
-
-
-def _popcount(typing_context: Any, word: Any) -> Any:
-    """One machine instruction for the number of set bits; numba has no name for it."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return (word(word), generate) if isinstance(word, types.Integer) else None
-
-
-popcount: Any = intrinsic(_popcount)
-
-
-@compiled
-def distance(left: Words, i: int, right: Words, j: int) -> int:
-    """Bits in which row `i` of `left` differs from row `j` of `right` (for use in other kernels)."""
-    bits: Any = np.int64(0)
-    for word in range(left.shape[1]):
-        bits += np.int64(popcount(left[i, word] ^ right[j, word]))  # a uint64 would make it a float
-    return int(bits)
 
 
 def minmax_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
@@ -123,40 +85,6 @@ def _as_features(features: ArrayLike) -> NDArray[Any]:
     if not np.isfinite(values).all():
         raise ParameterError("features hold NaN or infinity; give finite numbers")
     return values
-
-
-def as_words(barcodes: NDArray[np.uint8]) -> Words:
-    """A read-only view of barcodes uint8 (N, B) as uint64 (N, B / 8) where possible, else as they are.
-
-    Read-only always, so that numba compiles each kernel for one kind of array, memory maps included.
-    """
-    wide = barcodes.shape[1] % 8 == 0 and barcodes.flags.c_contiguous and barcodes.ctypes.data % 8 == 0
-    view: Words = barcodes.view(np.uint64) if wide else barcodes.view()
-    view.flags.writeable = False
-    return view
-
-
-def as_barcodes(barcodes: ArrayLike, name: str = "barcodes") -> NDArray[np.uint8]:
-    """`barcodes` as a uint8 array (N, B) with B >= 1, not copied if it is one; ParameterError otherwise."""
-    array = np.asarray(barcodes)
-    if array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] == 0:
-        raise ParameterError(f"{name} are {array.dtype} {array.shape}; give uint8 (N, B) with B >= 1")
-    return array
-
-
-def paired_words(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Words, Words]:
-    """Both sets of barcodes as words of one width; ParameterError where their widths differ."""
-    if left.shape[1] != right.shape[1]:
-        raise ParameterError(
-            f"barcodes of {left.shape[1]} bytes against {right.shape[1]}; both must come from one encoder"
-        )
-    wide = as_words(left), as_words(right)
-    if wide[0].dtype == wide[1].dtype:
-        return wide
-    narrow = left.view(), right.view()
-    for view in narrow:
-        view.flags.writeable = False
-    return narrow
 
 
 def hamming(barcodes: ArrayLike, query: ArrayLike) -> NDArray[np.int32]:

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from sish.index.barcode import compiled
+from sish.index.compiled import compiled
 
 __all__ = [
     "FIELD_BITS",

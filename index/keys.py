@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
-from sish.index.barcode import compiled
+from sish.index.compiled import compiled
 
 __all__ = ["Pooling", "order_codebook", "paper_keys"]
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from sish.errors import StoreError
-from sish.index.disk import storage_errors, sync, write_file
-from sish.index.manifest import Manifest, read_manifest
-from sish.index.segment import DamagedSegment
-from sish.index.snapshot import SlideRow
-from sish.index.state import State, load_state
 from sish.index.store import Store
-from sish.index.verify import segment_problems, tree_problems
+from sish.index.store.disk import storage_errors, sync, write_file
+from sish.index.store.manifest import Manifest, read_manifest
+from sish.index.store.segment import DamagedSegment
+from sish.index.store.snapshot import SlideRow
+from sish.index.store.state import State, load_state
+from sish.index.store.verify import segment_problems, tree_problems
 
 __all__ = ["DamageReport", "RepairReport", "repair"]
 
@@ -193,8 +193,8 @@ def _told(row: SlideRow) -> dict[str, str]:
 
 def _make_keys(store: Store, seed: int) -> None:
     """Give all patches keys of a tree that is learnt from them; of no tree where they are too few."""
-    from sish.index.archive import learn_keys, rekeyed, root_tree  # numba takes long to import
-    from sish.index.cells import BUDGET
+    from sish.index.texture.archive import learn_keys, rekeyed, root_tree  # numba takes long to import
+    from sish.index.texture.cells import BUDGET
 
     if store.info().patches > BUDGET:
         learn_keys(store, seed=seed)

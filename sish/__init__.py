@@ -29,14 +29,14 @@ from sish.errors import (
 from sish.version import __version__
 
 if TYPE_CHECKING:
-    from sish.encode import Recipe
     from sish.evaluation import evaluate
-    from sish.index.search import SearchParams
-    from sish.index.verify import verify
+    from sish.index.guided.search import SearchParams
+    from sish.index.store.verify import verify
+    from sish.recipe import Recipe
     from sish.report import write_report
     from sish.results import AddReport, Hit, PatchPair, Query, RelabelReport, Results
-    from sish.slide import Slide, open_slide
     from sish.slide_index import Index
+    from sish.slides.slide import Slide, open_slide
 
 __all__ = [
     "AddReport",
@@ -79,14 +79,14 @@ _HOME = {
     "Index": "sish.slide_index",
     "PatchPair": "sish.results",
     "Query": "sish.results",
-    "Recipe": "sish.encode",
+    "Recipe": "sish.recipe",
     "RelabelReport": "sish.results",
     "Results": "sish.results",
-    "SearchParams": "sish.index.search",
-    "Slide": "sish.slide",
+    "SearchParams": "sish.index.guided.search",
+    "Slide": "sish.slides.slide",
     "evaluate": "sish.evaluation",
-    "open_slide": "sish.slide",
-    "verify": "sish.index.verify",
+    "open_slide": "sish.slides.slide",
+    "verify": "sish.index.store.verify",
     "write_report": "sish.report",
 }
 

@@ -8,239 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sish.calibration import Calibration
-from sish.encoders import FEATURES, TIMM, PatchEncoder, load
-from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
+from sish.encoders import PatchEncoder, load
+from sish.errors import EncoderMismatchError, ParameterError
 from sish.index.barcode import barcodes_of
-from sish.index.keys import Pooling, order_codebook, paper_keys
-from sish.index.manifest import short
-from sish.index.search import SearchParams
-from sish.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
-from sish.nearest import nearest_to
-from sish.reader_threads import TimeLimit
-from sish.reading import default_workers, read_patches
-from sish.slide import Slide
-from sish.tissue import MIN_SPECK_UM2, TissueMask, all_tissue, find_tissue
+from sish.index.keys import order_codebook, paper_keys
+from sish.recipe import Recipe
+from sish.slides.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
+from sish.slides.reader_threads import TimeLimit
+from sish.slides.reading import default_workers, read_patches
+from sish.slides.slide import Slide
+from sish.slides.tissue import TissueMask, all_tissue, find_tissue
 
-__all__ = [
-    "MAX_PATCH_MPP",
-    "MIN_PATCH_MPP",
-    "IndexHeader",
-    "Keys",
-    "PreparedSlide",
-    "Recipe",
-    "SlideCodes",
-    "SlideEncoder",
-    "whole_blocks",
-]
+__all__ = ["PreparedSlide", "SlideCodes", "SlideEncoder", "whole_blocks"]
 
-MIN_PATCH_MPP, MAX_PATCH_MPP = 0.05, 16.0
-"""Range of the scale at which patches are read."""
 
 _STEP_PX = 32
-_MOST_SPECK_UM2 = 1e9
 _KEY_BLOCK = 8  # codes that the paper's key pools, on a side
-
-_TASTE = ("min_speck_um2", "leave_out_ink")
-"""Fields that are stored and hashed only where they differ from their defaults: older indexes lack them."""
-
-_RENAMED = {"densenet_weights": "network_weights"}
-
-
-Keys = Literal["texture", "paper"]
-"""What orders the patches of an index: see :class:`Recipe`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a slide becomes keys and barcodes.
-
-    The defaults are ours; :meth:`paper` gives the published setting (Chen et al. 2022, Methods).
-    """
-
-    weights: str = "shipped"
-    """Encoder: ``shipped``, a path of weights, ``timm:NAME`` or ``features:NAME`` (:mod:`sish.encoders`)."""
-    network_weights: str = ""
-    """File of a timm network's weights (of DenseNet121 beside a VQ-VAE, too); empty: from the model hub."""
-    patch_px: int = 256
-    """Edge of a patch in pixels at ``mpp``."""
-    mpp: float = 1.0
-    """Scale at which patches are read, um per pixel."""
-    keys: Keys = "texture"
-    """What orders patches: ``texture``, paths in a tree learnt from the archive's barcodes, or ``paper``."""
-    pooling: Pooling = "integer"
-    """Reading of the paper's key: ``integer`` as its authors compute it, ``exact`` as it is written."""
-    n_clusters: int = 9
-    """Colour clusters of the mosaic's first stage."""
-    fraction: float = 0.05
-    """Share of a colour cluster's tiles that the second stage keeps."""
-    seed: int = 0
-    """Seed of both k-means."""
-    min_speck_um2: float = MIN_SPECK_UM2
-    """Smaller pieces of tissue are left out as dirt, down to 5,000 where no larger ones are."""
-    leave_out_ink: bool = True
-    """Whether marks of pens are left out."""
-
-    @classmethod
-    def paper(cls, weights: str, network_weights: str = "") -> Recipe:
-        """The published setting: 1,024 px patches at 0.5 um/px; ``weights`` of the architecture ``paper``."""
-        return cls(weights=weights, network_weights=network_weights, keys="paper", patch_px=1024, mpp=0.5)
-
-    @classmethod
-    def of(cls, weights: str) -> Recipe:
-        """The setting that an encoder is meant for: a known network of timm has its own patches and scale."""
-        from sish.vqvae.known_networks import KNOWN
-
-        known = KNOWN.get(weights.removeprefix(TIMM).lower()) if weights.startswith(TIMM) else None
-        return (
-            cls(weights=weights) if known is None else cls(weights=weights, patch_px=known.px, mpp=known.mpp)
-        )
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Recipe:
-        """The recipe that an index holds.
-
-        Raises
-        ------
-        IndexFormatError
-            If it has fields that this release does not know, or lacks some.
-        """
-        names = {field.name for field in fields(cls)}
-        if isinstance(stored, Mapping) and "densenet_weights" in stored:  # its name while there was no other
-            stored = {_RENAMED.get(name, name): value for name, value in stored.items()}
-        found = _known_fields(stored, "recipe", names - {"keys", *_TASTE}, names)
-        return cls(**{"keys": "paper", **found})  # indexes older than this field always used the paper's
-
-    def check(self) -> Recipe:
-        """Return itself when every value is of its type and in its range, else raise ParameterError."""
-        for field in fields(self):
-            value, wanted = getattr(self, field.name), type(field.default)
-            fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
-            if not fits or (isinstance(value, bool) and wanted is not bool):
-                raise ParameterError(f"got {field.name}={value!r}; want a value of type {wanted.__name__}")
-        if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith((TIMM, FEATURES))):
-            raise ParameterError(
-                f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"
-            )
-        if not MIN_PATCH_MPP <= self.mpp <= MAX_PATCH_MPP:
-            raise ParameterError(
-                f"got a patch mpp of {self.mpp}; want {MIN_PATCH_MPP:g} to {MAX_PATCH_MPP:g} um per pixel"
-            )
-        if self.n_clusters < 1 or not 0 < self.fraction <= 1:
-            raise ParameterError(
-                f"got n_clusters={self.n_clusters}, fraction={self.fraction}; "
-                "want at least 1 cluster and a share in (0, 1]"
-            )
-        if self.keys not in get_args(Keys):
-            near = nearest_to(self.keys, get_args(Keys))
-            raise ParameterError(f"got keys={self.keys!r}{near}; want 'texture' or 'paper'")
-        if self.pooling not in ("integer", "exact"):
-            near = nearest_to(self.pooling, ("integer", "exact"))
-            raise ParameterError(f"got pooling={self.pooling!r}{near}; want 'integer' or 'exact'")
-        if not 0 <= self.min_speck_um2 <= _MOST_SPECK_UM2:
-            raise ParameterError(
-                f"got min_speck_um2={self.min_speck_um2}; want square micrometres, 0 to {_MOST_SPECK_UM2:.0f}"
-            )
-        if self.seed < 0:
-            raise ParameterError(f"got seed={self.seed}; want an integer of at least 0")
-        return self
-
-    def resolved(self) -> Recipe:
-        """Itself with absolute paths, which mean the same wherever the index is opened; floats are floats."""
-        weights, network = (
-            name if name in ("shipped", "") or name.startswith((TIMM, FEATURES)) else absolute(name)
-            for name in (self.weights, self.network_weights)
-        )
-        mpp, fraction, speck = float(self.mpp), float(self.fraction), float(self.min_speck_um2)
-        return replace(  # 1 is 1.0, in the fingerprint too
-            self, weights=weights, network_weights=network, mpp=mpp, fraction=fraction, min_speck_um2=speck
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return its fields as an index stores them; newer fields at their defaults are left out."""
-        plain = Recipe()
-        stored = asdict(self)
-        for name in _TASTE:
-            if stored[name] == getattr(plain, name):
-                del stored[name]
-        return stored
-
-
-@dataclass(frozen=True, slots=True)
-class IndexHeader:
-    """What an index holds beside its slides."""
-
-    recipe: Recipe
-    """How slides become its keys and barcodes."""
-    fingerprint: str
-    """The encoder that it was made with."""
-    search: SearchParams
-    """How it is searched."""
-    calibration: Calibration | None = None
-    """What was measured on its first patches, where a foreign encoder's features need it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Itself as the store keeps it; without a calibration as releases before there was one."""
-        plain = {
-            "recipe": self.recipe.to_json(),
-            "fingerprint": self.fingerprint,
-            "search": asdict(self.search),
-        }
-        return plain if self.calibration is None else plain | {"calibration": self.calibration.to_json()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> IndexHeader:
-        """The header that an index holds; search parameters that it lacks take their defaults.
-
-        Raises
-        ------
-        IndexFormatError
-            If something is missing, of another type, or not known to this release.
-        """
-        names = {field.name for field in fields(cls)}
-        header = _known_fields(stored, "header", names - {"calibration"}, names)
-        search = _known_fields(
-            header["search"], "search", needed=set(), known={field.name for field in fields(SearchParams)}
-        )
-        measured = header.get("calibration")
-        if not isinstance(header["fingerprint"], str):
-            raise _odd_header(f"its fingerprint is {short(header['fingerprint'])}, wanted text")
-        try:
-            recipe, params = Recipe.from_json(header["recipe"]).check(), SearchParams(**search)
-        except ParameterError as error:
-            raise _odd_header(str(error)) from error
-        calibration = None if measured is None else Calibration.from_json(measured)
-        return cls(recipe, header["fingerprint"], params, calibration)
-
-
-def absolute(path: str) -> str:
-    """The path from the root; a symbolic link keeps its own name."""
-    return os.path.abspath(path)  # noqa: PTH100  resolve() follows links
-
-
-def _known_fields(stored: object, what: str, needed: set[str], known: set[str]) -> dict[str, Any]:
-    """A part of an index's header, if it has the fields that it needs and no unknown ones."""
-    if not isinstance(stored, Mapping):
-        raise _odd_header(f"its {what} is {short(stored)}, wanted a JSON object")
-    odd = sorted((needed - set(stored)) | (set(stored) - known))
-    if odd:
-        more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""
-        raise _odd_header(f"its {what} differs in its fields ({', '.join(map(short, odd[:4]))}{more})")
-    return dict(stored)
-
-
-def _odd_header(wrong: str) -> IndexFormatError:
-    return IndexFormatError(f"the index has a header of another release: {wrong}: open it with that release")
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +176,7 @@ class SlideEncoder:
 
     @cached_property
     def step_px(self) -> int:
-        """What the sides of a patch of a smaller image are multiples of: see :func:`sish.mosaic.read_patch`.
+        """Sides of a smaller image's patch are multiples of it: see :func:`sish.slides.mosaic.read_patch`.
 
         The networks of :mod:`sish.vqvae` take any multiple of 32 px, others whole patches.
         """

@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.clusters import assign, kmeans
-from sish.encode import MAX_PATCH_MPP, MIN_PATCH_MPP, Recipe
 from sish.encoders import FEATURES
 from sish.errors import FeatureMismatchError, SlideOpenError
-from sish.folders import files_below
 from sish.hdf5 import line_of, number_of, read_tables, text_of
 from sish.index.projection import project
-from sish.mosaic import nearest_tiles
-from sish.scale import find_scale
+from sish.recipe import MAX_PATCH_MPP, MIN_PATCH_MPP, Recipe
+from sish.slides.clusters import assign, kmeans
+from sish.slides.folders import files_below
+from sish.slides.mosaic import nearest_tiles
+from sish.slides.scale import find_scale
 
 __all__ = [
     "SUFFIXES",
@@ -117,7 +117,7 @@ def find_feature_files(
     """Return all feature files under a folder, sorted; of a file the file itself.
 
     TRIDENT's ``*_patches.h5``, which hold coordinates only, and hidden files are passed over. Links are
-    followed, and `on_error` is told what cannot be read, as by :func:`sish.folders.files_below`.
+    followed, and `on_error` is told what cannot be read, as by :func:`sish.slides.folders.files_below`.
     SlideOpenError if there is none.
     """
     place = Path(folder)

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.encode import Recipe, SlideCodes, SlideEncoder
+from sish.encode import SlideCodes, SlideEncoder
 from sish.errors import EncoderMismatchError, FeatureMismatchError, LabelsError, SlideError, SlideOpenError
 from sish.feature_files import FeatureFile, check_fits, choose, find_feature_files, fits, read_features
 from sish.identity import file_digest
 from sish.index.store import SlideRow
 from sish.ingest import Encode, Ingest, Job, row_of
+from sish.recipe import Recipe
 from sish.results import AddReport
 from sish.sampling import evenly
 

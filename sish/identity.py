@@ -13,12 +13,12 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
-from sish.dicom import is_same_series, series_files
 from sish.errors import SlideError, SlideOpenError
 from sish.feature_files import is_feature_file, read_features
-from sish.index.snapshot import SlideRow
-from sish.scale import GIVEN, OVERRIDE
-from sish.slide import open_slide
+from sish.index.store.snapshot import SlideRow
+from sish.slides.dicom import is_same_series, series_files
+from sish.slides.scale import GIVEN, OVERRIDE
+from sish.slides.slide import open_slide
 
 __all__ = ["Standing", "compare", "file_digest", "find_row"]
 

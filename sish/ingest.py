@@ -14,21 +14,29 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-from sish.dicom import is_dicom, series_files
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
 from sish.identity import Standing, compare, file_digest
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store, slide_snapshot
-from sish.labels import LabelRow, Labels, slide_id_of
+from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
-from sish.patches import TextureKeys
 from sish.progress import Progress, progress
-from sish.reader_threads import PATIENCE_S, SLIDE_TIMEOUT_S, TimeLimit, checked_timeout, end_soon, start
 from sish.results import AddReport, Skipped
-from sish.scale import GIVEN, OVERRIDE, check_given, is_unused
-from sish.slide import Slide, find_slides, open_slide
+from sish.searchers import TextureKeys
+from sish.slides.dicom import is_dicom, series_files
+from sish.slides.files import absolute, find_slides, slide_id_of
+from sish.slides.reader_threads import (
+    PATIENCE_S,
+    SLIDE_TIMEOUT_S,
+    TimeLimit,
+    checked_timeout,
+    end_soon,
+    start,
+)
+from sish.slides.scale import GIVEN, OVERRIDE, check_given, is_unused
+from sish.slides.slide import Slide, open_slide
 
-__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "absolute", "remembered", "row_of"]
+__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "remembered", "row_of"]
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
@@ -356,11 +364,6 @@ class Ingest:
         if self._on_error == "raise":
             raise error
         self._report.failed.append(Skipped(str(path), str(error)))
-
-
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root, without `..`; a symbolic link keeps its own name."""
-    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
 def remembered(

@@ -1,8 +1,8 @@
 """Labels files: facts on slides beside their pixels, from a table with one row a slide.
 
 The first line names the columns: ``path`` or ``slide_id`` (or both), and any of ``label``, ``patient``,
-``site``, ``mpp`` and ``override_mpp`` (:mod:`sish.scale`); every other column is kept as metadata. Commas
-separate them, or semicolons or tabs where the header shows it. ::
+``site``, ``mpp`` and ``override_mpp`` (:mod:`sish.slides.scale`); every other column is kept as metadata.
+Commas separate them, or semicolons or tabs where the header shows it. ::
 
     slide_id,label,patient,stain
     TCGA-A1-A0SB-01Z-00-DX1,breast,TCGA-A1-A0SB,H&E
@@ -22,18 +22,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from sish.dicom import dicom_slide_id, names_of_series
 from sish.errors import LabelsError
 from sish.index.store import SlideRow
-from sish.scale import MAX_MPP, MIN_MPP
+from sish.slides.dicom import names_of_series
+from sish.slides.files import slide_id_of
+from sish.slides.scale import MAX_MPP, MIN_MPP
 
-__all__ = ["MISSING", "LabelRow", "Labels", "read_labels", "slide_id_of"]
+__all__ = ["MISSING", "LabelRow", "Labels", "read_labels"]
 
 NAMING = ("path", "slide_id")
 KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
 DELIMITERS = (",", ";", "\t")
-COMPOUND_ENDINGS = (".ome",)
-"""What may stand before the last extension and belongs to it, as in ``a.ome.tiff``."""
 LISTED = 5
 """Names that an error spells out at most."""
 MISSING = frozenset(
@@ -214,22 +213,6 @@ def _notes(file: Path, gaps: Counter[tuple[str, str]]) -> Iterator[str]:
         count = sum(words.values())
         rows = "1 row has" if count == 1 else f"{count} rows have"
         yield f"{file}: {rows} {column} {' or '.join(map(repr, words))}: taken as missing"
-
-
-def slide_id_of(path: str | os.PathLike[str]) -> str:
-    """Return a slide's id: its file name without the extension; of a DICOM series its container or folder.
-
-    >>> slide_id_of("slides/TCGA-3L-AA1B-01Z-00-DX1.8923.svs"), slide_id_of("a.ome.tiff")
-    ('TCGA-3L-AA1B-01Z-00-DX1.8923', 'a')
-    """
-    series = dicom_slide_id(Path(path))
-    if series is not None:
-        return series
-    stem = Path(path).stem
-    for ending in COMPOUND_ENDINGS:
-        if stem.lower().endswith(ending) and len(stem) > len(ending):
-            stem = stem[: -len(ending)]
-    return stem
 
 
 def _read_text(file: Path) -> str:

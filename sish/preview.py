@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from sish.errors import ParameterError
-from sish.mosaic import Mosaic
 from sish.outputs import check_output, write_output
-from sish.slide import Slide
-from sish.tissue import Mask, TissueMask
+from sish.slides.mosaic import Mosaic
+from sish.slides.slide import Slide
+from sish.slides.tissue import Mask, TissueMask
 
 __all__ = ["CLUSTER_COLOURS", "check_picture", "draw_mosaic", "write_picture"]
 

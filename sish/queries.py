@@ -21,16 +21,16 @@ from sish.errors import QueryError, SlideOpenError
 from sish.feature_files import is_feature_file, read_features
 from sish.feature_ingest import feature_codes
 from sish.identity import Standing, compare, find_row
-from sish.index.segment import Segment
 from sish.index.store import SlideRow, Snapshot, State
-from sish.ingest import absolute, remembered
-from sish.labels import slide_id_of
-from sish.mosaic import Region
+from sish.index.store.segment import Segment
+from sish.ingest import remembered
 from sish.nearest import nearest_to
-from sish.reader_threads import end_soon, start
 from sish.results import Query, Results
-from sish.scale import GIVEN, check_given, is_unused
-from sish.slide import Slide, open_slide, slide_from_array
+from sish.slides.files import absolute, slide_id_of
+from sish.slides.mosaic import Region
+from sish.slides.reader_threads import end_soon, start
+from sish.slides.scale import GIVEN, check_given, is_unused
+from sish.slides.slide import Slide, open_slide, slide_from_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import LabelsError, ParameterError
-from sish.index.search import Bags
+from sish.index.bags import Bags
 
 __all__ = [
     "NearestMatches",

@@ -17,13 +17,13 @@ from PIL import Image
 from sish.encode import SlideEncoder
 from sish.errors import SlideError, SlideOpenError
 from sish.identity import file_digest
-from sish.mosaic import read_patch
 from sish.outputs import check_output, write_output
 from sish.preview import draw_mosaic
 from sish.printing import counted, printable
 from sish.results import SCORE, Hit, PatchPair, Query, Results
-from sish.slide import Slide, open_slide
 from sish.slide_index import Index
+from sish.slides.mosaic import read_patch
+from sish.slides.slide import Slide, open_slide
 from sish.version import __version__
 
 __all__ = ["check_report", "write_report"]

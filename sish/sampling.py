@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideError
-from sish.levels import Pixels
-from sish.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, start
-from sish.scale import check_given
-from sish.slide import find_slides, open_slide
+from sish.slides.files import find_slides
+from sish.slides.levels import Pixels
+from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, start
+from sish.slides.scale import check_given
+from sish.slides.slide import open_slide
 
 __all__ = ["evenly", "sample_features"]
 

@@ -1,7 +1,7 @@
 """The index of an archive: add slides, search for similar ones.
 
 >>> import sish, tempfile
->>> from sish.synthetic import write_slides
+>>> from sish.demo.synthetic import write_slides
 >>> folder = tempfile.mkdtemp()
 >>> labels = write_slides(f"{folder}/slides", n_slides=2)
 >>> index = sish.Index.create(f"{folder}/archive.sish")
@@ -20,21 +20,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sish.encode import IndexHeader, Recipe, SlideEncoder
+from sish.encode import SlideEncoder
 from sish.errors import IndexExistsError, IndexNotFoundError, QueryError
 from sish.feature_ingest import FeatureIngest, measured_files
+from sish.header import IndexHeader
+from sish.index.guided.search import SearchParams
 from sish.index.repair import RepairReport, repair
-from sish.index.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
 from sish.ingest import Ingest, OnError
 from sish.labels import read_labels
-from sish.mosaic import Region
 from sish.nearest import nearest_to
-from sish.patches import patches_of
 from sish.queries import Question, check_takes_pixels
-from sish.reader_threads import SLIDE_TIMEOUT_S
+from sish.recipe import Recipe
 from sish.results import AddReport, RelabelReport, Results
 from sish.sampling import sample_features
+from sish.searchers import patches_of
+from sish.slides.mosaic import Region
+from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.view import RankingName, View
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
-from sish.index.search import Bags, SearchParams
+from sish.index.bags import Bags
+from sish.index.guided.search import SearchParams
 from sish.nearest import nearest_to
-from sish.patches import Mask, Patches
 from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
+from sish.searchers import Mask, Patches
 
 __all__ = ["RankingName", "View"]
 

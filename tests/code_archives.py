@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from sish.encode import SlideCodes
-from sish.index.archive import rekeyed
-from sish.index.hierarchy import TextureTree
-from sish.index.search import SearchParams
+from sish.index.guided.search import SearchParams
 from sish.index.store import SlideRow, Store, slide_snapshot
-from sish.patches import patches_of
+from sish.index.texture.archive import rekeyed
+from sish.index.texture.tree import TextureTree
 from sish.queries import indexed_query
+from sish.searchers import patches_of
 from sish.view import View
 
 BITS = 64

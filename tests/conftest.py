@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sish
-from sish.synthetic import write_slides
+from sish.demo.synthetic import write_slides
 from sish.systems.item import Item
 
 pytest.register_assert_rewrite("system_contract")

@@ -5,9 +5,9 @@ import pytest
 from test_hierarchy import clustered
 
 from sish.errors import QueryError
-from sish.index.archive import Archive, learn_tree, rekeyed
-from sish.index.hierarchy import TextureTree
 from sish.index.store import SlideRow, Store
+from sish.index.texture.archive import Archive, learn_tree, rekeyed
+from sish.index.texture.tree import TextureTree
 
 EVERYTHING = 10**9
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sish.errors import ParameterError
-from sish.index import barcode
+from sish.index import compiled as kernels
 from sish.index.barcode import barcodes_of, hamming, minmax_barcodes, nearest, sign_barcodes
 
 
@@ -147,8 +147,8 @@ def test_kernels_are_compiled_where_no_cache_can_be_written(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return numba.njit(**options)
 
-    monkeypatch.setattr(barcode, "njit", njit)
-    assert barcode.compiled(lambda value: value + 1)(1) == 2
+    monkeypatch.setattr(kernels, "njit", njit)
+    assert kernels.compiled(lambda value: value + 1)(1) == 2
 
 
 def test_what_does_not_fit_is_refused():

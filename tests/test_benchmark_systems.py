@@ -11,7 +11,7 @@ from plain_encoder import PlainEncoder
 from benchmarks import systems, systems_tasks
 from benchmarks.systems_tasks import ENTRIES, TASKS, Bench, RememberingEncoder, read_task
 from sish.systems.base import System
-from sish.systems.lesion_similarity import LesionDescriber, LesionDescription
+from sish.systems.lesions.similarity import LesionDescriber, LesionDescription
 
 
 @pytest.fixture

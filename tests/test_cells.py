@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_hierarchy import clustered
 
 from sish.errors import ParameterError, QueryError
-from sish.index.cells import Cells, CellTable
-from sish.index.hierarchy import TextureTree
+from sish.index.texture.cells import Cells, CellTable
+from sish.index.texture.tree import TextureTree
 
 EVERYTHING = 10**9
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sish.errors import ParameterError
-from sish.systems.communities import Communities, find_communities, neighbour_graph
+from sish.systems.xray.communities import Communities, find_communities, neighbour_graph
 
 CODES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 24), st.just(2)))
 

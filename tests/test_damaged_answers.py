@@ -12,12 +12,13 @@ import pytest
 import sish
 from sish.cli import main
 from sish.encode import SlideCodes
-from sish.index.disk import FileRecord
-from sish.index.manifest import SegmentRecord, read_manifest
-from sish.index.search import Bags, SearchParams
-from sish.index.segment import Segment
+from sish.index.bags import Bags
+from sish.index.guided.search import SearchParams
 from sish.index.store import SlideRow, Store, slide_snapshot
-from sish.patches import patches_of
+from sish.index.store.disk import FileRecord
+from sish.index.store.manifest import SegmentRecord, read_manifest
+from sish.index.store.segment import Segment
+from sish.searchers import patches_of
 from sish.view import View
 
 ARRAYS = ("keys", "barcodes", "l0_xy", "slide", "row")
@@ -95,7 +96,7 @@ def vouch(path: Path, name: str, array: np.ndarray) -> None:
 def test_arrays_that_were_vouched_for_and_make_no_sense(path, name, change, says, monkeypatch):
     (segment, _) = Store.open(path).segments
     vouch(path, name, np.ascontiguousarray(change(getattr(segment.patches, name))))
-    monkeypatch.setattr("sish.index.state.SMALL_BYTES", 0)  # a large archive, too
+    monkeypatch.setattr("sish.index.store.state.SMALL_BYTES", 0)  # a large archive, too
     with pytest.raises(sish.IndexCorruptError, match=says):
         sish.Index.open(path).search("a")
     assert [line for line in sish.verify(path) if says in line]
@@ -110,7 +111,7 @@ def test_numbers_within_slides_are_checked_by_verify(path):
 def test_of_a_large_archive_checksums_are_compared_on_request(path, monkeypatch, capsys):
     file = chunk(path, "barcodes")
     file.write_bytes(flipped(file.read_bytes()))
-    monkeypatch.setattr("sish.index.state.SMALL_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr("sish.index.store.state.SMALL_BYTES", file.stat().st_size - 1)
     assert sish.Index.open(path).search("a")[0].slide_id == "a"
     with pytest.raises(sish.IndexCorruptError, match=str(file)):
         sish.Index.open(path, verify=True).search("a")

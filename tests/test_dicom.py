@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import sish
-from sish.dicom import dicom_slide_id, holds_ycbcr
 from sish.errors import SlideOpenError
-from sish.jpeg import read_jpeg_header
-from sish.labels import read_labels, slide_id_of
-from sish.slide import find_slides, open_slide
+from sish.labels import read_labels
+from sish.slides.dicom import dicom_slide_id, holds_ycbcr
+from sish.slides.files import find_slides, slide_id_of
+from sish.slides.jpeg import read_jpeg_header
+from sish.slides.slide import open_slide
 from sish.systems.items import read_items
 
 CMU = "cmu-1-small-region.svs"

@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from sish.encode import IndexHeader, PreparedSlide, Recipe, SlideEncoder
+from sish.encode import PreparedSlide, SlideEncoder
 from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
-from sish.index.search import SearchParams
-from sish.mosaic import Mosaic
-from sish.slide import slide_from_array
-from sish.tissue import find_tissue
+from sish.header import IndexHeader
+from sish.index.guided.search import SearchParams
+from sish.recipe import Recipe
+from sish.slides.mosaic import Mosaic
+from sish.slides.slide import slide_from_array
+from sish.slides.tissue import find_tissue
 
 HEADER = IndexHeader(Recipe(), "made by hand", SearchParams(threshold=40))
 

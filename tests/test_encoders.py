@@ -7,13 +7,15 @@ import pytest
 
 import sish
 from sish.calibration import Calibration
-from sish.encode import IndexHeader, Recipe, SlideEncoder
+from sish.demo.synthetic import write_slides
+from sish.encode import SlideEncoder
 from sish.encoders import load
 from sish.errors import IndexFormatError, ParameterError, QueryError
+from sish.header import IndexHeader
 from sish.index.barcode import barcodes_of
-from sish.index.search import SearchParams
+from sish.index.guided.search import SearchParams
+from sish.recipe import Recipe
 from sish.sampling import sample_features
-from sish.synthetic import write_slides
 
 
 def features(count=60, width=40, seed=0):

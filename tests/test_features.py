@@ -8,6 +8,7 @@ import pytest
 
 import sish
 from sish.cli import main
+from sish.demo.synthetic import write_slides
 from sish.errors import (
     EncoderMismatchError,
     MissingMppError,
@@ -15,7 +16,6 @@ from sish.errors import (
     SlideOpenError,
 )
 from sish.feature_files import choose, find_feature_files, read_features
-from sish.synthetic import write_slides
 
 DIMS = 48
 KINDS = np.random.default_rng(7).normal(0, 1, (3, 4, DIMS))

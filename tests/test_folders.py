@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sish.errors import SlideOpenError
 from sish.feature_files import find_feature_files
-from sish.folders import files_below
-from sish.slide import find_slides
+from sish.slides.files import find_slides
+from sish.slides.folders import files_below
 from sish.vqvae.images import list_images
 
 

@@ -8,11 +8,11 @@ from drawn_slides import GLASS, INKS, MPP, draw_ink, glass, picture, stain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sish.glass
-from sish.glass import UNSEEN, Glass, beside, blocks_of, glass_of, shrink
-from sish.ink import ink_of
-from sish.slide import open_slide, slide_from_array
-from sish.tissue import find_tissue, mask_mpp
+import sish.slides.glass
+from sish.slides.glass import UNSEEN, Glass, beside, blocks_of, glass_of, shrink
+from sish.slides.ink import ink_of
+from sish.slides.slide import open_slide, slide_from_array
+from sish.slides.tissue import find_tissue, mask_mpp
 
 TINTS = [
     (255, 255, 255),
@@ -44,7 +44,7 @@ def seen(pixels: np.ndarray) -> Glass:
 
 
 def test_doctests():
-    assert doctest.testmod(sish.glass).failed == 0
+    assert doctest.testmod(sish.slides.glass).failed == 0
 
 
 @pytest.mark.parametrize("colour", TINTS)

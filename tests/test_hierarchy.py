@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from sish.errors import ParameterError, SishError
 from sish.index.barcode import hamming
-from sish.index.hierarchy import TextureTree, sample_size
+from sish.index.texture.tree import TextureTree, sample_size
 
 
 def clustered(rng, count, clusters=20, n_bytes=16, flips=0.06):

@@ -150,7 +150,7 @@ def test_links_to_a_slide_are_the_slide(tmp_path):
 
 def test_rows_without_a_digest_are_written_as_they_were(tmp_path):
     """A release that does not know the field reads a table in which no row has it."""
-    from sish.index.segment import _encode_table
+    from sish.index.store.segment import _encode_table
 
     row = row_at(tmp_path / "a.bmp", "a", None)
     assert b"file_digest" not in _encode_table((row,))

@@ -34,7 +34,7 @@ def loaded_after(statements: str) -> set[str]:
 
 def test_every_folder_has_modules():
     assert "sish.errors" in SISH
-    assert "sish.index.store" in INDEX
+    assert "sish.index.store.store" in INDEX
     assert "sish.vqvae" in VQVAE
 
 

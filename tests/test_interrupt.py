@@ -26,7 +26,7 @@ runpy.run_module("sish", run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("sish.cli", ["index", "list", "--index", "none"]),
+        ("sish.cli.entry", ["index", "list", "--index", "none"]),
         ("jsonargparse", ["index", "list", "--index", "none"]),
         ("numpy", ["index", "list", "--index", "none"]),
         ("sish.slide_index", ["index", "list", "--index", "none"]),

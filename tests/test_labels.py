@@ -11,7 +11,8 @@ from benchmarks.datasets import load_dataset
 from sish.cli import main
 from sish.errors import LabelsError
 from sish.index.store import SlideRow
-from sish.labels import MISSING, LabelRow, Labels, read_labels, slide_id_of
+from sish.labels import MISSING, LabelRow, Labels, read_labels
+from sish.slides.files import slide_id_of
 from sish.systems.items import read_items
 
 

@@ -55,7 +55,7 @@ def test_the_package_is_found_from_everywhere(place, how, clone, python, tmp_pat
     script.write_text(code)
     words = {"a script": [script.name], "-c": ["-c", code], "-m": ["-m", script.stem]}[how]
     module, path = run(*words, cwd=here, python=python).split(" ", 1)
-    assert module == "sish.encode" and Path(path).resolve() == folder / "sish"
+    assert module == "sish.recipe" and Path(path).resolve() == folder / "sish"
     script.unlink()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sish.errors import ParameterError
-from sish.systems.lesion_measures import (
+from sish.systems.lesions.measures import (
     MEASURES,
     PARTS,
     cosine_scores,

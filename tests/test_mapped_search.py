@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.mapped_search import measure, write
-from sish.index.cells import Cells, CellTable
-from sish.index.hierarchy import TextureTree
+from sish.index.texture.cells import Cells, CellTable
+from sish.index.texture.tree import TextureTree
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are enforced on Linux only")

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pyramids import write_huge
 from scipy import ndimage
 
-from sish.clusters import assign, kmeans
 from sish.errors import ParameterError
-from sish.glass import UNSEEN, Glass
-from sish.mosaic import Patches, background_grey, look, select_mosaic, tile
-from sish.slide import open_slide, slide_from_array
-from sish.tissue import TissueMask, find_tissue
+from sish.slides.clusters import assign, kmeans
+from sish.slides.glass import UNSEEN, Glass
+from sish.slides.mosaic import Patches, background_grey, look, select_mosaic, tile
+from sish.slides.slide import open_slide, slide_from_array
+from sish.slides.tissue import TissueMask, find_tissue
 
 PINK = np.array([205, 120, 175], np.uint8)
 
@@ -308,9 +308,9 @@ def test_real_slides(data_dir):
 
 HUGE = """
 import json, resource, sys
-from sish.mosaic import select_mosaic, tile
-from sish.slide import open_slide
-from sish.tissue import find_tissue
+from sish.slides.mosaic import select_mosaic, tile
+from sish.slides.slide import open_slide
+from sish.slides.tissue import find_tissue
 slide = open_slide(sys.argv[1])
 tissue = find_tissue(slide)
 patches = tile(slide, tissue)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sish.errors import MissingMppError
-from sish.ome import ome_pixel_size
-from sish.scale import find_scale
-from sish.slide import open_slide
+from sish.slides.ome import ome_pixel_size
+from sish.slides.scale import find_scale
+from sish.slides.slide import open_slide
 
 PIXELS = np.random.default_rng(0).integers(100, 200, (300, 400, 3), dtype=np.uint8)
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

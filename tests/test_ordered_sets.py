@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sish.errors import ParameterError
-from sish.index.ordered_set import LARGEST_KEY, OrderedSet
-from sish.index.sorted_array import SortedArray
-from sish.index.sorted_list import SortedListSet
-from sish.index.veb import VanEmdeBoas
+from sish.index.trees.ordered_set import LARGEST_KEY, OrderedSet
+from sish.index.trees.sorted_array import SortedArray
+from sish.index.trees.sorted_list import SortedListSet
+from sish.index.trees.veb import VanEmdeBoas
 
 SETS: list[type[OrderedSet]] = [VanEmdeBoas, SortedArray, SortedListSet]
 every_set = pytest.mark.parametrize("kind", SETS, ids=lambda kind: kind.__name__)

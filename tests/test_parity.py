@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.parity import main
-from sish.index.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.search import PatchTable, SearchParams, guided_search
 
 
 @pytest.fixture(scope="module")

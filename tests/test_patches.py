@@ -6,11 +6,11 @@ import pytest
 import sish
 from sish.encode import SlideCodes
 from sish.index.barcode import nearest
-from sish.index.search import SearchParams
+from sish.index.guided.search import SearchParams
 from sish.index.store import SlideRow, Store, slide_snapshot
-from sish.index.verify import verify
-from sish.patches import TextureKeys, patches_of, stored_tree
+from sish.index.store.verify import verify
 from sish.results import Query
+from sish.searchers import TextureKeys, patches_of, stored_tree
 from sish.view import View
 
 BITS = 1024

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sish.errors import ParameterError
-from sish.mosaic import Mosaic, select_mosaic, tile
 from sish.preview import CLUSTER_COLOURS, OUTLINE_COLOUR, draw_mosaic
-from sish.slide import open_slide, slide_from_array
-from sish.tissue import TissueMask, find_tissue
+from sish.slides.mosaic import Mosaic, select_mosaic, tile
+from sish.slides.slide import open_slide, slide_from_array
+from sish.slides.tissue import TissueMask, find_tissue
 
 
 def drawn(max_px: int, width: int = 800, height: int = 400):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyramids import write_pyramid
 
-from sish.levels import plain_tiff_levels
-from sish.pyramid import candidates, settle
-from sish.scale import Scale
-from sish.slide import Slide, open_slide
+from sish.slides.levels import plain_tiff_levels
+from sish.slides.pyramid import candidates, settle
+from sish.slides.scale import Scale
+from sish.slides.slide import Slide, open_slide
 
 READERS = {
     "OpenSlide": open_slide,

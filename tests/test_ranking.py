@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sish.errors import LabelsError, ParameterError
-from sish.index.search import Bags
+from sish.index.bags import Bags
 from sish.ranking import SITE_WEIGHT, SlideLabels, rank_by_similarity, rank_by_uncertainty
 
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sish
-from sish.encode import Recipe, SlideEncoder
+from sish.demo.synthetic import write_slides
+from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideReadError
-from sish.reading import AHEAD_BYTES, batch_patches, default_workers, read_patches
-from sish.synthetic import write_slides
+from sish.recipe import Recipe
+from sish.slides.reading import AHEAD_BYTES, batch_patches, default_workers, read_patches
 
 CORNERS = np.stack([np.arange(50), np.arange(50) * 2], axis=1)
 
@@ -88,7 +89,7 @@ def test_codes_and_barcodes_do_not_depend_on_workers_or_batches(tmp_path, monkey
     recipe = replace(Recipe(), patch_px=64, keys="paper")
     found = []
     for workers, batch in ((1, 1), (1, 7), (4, 3), (3, 1000)):
-        monkeypatch.setattr("sish.reading.batch_patches", lambda size_px, batch=batch: batch)
+        monkeypatch.setattr("sish.slides.reading.batch_patches", lambda size_px, batch=batch: batch)
         encoder = SlideEncoder(recipe, workers=workers)
         with sish.open_slide(path) as slide:
             found.append(encoder.encode(encoder.prepare(slide)))

@@ -14,14 +14,14 @@ from store_cases import append, arrays_of, assert_whole, make_row
 import sish
 from sish.cli import main
 from sish.errors import IndexCorruptError, StoreError
-from sish.index.archive import learn_keys
-from sish.index.cells import BUDGET
 from sish.index.repair import repair
-from sish.index.segment import Segment, open_segment
 from sish.index.store import SlideRow, Store
-from sish.index.verify import verify
+from sish.index.store.segment import Segment, open_segment
+from sish.index.store.verify import verify
+from sish.index.texture.archive import learn_keys
+from sish.index.texture.cells import BUDGET
 from sish.labels import read_labels
-from sish.patches import stored_tree
+from sish.searchers import stored_tree
 
 NAMES = ["s0", "s1", "s2", "s3", "s4"]
 
@@ -180,7 +180,9 @@ def test_a_repair_that_was_interrupted_is_done_again(index, monkeypatch):
     folder = segment_of(index, "s3")
     flip(folder / "keys" / "c.0.0")
     with monkeypatch.context() as patch:
-        patch.setattr("sish.index.store.replace_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "sish.index.store.store.replace_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             repair(index, drop=True)
     with Store.open(index) as store:
@@ -241,7 +243,7 @@ def test_a_disk_that_cannot_read_a_file_is_damage(index, monkeypatch):
 
 def test_a_slide_that_is_there_twice_is_damage(index, monkeypatch):
     with Store.open(index, write=True) as store:
-        monkeypatch.setattr("sish.index.store.check_ids", lambda *_: None)
+        monkeypatch.setattr("sish.index.store.store.check_ids", lambda *_: None)
         monkeypatch.setattr(Segment, "without", lambda segment, slide_ids: segment)
         row = make_row("s0", 1, 7)
         store.append(row, *arrays_of(row))
@@ -257,7 +259,7 @@ def test_a_slide_that_is_there_twice_is_damage(index, monkeypatch):
 def test_a_slide_that_is_there_twice_is_kept_with_the_damaged_one(index, monkeypatch):
     first = segment_of(index, "s0")
     with Store.open(index, write=True) as store:
-        monkeypatch.setattr("sish.index.store.check_ids", lambda *_: None)
+        monkeypatch.setattr("sish.index.store.store.check_ids", lambda *_: None)
         monkeypatch.setattr(Segment, "without", lambda segment, slide_ids: segment)
         row = make_row("s0", 1, 7)
         store.append(row, *arrays_of(row))
@@ -276,7 +278,7 @@ def test_what_seems_damaged_for_a_moment_is_not_thrown_away(index, monkeypatch):
 
     def fail(cls, path, *, write=False):
         with monkeypatch.context() as patch:
-            patch.setattr("sish.index.state.open_segment", failing)
+            patch.setattr("sish.index.store.state.open_segment", failing)
             return open_writer(cls, path, write=write)
 
     def failing(path, *arguments):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sish
-from sish.synthetic import write_slides
+from sish.demo.synthetic import write_slides
 
 
 def test_the_page_holds_the_query_every_hit_and_the_patch_pairs(built_index, tmp_path):

@@ -13,10 +13,11 @@ from benchmarks.baselines import colour_histogram, local_binary_patterns, neares
 from benchmarks.datasets import load_dataset
 from benchmarks.retrieval import METHODS, differences, main, measure
 from benchmarks.watched import Memory
-from sish.encode import Recipe, SlideEncoder
+from sish.encode import SlideEncoder
 from sish.errors import ParameterError
 from sish.metrics import majority_label
-from sish.slide import open_slide
+from sish.recipe import Recipe
+from sish.slides.slide import open_slide
 
 COLOURS = {"pink": (200, 120, 170), "violet": (130, 90, 180), "red": (190, 70, 90)}
 

@@ -9,9 +9,9 @@ import pytest
 from code_archives import KINDS, random_slides, store_of, view_of
 
 import sish
+from sish.demo.synthetic import write_slides
 from sish.evaluation import _queries
 from sish.queries import query_of_indexed
-from sish.synthetic import write_slides
 
 RANKINGS = ("uncertainty", "similarity")
 

@@ -17,11 +17,11 @@ import sish
 from sish.cli import main
 from sish.errors import MissingMppError, ParameterError, QueryError
 from sish.index.store import Store
-from sish.scale import find_scale
-from sish.slide import open_slide
+from sish.slides.scale import find_scale
+from sish.slides.slide import open_slide
 from sish.systems.item import Item
 from sish.systems.items import ScaleWarning, open_item, read_items
-from sish.systems.smily import Smily
+from sish.systems.smily.smily import Smily
 
 
 def tissue(side=700, seed=0):

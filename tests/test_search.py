@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from benchmarks.plain_search import PlainIndex, plain_search
 from sish.errors import ParameterError, QueryError
-from sish.index.search import KEY_UNIT, Bags, PatchTable, SearchParams, guided_search
-from sish.index.sorted_array import SortedArray
-from sish.index.sorted_list import SortedListSet
-from sish.index.veb import VanEmdeBoas
+from sish.index.bags import Bags
+from sish.index.guided.search import KEY_UNIT, PatchTable, SearchParams, guided_search
+from sish.index.trees.sorted_array import SortedArray
+from sish.index.trees.sorted_list import SortedListSet
+from sish.index.trees.veb import VanEmdeBoas
 
 SETS = [VanEmdeBoas, SortedArray, SortedListSet]
 LARGEST = 2**63 - 1

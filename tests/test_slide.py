@@ -18,10 +18,10 @@ from pyramids import write_pyramid, write_strips
 from scipy import ndimage
 
 from sish.errors import ParameterError, SlideReadError
-from sish.levels import ArrayLevels
-from sish.resample import BLOCK_PX
-from sish.scale import Scale
-from sish.slide import Slide, open_slide, slide_from_array
+from sish.slides.levels import ArrayLevels
+from sish.slides.resample import BLOCK_PX
+from sish.slides.scale import Scale
+from sish.slides.slide import Slide, open_slide, slide_from_array
 
 WIDTH, HEIGHT = 1203, 901
 MARK = 16
@@ -294,7 +294,7 @@ def test_a_closed_slide_says_so(any_slide):
 CLOSE_WHILE_READING = """
 import sys, threading
 from sish.errors import SlideReadError
-from sish.slide import open_slide
+from sish.slides.slide import open_slide
 
 def read(slide, begun):
     try:

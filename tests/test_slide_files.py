@@ -12,9 +12,10 @@ from PIL import Image
 from pyramids import write_pyramid, write_strips
 
 from sish.errors import MissingMppError, ParameterError, SishError, SlideOpenError, SlideReadError
-from sish.levels import level_downsample
-from sish.scale import find_scale
-from sish.slide import find_slides, open_slide
+from sish.slides.files import find_slides
+from sish.slides.levels import level_downsample
+from sish.slides.scale import find_scale
+from sish.slides.slide import open_slide
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 DPI_96 = {"tiff.XResolution": "96", "tiff.YResolution": "96", "tiff.ResolutionUnit": "inch"}

@@ -11,7 +11,7 @@ from PIL import Image
 import sish
 from sish.encode import SlideEncoder
 from sish.evaluation import _queries
-from sish.patches import KeyedPatches
+from sish.searchers import KeyedPatches
 from sish.view import View
 
 

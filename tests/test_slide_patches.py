@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from sish.demo.synthetic import write_slides
 from sish.errors import ParameterError
-from sish.synthetic import write_slides
 from sish.vqvae.data import Cut, PatchData, Split
 from sish.vqvae.patch_cache import PatchCache, slots_within
 from sish.vqvae.slide_patches import SlidePatches, SlideSquares, _opened, find_places

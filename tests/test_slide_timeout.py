@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 import sish
-from sish import reader_threads
 from sish.cli import main
 from sish.errors import ParameterError, SlideReadError
-from sish.reader_threads import ReaderThreads, TimeLimit, start
+from sish.slides import reader_threads
+from sish.slides.reader_threads import ReaderThreads, TimeLimit, start
 
 HANGING = """
 import ctypes, sys
-import sish, sish.ingest, sish.queries, sish.reader_threads, sish.slide_index
-from sish.slide import open_slide
+import sish, sish.ingest, sish.queries, sish.slides.reader_threads, sish.slide_index
+from sish.slides.slide import open_slide
 
 def hang(*given):  # as a decoder does: in C, deaf to signals
     print("reads", flush=True)
@@ -38,7 +38,7 @@ def limited(seconds, name):  # only what hangs is on the clock, however slow the
     return TimeLimit(0.5 if "stuck" in name else 0, name)
 
 TimeLimit = sish.ingest.TimeLimit
-sish.reader_threads.PATIENCE_S = 0.2
+sish.slides.reader_threads.PATIENCE_S = 0.2
 sish.ingest.TimeLimit, sish.ingest.open_slide, sish.queries.open_slide = limited, opened, opened
 """
 

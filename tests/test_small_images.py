@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sish
-from sish.encode import Recipe, SlideEncoder
-from sish.mosaic import is_one_patch, only_patch, read_patch
-from sish.slide import slide_from_array
+from sish.encode import SlideEncoder
+from sish.recipe import Recipe
+from sish.slides.mosaic import is_one_patch, only_patch, read_patch
+from sish.slides.slide import slide_from_array
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:

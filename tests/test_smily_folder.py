@@ -11,9 +11,9 @@ from plain_encoder import PlainEncoder
 from sish.cli import main
 from sish.errors import IndexLockedError, StoreError
 from sish.systems.item import Item
-from sish.systems.patch_table import PatchTable
-from sish.systems.smily import Smily
-from sish.systems.smily_folder import SmilyHeader, locked, read_folder, write_folder
+from sish.systems.smily.folder import SmilyHeader, locked, read_folder, write_folder
+from sish.systems.smily.patch_table import PatchTable
+from sish.systems.smily.smily import Smily
 
 
 def state(n_items):

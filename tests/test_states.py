@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import sish
-from sish import patches as patches_module
 from sish import queries, slide_index
-from sish.index.archive import learn_keys, learn_tree, rekeyed
-from sish.index.search import SearchParams
+from sish import searchers as patches_module
+from sish.index.guided.search import SearchParams
 from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
-from sish.patches import patches_of, stored_tree
+from sish.index.texture.archive import learn_keys, learn_tree, rekeyed
+from sish.searchers import patches_of, stored_tree
 
 N_BYTES, PATCHES, SLIDES = 128, 40, 10
 STAYS = "s0"  # the slide that is asked for: replaced now and then, never gone

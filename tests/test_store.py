@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from store_oracle import ARRAYS, HEADER, assert_same, expected, fill, make_arrays, make_row
 
 from sish.errors import SlideExistsError
-from sish.index.segment import write_segment
 from sish.index.store import Store, slide_snapshot
+from sish.index.store.segment import write_segment
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_many_appends_leave_few_segments_and_little_rewriting(tmp_path, monkeypa
         written.append(len(patches.slides))
         return write_segment(folder, patches)
 
-    monkeypatch.setattr("sish.index.store.write_segment", write)
+    monkeypatch.setattr("sish.index.store.store.write_segment", write)
     with Store.create(tmp_path / "a", {}) as store:
         for i in range(200):
             store.append(make_row(f"s{i}", i % 5), *make_arrays(i % 5, i))

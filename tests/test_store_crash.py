@@ -12,8 +12,8 @@ import pytest
 from store_cases import append, append_many, assert_whole, make_row
 
 from sish.errors import IndexLockedError, StoreError
-from sish.index import leftovers as leftovers_module
 from sish.index.store import SlideRow, Store
+from sish.index.store import leftovers as leftovers_module
 
 STEPS: list[Callable[[Store], object]] = [
     lambda store: append(store, "a", 9, 1),

@@ -18,11 +18,11 @@ import pytest
 from store_cases import append, make_row
 
 from sish.errors import IndexCorruptError, SishError
-from sish.index.disk import write_file
-from sish.index.manifest import read_manifest
-from sish.index.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.search import PatchTable, SearchParams, guided_search
 from sish.index.store import Store
-from sish.index.verify import verify
+from sish.index.store.disk import write_file
+from sish.index.store.manifest import read_manifest
+from sish.index.store.verify import verify
 
 FLIPS = 40  # bits flipped in each file
 

@@ -11,7 +11,7 @@ from store_cases import append, assert_whole, make_row
 
 from sish.errors import IndexCorruptError, StoreError
 from sish.index.store import Store
-from sish.index.verify import verify
+from sish.index.store.verify import verify
 
 STEPS: dict[str, Callable[[Store], object]] = {
     "append": lambda store: append(store, "c", 2, 3),

@@ -20,9 +20,9 @@ from sish.errors import (
     StoreError,
     UnknownSlideError,
 )
-from sish.index.manifest import read_manifest
 from sish.index.store import Store
-from sish.index.verify import verify
+from sish.index.store.manifest import read_manifest
+from sish.index.store.verify import verify
 
 
 @pytest.fixture
@@ -198,11 +198,11 @@ def test_damaged_segments(store):
 def test_verify_sees_what_checksums_cannot(store, monkeypatch):
     unsorted = expected([(make_row("u", 4), make_arrays(4, 1))])
     unsorted = replace(unsorted, keys=unsorted.keys[::-1] - np.arange(4)[:, None])
-    monkeypatch.setattr("sish.index.store.merge", lambda parts: unsorted)
+    monkeypatch.setattr("sish.index.store.store.merge", lambda parts: unsorted)
     store.append(make_row("u", 4), *make_arrays(4, 1))
     assert any("not sorted" in line for line in store.verify())
     wrong = replace(unsorted, slides=(make_row("u", 3), make_row("v", 1)))
-    monkeypatch.setattr("sish.index.store.merge", lambda parts: wrong)
+    monkeypatch.setattr("sish.index.store.store.merge", lambda parts: wrong)
     store.append(make_row("u", 4), *make_arrays(4, 1), replace=True)
     assert any("do not match n_patches" in line for line in store.verify())
 

@@ -15,9 +15,9 @@ from store_cases import append, assert_whole
 import sish
 from sish.cli import main
 from sish.errors import IndexExistsError, IndexFormatError, IndexLockedError, IndexNotFoundError
-from sish.index import state as state_module
-from sish.index import store as store_module
 from sish.index.store import Store
+from sish.index.store import state as state_module
+from sish.index.store import store as store_module
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_two_first_adds_of_features(overtaken, tmp_path):
 # ---- other systems
 
 
-@pytest.mark.parametrize("code", ["import sish.index.lock", "main(['index', 'info', '--index', 'x'])"])
+@pytest.mark.parametrize("code", ["import sish.index.store.lock", "main(['index', 'info', '--index', 'x'])"])
 def test_a_system_without_file_locks_is_told_so_on_one_line(code, tmp_path):
     start = "import sys; sys.modules['fcntl'] = None; from sish.cli import main; "
     done = subprocess.run(

@@ -18,10 +18,10 @@ from store_cases import append, arrays_of, make_row
 import sish
 from sish.calibration import Calibration
 from sish.errors import IndexCorruptError, IndexFormatError, ParameterError, StoreError
-from sish.index.manifest import read_manifest
 from sish.index.repair import repair
 from sish.index.store import Store
-from sish.index.verify import verify
+from sish.index.store.manifest import read_manifest
+from sish.index.store.verify import verify
 
 DEEP = 100_000
 
@@ -261,7 +261,7 @@ def test_manifests_without_end(path, data):
 
 
 def test_a_manifest_that_is_far_too_large(path, monkeypatch):
-    monkeypatch.setattr("sish.index.manifest._MOST_BYTES", 1000)
+    monkeypatch.setattr("sish.index.store.manifest._MOST_BYTES", 1000)
     with pytest.raises(IndexCorruptError, match="more than 1000 bytes"):
         Store.open(path)
 

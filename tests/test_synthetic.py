@@ -7,11 +7,12 @@ import openslide
 import pytest
 from PIL import Image
 
+from sish.demo.painting import TISSUES, Look, paint
+from sish.demo.synthetic import plan, write_slides
 from sish.errors import ParameterError
-from sish.painting import TISSUES, Look, paint
-from sish.slide import find_slides, open_slide
-from sish.synthetic import plan, write_slides
-from sish.tissue import find_tissue
+from sish.slides.files import find_slides
+from sish.slides.slide import open_slide
+from sish.slides.tissue import find_tissue
 
 AVERAGE = Look(hematoxylin=1.0, eosin=1.0, tint=(0.0, 0.0, 0.0), scale=1.0, density=1.0)
 

@@ -7,7 +7,7 @@ import pytest
 from plain_encoder import PlainEncoder
 
 from sish.cli import main
-from sish.systems.cli import SYSTEMS
+from sish.cli.systems import SYSTEMS
 from sish.systems.items import read_items
 
 

@@ -11,7 +11,7 @@ from plain_encoder import PlainEncoder
 from system_contract import write_pictures
 
 from sish.cli import main
-from sish.synthetic import write_slides
+from sish.demo.synthetic import write_slides
 
 PAGE = (Path(__file__).parents[1] / "docs" / "systems.md").read_text(encoding="utf-8")
 

@@ -10,14 +10,14 @@ from PIL import Image
 from system_contract import SystemContract
 
 from sish.errors import MissingMaskError, ParameterError
-from sish.systems.code_generator import CodeGenerator, CodeNetwork, GeneratorConfig
-from sish.systems.layers import EncoderLayers, Look, NamedLayers
-from sish.systems.lesion_measures import MEASURES, cosine_scores, dice_scores, euclidean_scores, style_scores
-from sish.systems.lesion_similarity import LesionDescriber, LesionDescription, LesionSimilarity
-from sish.systems.mask_predictor import MaskPredictor, UNet, UNetConfig
-from sish.systems.training import train_code_generator, untrained_code_generator
-from sish.systems.training_data import fold_of, labelled_items, split_groups
-from sish.systems.xray_codes import XrayCodes
+from sish.systems.lesions.layers import EncoderLayers, Look, NamedLayers
+from sish.systems.lesions.mask_predictor import MaskPredictor, UNet, UNetConfig
+from sish.systems.lesions.measures import MEASURES, cosine_scores, dice_scores, euclidean_scores, style_scores
+from sish.systems.lesions.similarity import LesionDescriber, LesionDescription, LesionSimilarity
+from sish.systems.training.data import fold_of, labelled_items, split_groups
+from sish.systems.training.modules import train_code_generator, untrained_code_generator
+from sish.systems.xray.codes import XrayCodes
+from sish.systems.xray.generator import CodeGenerator, CodeNetwork, GeneratorConfig
 from sish.vqvae import load_encoder
 
 NET = GeneratorConfig(name="tiny", bits=64, channels=(8, 16), size_px=16, dropout=0.0)

@@ -11,7 +11,7 @@ from system_contract import SystemContract
 
 import sish
 from sish.errors import MissingMppError, ParameterError, QueryError
-from sish.slide import slide_from_array
+from sish.slides.slide import slide_from_array
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchFeatures, Tiles, WholePicture, unit
 from sish.systems.slide_similarity import (

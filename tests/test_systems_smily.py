@@ -22,12 +22,12 @@ from sish.errors import (
     QueryError,
     StoreError,
 )
+from sish.slides.orientations import ORIENTATIONS, oriented
 from sish.systems.item import Item
-from sish.systems.orientations import ORIENTATIONS, oriented
 from sish.systems.patch_features import Tiles, unit
-from sish.systems.patch_table import PatchTable
-from sish.systems.refinement import Concept, toward
-from sish.systems.smily import RegionQuery, Smily, SmilyPatches, _mean_of_found
+from sish.systems.smily.patch_table import PatchTable
+from sish.systems.smily.refinement import Concept, toward
+from sish.systems.smily.smily import RegionQuery, Smily, SmilyPatches, _mean_of_found
 from sish.vqvae.encoder import Encoder, HammingScale
 from sish.vqvae.model import VQVAE, ModelConfig, to_unit
 
@@ -148,7 +148,7 @@ def test_blocks_change_nothing(seed):
     query = unit(rng.normal(size=(3, 8, 6)))
     want = table.best_of_items(query, 8), table.all_candidates(query[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sish.systems.patch_table._BLOCK", 7)
+        patch.setattr("sish.systems.smily.patch_table._BLOCK", 7)
         got = table.best_of_items(query, 8), table.all_candidates(query[0])
     np.testing.assert_allclose(got[0], want[0], atol=1e-6)
     np.testing.assert_allclose(got[1].cosine, want[1].cosine, atol=1e-6)

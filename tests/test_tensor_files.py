@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from sish.errors import ParameterError, WeightsError
-from sish.systems.code_generator import KIND, CodeNetwork, GeneratorConfig, load_code_generator
-from sish.systems.mask_predictor import KIND as MASKS
-from sish.systems.mask_predictor import UNet, UNetConfig, load_mask_predictor
+from sish.systems.lesions.mask_predictor import KIND as MASKS
+from sish.systems.lesions.mask_predictor import UNet, UNetConfig, load_mask_predictor
+from sish.systems.xray.generator import KIND, CodeNetwork, GeneratorConfig, load_code_generator
 from sish.vqvae import load_encoder
 from sish.vqvae.calibration import calibrate
 from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig

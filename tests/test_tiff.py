@@ -11,10 +11,10 @@ from PIL import Image
 from pyramids import write_strips
 
 from sish.errors import SlideOpenError
-from sish.jpeg import read_jpeg_header
-from sish.limits import MAX_SIDE_PX
-from sish.pictures import decode_mask, decode_picture
-from sish.slide import open_slide
+from sish.slides.jpeg import read_jpeg_header
+from sish.slides.limits import MAX_SIDE_PX
+from sish.slides.pictures import decode_mask, decode_picture
+from sish.slides.slide import open_slide
 
 PHOTOMETRIC_TAG = 262
 RGB, YCBCR = 2, 6

@@ -10,9 +10,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from sish.encode import Recipe, SlideEncoder
+from sish.encode import SlideEncoder
 from sish.encoders import load
 from sish.errors import WeightsError
+from sish.recipe import Recipe
 from sish.vqvae import save_weights
 from sish.vqvae.known_networks import ELSEWHERE, KNOWN
 from sish.vqvae.model import PRESETS, VQVAE, ModelConfig
@@ -120,7 +121,8 @@ for bad in ("none.pth", "other.safetensors", "paper.safetensors"):
 def test_any_network_of_timm_is_an_encoder(tmp_path):
     in_a_process(
         """
-from sish.encode import Recipe, SlideEncoder
+from sish.encode import SlideEncoder
+from sish.recipe import Recipe
 from sish.encoders import TimmEncoder, load
 from sish.vqvae.timm_network import TimmNetwork
 source = timm.create_model("resnet18", pretrained=False).eval()
@@ -207,7 +209,7 @@ def test_an_archive_of_a_foreign_encoder(tmp_path):
     in_a_process(
         """
 import sish
-from sish.synthetic import write_slides
+from sish.demo.synthetic import write_slides
 labels = write_slides(folder / "slides", n_slides=4)
 torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), folder / "resnet18.bin")
 recipe = sish.Recipe(weights="timm:resnet18", network_weights=str(folder / "resnet18.bin"))

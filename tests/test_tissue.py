@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sish.levels import ArrayLevels
-from sish.scale import Scale
-from sish.slide import Slide, open_slide, slide_from_array
-from sish.tissue import MAX_MASK_AREA_PX, TissueMask, find_tissue, mask_mpp
+from sish.slides.levels import ArrayLevels
+from sish.slides.scale import Scale
+from sish.slides.slide import Slide, open_slide, slide_from_array
+from sish.slides.tissue import MAX_MASK_AREA_PX, TissueMask, find_tissue, mask_mpp
 
 PINK = (205, 120, 175)
 MPP = 4.0

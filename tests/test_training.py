@@ -11,15 +11,8 @@ from safetensors.torch import load_file
 
 from benchmarks.datasets import load_dataset
 from sish.errors import LabelsError, MissingMaskError, ParameterError, SlideOpenError, WeightsError
-from sish.systems.code_generator import (
-    CodeGenerator,
-    CodeNetwork,
-    GeneratorConfig,
-    Pass,
-    load_code_generator,
-)
 from sish.systems.item import Item
-from sish.systems.mask_predictor import (
+from sish.systems.lesions.mask_predictor import (
     MaskPredictor,
     UNet,
     UNetConfig,
@@ -29,14 +22,7 @@ from sish.systems.mask_predictor import (
     tversky_index,
 )
 from sish.systems.pictures import read_given_mask, read_picture
-from sish.systems.training import (
-    CodeModule,
-    MaskModule,
-    train_code_generator,
-    train_mask_predictor,
-    untrained_code_generator,
-)
-from sish.systems.training_data import (
+from sish.systems.training.data import (
     FindingsData,
     FindingsFolder,
     MaskData,
@@ -44,6 +30,20 @@ from sish.systems.training_data import (
     fold_of,
     labelled_items,
     split_groups,
+)
+from sish.systems.training.modules import (
+    CodeModule,
+    MaskModule,
+    train_code_generator,
+    train_mask_predictor,
+    untrained_code_generator,
+)
+from sish.systems.xray.generator import (
+    CodeGenerator,
+    CodeNetwork,
+    GeneratorConfig,
+    Pass,
+    load_code_generator,
 )
 
 NET = GeneratorConfig(name="tiny", bits=16, channels=(8, 16), size_px=16, dropout=0.0)

@@ -8,9 +8,9 @@ import torch
 from learnable import write_lesions, write_xrays
 
 from sish.cli import main as sish_main
-from sish.systems.code_generator import load_code_generator
-from sish.systems.mask_predictor import load_mask_predictor
-from sish.systems.training_cli import main
+from sish.cli.training import main
+from sish.systems.lesions.mask_predictor import load_mask_predictor
+from sish.systems.xray.generator import load_code_generator
 
 CODES = [
     "--model.net.name=tiny",

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sish.index.veb_tree import (
+from sish.index.trees.veb_recursion import (
     EMPTY,
     FREE_NODE,
     N_NODES,

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from sish.cli import main as sish
+from sish.demo.synthetic import write_slides
 from sish.printing import warnings_on_one_line
-from sish.synthetic import write_slides
 from sish.vqvae import load_encoder
 from sish.vqvae.cli import main
 from sish.vqvae.pictures import code_colors, draw_curves, draw_neighbours

@@ -63,7 +63,7 @@ def test_the_wheel_is_the_source(tmp_path):
         inside = {name for name in archive.namelist() if not name.endswith("/")}
         about = {name for name in inside if name.partition("/")[0].endswith(".dist-info")}
         assert inside - about == wanted(names)
-        assert {"sish/py.typed", "sish/index/store.py", "sish/vqvae/__init__.py"} <= inside
+        assert {"sish/py.typed", "sish/index/store/store.py", "sish/vqvae/__init__.py"} <= inside
         for folder, package in FOLDERS.items():
             for name in (
                 n for n in inside if n.startswith(package + "/") and n.count("/") == package.count("/") + 1

@@ -133,7 +133,7 @@ class PatchData(pl.LightningDataModule):
         """Numbers of the slides, among those of `SlideSquares`, that train and that validate."""
         if self.slides is None:
             return [], []
-        from sish.slide import find_slides
+        from sish.slides.files import find_slides
 
         found = find_slides(self.slides)
         if not found:

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import ParameterError, SlideOpenError
-from sish.folders import files_below
-from sish.pictures import decode_picture
+from sish.slides.folders import files_below
+from sish.slides.pictures import decode_picture
 
 __all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "Pixels", "list_images", "random_below"]
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import MissingMppError, ParameterError, SishError
-from sish.scale import check_given, is_unused
+from sish.slides.scale import check_given, is_unused
 from sish.vqvae.images import Crop, Pixels, random_below
 from sish.vqvae.patch_cache import PatchCache, slots_within
 
 if TYPE_CHECKING:
-    from sish.slide import Slide
+    from sish.slides.slide import Slide
 
 __all__ = ["Cut", "SlidePatches", "SlideSquares", "TissuePlaces", "find_places"]
 
@@ -80,7 +80,7 @@ class TissuePlaces:
 
 @lru_cache(maxsize=64)  # per process: a worker opens each slide once
 def _opened(path: Path, slide_mpp: float) -> "Slide":
-    from sish.slide import open_slide
+    from sish.slides.slide import open_slide
 
     return open_slide(path, override_mpp=slide_mpp)
 
@@ -114,8 +114,8 @@ def find_places(
 
 
 def _places_of(path: Path, slide_mpp: float | None, override_slide_mpp: float | None) -> TissuePlaces:
-    from sish.slide import open_slide
-    from sish.tissue import find_tissue
+    from sish.slides.slide import open_slide
+    from sish.slides.tissue import find_tissue
 
     with open_slide(path, mpp=slide_mpp, override_mpp=override_slide_mpp) as slide:
         tissue = find_tissue(slide)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from sish.errors import LabelsError, SlideOpenError
-from sish.labels import LabelRow, Labels, read_labels, slide_id_of
-from sish.scale import check_given, is_unused
-from sish.slide import Slide, find_slides, open_slide
+from sish.labels import LabelRow, Labels, read_labels
+from sish.slides.files import find_slides, slide_id_of
+from sish.slides.scale import check_given, is_unused
+from sish.slides.slide import Slide, open_slide
 from sish.systems.item import Item
 
 __all__ = ["ScaleWarning", "groups_of", "item_of", "open_item", "read_items"]

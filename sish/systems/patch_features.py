@@ -21,11 +21,11 @@ from sish.encode import whole_blocks
 from sish.errors import ParameterError, QueryError, SlideError
 from sish.index.barcode import Binarisation, barcodes_of
 from sish.index.keys import order_codebook, paper_keys
-from sish.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
-from sish.slide import Slide, open_slide
+from sish.slides.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
+from sish.slides.slide import Slide, open_slide
+from sish.slides.tissue import TissueMask, find_tissue
 from sish.systems.item import Item
 from sish.systems.items import open_item
-from sish.tissue import TissueMask, find_tissue
 
 __all__ = [
     "FeatureEncoder",
@@ -97,7 +97,8 @@ class Tiles:
     def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
         """As in `Looks`. MissingMppError where neither the file nor the item tells the scale.
 
-        An image no larger than a tile is one patch of its own size, as in :func:`sish.mosaic.only_patch`.
+        An image no larger than a tile is one patch of its own size, as in
+        :func:`sish.slides.mosaic.only_patch`.
         """
         self._check_step(step_px)
         with open_item(item) as slide:
@@ -166,7 +167,7 @@ class WholePicture:
 def read_squares(
     slide: Slide, l0_xy: NDArray[np.int64], size_px: int, mpp: float, small_step_px: int | None = None
 ) -> Iterator[Look]:
-    """Squares of a slide at a scale, a few at a time, by :func:`sish.mosaic.read_patch`.
+    """Squares of a slide at a scale, a few at a time, by :func:`sish.slides.mosaic.read_patch`.
 
     What hangs over the edge is white; a slide smaller than a square is read, mirrored, up to the next
     multiple of `small_step_px`, or to a whole square.

@@ -14,13 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from sish.encode import Keys, SlideCodes
+from sish.encode import SlideCodes
 from sish.errors import ParameterError
-from sish.index.search import SearchParams
-from sish.index.snapshot import SlideRow, Snapshot, slide_snapshot
+from sish.index.guided.search import SearchParams
 from sish.index.store import Store
-from sish.patches import TextureKeys, patches_of
+from sish.index.store.snapshot import SlideRow, Snapshot, slide_snapshot
+from sish.recipe import Keys
 from sish.results import Query
+from sish.searchers import TextureKeys, patches_of
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, PatchFeatures, Tiles

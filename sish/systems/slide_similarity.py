@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
-from sish.mosaic import Region, clip
-from sish.slide import Slide
+from sish.slides.mosaic import Region, clip
+from sish.slides.slide import Slide
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 from sish.systems.items import open_item

@@ -1,0 +1,1 @@
+"""The published search: it walks along integer keys to where a patch leads (Chen et al. 2022, Methods)."""

@@ -1,0 +1,58 @@
+"""What may come into a store: a folder that is vacant, slides of the index's widths, ids that are free."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sish.errors import IndexExistsError, IndexFormatError, ParameterError, SlideExistsError
+from sish.index.store.disk import NEW
+from sish.index.store.manifest import MANIFEST, SEGMENTS, Manifest
+from sish.index.store.snapshot import Snapshot
+
+__all__ = ["LOCK", "check_ids", "check_vacant", "check_widths"]
+
+LOCK = "lock"
+"""The file that a writer holds."""
+
+
+def check_vacant(folder: Path) -> None:
+    """Refuse a folder that holds anything but what an interrupted `Store.create` left.
+
+    Raises:
+        IndexExistsError: it holds an index.
+        IndexFormatError: it holds something else, or segments that have lost their manifest.
+    """
+    names = {path.name for path in folder.iterdir()}
+    if MANIFEST in names:
+        raise IndexExistsError(f"there is an index at {folder} already: open it, or give another path")
+    if names - {LOCK, SEGMENTS, MANIFEST + NEW}:
+        raise IndexFormatError(
+            f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: give a new or an empty folder"
+        )
+    if SEGMENTS in names and (segment := next((folder / SEGMENTS).iterdir(), None)):
+        raise IndexFormatError(
+            f"{folder} holds {SEGMENTS}/{segment.name} and no {MANIFEST}: "
+            "restore the whole folder from a backup, or give a new or an empty one"
+        )
+
+
+def check_widths(new: Sequence[Snapshot], manifest: Manifest) -> None:
+    """Refuse slides whose keys and barcodes are of another width than the index's, or than the first's."""
+    want = (manifest.key_orders, manifest.barcode_bytes)
+    if want == (None, None):
+        want = (new[0].keys.shape[1], new[0].barcodes.shape[1])
+    for part in new:
+        got = (part.keys.shape[1], part.barcodes.shape[1])
+        if got != want:
+            raise ParameterError(
+                f"slide {part.slides[0].slide_id} has {got[0]} keys and {got[1]} barcode bytes a patch, "
+                f"wanted {want[0]} and {want[1]} as in the index: encode it with the settings of the index"
+            )
+
+
+def check_ids(path: Path, ids: Sequence[str], taken: Iterable[str]) -> None:
+    """Refuse a slide that is there already, and two of one id."""
+    seen = set(taken)
+    for slide_id in ids:
+        if slide_id in seen:
+            raise SlideExistsError(f"slide {slide_id} is in {path} already: ask to replace it")
+        seen.add(slide_id)

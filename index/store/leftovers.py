@@ -1,0 +1,106 @@
+"""Find, count and delete the files that a writer made and the manifest does not name."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from sish.index.store.disk import NEW, sync
+from sish.index.store.manifest import EXTRA_NAME, MANIFEST, SEGMENT_NAME, SEGMENTS, Manifest
+from sish.index.store.segment import OWN_NAME, VERSIONED_TABLE
+
+__all__ = ["count_bytes", "delete_unnamed", "find_leftovers", "sweep"]
+
+
+def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
+    """Return the files and folders that a writer made and that ``manifest`` does not name.
+
+    They are harmless: a crash or a failed clean-up left them, or a writer is at work. Only files and folders
+    of a writer's names are among them, never a link, nor a folder that holds anything else.
+    """
+    records = {record.name: record for record in manifest.segments}
+    found = [
+        path
+        for path in _entries(folder)
+        if path.name == MANIFEST + NEW
+        or (EXTRA_NAME.fullmatch(path.name) and path.name not in manifest.extras)
+    ]
+    segments = folder / SEGMENTS
+    for path in [] if segments.is_symlink() else _entries(segments):
+        if path.name in records:
+            named = records[path.name].files
+            tables = (table for table in _entries(path) if VERSIONED_TABLE.fullmatch(table.name))
+            found += [table for table in tables if table.name not in named]
+        elif SEGMENT_NAME.fullmatch(path.name) and _is_segment(path):
+            found.append(path)
+    return found
+
+
+def count_bytes(paths: Iterable[Path]) -> int:
+    """Return the length of all files at or below ``paths`` together."""
+    return sum(_size(file) for path in paths for file in (path, *path.rglob("*")))
+
+
+def sweep(folder: Path, manifest: Manifest) -> None:
+    """Delete the leftovers; only the writer may do this. What resists stays.
+
+    The manifest on the disk may be a commit older than the one that is read here, if its writer was killed
+    before the flush. So it is flushed before anything that the older one may name is deleted.
+    """
+    found = find_leftovers(folder, manifest)
+    if not found:
+        return
+    try:
+        sync(folder)
+    except OSError:
+        return
+    for path in found:
+        _delete(path)
+
+
+def delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
+    """Unlink the files that ``old`` named and ``new`` does not; what resists stays as a leftover."""
+    now = {record.name: record.files for record in new.segments}
+    for name in old.extras.keys() - new.extras.keys():
+        _delete(folder / name)
+    for record in old.segments:
+        path = folder / SEGMENTS / record.name
+        if record.name not in now:
+            _delete(path)
+        else:
+            for name in record.files.keys() - now[record.name].keys():
+                _delete(path / name)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """The files and folders in ``folder``, without links; none if it is not readable, or just deleted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in entries if not entry.is_symlink())
+    except OSError:
+        return []
+
+
+def _is_segment(folder: Path) -> bool:
+    """Whether ``folder`` holds only what a writer puts there: all of a segment, or a part of one."""
+    try:
+        return all(OWN_NAME.fullmatch(path.name) for path in folder.iterdir())
+    except OSError:  # a file, not readable, or just deleted
+        return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size if not path.is_dir() else 0
+    except OSError:  # a writer has just deleted it
+        return 0
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return  # harmless: it is reported as a leftover

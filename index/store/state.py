@@ -1,0 +1,190 @@
+"""One committed state of an index, opened: it is read once and passed on.
+
+All that belongs to one answer (the query's row, the tree, the segments, the slides) is taken from one
+`State`, so that no commit can come between two reads. Its files, the tree's too, stay mapped while it is
+held, whatever a writer unlinks meanwhile.
+
+A damaged segment does not keep the others from being opened. It stands among them with its reason and, where
+its table can be read, its slides. But no search goes on without it in silence: `State.segments` raises
+IndexCorruptError until `sish.index.repair` has set it aside.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from sish.errors import IndexCorruptError
+from sish.index.store.disk import storage_errors
+from sish.index.store.manifest import JSON, SEGMENTS, Manifest, SegmentRecord, read_manifest
+from sish.index.store.segment import (
+    DTYPES,
+    DamagedSegment,
+    Segment,
+    array_shapes,
+    check_no_links,
+    open_segment,
+    read_slides,
+)
+from sish.index.store.snapshot import SlideRow, Snapshot, merge
+from sish.index.store.tree_file import TreeFile, open_tree
+
+__all__ = ["SMALL_BYTES", "State", "load_state"]
+
+SMALL_BYTES = 1 << 26
+"""Arrays of up to so many bytes in all are compared with their checksums when a search first maps them."""
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """One committed state, opened; two states are the same one only if they are the same object."""
+
+    folder: Path
+    """The index."""
+    manifest: Manifest
+    """What was committed."""
+    parts: tuple[Segment | DamagedSegment, ...]
+    """Its segments, oldest slides first, damaged ones among them."""
+    tree_file: TreeFile | None
+    """The file of the texture tree that made the keys, if one did."""
+
+    @property
+    def header(self) -> Mapping[str, JSON]:
+        """What `Store.create` was given, as JSON gives it back (tuples are lists)."""
+        return MappingProxyType(dict(self.manifest.header))
+
+    @property
+    def generation(self) -> int:
+        """How many commits there were since the index was created."""
+        return self.manifest.generation
+
+    @cached_property
+    def slides(self) -> tuple[SlideRow, ...]:
+        """The live slides in insertion order, those of damaged segments included where they are known."""
+        return tuple(row for part in self.parts for row in part.slides)
+
+    @property
+    def damaged(self) -> tuple[DamagedSegment, ...]:
+        """The segments that cannot be used."""
+        return tuple(part for part in self.parts if isinstance(part, DamagedSegment))
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments, oldest slides first, mapped from their files; valid while they are held.
+
+        Raises
+        ------
+        IndexCorruptError
+            If one is damaged: without it an answer would lack slides in silence.
+        """
+        sound = tuple(part for part in self.parts if isinstance(part, Segment))
+        if len(sound) < len(self.parts):
+            raise IndexCorruptError(self.damaged[0].reason)
+        return sound
+
+    @property
+    def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+        """The arrays that `Store.rekey` was given last; None if it never was.
+
+        Raises
+        ------
+        IndexCorruptError
+            If the file was missing when the state was opened, or is damaged.
+        """
+        return None if self.tree_file is None else self.tree_file.arrays()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every file was there when it was opened."""
+        return not self.damaged and (self.tree_file is None or self.tree_file.data is not None)
+
+    def check(self, *, every_byte: bool = False) -> None:
+        """Compare the mapped arrays with what was written; what was compared once is not compared again.
+
+        Counts and the order of keys always are, checksums where ``every_byte`` is asked or where the arrays
+        are no larger than `SMALL_BYTES`.
+
+        Raises
+        ------
+        IndexCorruptError
+            If a segment is damaged; the message names the file.
+        """
+        segments = self.segments
+        thorough = every_byte or sum(segment.nbytes for segment in segments) <= SMALL_BYTES
+        for segment in segments:
+            segment.check(self.folder / SEGMENTS / segment.record.name, every_byte=thorough)
+
+    def snapshot(self) -> Snapshot:
+        """Return all live patches in key order, valid for as long as it is held; `check` comes first.
+
+        One segment without removed slides is served straight from its mapped files; anything else is
+        merged in memory. An empty index has T = B = 1.
+        """
+        self.check()
+        live = [segment.live() for segment in self.segments if segment.slides]
+        if live:
+            return merge(live)
+        arrays = {name: np.empty(shape, DTYPES[name]) for name, shape in array_shapes(0, 1, 1).items()}
+        return Snapshot((), **arrays)
+
+
+def load_state(folder: Path, before: State | None = None) -> State:
+    """Open the state on the disk; a writer that unlinks files meanwhile has committed a newer one.
+
+    Segments that ``before`` has opened, and that did not change since, are taken from it.
+    """
+    manifest = read_manifest(folder)
+    while True:
+        with storage_errors(folder, "read the index at"):
+            parts = tuple(_unique(folder, _open_parts(folder, manifest, before)))
+            trees = (open_tree(folder / name, record) for name, record in manifest.extras.items())
+            state = State(folder, manifest, parts, next(trees, None))
+        if state.is_whole:
+            return state
+        seen, manifest = manifest, read_manifest(folder)
+        if manifest == seen:
+            return state
+
+
+def _open_parts(folder: Path, manifest: Manifest, before: State | None) -> Iterator[Segment | DamagedSegment]:
+    known = {part.record.name: part for part in (before.parts if before else ()) if isinstance(part, Segment)}
+    for record in manifest.segments:
+        old = known.get(record.name)
+        if old is not None and old.record == record:
+            yield old
+        else:
+            yield _open(folder / SEGMENTS / record.name, record, manifest)
+
+
+def _open(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment | DamagedSegment:
+    """Open a segment; a damaged one keeps the slides that its table still tells."""
+    check_no_links(folder, record)
+    try:
+        return open_segment(folder, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
+    except IndexCorruptError as error:
+        reason = str(error)
+    try:
+        slides, removed = read_slides(folder, record)
+    except IndexCorruptError:
+        return DamagedSegment(record, reason, (), knows_slides=False)
+    live = tuple(row for number, row in enumerate(slides) if number not in removed)
+    return DamagedSegment(record, reason, live)
+
+
+def _unique(folder: Path, parts: Iterable[Segment | DamagedSegment]) -> Iterator[Segment | DamagedSegment]:
+    """Yield the parts; one that names a slide for the second time counts as damaged."""
+    seen: set[str] = set()
+    for part in parts:
+        ids = [row.slide_id for row in part.slides]
+        before = len(seen)
+        seen.update(ids)
+        if len(seen) == before + len(ids) or isinstance(part, DamagedSegment):
+            yield part
+        else:
+            path = folder / SEGMENTS / part.record.name / part.record.table
+            reason = f"{path} names a slide that is in the index already: see sish index repair"
+            yield DamagedSegment(part.record, reason, part.slides)

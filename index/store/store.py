@@ -1,0 +1,484 @@
+"""The durable index: a folder of immutable segments behind one manifest that is replaced atomically.
+
+    archive.sish/
+        manifest.json           the only commit point (`sish.index.store.manifest`)
+        lock                    the writer's process number (`sish.index.store.lock`)
+        tree.00000012.npz       the texture tree that made the keys, if one did (`sish.index.texture.tree`)
+        segments/00000001/      keys, barcodes, ... and slides.json (`sish.index.store.segment`)
+
+A commit writes new files, flushes them, and then replaces the manifest; a crash at any moment leaves the
+old index or the new one. Files that the new manifest no longer names are unlinked after the commit, and
+readers keep theirs mapped, so a snapshot stays valid while a writer goes on.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from sish.errors import (
+    IndexCorruptError,
+    IndexFormatError,
+    ParameterError,
+    StoreError,
+    UnknownSlideError,
+)
+from sish.index.store.admission import LOCK, check_ids, check_vacant, check_widths
+from sish.index.store.disk import make_folder, replace_file, storage_errors, sync
+from sish.index.store.leftovers import count_bytes, delete_unnamed, find_leftovers, sweep
+from sish.index.store.lock import WriterLock
+from sish.index.store.manifest import (
+    FORMAT_VERSION,
+    JSON,
+    MANIFEST,
+    SEGMENTS,
+    Manifest,
+    encode_json,
+    is_deep,
+    read_manifest,
+)
+from sish.index.store.segment import Segment, save_changes, write_segment
+from sish.index.store.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, slide_snapshot
+from sish.index.store.state import State, load_state
+from sish.index.store.tree_file import open_tree, write_tree
+from sish.index.store.verify import damaged_files, verify
+
+__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "State", "Store", "StoreInfo", "slide_snapshot"]
+
+MERGE_RATIO = 2
+"""A segment joins an append if it weighs at most this many times what is merged so far.
+
+So every segment weighs more than twice the next one: n appends leave O(log n) segments, and a patch is
+rewritten O(log n) times, for the segment that holds it grows by half or more each time.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """Counts of one state of the index."""
+
+    generation: int
+    """Commits since it was created."""
+    format_version: int
+    """Version of the format on disk."""
+    slides: int
+    """Live slides."""
+    patches: int
+    """Their patches."""
+    removed_slides: int
+    """Removed or replaced slides whose patches still take space; `Store.compact` frees it."""
+    removed_patches: int
+    """Their patches."""
+    segments: int
+    """Segments."""
+    damaged_segments: int
+    """Those among them that are damaged: `sish index repair` tells what is wrong."""
+    bytes: int
+    """Bytes of all files that belong to the index."""
+    leftovers: int
+    """Files and folders that interrupted writers left, or that a writer makes at this moment."""
+    leftover_bytes: int
+    """Their bytes; the next writer frees them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rekeying:
+    """A change of all keys, and the tree that makes them."""
+
+    tree: Mapping[str, npt.NDArray[np.uint8]] | None
+    change: Callable[[Snapshot], Snapshot]
+
+
+class Store:
+    """An index folder, open for reading or for writing.
+
+    A reader stays at the state that it opened until `refresh`. Methods may be called from several threads;
+    one process at a time may write. It is a context manager; closing gives the writer's lock back, and
+    snapshots outlive it.
+    """
+
+    def __init__(self, path: Path, state: State, lock: WriterLock | None) -> None:
+        """Use `create` or `open`."""
+        self.path = path
+        self._state = state
+        self._lock = lock
+        self._thread_lock = threading.RLock()
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], header: Mapping[str, JSON]) -> "Store":
+        """Make an empty index at ``path``, a folder that is missing or empty, and open it for writing.
+
+        Args:
+            path: the folder; missing parents are made too.
+            header: what must be known of every key and barcode in it; kept verbatim.
+
+        Raises:
+            ParameterError: the header is not JSON.
+            StoreError: ``path`` is taken, or cannot be written.
+        """
+        folder = Path(path)
+        encode_json(dict(header), "the header")
+        if is_deep(dict(header)):
+            raise ParameterError("the header is nested too deep to be read again: give a flatter one")
+        with storage_errors(folder, "create an index at"):
+            if folder.exists() and not folder.is_dir():
+                raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
+            make_folder(folder)
+            check_vacant(folder)
+            lock = WriterLock.acquire(folder / LOCK)
+            try:
+                check_vacant(folder)
+                (folder / SEGMENTS).mkdir(exist_ok=True)
+                replace_file(folder / MANIFEST, Manifest(dict(header)).to_bytes())
+                return cls(folder, load_state(folder), lock)
+            except BaseException:
+                lock.release()
+                raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> "Store":
+        """Open the index at ``path``; for reading, nothing is written at all.
+
+        A writer deletes what interrupted writers before it left behind. A damaged segment or tree does not
+        keep the index from being opened: what needs them raises IndexCorruptError, and `sish.index.repair`
+        sets them aside.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            IndexFormatError: it is of another format, or a file.
+            IndexCorruptError: the manifest is damaged.
+            IndexLockedError: ``write`` was asked and another writer is at work.
+            StoreError: ``write`` was asked and the folder cannot be written.
+        """
+        folder = Path(path)
+        state = load_state(folder)
+        if not write:
+            return cls(folder, state, None)
+        with storage_errors(folder, "write to"):
+            lock = WriterLock.acquire(folder / LOCK)
+        try:
+            state = load_state(folder, state)
+            sweep(folder, state.manifest)
+            return cls(folder, state, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        """Give the writer's lock back; from then on it is a reader."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> "Store":
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def __contains__(self, slide_id: object) -> bool:
+        """Return whether a slide of this id is in the index."""
+        return any(row.slide_id == slide_id for row in self.slides)
+
+    def __len__(self) -> int:
+        """Return the number of live slides."""
+        return len(self.slides)
+
+    @property
+    def header(self) -> Mapping[str, JSON]:
+        """What `create` was given, as JSON gives it back (tuples are lists)."""
+        return self._state.header
+
+    @property
+    def generation(self) -> int:
+        """How many commits there were since the index was created."""
+        return self._state.generation
+
+    @property
+    def slides(self) -> tuple[SlideRow, ...]:
+        """The live slides in insertion order (a replaced slide counts as new)."""
+        return self._state.slides
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """As `State.segments` of the state at hand."""
+        return self._state.segments
+
+    @property
+    def state(self) -> State:
+        """The state at hand; take it once for all that belongs together, as a refresh replaces it."""
+        return self._state
+
+    def current(self) -> State:
+        """Go on to the state that is on the disk now, and return the state at hand."""
+        self.refresh()
+        return self._state
+
+    def snapshot(self) -> Snapshot:
+        """As `State.snapshot` of the state at hand."""
+        return self._state.snapshot()
+
+    def refresh(self) -> bool:
+        """Go on to the state that is on the disk now, and return whether it is another one.
+
+        What was damaged or missing when it was opened is opened anew: it may have been restored.
+        """
+        with self._thread_lock:
+            if self._state.is_whole and read_manifest(self.path) == self._state.manifest:
+                return False
+            before, self._state = self._state, load_state(self.path, self._state)
+            return self._state.manifest != before.manifest or self._state.is_whole
+
+    def append(
+        self,
+        row: SlideRow,
+        keys: npt.ArrayLike,
+        barcodes: npt.ArrayLike,
+        l0_xy: npt.ArrayLike,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Add one slide; when this returns it is on the disk.
+
+        Args:
+            row: the slide; ``row.n_patches`` is N, 0 for a slide without tissue.
+            keys: integers (N, T); the first column orders the index.
+            barcodes: uint8 (N, B).
+            l0_xy: integers (N, 2), top left corners in level-0 pixels.
+            replace: remove the slide of that id, if there is one, in the same commit.
+
+        Raises:
+            SlideExistsError: the id is taken and ``replace`` is off.
+            ParameterError: shapes or types do not fit the slide or the index.
+            IndexCorruptError: a segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        self.append_many([slide_snapshot(row, keys, barcodes, l0_xy)], replace=replace)
+
+    def append_many(self, new: Sequence[Snapshot], *, replace: bool = False) -> None:
+        """Add several slides in one commit, which takes as long as one slide's: all of them, or none.
+
+        Args:
+            new: the slides in the order in which they come, each as `slide_snapshot` gives it.
+            replace: remove the slides of these ids, where there are any, in the same commit.
+
+        Raises:
+            SlideExistsError: an id is taken and ``replace`` is off, or two of them have one id.
+            ParameterError: shapes do not fit the index.
+            IndexCorruptError: a segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            if not new:
+                return
+            check_widths(new, state.manifest)
+            ids = [row.slide_id for part in new for row in part.slides]
+            check_ids(self.path, ids, () if replace else (row.slide_id for row in self.slides))
+            segments = [segment.without(frozenset(ids)) for segment in state.segments]
+            weight, kept = sum(len(part) + len(part.slides) for part in new), len(segments)
+            while kept and segments[kept - 1].weight <= MERGE_RATIO * weight:
+                kept -= 1
+                weight += segments[kept].weight
+            self._commit(state, segments[:kept], segments[kept:], new)
+
+    def remove(self, slide_ids: Collection[str]) -> int:
+        """Remove slides in one commit and return how many there were; ids that are not there do not matter.
+
+        Raises:
+            IndexCorruptError: a segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        if isinstance(slide_ids, str):
+            raise ParameterError(f"slide_ids is the string {slide_ids!r}, wanted a list of ids")
+        doomed = frozenset(slide_ids)
+        with self._writing() as state:
+            count = sum(row.slide_id in doomed for row in self.slides)
+            if count:
+                self._commit(state, [segment.without(doomed) for segment in state.segments])
+            return count
+
+    def relabel(self, rows: Mapping[str, SlideRow]) -> None:
+        """Replace what is known of some slides in one commit; patches and insertion order stay.
+
+        Args:
+            rows: the new row of each slide id, with the same ``slide_id`` and ``n_patches`` as before.
+
+        Raises:
+            UnknownSlideError: an id is not in the index.
+            ParameterError: a row is not of that slide.
+            IndexCorruptError: a segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            old = {row.slide_id: row for row in self.slides}
+            for slide_id, row in rows.items():
+                if slide_id not in old:
+                    raise UnknownSlideError(f"slide {slide_id} is not in {self.path}: add it first")
+                if (row.slide_id, row.n_patches) != (slide_id, old[slide_id].n_patches):
+                    raise ParameterError(
+                        f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, "
+                        f"wanted the same id and {old[slide_id].n_patches}: append it with replace=True"
+                    )
+            segments = [segment.relabelled(rows) for segment in state.segments]
+            if any(segment.unsaved for segment in segments):
+                self._commit(state, segments)
+
+    def compact(self) -> None:
+        """Write all live slides into one segment and delete leftovers.
+
+        Raises:
+            IndexCorruptError: a segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            if len(state.segments) > 1 or any(segment.removed for segment in state.segments):
+                self._commit(state, [], state.segments)
+            sweep(self.path, self._state.manifest)
+
+    def rekey(
+        self, tree: Mapping[str, npt.NDArray[np.uint8]] | None, change: Callable[[Snapshot], Snapshot]
+    ) -> None:
+        """Give all patches new keys, in one commit and one segment, and keep the tree that made them.
+
+        Args:
+            tree: arrays to keep with the keys; `tree` returns them. None: no tree made them.
+            change: returns a copy of the patches with their new keys, in the order of these.
+
+        Raises:
+            IndexCorruptError: a segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was.
+        """
+        with self._writing() as state:
+            self._commit(state, [], state.segments, rekeying=_Rekeying(tree, change))
+
+    @property
+    def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+        """As `State.tree` of the state at hand."""
+        return self._state.tree
+
+    def set_aside(self, names: Collection[str], target: Path) -> None:
+        """Go on without some segments, whose folders are moved into ``target``, in one commit.
+
+        Their folders are moved first: a crash in between leaves an index that lacks them and says so.
+
+        Raises:
+            IndexCorruptError: another segment is damaged; the index is as it was.
+            StoreError: not open for writing, or the disk failed; the index is as it was, or lacks files.
+        """
+        with self._writing() as state:
+            kept = replace(
+                state, parts=tuple(it for it in state.parts if it.record.name not in names)
+            ).segments
+            for name in sorted(names):
+                if (folder := self.path / SEGMENTS / name).exists():
+                    os.replace(folder, target / name)  # noqa: PTH105  as in replace_file
+            sync(target)
+            sync(self.path / SEGMENTS)
+            self._commit(state, kept)
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the index as it is on the disk now, one line for each problem."""
+        return verify(self.path)
+
+    def leftovers(self) -> list[str]:
+        """Return the harmless files and folders of interrupted writers, which the next writer deletes."""
+        manifest = read_manifest(self.path)
+        return [path.relative_to(self.path).as_posix() for path in find_leftovers(self.path, manifest)]
+
+    def info(self) -> StoreInfo:
+        """Count what is in the index."""
+        state = self._state
+        manifest, slides = state.manifest, state.slides
+        segments = [part for part in state.parts if isinstance(part, Segment)]
+        patches = sum(row.n_patches for row in slides)
+        files = [file.size for record in manifest.segments for file in record.files.values()]
+        files += [file.size for file in manifest.extras.values()]
+        left = find_leftovers(self.path, read_manifest(self.path))
+        return StoreInfo(
+            generation=manifest.generation,
+            format_version=FORMAT_VERSION,
+            slides=len(slides),
+            patches=patches,
+            removed_slides=sum(len(segment.removed) for segment in segments),
+            removed_patches=sum(segment.removed_patches for segment in segments),
+            segments=len(state.parts),
+            damaged_segments=len(state.damaged),
+            bytes=sum(files) + len(manifest.to_bytes()),
+            leftovers=len(left),
+            leftover_bytes=count_bytes(left),
+        )
+
+    @contextmanager
+    def _writing(self) -> Iterator[State]:
+        """Hold the right to write; after any failure, go by what the disk says."""
+        with self._thread_lock:
+            if self._lock is None or not self._lock.held:
+                raise StoreError(f"{self.path} is not open for writing: open it with write=True")
+            before = self._state
+            try:
+                with storage_errors(self.path, "write to"):
+                    yield before
+            except BaseException:
+                self._recover(before)
+                raise
+
+    def _recover(self, before: State) -> None:
+        """Take the state on the disk (failing after the rename is a commit); drop what was half written."""
+        if read_manifest(self.path) != before.manifest:
+            # The rename was done and perhaps not flushed: the old files must stay until a later commit is.
+            self._state = load_state(self.path, before)
+            return
+        sweep(self.path, before.manifest)
+
+    def _commit(
+        self,
+        state: State,
+        kept: Sequence[Segment],
+        merged: Sequence[Segment] = (),
+        new_slides: Sequence[Snapshot] = (),
+        rekeying: "_Rekeying | None" = None,
+    ) -> None:
+        """Make the index of ``kept`` segments and, after them, one of the ``merged`` and the new slides."""
+        parts = [*(self._sound(segment).live() for segment in merged if segment.slides), *new_slides]
+        old = state.manifest
+        generation = old.generation + 1
+        segments = [
+            save_changes(self._folder(segment), segment, generation) for segment in kept if segment.slides
+        ]
+        number, widths = old.next_segment, (old.key_orders, old.barcode_bytes)
+        extras = old.extras
+        if rekeying:
+            extras = write_tree(self.path, generation, rekeying.tree) if rekeying.tree else {}
+        if parts:
+            new = rekeying.change(merge(parts)) if rekeying else merge(parts)
+            while os.path.lexists(folder := self.path / SEGMENTS / f"{number:08d}"):
+                number += 1
+            segments.append(write_segment(folder, new))
+            sync(folder.parent)
+            number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
+        records = tuple(segment.record for segment in segments)
+        manifest = Manifest(old.header, generation, number, *widths, records, extras)
+        trees = [open_tree(self.path / name, record) for name, record in extras.items()]
+        replace_file(self.path / MANIFEST, manifest.to_bytes())
+        self._state = State(self.path, manifest, tuple(segments), next(iter(trees), None))
+        delete_unnamed(self.path, old, manifest)
+
+    def _sound(self, segment: Segment) -> Segment:
+        """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
+        for problem in damaged_files(self._folder(segment), segment.record.files):
+            raise IndexCorruptError(
+                f"{problem}: nothing was changed; restore the index from a backup, or see sish index repair"
+            )
+        return segment
+
+    def _folder(self, segment: Segment) -> Path:
+        return self.path / SEGMENTS / segment.record.name

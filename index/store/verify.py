@@ -1,0 +1,128 @@
+"""Checking an index folder byte by byte."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from reprlib import repr as short
+
+import numpy as np
+
+from sish.errors import IndexCorruptError, StoreError
+from sish.index.store.disk import FileRecord, check_plain, record_file, storage_errors
+from sish.index.store.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecord, read_manifest
+from sish.index.store.segment import Segment, damage_told, open_segment
+from sish.index.store.tree_file import open_tree
+
+__all__ = ["damaged_files", "segment_problems", "tree_problems", "verify"]
+
+
+def verify(path: str | os.PathLike[str]) -> list[str]:
+    """Return what is wrong with the index at ``path``, one line for each problem; empty if all is well.
+
+    Every byte is read: missing files, sizes, checksums, key order, slide numbers, and counts. Writers may
+    go on meanwhile. What a crash left behind is no problem: see `sish.index.store.leftovers`. It never
+    raises: that there is no index, or none that can be read, is a problem too.
+    """
+    folder = Path(path)
+    try:
+        while True:
+            manifest = read_manifest(folder)
+            problems = [*_changed_manifest(folder, manifest), *_problems(folder, manifest)]
+            if not problems or read_manifest(folder) == manifest:
+                return problems
+    except StoreError as error:
+        return [str(error)]
+    # Damage may look like anything at all; whatever reading it raises is a finding, never a crash.
+    except Exception as error:
+        return [
+            f"{folder}: cannot be checked ({error!r}): restore it from a backup, or index the slides again"
+        ]
+
+
+def _changed_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """A change of the manifest's bytes that says the same in other words, which its checksum does not see."""
+    path = folder / MANIFEST
+    with storage_errors(path, "read"):
+        if path.read_bytes() != manifest.to_bytes():
+            yield f"{path}: its bytes are not the ones that were written"
+
+
+def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    yield from tree_problems(folder, manifest)
+    seen: set[str] = set()
+    for record in manifest.segments:
+        yield from segment_problems(folder, record, manifest, seen)
+
+
+def tree_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield a line for each thing that is wrong with the tree."""
+    damaged = list(damaged_files(folder, manifest.extras))
+    yield from damaged
+    if damaged:
+        return
+    for name, record in manifest.extras.items():
+        try:
+            open_tree(folder / name, record).arrays()
+        except IndexCorruptError as error:
+            yield str(error)
+
+
+def segment_problems(
+    folder: Path, record: SegmentRecord, manifest: Manifest, seen: set[str]
+) -> Iterator[str]:
+    """Yield a line for each thing that is wrong with a segment, every byte of which is read.
+
+    ``seen`` are the ids of the slides before it; those of its own are added.
+    """
+    path = folder / SEGMENTS / record.name
+    damaged = list(damaged_files(path, record.files))
+    yield from damaged
+    if damaged:
+        return
+    try:
+        segment = open_segment(path, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
+    except IndexCorruptError as error:
+        yield str(error)
+        return
+    yield from segment.wrong_contents(path)
+    yield from _wrong_ties(path, segment)
+    ids = [row.slide_id for row in segment.slides]
+    twice = seen.intersection(ids) | {slide_id for slide_id, n in Counter(ids).items() if n > 1}
+    yield from (
+        f"{path / record.table}: slide {short(slide_id)} is there twice" for slide_id in sorted(twice)
+    )
+    seen.update(ids)
+
+
+def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str]:
+    """Yield a line for each of the ``files`` in ``folder`` whose bytes are not as recorded.
+
+    Raises:
+        StoreError: a file cannot be read for another reason than damage, such as missing rights.
+    """
+    for name, wanted in files.items():
+        path = folder / name
+        try:
+            check_plain(path)
+            with storage_errors(path, "read"), damage_told(path):
+                got = record_file(path)
+        except IndexCorruptError as error:
+            yield str(error)
+            continue
+        if got.size != wanted.size:
+            yield f"{path}: has {got.size} bytes, wanted {wanted.size}"
+        elif got != wanted:
+            yield f"{path}: its bytes changed (SHA-256 {got.sha256[:12]}..., wanted {wanted.sha256[:12]}...)"
+
+
+def _wrong_ties(folder: Path, segment: Segment) -> Iterator[str]:
+    """Check what a search does not: the order of patches of one key, and their numbers within a slide."""
+    patches = segment.patches
+    order = np.lexsort((patches.row, patches.slide, patches.keys[:, 0]))
+    if not np.array_equal(order, np.arange(len(order))):
+        yield f"{folder / 'keys'}: ties are not in insertion order"
+    counts = np.array([row.n_patches for row in patches.slides], np.int64)
+    places = np.sort((np.cumsum(counts) - counts)[patches.slide] + patches.row)
+    if not np.array_equal(places, np.arange(len(places))):
+        yield f"{folder / 'row'}: patches of a slide are not numbered from 0 on"

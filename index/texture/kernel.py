@@ -1,0 +1,366 @@
+"""The compiled walk over a texture tree's cells; `sish.index.texture.cells` says what it does.
+
+Kernels reach what they read by *addresses* (`Place`), and call nothing that takes an array where rows are
+compared: numba counts references at each such call, which took three times as long as all distances.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.index.compiled import compiled
+from sish.index.hamming_kernels import (
+    LANES,
+    block_distances,
+    eight_rows,
+    eight_within,
+    load_int32,
+    load_int64,
+    lowest,
+    prefetch,
+)
+from sish.index.texture.candidates import (
+    ROW_BITS,
+    Candidates,
+    best_of,
+    first_bound,
+    new_candidates,
+    start_query,
+    thin,
+)
+
+__all__ = ["Place", "search_cells"]
+
+_FEWEST_NODES = 3  # opened at least
+_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to so many times the distance of the nearest,
+_OPENED = 8  # and until they hold so many budgets
+_PATIENCE = 8  # with excluded slides: rows walked at most, in budgets
+_CLOSER = 8  # cells are taken up to an eighth farther than the nearest, and an eighth farther than that, ...
+_LINE = 64  # bytes of a cache line
+_AHEAD = 4  # so many times eight rows are being fetched while eight are compared
+_FAR = 2**30
+_WHOLE = 1 << 32  # a cell is distance << 33 | _WHOLE where it is a whole node | its first key
+_KEY = _WHOLE - 1
+
+
+class Place(NamedTuple):
+    """Where what every query reads lies, as addresses, and how much there is of it."""
+
+    top_blocks: int
+    """The top nodes' barcodes, `as_blocks`."""
+    node_blocks: int
+    """Those of the nodes, top node after top node."""
+    leaf_blocks: int
+    """The leaves', node after node."""
+    node_totals: int
+    """int64 (nodes + 1,): where each node begins in all tables together."""
+    totals: int
+    """int64 (keys + 1,): the same of each key."""
+    begins: int
+    """int64 (keys + 1, tables): where each key begins in each table."""
+    tables: int
+    """Number of tables."""
+    tops: int
+    """Number of top nodes."""
+    nodes: int
+    """Number of nodes of a top node."""
+    leaves: int
+    """Number of leaves of a node."""
+    words: int
+    """64-bit words of a barcode."""
+
+
+@compiled
+def search_cells(
+    place: NDArray[np.int64], spots: NDArray[np.int64], queries: NDArray[np.uint8],
+    mask: NDArray[np.bool_], k: int, budget: int, most: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
+    """Offsets (Q + 1,), patches (R,) and distances (R,) of the results of all queries.
+
+    `place` are the numbers of a `Place`; `spots`, int64 (tables, 6), are of each table the addresses of
+    barcodes, slides and rows, the first slide, the first patch, and the number of patches.
+    """
+    at = Place(
+        place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8],
+        place[9], place[10],
+    )  # fmt: skip
+    room, total = queries.shape[0] * k, load_int64(at.node_totals, at.tops * at.nodes)
+    offset = np.zeros(queries.shape[0] + 1, np.int64)
+    patch, hamming, order = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(k, np.int64)
+    tally, pad = np.empty(64 * at.words + 1, np.int64), np.empty((LANES, at.words), np.uint64)
+    found = new_candidates(k, 64 * at.words)
+    for query in range(queries.shape[0] if k else 0):
+        barcode, start = queries.ctypes.data + 8 * at.words * query, offset[query]
+        start_query(found, k, most)
+        if budget >= total:
+            _scan(_all(spots), spots, barcode, mask, budget, total, found, pad)
+        else:
+            nodes, node_bits = _open(at, barcode, budget)
+            _walk(at, nodes, node_bits, spots, barcode, mask, budget, found, tally, pad)
+        count = best_of(found, spots, patch[start : start + k], hamming[start : start + k], order)
+        offset[query + 1] = start + count
+    return offset, patch[: offset[-1]], hamming[: offset[-1]]
+
+
+@compiled
+def _all(spots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Every table as a range (table, begin, end)."""
+    ranges = np.empty((spots.shape[0], 3), np.int64)
+    for table in range(spots.shape[0]):
+        ranges[table, 0], ranges[table, 1], ranges[table, 2] = table, 0, spots[table, 5]
+    return ranges
+
+
+@compiled
+def _open(at: Place, barcode: int, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The nodes to open, and the distance of each; top nodes are opened first, by the same rule."""
+    tops = np.zeros(1, np.int64)
+    if at.tops > 1:
+        bits = _bits_of_children(at, at.top_blocks, tops, at.tops, barcode)
+        tops, _ = _near(at, bits, tops, at.tops, at.nodes, _OPENED * budget)
+    bits = _bits_of_children(at, at.node_blocks, tops, at.nodes, barcode)
+    return _near(at, bits, tops, at.nodes, 1, _OPENED * budget)
+
+
+@compiled
+def _bits_of_children(
+    at: Place, blocks: int, parents: NDArray[np.int64], count: int, barcode: int
+) -> NDArray[np.int32]:
+    """Distances int32 (P, count, padded) of the `count` children of each parent."""
+    n_blocks = -(-count // LANES)
+    bits = np.empty((parents.size, LANES * n_blocks), np.int32)
+    for number in range(parents.size):
+        own = bits.ctypes.data + 4 * LANES * n_blocks * number
+        block_distances(
+            blocks + 8 * LANES * at.words * n_blocks * parents[number], n_blocks, at.words, barcode, own
+        )
+        for child in range(count, LANES * n_blocks):
+            bits[number, child] = _FAR
+    return bits
+
+
+@compiled
+def _near(
+    at: Place, bits: NDArray[np.int32], parents: NDArray[np.int64], count: int, step: int, wanted: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The children to open, each of `step` nodes, that hold `wanted` patches; and the distance of each.
+
+    Empty ones are left out.
+    """
+    opened, their_bits = np.empty(bits.size, np.int64), np.empty(bits.size, np.int32)
+    nearest, farthest = _least(bits), 64 * at.words
+    reach = nearest * _NEAR_NUMERATOR // _NEAR_DENOMINATOR
+    while True:
+        size = held = 0
+        for first in range(0, bits.size, LANES):
+            hits = eight_within(bits.ctypes.data + 4 * first, reach)
+            while hits:
+                place = first + lowest(hits)
+                hits &= hits - 1
+                number, own = place // bits.shape[1], place % bits.shape[1]
+                child = parents[number] * count + own
+                more = _held(at, child, step)
+                if more > 0:
+                    opened[size], their_bits[size] = child, bits[number, own]
+                    size += 1
+                    held += more
+        if reach >= farthest or (held >= wanted and size >= _FEWEST_NODES):
+            return opened[:size], their_bits[:size]
+        reach += reach // 4 + 1
+
+
+@compiled
+def _least(bits: NDArray[np.int32]) -> int:
+    """The smallest of some distances."""
+    least, flat = _FAR, bits.reshape(-1)
+    for place in range(flat.size):
+        least = min(least, int(flat[place]))
+    return least
+
+
+@compiled
+def _held(at: Place, number: int, step: int) -> int:
+    """Patches of the nodes from `number` x `step` on, `step` of them."""
+    first = number * step
+    return int(load_int64(at.node_totals, first + step) - load_int64(at.node_totals, first))
+
+
+@compiled
+def _leaf_bits(
+    at: Place, nodes: NDArray[np.int64], node_bits: NDArray[np.int32], barcode: int
+) -> NDArray[np.int32]:
+    """Distances (N, leaves, padded) of the opened nodes' leaves.
+
+    A node with no more patches than leaves is not worth comparing with its leaves: it is one cell, at the
+    node's own distance in the first place.
+    """
+    bits = _bits_of_children(at, at.leaf_blocks, nodes, at.leaves, barcode)
+    for number in range(nodes.size):
+        if _is_small(at, nodes[number]):
+            bits[number] = _FAR
+            bits[number, 0] = node_bits[number]
+    return bits
+
+
+@compiled
+def _is_small(at: Place, node: int) -> bool:
+    """Whether a node holds no more patches than it has leaves."""
+    return _held(at, node, 1) <= at.leaves
+
+
+@compiled
+def _select(
+    at: Place, nodes: NDArray[np.int64], bits: NDArray[np.int32], beyond: int, bound: int,
+    cells: NDArray[np.int64], count: int, tally: NDArray[np.int64],
+) -> tuple[int, int]:  # fmt: skip
+    """Put cells farther than `beyond` up to `bound` behind the first `count` of `cells`, their patches into
+    the tally: how many cells there are now, and how many patches came.
+    """
+    held = 0
+    tally[beyond + 1 : bound + 1] = 0
+    padded, address = bits.shape[1], bits.ctypes.data
+    for number in range(nodes.size):
+        whole = _WHOLE if _is_small(at, nodes[number]) else 0
+        keys = at.leaves if whole else 1
+        for first in range(0, padded, LANES):
+            eight = address + 4 * (number * padded + first)
+            hits = eight_within(eight, bound) & ~eight_within(eight, beyond)
+            while hits:
+                leaf = first + lowest(hits)
+                hits &= hits - 1
+                key = nodes[number] * at.leaves + leaf
+                size = load_int64(at.totals, key + keys) - load_int64(at.totals, key)
+                if size > 0:
+                    prefetch(at.begins + 8 * at.tables * key)
+                    cells[count] = (np.int64(bits[number, leaf]) << 33) | whole | key
+                    count += 1
+                    held += size
+                    tally[bits[number, leaf]] += size
+    return count, held
+
+
+@compiled
+def _walk(
+    at: Place, nodes: NDArray[np.int64], node_bits: NDArray[np.int32], spots: NDArray[np.int64],
+    barcode: int, mask: NDArray[np.bool_], budget: int, found: Candidates, tally: NDArray[np.int64],
+    pad: NDArray[np.uint64],
+) -> None:  # fmt: skip
+    """Compare with the patches of the nearest cells until so many counted; go on for excluded ones."""
+    bits = _leaf_bits(at, nodes, node_bits, barcode)
+    cells, nearest = np.empty(bits.size, np.int64), _least(bits)
+    state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
+    bound = min(farthest, nearest + nearest // _CLOSER + 1)
+    count, held = _select(at, nodes, bits, -1, bound, cells, 0, tally)
+    while state[1] < budget and state[2] < limit and done < farthest:
+        wanted = state[2] + budget - state[1]
+        while held < wanted and bound < farthest:
+            beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
+            count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
+            held += more
+        reach = max(done + 1, _reach(tally, wanted, bound))  # each turn goes farther: the walk ends
+        _scan(_ranges(at, cells[:count], done, reach), spots, barcode, mask, budget, limit, found, pad)
+        done = farthest if reach == bound and bound == farthest else reach
+
+
+@compiled
+def _reach(tally: NDArray[np.int64], patches: int, bound: int) -> int:
+    """The smallest distance up to which there are so many patches, or `bound`."""
+    sum_ = np.int64(0)
+    for bits in range(bound):
+        sum_ += tally[bits]
+        if sum_ >= patches:
+            return bits
+    return bound
+
+
+@compiled
+def _ranges(at: Place, cells: NDArray[np.int64], done: int, reach: int) -> NDArray[np.int64]:
+    """Rows (table, begin, end) of the cells farther than `done` up to `reach`, those at `reach` last."""
+    out, used = np.empty((cells.size * at.tables, 3), np.int64), 0
+    for low, high in ((done, reach - 1), (max(done, reach - 1), reach)):
+        for number in range(cells.size):
+            if not low < cells[number] >> 33 <= high:
+                continue
+            key = cells[number] & _KEY
+            end = key + (at.leaves if cells[number] & _WHOLE else 1)
+            for table in range(at.tables):
+                first = load_int64(at.begins, key * at.tables + table)
+                last = load_int64(at.begins, end * at.tables + table)
+                if first < last:
+                    out[used, 0], out[used, 1], out[used, 2] = table, first, last
+                    used += 1
+    return out[:used]
+
+
+@compiled
+def _scan(
+    ranges: NDArray[np.int64], spots: NDArray[np.int64], barcode: int, mask: NDArray[np.bool_], budget: int,
+    limit: int, found: Candidates, pad: NDArray[np.uint64],
+) -> None:  # fmt: skip
+    """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit.
+
+    One function, and arrays out of their tuple: see the module.
+    """
+    candidates, tally, state = found.candidates, found.tally, found.state
+    words, near = pad.shape[1], np.empty(LANES, np.int32)
+    row_bytes, step = 8 * words, 8 * words * LANES
+    n_ranges, fetched = ranges.shape[0], -1
+    ahead = ahead_end = 0  # addresses of the rows to ask for next, and of where their range ends
+    due = 1 + _AHEAD  # so many times eight rows to ask for: the first time all that are ahead
+    counted, walked = state[1], state[2]
+    for number in range(n_ranges):
+        table, row, end = ranges[number, 0], ranges[number, 1], ranges[number, 2]
+        base, behind = spots[table, 0], spots[table, 5]
+        end = min(end, row + limit - walked)
+        if mask.size == 0:
+            end = min(end, row + budget - counted)
+        while row < end and counted < budget:
+            for _ in range(due):
+                while ahead >= ahead_end and fetched + 1 < n_ranges:
+                    fetched += 1
+                    ahead = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 1]
+                    ahead_end = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 2]
+                for line in range(ahead, min(ahead + step, ahead_end), _LINE):
+                    prefetch(line)
+                ahead += step
+            due = 1
+            address = base + row_bytes * row
+            if row + LANES > behind:
+                for word in range((behind - row) * words):
+                    pad[word // words, word % words] = load_int64(address, word)
+                address = pad.ctypes.data
+            hits = eight_rows(address, words, barcode, near.ctypes.data, state[3])
+            lanes = min(LANES, end - row)
+            walked += lanes
+            if mask.size == 0:
+                counted += lanes
+                hits &= (1 << lanes) - 1
+            else:
+                allowed = 0
+                for lane in range(lanes):
+                    slide = load_int32(spots[table, 1], row + lane) + spots[table, 3]
+                    if counted < budget and not (0 <= slide < mask.size and mask[slide]):
+                        counted += 1
+                        allowed |= 1 << lane
+                hits &= allowed
+            while hits:
+                lane = lowest(hits)
+                hits &= hits - 1
+                bits = near[lane]
+                if bits > state[3]:  # the bound has come nearer since
+                    continue
+                if state[0] == candidates.shape[0]:
+                    thin(found, spots)
+                candidates[state[0], 0], candidates[state[0], 1] = bits, (table << ROW_BITS) | (row + lane)
+                state[0] += 1
+                tally[bits] += 1
+                if state[0] > state[4]:
+                    state[5] += 1
+                    while state[5] - tally[state[3]] >= state[4]:
+                        state[5] -= tally[state[3]]
+                        state[3] -= 1
+                elif state[0] == state[4]:
+                    first_bound(found)
+            row += LANES
+    state[1], state[2] = counted, walked

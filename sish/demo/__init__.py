@@ -1,0 +1,1 @@
+"""Slides that are painted, not scanned, and a demonstration on them."""

@@ -1,0 +1,56 @@
+"""The whole of it on slides that it generates: index, search, evaluate, and a page to look at."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from sish.demo.synthetic import write_slides
+from sish.evaluation import Evaluation, evaluate
+from sish.printing import figure, print_line
+from sish.report import write_report
+from sish.slide_index import Index
+
+__all__ = ["run_demo"]
+
+_QUERIES_SHOWN = 3
+
+
+def run_demo(folder: str | os.PathLike[str], *, n_slides: int = 36, seed: int = 0) -> Path:
+    """Generate slides of several synthetic tissues, index and search them; returns the report's path.
+
+    Run again in the same folder, it goes on with what is there.
+    """
+    root = Path(folder)
+    start = time.perf_counter()
+    labels = write_slides(root / "slides", n_slides=n_slides, seed=seed)
+    print_line(f"[{time.perf_counter() - start:5.1f} s] {n_slides} slides in {root / 'slides'}")
+    index = Index.open_or_create(root / "archive.sish")
+    report = index.add(root / "slides", labels=labels)
+    print_line(f"[{time.perf_counter() - start:5.1f} s] {report.summary()} to {index.path}")
+    shown = _one_a_label(index)[:_QUERIES_SHOWN]
+    answers = list(index.search_many(shown, k=5, exclude_patient=True))
+    page = write_report(answers, root / "report.html", index=index)
+    print_line(
+        f"[{time.perf_counter() - start:5.1f} s] searched for {len(shown)} slides, own patients left out"
+    )
+    for answer in answers:
+        hits = ", ".join(f"{hit.label} {hit.score:.2f}" for hit in answer)
+        print_line(f"           {answer.query.slide_id}: {hits}")
+    _tell(evaluate(index), "labels help to rank (uncertainty)")
+    _tell(evaluate(index, ranking="similarity"), "no labels read (similarity)")
+    print()
+    print_line(f"Look at {page}")
+    return page
+
+
+def _one_a_label(index: Index) -> list[str]:
+    return list({row.label: row.path for row in reversed(index.slides)}.values())
+
+
+def _tell(found: Evaluation, how: str) -> None:
+    print(
+        f"           leave-one-patient-out, {found.metrics.queries} queries, {how}: "
+        + found.metrics.one_line(figure)
+    )

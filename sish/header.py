@@ -1,0 +1,62 @@
+"""What an index stores beside its slides: the recipe, the encoder's fingerprint and how it is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from reprlib import repr as short
+from typing import Any
+
+from sish.calibration import Calibration
+from sish.errors import ParameterError
+from sish.index.guided.search import SearchParams
+from sish.recipe import Recipe, known_fields, odd_header
+
+__all__ = ["IndexHeader"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexHeader:
+    """What an index holds beside its slides."""
+
+    recipe: Recipe
+    """How slides become its keys and barcodes."""
+    fingerprint: str
+    """The encoder that it was made with."""
+    search: SearchParams
+    """How it is searched."""
+    calibration: Calibration | None = None
+    """What was measured on its first patches, where a foreign encoder's features need it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Itself as the store keeps it; without a calibration as releases before there was one."""
+        plain = {
+            "recipe": self.recipe.to_json(),
+            "fingerprint": self.fingerprint,
+            "search": asdict(self.search),
+        }
+        return plain if self.calibration is None else plain | {"calibration": self.calibration.to_json()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> IndexHeader:
+        """The header that an index holds; search parameters that it lacks take their defaults.
+
+        Raises
+        ------
+        IndexFormatError
+            If something is missing, of another type, or not known to this release.
+        """
+        names = {field.name for field in fields(cls)}
+        header = known_fields(stored, "header", names - {"calibration"}, names)
+        search = known_fields(
+            header["search"], "search", needed=set(), known={field.name for field in fields(SearchParams)}
+        )
+        measured = header.get("calibration")
+        if not isinstance(header["fingerprint"], str):
+            raise odd_header(f"its fingerprint is {short(header['fingerprint'])}, wanted text")
+        try:
+            recipe, params = Recipe.from_json(header["recipe"]).check(), SearchParams(**search)
+        except ParameterError as error:
+            raise odd_header(str(error)) from error
+        calibration = None if measured is None else Calibration.from_json(measured)
+        return cls(recipe, header["fingerprint"], params, calibration)

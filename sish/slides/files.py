@@ -1,0 +1,101 @@
+"""Files of slides: found, named and checked."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sish.errors import SlideOpenError
+from sish.slides.dicom import (
+    dicom_series,
+    dicom_slide_id,
+    is_dicom,
+    series_files,
+)
+from sish.slides.folders import files_below
+
+__all__ = [
+    "COMPOUND_ENDINGS",
+    "OPENSLIDE_SUFFIXES",
+    "SLIDE_SUFFIXES",
+    "absolute",
+    "check_file",
+    "find_slides",
+    "first_of_series",
+    "slide_id_of",
+]
+
+OPENSLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm"}
+SLIDE_SUFFIXES = frozenset(OPENSLIDE_SUFFIXES | {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+"""Endings, in lower case, of files that ``find_slides`` takes for slides."""
+COMPOUND_ENDINGS = (".ome",)
+"""What may stand before the last extension and belongs to it, as in ``a.ome.tiff``."""
+
+
+def find_slides(
+    folder: str | os.PathLike[str], on_error: Callable[[SlideOpenError], None] | None = None
+) -> list[Path]:
+    """All slide files under a folder, sorted; of a file the file itself, or the first of its DICOM series.
+
+    on_error: is told of each folder below that cannot be read and of each link to nowhere, and the search
+    goes on; without it they raise SlideOpenError, so that no slide is ever passed over in silence.
+
+    Taken by their endings (SLIDE_SUFFIXES), without hidden files. Links are followed, and a slide that is
+    reached twice is listed once (:func:`sish.slides.folders.files_below`). A MIRAX slide is its .mrxs file
+    (its data folder holds no such endings); of the .dcm files in one folder that share a DICOM series, which
+    OpenSlide opens together, only the first by name is listed.
+    """
+    folder = Path(folder)
+    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where the folder above cannot be read
+        check_file(folder)
+        return series_files(folder)[:1]
+    return list(first_of_series(files_below(folder, SLIDE_SUFFIXES, on_error)))
+
+
+def first_of_series(paths: list[Path]) -> Iterator[Path]:
+    """Leave out DICOM files of a series already seen in the same folder."""
+    seen = set()
+    for path in paths:
+        series = dicom_series(path) if is_dicom(path) else None
+        if series is not None:
+            if (path.parent, series) in seen:
+                continue
+            seen.add((path.parent, series))
+        yield path
+
+
+def slide_id_of(path: str | os.PathLike[str]) -> str:
+    """Return a slide's id: its file name without the extension; of a DICOM series its container or folder.
+
+    >>> slide_id_of("slides/TCGA-3L-AA1B-01Z-00-DX1.8923.svs"), slide_id_of("a.ome.tiff")
+    ('TCGA-3L-AA1B-01Z-00-DX1.8923', 'a')
+    """
+    series = dicom_slide_id(Path(path))
+    if series is not None:
+        return series
+    stem = Path(path).stem
+    for ending in COMPOUND_ENDINGS:
+        if stem.lower().endswith(ending) and len(stem) > len(ending):
+            stem = stem[: -len(ending)]
+    return stem
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The path from the root, without `..`; a symbolic link keeps its own name."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is not a file with something in it."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise SlideOpenError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise SlideOpenError(f"{path}: is a folder; give a slide file, or list its slides with find_slides")
+    if not stat.S_ISREG(found.st_mode):
+        raise SlideOpenError(f"{path}: is not a regular file; give a slide file")
+    if found.st_size == 0:
+        raise SlideOpenError(f"{path}: is empty; copy it again")

@@ -1,0 +1,347 @@
+"""From tissue to tiles, and from tiles to the few that stand for the slide (the mosaic).
+
+Chen et al. 2022, Methods, "mosaic": tiles without overlap on tissue, k-means on their colours, then
+k-means on their places inside each colour. Each tile is looked at once at low power: that one look
+serves the rule against background and the colour histogram, which travels with the tiles.
+
+An image no larger than a patch (a tile of a public data set, a crop) is not tiled: it is one patch of its own
+size, at the same scale as all others (`only_patch`, `read_patch`).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sish.errors import ParameterError
+from sish.slides.clusters import assign, kmeans
+from sish.slides.glass import Glass
+from sish.slides.slide import Slide
+from sish.slides.tissue import TissueMask
+
+__all__ = [
+    "Mosaic",
+    "Patches",
+    "Region",
+    "is_one_patch",
+    "only_patch",
+    "read_patch",
+    "select_mosaic",
+    "tile",
+]
+
+Places = NDArray[np.int64]
+Region = tuple[int, int, int, int]
+"""A part of a slide: x, y, width, height in level-0 pixels."""
+
+COLOUR_MPP = 2.0
+"""Scale of the low-power look: 5x, where the paper takes its histograms."""
+
+MAX_LOOK_PX = 256
+"""A patch is looked at with at most this side: the paper's size for the rule against background."""
+
+BACKGROUND_GREY = 235
+BACKGROUND_SHARE = 0.9
+"""A tile goes if more than this share of it is brighter than this grey (spec, section 1)."""
+
+_BLANK_SHARE = 0.99
+
+BACKGROUND_OF_GLASS = 0.96
+"""Background is at least this bright beside the glass: the paper's 235 of usual glass, which has 245."""
+
+BLOCK_LOOK_PX = 2048
+"""Tiles are looked at in blocks of this side: 12 MB, and one read instead of hundreds."""
+
+WHOLE = 1e-3
+"""A pixel that lies this close to whole on a slide lies on it: scales are not known more exactly."""
+
+BINS = 256
+"""Histogram bins of each of the three channels."""
+
+KEEP_WHOLE = 20
+"""A colour cluster of fewer tiles is kept whole (spec, section 1): small fields keep all of theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Squares of a slide that may be read as patches."""
+
+    l0_xy: Places
+    """Shape (N, 2), x first: top left corners in level-0 pixels; row by row where they are tiles."""
+    size_px: int
+    """Side in pixels at ``mpp``."""
+    mpp: float
+    """Scale to read them at, micrometres per pixel."""
+    l0_size: float
+    """Side in level-0 pixels."""
+    histograms: NDArray[np.uint16] | None = None
+    """Shape (N, 768): counts of red, green and blue at low power; None where not looked at yet."""
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.l0_xy)
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """The patches that stand for a slide."""
+
+    l0_xy: Places
+    """Shape (M, 2): top left corners in level-0 pixels, in the order of the tiles."""
+    cluster: NDArray[np.int32]
+    """Shape (M,): number of each patch's colour cluster."""
+    size_px: int
+    """Side in pixels at ``mpp``."""
+    mpp: float
+    """Scale to read them at, micrometres per pixel."""
+    l0_size: float
+    """Side in level-0 pixels."""
+    n_tiles: int
+    """Number of tiles that they were chosen from."""
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.l0_xy)
+
+
+def tile(
+    slide: Slide,
+    tissue: TissueMask,
+    size_px: int = 256,
+    mpp: float = 1.0,
+    region: Region | None = None,
+    min_tissue: float = 0.25,
+) -> Patches:
+    """Cover the tissue by a grid of tiles without overlap.
+
+    region: x, y, width, height in level-0 pixels; the grid begins at its corner and stays in it. A side
+    shorter than a tile gives one tile centred on it.
+    min_tissue: share of a tile (of its part on the slide) that must be tissue.
+
+    The last column and row may hang over the edge by up to half a tile, to be read white there; a slide
+    smaller than a tile is one tile. Of the tiles on tissue those of more than 90 % background go.
+    A piece of tissue that no tile meets gets a tile of its own, centred on it and listed after the grid's, so
+    that small fragments count wherever they lie on the grid. Such tiles may overlap others.
+    Raises ParameterError for a region that is none or outside the slide, SlideReadError where pixels fail.
+    """
+    if size_px < 1 or not mpp > 0 or not 0 <= min_tissue <= 1:
+        raise ParameterError(
+            f"got size_px={size_px}, mpp={mpp}, min_tissue={min_tissue}; "
+            "want at least 1 px, an mpp above 0, and a share in [0, 1]"
+        )
+    l0_size = size_px * mpp / slide.mpp
+    l0_xy = grid(slide, l0_size, region)
+    low, high = inside(slide, l0_xy, l0_size)
+    share = tissue.coverage(low, (high - low).astype(np.float64))
+    l0_xy = l0_xy[(share >= min_tissue) & (share > 0)]
+    own = own_tiles(slide, tissue, l0_xy, l0_size, region)
+    most = np.repeat([BACKGROUND_SHARE, _BLANK_SHARE], [len(l0_xy), len(own)])
+    l0_xy = np.concatenate([l0_xy, own])
+    histograms, background = look(slide, l0_xy, size_px * mpp, background_grey(tissue.glass))
+    keep = background <= most
+    return Patches(l0_xy[keep], size_px, mpp, l0_size, histograms[keep])
+
+
+def own_tiles(
+    slide: Slide, tissue: TissueMask, l0_xy: Places, l0_size: float, region: Region | None
+) -> Places:
+    """Corners of tiles on the pieces of tissue that no tile at ``l0_xy`` meets, int64 (N, 2).
+
+    Each is centred on its piece, as far as the slide's bounds (or the region) allow. A piece whose centre
+    lies in the tile of another gets none.
+    """
+    x, y, width, height = slide.bounds if region is None else clip(slide, region)
+    low, high = np.array([x, y], np.float64), np.array([x + width, y + height], np.float64)
+    corners: list[NDArray[np.float64]] = []
+    for centre in tissue.pieces_apart(l0_xy, l0_size):
+        is_taken = any(((corner <= centre) & (centre < corner + l0_size)).all() for corner in corners)
+        if not is_taken and ((low <= centre) & (centre < high)).all():
+            corners.append(np.maximum(np.minimum(centre - l0_size / 2, high - l0_size), low))
+    return np.rint(corners).astype(np.int64).reshape(-1, 2)
+
+
+def is_one_patch(slide: Slide, size_px: int, mpp: float) -> bool:
+    """Whether an image is no larger than one patch: neither wider nor higher."""
+    return max(slide.bounds[2:]) * slide.mpp <= (size_px + WHOLE) * mpp
+
+
+def only_patch(slide: Slide, size_px: int, mpp: float) -> Mosaic:
+    """Return the mosaic of an image no larger than a patch: all of it, or nothing where it is blank.
+
+    A crop was chosen by someone, so sparse tissue is kept; only an image over 99 % bright is blank. (Tiles
+    of a slide are left out from 90 % on.)
+    """
+    l0_xy = np.array([slide.bounds[:2]], np.int64)
+    _, background = look(slide, l0_xy, size_px * mpp)
+    kept = l0_xy[background <= _BLANK_SHARE]
+    return Mosaic(kept, np.zeros(len(kept), np.int32), size_px, mpp, size_px * mpp / slide.mpp, 1)
+
+
+def read_patch(
+    slide: Slide, l0_xy: tuple[float, float], size_px: int, mpp: float, *, step_px: int | None = None
+) -> NDArray[np.uint8]:
+    """Return the pixels of one patch as an encoder sees it, uint8 (h, w, 3): usually h = w = `size_px`.
+
+    On an image narrower (or lower) than a patch it has as many columns (rows) as the image has at `mpp`. The
+    encoder takes multiples of `step_px` (None: `size_px`), so the rest, up to the next one, is filled by
+    mirroring. The scale is exact whatever the size, and there are no margins. The part of a patch that hangs
+    over the edge of a larger slide is white. Raises SlideReadError where pixels fail.
+
+    A square of 96 px at 0.97 um/px has 93 px at 1.0 um/px, and 3 mirrored: 96.
+    """
+    _, _, width, height = slide.bounds
+    whole = [max(1, math.floor(side * slide.mpp / mpp + WHOLE)) for side in (width, height)]
+    if min(whole) >= size_px:
+        return slide.read(l0_xy, size_px, mpp)
+    own = [side < size_px for side in whole]
+    corner = [
+        start if is_own else place for start, place, is_own in zip(slide.bounds, l0_xy, own, strict=False)
+    ]
+    columns, rows = (min(side, size_px) for side in whole)
+    pixels = slide.read((corner[0], corner[1]), (columns, rows), mpp)
+    step = step_px or size_px
+    lacking = [min(size_px, math.ceil(side / step) * step) - side for side in (rows, columns)]
+    return np.pad(pixels, ((0, lacking[0]), (0, lacking[1]), (0, 0)), mode="symmetric")
+
+
+def grid(slide: Slide, l0_size: float, region: Region | None) -> Places:
+    """Corners of all tiles of a slide's bounds or of a region, int64 (N, 2), row by row."""
+    x, y, width, height = slide.bounds if region is None else clip(slide, region)
+    columns = line(x, width, l0_size, centred=region is not None)
+    rows = line(y, height, l0_size, centred=region is not None)
+    across, down = np.meshgrid(columns, rows)
+    return np.rint(np.stack([across.ravel(), down.ravel()], axis=1)).astype(np.int64)
+
+
+def line(start: int, length: int, l0_size: float, *, centred: bool) -> NDArray[np.float64]:
+    """Starts of the tiles along one axis: those whose centre lies inside, at least one."""
+    if length < l0_size:
+        return np.array([start + (length - l0_size) / 2 if centred else float(start)])
+    return start + l0_size * np.arange(int(length / l0_size + 0.5), dtype=np.float64)
+
+
+def clip(slide: Slide, region: Region) -> Region:
+    """The part of a region that lies in the slide's bounds."""
+    if len(region) != 4 or not all(isinstance(n, int | float | np.number) for n in region):
+        raise ParameterError(f"{slide.name}: got region {region}; want four numbers: x, y, width, height")
+    left, top, width, height = slide.bounds
+    x, y = max(region[0], left), max(region[1], top)
+    right = min(region[0] + region[2], left + width)
+    below = min(region[1] + region[3], top + height)
+    if right <= x or below <= y:
+        raise ParameterError(
+            f"{slide.name}: region {region} does not meet the slide; "
+            f"give x, y, width, height in level-0 pixels inside {slide.bounds}"
+        )
+    return x, y, right - x, below - y
+
+
+def inside(slide: Slide, l0_xy: Places, l0_size: float) -> tuple[Places, Places]:
+    """Corners (top left, bottom right), each (N, 2), of the parts of squares that lie on the slide."""
+    x, y, width, height = slide.bounds
+    low = np.clip(l0_xy, (x, y), (x + width - 1, y + height - 1))
+    high = np.clip(np.rint(l0_xy + l0_size).astype(np.int64), low + 1, (x + width, y + height))
+    return low, high
+
+
+def background_grey(glass: Glass) -> float:
+    """The grey from which on a pixel is background: the paper's, or a little below that of dimmer glass."""
+    return min(BACKGROUND_GREY, BACKGROUND_OF_GLASS * glass.grey) if glass.is_seen else BACKGROUND_GREY
+
+
+def look(
+    slide: Slide, l0_xy: Places, size_um: float, bright: float = BACKGROUND_GREY
+) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+    """Look at patches at low power, each only where it lies on the slide.
+
+    bright: what is brighter than this grey is background.
+    Returns their colour histograms, uint16 (N, 768), and the share of background in each, float64 (N,).
+    """
+    histograms = np.zeros((len(l0_xy), 3 * BINS), np.uint16)
+    background = np.zeros(len(l0_xy))
+    mpp = max(COLOUR_MPP, size_um / MAX_LOOK_PX)
+    step = mpp / slide.mpp
+    low, high = inside(slide, l0_xy, size_um / slide.mpp)
+    for members in blocks(low, BLOCK_LOOK_PX * step):
+        corner = low[members].min(axis=0)
+        width, height = np.ceil((high[members].max(axis=0) - corner) / step).astype(int)
+        pixels = slide.read((corner[0], corner[1]), (int(width), int(height)), mpp)
+        grey = np.asarray(Image.fromarray(pixels).convert("L"))
+        first = np.rint((low[members] - corner) / step).astype(int)
+        last = np.maximum(np.rint((high[members] - corner) / step).astype(int), first + 1)
+        for member, (left, top), (right, below) in zip(members, first, last, strict=True):
+            place = np.s_[top:below, left:right]
+            histograms[member] = histogram(pixels[place])
+            background[member] = (grey[place] > bright).mean()
+    return histograms, background
+
+
+def blocks(l0_xy: Places, l0_block: float) -> Iterator[NDArray[np.intp]]:
+    """Numbers of the patches of each square block of the slide, block by block."""
+    if not len(l0_xy):
+        return
+    _, block = np.unique(np.floor(l0_xy / l0_block), axis=0, return_inverse=True)
+    order = np.argsort(block.ravel(), kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(block.ravel()[order])) + 1)
+
+
+def histogram(pixels: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Counts of each value of red, green and blue, one after another, uint16 (768,)."""
+    channels = pixels.reshape(-1, 3) + np.arange(0, 3 * BINS, BINS)
+    # A full 256 x 256 look of one colour is one more than a uint16 holds.
+    counts = np.bincount(channels.ravel(), minlength=3 * BINS)
+    return np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
+
+
+def select_mosaic(
+    slide: Slide, patches: Patches, *, n_clusters: int = 9, fraction: float = 0.05, seed: int = 0
+) -> Mosaic:
+    """Choose the patches that stand for a slide (Chen et al. 2022, Methods; spec, section 1).
+
+    k-means into ``n_clusters`` by colour histogram; inside each cluster k-means by place into ``fraction``
+    of its size, and the tile nearest each centre, among those that belong to it, is chosen: no tile twice.
+    A cluster of fewer than 20 tiles is kept whole. The same seed gives the same mosaic.
+    Patches made by hand, without histograms, are looked at here. Raises SlideReadError where pixels fail.
+    """
+    if n_clusters < 1 or not 0 < fraction <= 1:
+        raise ParameterError(
+            f"got n_clusters={n_clusters}, fraction={fraction}; want at least 1 cluster and a share in (0, 1]"
+        )
+    histograms = patches.histograms
+    if histograms is None:
+        histograms, _ = look(slide, patches.l0_xy, patches.size_px * patches.mpp)
+    cluster = colour_clusters(histograms, n_clusters, seed)
+    chosen = [
+        members[nearest_tiles(patches.l0_xy[members], fraction, seed)]
+        for members in (np.flatnonzero(cluster == number) for number in range(n_clusters))
+        if len(members)
+    ]
+    order = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.intp)
+    return Mosaic(
+        patches.l0_xy[order], cluster[order], patches.size_px, patches.mpp, patches.l0_size, len(patches)
+    )
+
+
+def colour_clusters(histograms: NDArray[np.uint16], k: int, seed: int) -> NDArray[np.int32]:
+    """Stage 1: number of the colour cluster of each tile, int32 (N,)."""
+    shares = histograms / np.maximum(histograms.sum(axis=1, keepdims=True, dtype=np.float32), 1)
+    centres = kmeans(shares, k, seed)
+    return assign(shares, centres) if len(centres) else np.zeros(len(shares), np.int32)
+
+
+def nearest_tiles(l0_xy: Places, fraction: float, seed: int) -> NDArray[np.intp]:
+    """Stage 2: numbers of the tiles of one colour that are nearest the centres of their places."""
+    if len(l0_xy) < KEEP_WHOLE:
+        return np.arange(len(l0_xy))
+    places = l0_xy.astype(np.float32)
+    # The small addend keeps 0.05 * 60 from being 2.9999...
+    centres = kmeans(places, max(1, int(len(l0_xy) * fraction + 1e-9)), seed)
+    nearest = assign(places, centres)
+    distance = np.linalg.norm(places - centres[nearest], axis=1)
+    # By centre, then by distance; the first of each centre is its tile.
+    order = np.lexsort((distance, nearest))
+    first = np.flatnonzero(np.diff(nearest[order], prepend=-1))
+    return order[first]

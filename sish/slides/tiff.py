@@ -1,0 +1,474 @@
+"""TIFF files that OpenSlide does not read, or reads wrongly: which page is the slide, and its pixels.
+
+The main picture is the largest page; thumbnails, labels and macro pictures are smaller. Its pyramid is made
+of the pages that are marked as reduced copies, in the chain of pages or below the main one (sub-IFDs, as in
+OME-TIFF).
+Pages of equal size are channels, planes of a stack or several pictures, and such a file is refused.
+"""
+
+import contextlib
+import io
+import itertools
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from sish.errors import SlideError, SlideOpenError, SlideReadError
+from sish.slides.jpeg import read_jpeg_header
+from sish.slides.limits import MAX_PAGES, check_decoded, check_side
+from sish.slides.pyramid import Pixels, Size, level_downsample
+from sish.slides.upright import UPRIGHT
+
+__all__ = [
+    "WANTED",
+    "TiffLevels",
+    "UnsuitedTiff",
+    "check_directories",
+    "check_pixels",
+    "contradicts_its_tiles",
+    "describe",
+    "is_deep_grey",
+    "main_page",
+    "main_page_number",
+    "odd_tags_refused",
+    "one_line",
+    "open_tiff",
+    "orientation_of",
+    "size_of",
+]
+
+# tifffile logs what it finds wrong with a file; we say it ourselves, in an error.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+SEGMENT_CACHE_BYTES = 64 << 20
+"""Decoded strips or tiles that a plain TIFF keeps: neighbouring reads share them."""
+
+PHOTOMETRIC, COMPRESSION = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
+
+JPEG = COMPRESSION.JPEG
+JPEG_2000 = frozenset({COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.APERIO_JP2000_RGB, COMPRESSION.JPEG2000})
+STREAMS = frozenset(
+    {COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS,
+     COMPRESSION.LZMA, COMPRESSION.ZSTD}
+)  # fmt: skip
+"""Compressions that give bytes, as many as a strip or tile needs."""
+
+FULL_RANGE = (0, 255, 128, 255, 128, 255)
+"""ReferenceBlackWhite of the YCbCr that JPEG uses, the only one that we read."""
+BT_601 = (0.299, 0.587, 0.114)
+"""YCbCrCoefficients of the same."""
+
+TAGS = (
+    "imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "rowsperstrip", "samplesperpixel",
+    "photometric", "compression", "planarconfig", "subfiletype",
+)  # fmt: skip
+
+_MASK_PAGE, _REDUCED_PAGE = 4, 1  # bits of NewSubfileType
+_DEFAULT_SUBSAMPLING = (2, 2)
+
+WANTED = "want one bright-field picture, grey or RGB: export it as such"
+
+
+class UnsuitedTiff(ValueError):
+    """Our reader does not decode this kind of page; Pillow may."""
+
+
+class TiffLevels:
+    """A TIFF in strips or tiles, decoded one by one (8-bit grey or RGB, also as YCbCr in JPEG tiles)."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``.
+
+        Raises UnsuitedTiff where tifffile alone cannot decode it, SlideOpenError where nothing should.
+        """
+        self._path = path.absolute()
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._tiff: tifffile.TiffFile | None = open_tiff(self._path)
+        self._pid = os.getpid()
+        with contextlib.ExitStack() as on_refusal:
+            on_refusal.callback(self.close)
+            on_refusal.enter_context(odd_tags_refused())
+            main = main_page(self._tiff, path)
+            check_page(main, path)
+            self._pages = [main, *smaller_pages(self._tiff, main, path)]
+            self.sizes: tuple[Size, ...] = tuple(map(size_of, self._pages))
+            self.downsamples = tuple(
+                level_downsample(self.sizes[0], size, self.sizes[0][0] / size[0]) for size in self.sizes
+            )
+            self.tiles = tuple(tile_of(page) for page in self._pages)
+            self.orientation = orientation_of(main)
+            self.properties: Mapping[str, str] = tiff_properties(main) | {
+                "tiff.ImageDescription": self._tiff.pages.first.description  # OME-XML is on the first page
+            }
+            self._show_that_it_decodes()
+            on_refusal.pop_all()
+
+    def _show_that_it_decodes(self) -> None:
+        try:
+            self.read_level(0, (0, 0), (1, 1))
+        except SlideReadError as error:
+            if self._pages[0].compression in STREAMS:
+                raise UnsuitedTiff(one_line(error)) from error
+            raise SlideOpenError(one_line(error)) from error  # Pillow might get its colours wrong
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a path."""
+        return TiffLevels, (self._path,)
+
+    def read_level(self, level: int, xy: Size, size: Size) -> tuple[Pixels, tuple[float, float]]:
+        """See Levels."""
+        (x, y), (width, height) = xy, size
+        page = self._pages[level]
+        tall, wide = page.chunks[:2]
+        across = -(-page.imagewidth // wide)
+        out = np.full((height, width, 3), 255, np.uint8)
+        rows, columns = range(y // tall, -(-(y + height) // tall)), range(x // wide, -(-(x + width) // wide))
+        for row, column in itertools.product(rows, columns):
+            segment = self._segment(level, row * across + column)
+            top, left = row * tall - y, column * wide - x
+            below, right = min(top + segment.shape[0], height), min(left + segment.shape[1], width)
+            part = segment[max(0, -top) : below - top, max(0, -left) : right - left]
+            out[max(0, top) : below, max(0, left) : right] = part
+        return out, (float(x), float(y))
+
+    def _segment(self, level: int, index: int) -> Pixels:
+        """One decoded strip or tile, uint8 (h, w, 3), kept for the next read."""
+        with self._lock:
+            if (level, index) in self._cache:
+                self._cache.move_to_end((level, index))
+                return self._cache[level, index]
+            segment = self._decode(level, index)
+            self._cache[level, index] = segment
+            while len(self._cache) > 1 and self._cached_bytes() > SEGMENT_CACHE_BYTES:
+                self._cache.popitem(last=False)
+        return segment
+
+    def _cached_bytes(self) -> int:
+        """Size of all kept segments."""
+        return sum(segment.nbytes for segment in self._cache.values())
+
+    def _decode(self, level: int, index: int) -> Pixels:
+        """Read and decode one strip or tile."""
+        if self._tiff is None:
+            raise SlideReadError(f"{self._path}: is closed; open it again")
+        if self._pid != os.getpid():
+            self._tiff, self._pid = open_tiff(self._path), os.getpid()
+        page = self._pages[level]
+        try:
+            file = self._tiff.filehandle
+            file.seek(page.dataoffsets[index])
+            data = file.read(page.databytecounts[index])
+            check_stream(page, data, self._path)
+            segment, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
+        # Codecs raise errors of their own making; all of them mean the same to us.
+        except Exception as error:
+            where = f"segment {index} of level {level}"
+            raise SlideReadError(f"{self._path}: cannot read {where}: {one_line(error)}") from error
+        if segment is None:
+            return np.full((*shape[1:3], 3), 255, np.uint8)
+        pixels: Pixels = segment[0, : shape[1], : shape[2]]
+        if pixels.shape[-1] == 1:
+            return np.repeat(pixels, 3, axis=-1)
+        return rgb_of_ycbcr(pixels) if is_taken_for_rgb(page, data) else pixels
+
+    def close(self) -> None:
+        """See Levels."""
+        with self._lock:
+            if self._tiff is not None:
+                self._tiff.close()
+            self._tiff = None
+            self._cache.clear()
+
+
+@contextlib.contextmanager
+def odd_tags_refused() -> Iterator[None]:
+    """Vendors and attackers bend TIFF in many ways: whatever that raises, the file is not for our reader."""
+    try:
+        yield
+    except (SlideError, UnsuitedTiff):
+        raise
+    except Exception as error:
+        raise UnsuitedTiff(one_line(error)) from error
+
+
+def open_tiff(path: Path) -> Any:
+    """A TIFF for tifffile; OME-XML is left unread, as it may name other files.
+
+    Raises UnsuitedTiff where tifffile makes nothing of it.
+    """
+    with odd_tags_refused():
+        return tifffile.TiffFile(path, is_ome=False)
+
+
+def main_page(tiff: Any, path: Path) -> Any:
+    """The largest page of a TIFF that is no reduced copy.
+
+    Raises SlideOpenError where there are several of its size (channels, planes, pictures) or none,
+    UnsuitedTiff where pages cannot be read.
+    """
+    pages = [page for page in top_pages(tiff) if not page.subfiletype & _MASK_PAGE]
+    if not pages:
+        raise SlideOpenError(f"{path}: has no page with a picture; copy it again")
+    # A level that is filled up to whole tiles may be larger than a small slide itself.
+    full = [page for page in pages if not page.subfiletype & _REDUCED_PAGE] or pages
+    main = max(full, key=lambda page: page.imagewidth * page.imagelength)
+    check_side(size_of(main), path)
+    if page_channels(main) > 1:
+        raise SlideOpenError(f"{path}: has {page_channels(main)} channels that are no colours; {WANTED}")
+    planes = max([size_of(page) for page in full].count(size_of(main)), stacked_planes(tiff, main))
+    if planes > 1:
+        raise SlideOpenError(
+            f"{path}: has {planes} pictures of {main.imagewidth} x {main.imagelength} px, which are channels "
+            f"(fluorescence), planes of a stack or several slides; {WANTED}"
+        )
+    return main
+
+
+def top_pages(tiff: Any) -> list[Any]:
+    """The pages in a TIFF's own chain, without those below them; UnsuitedTiff where their tags are odd."""
+    with odd_tags_refused():
+        pages = [page for page in tiff.pages if page.imagewidth and page.imagelength]
+    if not all(map(has_sane_tags, pages)):
+        raise UnsuitedTiff("tags that are no numbers")
+    return pages
+
+
+def has_sane_tags(page: Any) -> bool:
+    """Whether a page's tags that we look at are single numbers: a broken file has lists there."""
+    return all(isinstance(getattr(page, name), int | np.integer) for name in TAGS)
+
+
+def page_channels(page: Any) -> int:
+    """Samples of a page that are not of one colour: 1 of grey or RGB, 3 where it holds three stains."""
+    if page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE):
+        return 1
+    alphas = [sample for sample in page.extrasamples if sample in (1, 2)]
+    return max(1, int(page.samplesperpixel) - len(alphas))
+
+
+def stacked_planes(tiff: Any, main: Any) -> int:
+    """Pictures that one page stands for, as ImageJ writes stacks: their description says how many."""
+    try:
+        found = [series for series in tiff.series if series.keyframe.index == main.index]
+        kinds = ("generic", "uniform", "svs", "ndpi", "scn", "philips", "bif")
+        return max((s.size // main.size for s in found if s.kind not in kinds), default=1)
+    # A description that tifffile does not understand says nothing of planes.
+    except Exception:
+        return 1
+
+
+def smaller_pages(tiff: Any, main: Any, path: Path) -> list[Any]:
+    """Pages that say that they are reduced copies, the largest first, if they can be decoded."""
+    marked = [page for page in top_pages(tiff) if page.subfiletype & _REDUCED_PAGE]
+    with contextlib.suppress(Exception):  # levels of a bent file are left out
+        marked += [page for page in main.pages or () if has_sane_tags(page)]
+    found = []
+    for page in marked:
+        is_smaller = page.imagewidth * page.imagelength < main.imagewidth * main.imagelength
+        if is_smaller and page.samplesperpixel == main.samplesperpixel:
+            with contextlib.suppress(UnsuitedTiff, SlideOpenError):
+                check_page(page, path)
+                found.append(page)
+    return sorted(found, key=lambda page: -page.imagewidth)
+
+
+def check_page(page: Any, path: Path) -> None:
+    """Refuse a page that is not plain 8-bit grey or RGB in contiguous samples, or bursts memory."""
+    if min(page.chunks[:2]) < 1:
+        raise UnsuitedTiff("its strips or tiles are empty")
+    check_decoded((page.chunks[1], page.chunks[0]), path)
+    if page.photometric == PHOTOMETRIC.YCBCR and page.compression != JPEG:
+        check_bare_ycbcr(page, path)
+    plain = page.dtype == np.uint8 and page.imagedepth == page.planarconfig == 1 and not page.extrasamples
+    samples = {PHOTOMETRIC.MINISBLACK: 1, PHOTOMETRIC.RGB: 3, PHOTOMETRIC.YCBCR: 3}.get(page.photometric)
+    if plain and page.samplesperpixel == samples and page.compression in (JPEG, *JPEG_2000, *STREAMS):
+        return
+    if page.compression in (JPEG, COMPRESSION.OJPEG, *JPEG_2000):
+        # Pillow takes the tags' word for the colours of JPEG tiles.
+        raise SlideOpenError(f"{path}: has {describe(page)}; convert it to RGB of 8 bits")
+    raise UnsuitedTiff(describe(page))
+
+
+def check_bare_ycbcr(page: Any, path: Path) -> None:
+    """YCbCr without JPEG: left to Pillow if it is what JPEG uses, refused if it is not (SlideOpenError)."""
+    said = {code: page.tags.get(code) for code in (529, 530, 532)}
+    coefficients, subsampling, limits = (tag.value if tag is not None else None for tag in said.values())
+    is_full = limits is None or np.array_equal(ratios(limits), FULL_RANGE)
+    is_usual = coefficients is None or np.allclose(ratios(coefficients), BT_601, atol=1e-3)
+    if not is_full or not is_usual or tuple(subsampling or _DEFAULT_SUBSAMPLING) != (1, 1):
+        raise SlideOpenError(
+            f"{path}: has YCbCr pixels in a form that only JPEG tiles may have (subsampled, or of another "
+            "range); convert it to RGB"
+        )
+    raise UnsuitedTiff(describe(page))
+
+
+def ratios(values: tuple[int, ...]) -> list[float]:
+    """Numbers of a tag of rationals, which come as numerators and denominators in turn."""
+    return [top / max(1, bottom) for top, bottom in zip(values[::2], values[1::2], strict=False)]
+
+
+def check_stream(page: Any, data: bytes, path: Path) -> None:
+    """Refuse a compressed picture that is larger in itself than its tile may be (SlideOpenError)."""
+    if page.compression == JPEG:
+        header = read_jpeg_header(data)
+        if header is not None:
+            check_decoded(header.size, path)
+    elif page.compression in JPEG_2000:
+        with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as picture:
+            check_decoded(picture.size, path)
+        if page.compression == COMPRESSION.APERIO_JP2000_YCBC and not has_colour_transform(data):
+            raise SlideOpenError(f"{path}: has YCbCr in JPEG 2000; convert it to RGB")
+
+
+def has_colour_transform(data: bytes) -> bool:
+    """Whether a JPEG 2000 stream says in its COD segment that its decoder gives RGB."""
+    place = data.find(b"\xff\x52")
+    return place > 0 and data[place + 8 : place + 9] == b"\1"
+
+
+def is_taken_for_rgb(page: Any, data: bytes) -> bool:
+    """Whether tifffile leaves YCbCr as it is: the tag says RGB, the stream something else, and no JFIF."""
+    if page.compression != JPEG or page.photometric != PHOTOMETRIC.RGB or page.is_jfif:
+        return False
+    header = read_jpeg_header(data)
+    return header is not None and header.colours == "YCbCr"
+
+
+def contradicts_its_tiles(page: Any, path: Path) -> bool:
+    """Whether a page's tag and its first JPEG tile say different colours: OpenSlide believes the tag."""
+    if page.compression != JPEG or not (page.dataoffsets and page.databytecounts):
+        return False
+    with path.open("rb") as file:
+        file.seek(page.dataoffsets[0])
+        header = read_jpeg_header(file.read(page.databytecounts[0]))
+    stated = {PHOTOMETRIC.RGB: "RGB", PHOTOMETRIC.YCBCR: "YCbCr"}.get(page.photometric)
+    return header is not None and header.colours is not None and header.colours != stated
+
+
+def rgb_of_ycbcr(pixels: Pixels) -> Pixels:
+    """YCbCr of JPEG as RGB, uint8 (h, w, 3)."""
+    height, width = pixels.shape[:2]
+    picture = Image.frombytes("YCbCr", (width, height), np.ascontiguousarray(pixels).tobytes())
+    return np.asarray(picture.convert("RGB"))
+
+
+def describe(page: Any) -> str:
+    """A page's kind of pixels in words: ``1 sample of 16 bits (MINISBLACK, LZW)``."""
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+    samples = f"{page.samplesperpixel} sample{'s' * (page.samplesperpixel > 1)} of {bits} bits"
+    names = [
+        kind(value).name if value in set(kind) else f"{kind.__name__.lower()} {value}"
+        for kind, value in ((PHOTOMETRIC, page.photometric), (COMPRESSION, page.compression))
+    ]
+    return f"{samples} ({', '.join(names)})"
+
+
+def size_of(page: Any) -> Size:
+    """Width and height of a page."""
+    return int(page.imagewidth), int(page.imagelength)
+
+
+def tile_of(page: Any) -> Size | None:
+    """Width and height of a page's tiles, None where it is in strips."""
+    return (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None
+
+
+def orientation_of(page: Any) -> int:
+    """A page's orientation tag."""
+    tag = page.tags.get("Orientation")
+    return int(tag.value) if tag is not None and isinstance(tag.value, int) else UPRIGHT
+
+
+def is_deep_grey(page: Any) -> bool:
+    """Whether a page is grey of more than 8 bits."""
+    is_grey = page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
+    return is_grey and (page.dtype is None or page.dtype.itemsize > 1)
+
+
+def main_page_number(path: Path) -> int:
+    """Where in its chain of pages a TIFF has its main picture; 0 where tifffile does not read it."""
+    try:
+        with open_tiff(path) as tiff, odd_tags_refused():
+            return int(main_page(tiff, path).index)
+    except UnsuitedTiff:
+        return 0
+
+
+def tiff_properties(page: Any) -> dict[str, str]:
+    """Size and resolution tags under OpenSlide's names."""
+    properties = {
+        "openslide.level[0].width": str(page.imagewidth),
+        "openslide.level[0].height": str(page.imagelength),
+    }
+    for name in ("XResolution", "YResolution"):
+        tag = page.tags.get(name)
+        if tag is not None and tag.value[1]:
+            properties[f"tiff.{name}"] = str(tag.value[0] / tag.value[1])
+    unit = page.tags.get("ResolutionUnit")
+    # The TIFF standard's default is the inch.
+    number = int(unit.value) if unit else 2
+    properties["tiff.ResolutionUnit"] = {2: "inch", 3: "centimeter"}.get(number, "none")
+    return properties
+
+
+def check_directories(path: Path) -> None:
+    """Refuse a TIFF whose chain of directories leads beyond its end: the tail of the file is missing."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+        # Widths in bytes of a count, an entry and an offset: classic TIFF, and BigTIFF (magic 43).
+        is_big = 43 in head[2:4]
+        count_width, entry_width, offset_width = (8, 20, 8) if is_big else (2, 12, 4)
+        offset = int.from_bytes(head[8:16] if is_big else head[4:8], order)
+        seen: set[int] = set()
+        while offset and offset not in seen:
+            seen.add(offset)
+            if len(seen) > MAX_PAGES:
+                raise SlideOpenError(f"{path}: has more than {MAX_PAGES} pages; want a slide or a picture")
+            file.seek(min(offset, size))
+            entries = int.from_bytes(file.read(count_width), order)
+            end = offset + count_width + entries * entry_width + offset_width
+            if end > size:
+                raise SlideOpenError(f"{path}: is truncated: {size} of at least {end} bytes; copy it again")
+            file.seek(end - offset_width)
+            offset = int.from_bytes(file.read(offset_width), order)
+
+
+def check_pixels(path: Path) -> None:
+    """Refuse a TIFF whose tiles burst memory, or whose pixels lie beyond its end.
+
+    A copy that was cut short opens well and fails later.
+    """
+    try:
+        with open_tiff(path) as tiff:
+            pages = list(tiff.pages)
+            tiles = [(page.tilewidth, page.tilelength) for page in pages if page.is_tiled]
+            ends = [
+                max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+                for page in pages
+            ]
+    # Vendors bend TIFF in many ways; only the reader itself may refuse them for it.
+    except Exception:
+        return
+    for width, height in tiles:
+        if isinstance(width, int) and isinstance(height, int):
+            check_decoded((width, height), path)
+    size = path.stat().st_size
+    if max(ends, default=0) > size:
+        raise SlideOpenError(f"{path}: is truncated: {size} of at least {max(ends)} bytes; copy it again")
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())

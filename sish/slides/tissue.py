@@ -1,0 +1,314 @@
+"""Where the tissue is: what differs in colour from the slide's own glass at low power, cleaned by morphology.
+
+Stain is coloured, glass is not (the paper, Methods, "segmentation" as in CLAM: HSV saturation and a
+threshold). Colours are judged beside the slide's own glass (:mod:`sish.slides.glass`), so a tinted or dim
+slide gives the mask of a white one. The threshold depends on the glass alone, so a pale piece is kept
+whatever lies beside it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from sish.slides.glass import (
+    BLACK,
+    UNSEEN,
+    Glass,
+    beside,
+    block_px,
+    blocks_of,
+    glass_of,
+    pixel_px,
+    shows,
+    shrink,
+)
+from sish.slides.ink import ink_of
+from sish.slides.levels import Pixels
+from sish.slides.slide import Slide
+
+__all__ = ["MIN_SPECK_UM2", "TissueMask", "all_tissue", "find_tissue"]
+
+Mask = NDArray[np.bool_]
+
+MIN_SATURATION = 0.03
+"""Clean glass stays below, walls of fat cells lie above."""
+
+MAX_SATURATION = 0.07
+"""The threshold on a slide with the noisiest glass: stained cells lie above."""
+
+UNSEEN_SATURATION = 0.04
+"""The threshold where no glass is seen."""
+
+TIMES_GLASS = 3.0
+"""The threshold, in terms of the median saturation of the glass, which is that of its noise."""
+
+GREY_CHROMA = 2
+"""An image whose channels nowhere differ by more is greyscale: it has no saturation to split. A camera's
+picture of grey glass differs by more, from noise alone."""
+
+GLASS_GREY = 235
+"""Brighter than this, beside white glass, is background where colour cannot tell (the paper's limit for
+patches)."""
+
+NOISE_UM = 2.4
+"""Standard deviation of the blur before the threshold, where pixels are finer than 8 um: it leaves as little
+noise as those have. A wider blur loses the walls of fat cells, and turns brown beside blue into grey."""
+
+CLOSE_UM = 24.0
+"""Gaps narrower than about twice this are closed: clefts and small vessels belong to tissue."""
+
+OPEN_UM = 12.0
+"""Threads narrower than about twice this are no tissue: fibres and dust."""
+
+MIN_MASK_PX = 64
+"""Small images are looked at more closely, so that the mask's shorter side has this many pixels."""
+
+MAX_MASK_AREA_PX = 16_000_000
+"""Huge slides are looked at more coarsely: memory stays below about 600 MB."""
+
+SMALL_SHARE = 0.02
+"""A piece of a larger share of the image is kept, however small it is."""
+
+SMALL_HOLE_SHARE = 0.1
+"""A hole of a larger share of the image is left open, however small it is."""
+
+MIN_SPECK_UM2 = 20_000.0
+"""Pieces of less are dropped beside larger ones: as wide as 160 um."""
+
+FRAGMENT_UM2 = 5_000.0
+"""Pieces of less are dropped even where there are no larger ones: as wide as 80 um."""
+
+SMALLER_SPECK_UM2 = 1_000.0
+"""What to try where no piece was large enough: as wide as 36 um."""
+
+FRAGMENT_SHARE = 0.25
+"""Fragments that are at least this share of the largest piece are kept."""
+
+CROSS = ndimage.generate_binary_structure(2, 1)
+SQUARE = ndimage.generate_binary_structure(2, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class TissueMask:
+    """Tissue of a slide at low power."""
+
+    mask: Mask
+    """Shape (H, W), true where tissue is."""
+    l0_xy: tuple[int, int]
+    """Level-0 place of the mask's top left corner."""
+    l0_per_px: float
+    """Level-0 pixels that one mask pixel spans."""
+    mpp: float
+    """Micrometres that one mask pixel spans."""
+    glass: Glass = UNSEEN
+    """The glass that it was judged by."""
+    threshold: float = UNSEEN_SATURATION
+    """Saturation beside the glass from which on a pixel is stained."""
+    min_speck_um2: float = MIN_SPECK_UM2
+    """Smaller pieces were dropped."""
+    leave_out_ink: bool = True
+    """Whether marks of ink were left out."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no tissue was found."""
+        return not self.mask.any()
+
+    @property
+    def hint(self) -> str:
+        """Why a slide gave no tile, and what to try that was not tried: one line."""
+        if not self.is_empty:
+            return "no tile found: nearly all of each is as bright as the glass"
+        why = (
+            f"no tissue found: the slide shows {self.glass}, and nothing large differs from it by more than "
+            f"{self.threshold:.2f} in saturation"
+        )
+        options = []
+        if self.min_speck_um2 > SMALLER_SPECK_UM2:
+            options.append(f"--recipe.min_speck_um2 {SMALLER_SPECK_UM2:.0f} for smaller pieces")
+        if self.leave_out_ink:
+            options.append("--recipe.leave_out_ink false for what was taken for ink")
+        return f"{why}; try {', '.join(options)}" if options else why
+
+    def coverage(self, l0_xy: NDArray[np.int64], l0_size: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Tissue's share of rectangles, float64 (N,).
+
+        l0_xy: their top left corners, (N, 2). l0_size: their widths and heights, (N, 2) or (2,); level-0
+        pixels.
+        Exact for fractions of mask pixels; pixels outside the mask count as no tissue.
+        """
+        low = (l0_xy - np.array(self.l0_xy)) / self.l0_per_px
+        high = low + l0_size / self.l0_per_px
+        total = np.zeros(np.add(self.mask.shape, 1))
+        total[1:, 1:] = self.mask.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
+
+        def up_to(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+            # The integral of a mask of constant pixels is bilinear between their corners.
+            values: NDArray[np.float64] = ndimage.map_coordinates(total, (y, x), order=1, mode="nearest")
+            return values
+
+        (left, top), (right, below) = low.T, high.T
+        inside = up_to(right, below) - up_to(left, below) - up_to(right, top) + up_to(left, top)
+        share: NDArray[np.float64] = inside / np.prod(high - low, axis=1)
+        return share
+
+    def pieces_apart(self, l0_xy: NDArray[np.int64], l0_size: float) -> NDArray[np.float64]:
+        """Centres of the pieces that no square of a list meets, level-0 pixels, float64 (M, 2).
+
+        l0_xy: the squares' top left corners, (N, 2). l0_size: their side.
+        """
+        labels, _ = ndimage.label(self.mask, SQUARE)
+        height, width = self.mask.shape
+        low = (l0_xy - np.array(self.l0_xy)) / self.l0_per_px
+        first = np.clip(np.floor(low).astype(int), 0, (width, height))
+        last = np.clip(np.ceil(low + l0_size / self.l0_per_px).astype(int), 0, (width, height))
+        met = np.unique(labels[inside_boxes(first, last, self.mask.shape)])
+        boxes = [box for number, box in enumerate(ndimage.find_objects(labels), 1) if number not in met]
+        centres = [[(side.start + side.stop) / 2 for side in reversed(box)] for box in boxes]
+        return np.array(centres, np.float64).reshape(-1, 2) * self.l0_per_px + self.l0_xy
+
+
+def inside_boxes(first: NDArray[np.intp], last: NDArray[np.intp], shape: tuple[int, ...]) -> Mask:
+    """Return the pixels in any box from ``first`` to ``last``, each (N, 2), x first; bool of ``shape``."""
+    steps = np.zeros(np.add(shape, 1), np.int32)
+    for x, y, step in ((first, first, 1), (last, last, 1), (first, last, -1), (last, first, -1)):
+        np.add.at(steps, (y[:, 1], x[:, 0]), step)
+    covered: Mask = steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+    return covered
+
+
+def find_tissue(
+    slide: Slide,
+    *,
+    mpp: float = 8.0,
+    min_speck_um2: float = MIN_SPECK_UM2,
+    min_hole_um2: float = 40_000.0,
+    leave_out_ink: bool = True,
+) -> TissueMask:
+    """Find the tissue of a slide. One without any has an empty mask: that is an outcome, not an error.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    mpp : float
+        Scale to look at; finer for small images, coarser for huge ones.
+    min_speck_um2 : float
+        Smaller pieces are dirt. Where no piece is much larger, pieces down to 5,000 um2 are kept.
+    min_hole_um2 : float
+        Smaller holes belong to the tissue around them.
+    leave_out_ink : bool
+        Whether smooth marks of blue, green, red or black ink are left out.
+
+    Raises
+    ------
+    SlideReadError
+        If the slide's pixels fail.
+    """
+    mpp = mask_mpp(slide, mpp)
+    pixels = slide.overview(mpp)
+    blocks = blocks_of(pixels, mpp)
+    glass = glass_of(blocks)
+    mask, threshold = stained(beside(pixels, glass), mpp, shows(blocks, glass))
+    if leave_out_ink and (ink := ink_of(blocks, glass)).any():
+        mask &= ~enlarge(ink, block_px(mpp), mask.shape)
+    mask = clean(mask, mpp, min_speck_um2, min_hole_um2)
+    return TissueMask(
+        mask, slide.bounds[:2], mpp / slide.mpp, mpp, glass, threshold, min_speck_um2, leave_out_ink
+    )
+
+
+def all_tissue(slide: Slide) -> TissueMask:
+    """Return a mask that covers the whole image."""
+    mpp = mask_mpp(slide, slide.mpp)
+    _, _, width, height = slide.bounds
+    shape = math.ceil(height * slide.mpp / mpp), math.ceil(width * slide.mpp / mpp)
+    return TissueMask(np.ones(shape, bool), slide.bounds[:2], mpp / slide.mpp, mpp)
+
+
+def mask_mpp(slide: Slide, mpp: float) -> float:
+    """The scale at which a slide's mask is neither too small nor too large."""
+    _, _, width, height = slide.bounds
+    closest = max(slide.mpp, min(width, height) * slide.mpp / MIN_MASK_PX)
+    farthest = math.sqrt(width * height / MAX_MASK_AREA_PX) * slide.mpp
+    return max(min(mpp, closest), farthest)
+
+
+def stained(pixels: Pixels, mpp: float, bare: Mask) -> tuple[Mask, float]:
+    """Return which pixels (H, W, 3) beside white glass are stained, bool (H, W), and the threshold for it.
+
+    bare: the blocks (h, w) that show the glass.
+    """
+    high, low = extremes(pixels)
+    is_lit = high >= BLACK
+    if (high - low).max(initial=0) <= GREY_CHROMA:
+        return is_lit & (high <= GLASS_GREY), 0.0
+    # Noise has a saturation of its own: colours are blurred before it is taken.
+    if pixel_px(mpp) > 1:
+        high, low = extremes(blurred(pixels, NOISE_UM / mpp))
+    saturation: NDArray[np.float32] = np.divide(high - low, np.maximum(high, 1), dtype=np.float32)
+    threshold = UNSEEN_SATURATION
+    if bare.any():
+        usual = np.median(shrink(saturation, block_px(mpp))[bare])
+        threshold = float(np.clip(TIMES_GLASS * usual, MIN_SATURATION, MAX_SATURATION))
+    return is_lit & (saturation > threshold), threshold
+
+
+def blurred(pixels: Pixels, sigma_px: float) -> Pixels:
+    """Pixels (H, W, 3) after a Gaussian blur of each channel."""
+    smooth = np.empty_like(pixels)
+    for channel in range(3):
+        ndimage.gaussian_filter(pixels[..., channel], sigma_px, output=smooth[..., channel])
+    return smooth
+
+
+def extremes(pixels: Pixels) -> tuple[Pixels, Pixels]:
+    """Largest and smallest of the three channels, each uint8 (H, W); far faster than along the axis."""
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+
+
+def enlarge(marks: Mask, side_px: int, shape: tuple[int, ...]) -> Mask:
+    """Return blocks of ``side_px`` pixels as a mask of ``shape``; the last ones reach to its edge."""
+    large = marks.repeat(side_px, axis=0).repeat(side_px, axis=1)
+    return np.pad(large, [(0, side - own) for side, own in zip(shape, large.shape, strict=True)], mode="edge")
+
+
+def clean(mask: Mask, mpp: float, min_speck_um2: float, min_hole_um2: float) -> Mask:
+    """Close gaps, fill holes, remove threads, then specks.
+
+    Holes are filled before threads are removed: the walls of fat cells are threads, and fat is tissue.
+    """
+    hole_px = min(SMALL_HOLE_SHARE * mask.size, min_hole_um2 / mpp**2)
+    closed = ~grow(~grow(mask, CLOSE_UM / mpp), CLOSE_UM / mpp)
+    opened = grow(~grow(~fill(closed, hole_px), OPEN_UM / mpp), OPEN_UM / mpp)
+    speck_px = min(SMALL_SHARE * mask.size, min_speck_um2 / mpp**2)
+    return fill(drop_small(opened, speck_px, FRAGMENT_UM2 / mpp**2), hole_px)
+
+
+def fill(mask: Mask, min_px: float) -> Mask:
+    """A mask whose holes of fewer than ``min_px`` pixels are filled."""
+    return ~drop_small(~mask, min_px)
+
+
+def grow(mask: Mask, radius: float) -> Mask:
+    """Everything within about ``radius`` pixels of a mask: octagons, by crosses and squares in turn."""
+    for turn in range(round(radius)):
+        mask = ndimage.binary_dilation(mask, SQUARE if turn % 2 else CROSS)
+    return mask
+
+
+def drop_small(mask: Mask, min_px: float, fragment_px: float = math.inf) -> Mask:
+    """A mask without its connected pieces of fewer than ``min_px`` pixels.
+
+    fragment_px: smaller pieces, down to this, are kept if they are no specks beside the largest.
+    """
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    keep = sizes >= max(1, min(min_px, max(fragment_px, FRAGMENT_SHARE * sizes.max())))
+    kept: Mask = keep[labels]
+    return kept

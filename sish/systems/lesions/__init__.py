@@ -1,0 +1,1 @@
+"""Skin lesions by measures of their shape and colour."""

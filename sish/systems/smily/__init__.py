@@ -1,0 +1,1 @@
+"""SMILY: similar image search for histopathology (Hegde et al. 2019)."""

@@ -1,0 +1,419 @@
+"""SMILY: reverse image search for any region of any slide (Hegde et al., npj Digit Med 2019).
+
+Not a mosaic: every tissue patch of every slide has an embedding, at several magnifications. A query is a
+region that somebody picks. Its patch is embedded in all eight orientations, and a patch of the database
+counts with the best of them; hits at one place of one slide are merged. A query can be refined: by region,
+by example and by concept (Cai et al., CHI 2019; `sish.systems.smily.refinement`).
+
+>>> import numpy as np
+>>> from sish.demo.synthetic import write_slides
+>>> import tempfile
+>>> from pathlib import Path
+>>> folder = Path(tempfile.mkdtemp())
+>>> _ = write_slides(folder, n_slides=2)
+>>> items = [Item(path.stem, path) for path in sorted(folder.glob("*.tif"))]
+>>> smily = Smily(mpps=(4.0,)).fit(items)
+>>> query = smily.region(items[0], (1000, 1000, 2000, 2000))
+>>> found = smily.search_region(query, k=3)
+>>> sorted({match.item_id for match in found}) == [items[1].item_id]       # never the query's own slide
+True
+>>> refined = smily.like(query, found[:1])                                  # more like the first hit
+>>> smily.search_region(refined, k=1)[0].score >= found[0].score
+True
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.errors import EncoderMismatchError, ParameterError, QueryError
+from sish.index.texture.cells import BUDGET
+from sish.slides.mosaic import Region, clip, read_patch
+from sish.slides.orientations import ORIENTATIONS, oriented
+from sish.systems.base import Allowed, OnError, Scores, System, check_ids
+from sish.systems.item import Item
+from sish.systems.items import open_item
+from sish.systems.patch_features import FeatureEncoder, Look, PatchDescriber, Tiles, WholePicture, unit
+from sish.systems.smily.folder import SmilyHeader, locked, read_folder, write_folder
+from sish.systems.smily.patch_table import Candidates, PatchTable
+from sish.systems.smily.refinement import Concept, toward
+
+__all__ = ["MPPS", "RegionMatch", "RegionQuery", "Smily", "SmilyPatches"]
+
+MPPS = (0.25, 0.5, 1.0, 2.0)
+"""The paper's magnifications 40x, 20x, 10x and 5x as micrometres per pixel."""
+
+QUERY_PATCHES = 9
+"""Patches of a query that is a whole image or slide."""
+
+MERGE = 1.5
+"""Hits of one item whose centres are less than so many patch sides apart are one: a patch and its eight
+neighbours."""
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SmilyPatches:
+    """M patches of an item."""
+
+    vectors: Vectors
+    """(M, O, F), of unit length: O is 1 for the database and 8, one for each orientation, for queries (1 for
+    an encoder that says that it is ``orientation_invariant``)."""
+    l0_xy: NDArray[np.int64]
+    """(M, 2): top left corners in level-0 pixels."""
+    l0_px: NDArray[np.float32]
+    """(M,): sides in level-0 pixels."""
+    mpp: NDArray[np.float32]
+    """(M,): scales that they were read at; 0 for whole pictures."""
+
+    def __len__(self) -> int:
+        """Patches."""
+        return len(self.vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionQuery:
+    """A region to search for."""
+
+    item: Item
+    """Where it is."""
+    region: Region
+    """The box that was picked: x, y, width, height in level-0 pixels."""
+    vectors: Vectors
+    """(O, F): the embedding of its patch in each orientation."""
+    mpp: float
+    """Scale at which it is searched for, um per pixel; 0 for whole pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionMatch:
+    """A place that a region search found."""
+
+    rank: int
+    """Place in the ranking, from 1."""
+    item: Item
+    """The slide or image."""
+    l0_xy: tuple[int, int]
+    """Top left corner of the patch, level-0 pixels."""
+    l0_px: float
+    """Its side in level-0 pixels."""
+    score: float
+    """Cosine similarity in the best orientation."""
+    orientation: int
+    """Which orientation of the query that is (`sish.slides.orientations`)."""
+    merged: int
+    """Hits at this place beside this one, seen before the list was full."""
+    patch: int
+    """Number of the patch in the database, among those of its scale."""
+
+    @property
+    def item_id(self) -> str:
+        """The item's name."""
+        return self.item.item_id
+
+
+class Smily(System[SmilyPatches]):
+    """Search for regions in all patches of all items.
+
+    As one of the systems (`search`) a whole item is the query: at the finest scale at which it has at most
+    nine patches, its score with another item is the mean, over these patches, of the best match there.
+
+    Parameters
+    ----------
+    mpps : tuple of float
+        Scales that patches are embedded at, um per pixel; those that a slide's pixels cannot show are left
+        out. None embeds every item as one patch in its own pixels, for small pictures.
+    size_px : int
+        Side of a patch in pixels at its scale.
+    search : {"exact", "tree"}
+        Compare with every patch, or with the `budget` patches an orientation that the texture tree leads to.
+    encoder : FeatureEncoder, optional
+        What makes embeddings. Default: the library's shipped encoder.
+    budget : int
+        Patches that a query patch is compared with by barcode, in each orientation, with the tree.
+    """
+
+    def __init__(
+        self,
+        mpps: tuple[float, ...] | None = MPPS,
+        *,
+        size_px: int = 256,
+        search: Literal["exact", "tree"] = "exact",
+        encoder: FeatureEncoder | None = None,
+        budget: int = BUDGET,
+    ) -> None:
+        """See the class."""
+        if search not in ("exact", "tree") or budget < 1:
+            raise ParameterError(
+                f"got search={search!r}, budget={budget}; want 'exact' or 'tree', and 1 at least"
+            )
+        self.name = f"smily {search}"
+        self._looks = WholePicture() if mpps is None else Tiles(size_px, tuple(mpps), mosaic=False)
+        self._describer = PatchDescriber(self._looks, encoder)
+        self._search, self._budget = search, budget
+        self._tables: dict[float, PatchTable] = {}  # by scale
+
+    # ---- the database
+
+    def describe(self, item: Item) -> SmilyPatches:
+        """Embeddings of all tissue patches at all scales, as they lie."""
+        found = self._describer.describe(item)
+        return SmilyPatches(unit(found.features)[:, None], found.l0_xy, found.l0_px, found.mpp)
+
+    def build(self, descriptions: Sequence[SmilyPatches]) -> None:
+        """Put the patches of each scale into a table of their own."""
+        scales = sorted({float(mpp) for found in descriptions for mpp in found.mpp})
+        self._set_tables({mpp: _table(descriptions, mpp) for mpp in scales})
+
+    def _set_tables(self, tables: dict[float, PatchTable]) -> None:
+        self._tables = tables
+        if self._search == "tree":
+            for table in tables.values():
+                table.index()
+
+    def add(
+        self,
+        items: Iterable[Item],
+        descriptions: Sequence[SmilyPatches] | None = None,
+        *,
+        on_error: OnError = "raise",
+    ) -> Self:
+        """Add items to the database; what is there stays. ParameterError for an id that is there already.
+
+        ``descriptions`` are what `describe` gave for each of them, where that is known already.
+        """
+        new = tuple(items)
+        check_ids((*self.items, *new), self.name)
+        if descriptions is None:
+            done, found = self.describe_all(new, on_error)
+        else:
+            done, found = new, list(descriptions)
+        first, old = len(self), self._tables
+        self.set_items((*self.items, *done))
+        self.build(found)
+        added = {
+            mpp: replace(table, item=table.item + np.int32(first)) for mpp, table in self._tables.items()
+        }
+        together = {mpp: [part[mpp] for part in (old, added) if mpp in part] for mpp in {*old, *added}}
+        self._set_tables({mpp: PatchTable.joined(together[mpp]) for mpp in sorted(together)})
+        return self
+
+    def nbytes(self) -> int:
+        """Embeddings, item numbers, corners and sides; with the tree its barcodes too."""
+        return sum(table.nbytes for table in self._tables.values())
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the database to a folder, for `open`; one that is there already is replaced.
+
+        Raises StoreError where it cannot be written, the folder holds something else, or another process
+        writes to it.
+        """
+        with locked(Path(folder)):
+            self.write(Path(folder))
+
+    def write(self, folder: Path) -> None:
+        """As `save`, for a caller that holds the folder's lock."""
+        header = SmilyHeader(*self.recipe, self.items)
+        write_folder(folder, header, self._tables)
+
+    @property
+    def recipe(self) -> tuple[str, tuple[float, ...] | None, int]:
+        """Encoder, scales and patch side: what embeddings depend on, beside pixels."""
+        looks = self._looks
+        mpps, size_px = (looks.mpps, looks.size_px) if isinstance(looks, Tiles) else (None, 0)
+        return self._fingerprint, mpps, size_px
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        encoder: FeatureEncoder | None = None,
+        search: Literal["exact", "tree"] = "exact",
+    ) -> Smily:
+        """The database of a folder that `save` wrote; embeddings stay on disk, mapped.
+
+        Raises
+        ------
+        IndexNotFoundError, IndexFormatError
+            If there is none, or it is none of ours.
+        EncoderMismatchError
+            If `encoder` (default: the shipped one) is not the one that it was made with.
+        """
+        header, tables = read_folder(Path(folder))
+        smily = cls(header.mpps, size_px=header.size_px or 256, search=search, encoder=encoder)
+        if smily._fingerprint != header.encoder:
+            raise EncoderMismatchError(
+                f"{folder} was made with encoder {header.encoder} and would be searched with "
+                f"{smily._fingerprint}: give the one it was made with, or make it anew"
+            )
+        smily.set_items(header.items)
+        smily._set_tables(tables)
+        return smily
+
+    @property
+    def _fingerprint(self) -> str:
+        encoder = self._describer.encoder
+        return str(getattr(encoder, "fingerprint", type(encoder).__name__))
+
+    # ---- a whole item as the query
+
+    def describe_query(self, item: Item) -> SmilyPatches:
+        """Embeddings of at most nine patches, each in all orientations."""
+        if isinstance(self._looks, Tiles):
+            looks = list(self._looks.read_few(item, QUERY_PATCHES, self._describer.step_px))
+        else:
+            looks = list(self._looks.read(item, step_px=self._describer.step_px))
+        if not looks:
+            raise QueryError(f"{item.path}: got no tissue in it; want some to search for")
+        vectors = np.concatenate([self._in_all_orientations(look) for look in looks])
+        l0_xy = np.concatenate([look.l0_xy for look in looks])
+        same = np.ones(len(vectors), np.float32)
+        return SmilyPatches(vectors, l0_xy, looks[0].l0_px * same, looks[0].mpp * same)
+
+    def _in_all_orientations(self, look: Look) -> Vectors:
+        """Embeddings (N, 8, F) of unit length; (N, 1, F) where the encoder gives the same for all eight."""
+        same = getattr(self._describer.encoder, "orientation_invariant", False)
+        turned = [oriented(look.pixels, number) for number in range(1 if same else ORIENTATIONS)]
+        return np.stack([unit(self._describer.features(pixels)) for pixels in turned], axis=1)
+
+    def score(self, description: SmilyPatches, allowed: Allowed, k: int) -> Scores:
+        """The mean, over the query's patches, of the best match in each item."""
+        table = self._tables.get(float(description.mpp[0]))
+        if table is None:
+            return Scores(np.full(len(self), -np.inf))
+        if self._search == "exact":
+            return Scores(table.best_of_items(description.vectors, len(self)).mean(axis=0))
+        best = np.full((len(description), len(self)), -np.inf, np.float32)
+        for row, found in zip(
+            best, table.tree_candidates(description.vectors, allowed, self._budget), strict=True
+        ):
+            np.maximum.at(row, table.item[found.row], found.cosine)
+        looked_at = min(
+            int(np.count_nonzero(allowed)), self._budget * description.vectors.shape[1] * len(description)
+        )
+        return Scores(_mean_of_found(best), looked_at=looked_at)
+
+    # ---- a region as the query
+
+    def region(self, item: Item, region: Region) -> RegionQuery:
+        """A query of the part of an item that somebody picked, x, y, width, height in level-0 pixels.
+
+        It is searched for at the scale whose patch is nearest in size to the box, and read as one patch
+        around the box's centre. ParameterError for a box outside the slide.
+        """
+        if not self._tables:
+            raise QueryError(f"{self.name}: got a query before there is a database; call fit(items) first")
+        if isinstance(self._looks, WholePicture):
+            (look,) = self._looks.read(item, region, self._describer.step_px)
+            return RegionQuery(item, region, self._in_all_orientations(look)[0], 0.0)
+        size_px = self._looks.size_px
+        with open_item(item) as slide:
+            x, y, width, height = clip(slide, region)
+            wanted = max(width, height) * slide.mpp / size_px
+            mpp = min(self._tables, key=lambda each: abs(np.log(each / wanted)))
+            l0_px = size_px * mpp / slide.mpp
+            corner = x + (width - l0_px) / 2, y + (height - l0_px) / 2
+            pixels = read_patch(slide, corner, size_px, mpp)[None]
+            look = Look(pixels, np.zeros((1, 2), np.int64), l0_px, mpp)
+        return RegionQuery(item, region, self._in_all_orientations(look)[0], mpp)
+
+    def search_region(self, query: RegionQuery, k: int = 10) -> tuple[RegionMatch, ...]:
+        """The `k` places most like a region, best first, none of the query's own group, each place once.
+
+        Fewer come back where there are no more. Equal scores are in the order of the database.
+        """
+        if k < 1:
+            raise ParameterError(f"got k={k}; want a whole number of at least 1")
+        table, allowed = self._tables.get(query.mpp), self.allowed(query.item)
+        if table is None or not allowed.any():
+            return ()
+        if self._search == "exact":
+            found = table.all_candidates(query.vectors)
+        else:
+            (found,) = table.tree_candidates(query.vectors[None], allowed, self._budget)
+        keep = allowed[table.item[found.row]]
+        found = Candidates(found.row[keep], found.cosine[keep], found.orientation[keep])
+        return self._merged(query.mpp, found, k)
+
+    def _merged(self, mpp: float, found: Candidates, k: int) -> tuple[RegionMatch, ...]:
+        """The first `k` places of candidates; a hit near a better one of the same item joins it."""
+        table = self._tables[mpp]
+        matches: list[RegionMatch] = []
+        centres: dict[int, list[tuple[int, NDArray[np.float64]]]] = {}
+        for place in np.argsort(-found.cosine, kind="stable"):
+            row = int(found.row[place])
+            item, side = int(table.item[row]), float(table.l0_px[row])
+            centre = table.l0_xy[row] + side / 2
+            taken = centres.setdefault(item, [])
+            near = next((n for n, other in taken if np.linalg.norm(centre - other) < MERGE * side), None)
+            if near is not None:
+                matches[near] = replace(matches[near], merged=matches[near].merged + 1)
+                continue
+            if len(matches) == k:
+                break
+            taken.append((len(matches), centre))
+            x, y = table.l0_xy[row].tolist()
+            matches.append(
+                RegionMatch(
+                    len(matches) + 1, self.items[item], (x, y), side, float(found.cosine[place]),
+                    int(found.orientation[place]), 0, row,
+                )
+            )  # fmt: skip
+        return tuple(matches)
+
+    # ---- refinement
+
+    def crop(self, query: RegionQuery, region: Region) -> RegionQuery:
+        """Refine by region: search for a part of the query instead. ParameterError for a box outside it."""
+        x, y, width, height = query.region
+        left, top, wide, high = region
+        inside = left >= x and top >= y and left + wide <= x + width and top + high <= y + height
+        if not inside or min(wide, high) < 1:
+            raise ParameterError(f"got a crop {region} of the region {query.region}; want a box inside it")
+        return self.region(query.item, region)
+
+    def like(self, query: RegionQuery, matches: Iterable[RegionMatch], weight: float = 0.5) -> RegionQuery:
+        """Refine by example: move the query toward the mean of results that were marked relevant."""
+        rows = [match.patch for match in matches]
+        return replace(query, vectors=toward(query.vectors, self._tables[query.mpp].vectors[rows], weight))
+
+    def along(self, query: RegionQuery, concept: Concept, weight: float) -> RegionQuery:
+        """Refine by concept: move the query along a learnt direction; the slider runs from -1 to 1."""
+        return replace(query, vectors=concept.applied(query.vectors, weight))
+
+    def concept(self, name: str, positive: Iterable[RegionQuery], negative: Iterable[RegionQuery]) -> Concept:
+        """Learn a concept from regions that show it and regions that do not."""
+        shows, lacks = ([query.vectors[0] for query in side] for side in (positive, negative))
+        return Concept.learn(name, shows, lacks)
+
+
+def _table(descriptions: Sequence[SmilyPatches], mpp: float) -> PatchTable:
+    """The patches of one scale of all items."""
+    own = [found.mpp == np.float32(mpp) for found in descriptions]
+    item = np.repeat(np.arange(len(own), dtype=np.int32), [np.count_nonzero(part) for part in own])
+    vectors, l0_xy, l0_px = (
+        np.concatenate([getattr(found, name)[part] for found, part in zip(descriptions, own, strict=True)])
+        for name in ("vectors", "l0_xy", "l0_px")
+    )
+    return PatchTable(vectors[:, 0], item, l0_xy, l0_px)
+
+
+def _mean_of_found(best: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean over the query's patches of the best match (M, N) in each item, where the tree did not see all.
+
+    Where a patch has no candidate in an item, its worst candidate anywhere stands in: no candidate there was
+    better. Minus infinity for an item without any candidate.
+    """
+    seen = np.isfinite(best)
+    worst = np.where(seen, best, np.inf).min(axis=1, keepdims=True)
+    filled = np.where(seen, best, np.where(np.isfinite(worst), worst, 0))
+    return np.where(seen.any(axis=0), filled.mean(axis=0), -np.inf).astype(np.float32)
