@@ -269,11 +269,9 @@ def _check_slides(given: Sequence[str]) -> None:
 
 
 def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
-    from sish.index.store.manifest import MANIFEST
-
     from sish.slide_index import Index
 
-    if not Path(arguments.index, MANIFEST).exists():
+    if not is_index(Path(arguments.index)):
         _check_slides(arguments.slides)
     index = Index.open_or_create(
         arguments.index,
@@ -305,6 +303,13 @@ def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index,
     return index, index.add_features(arguments.features, feature_encoder=encoder, **options)
 
 
+def is_index(path: Path) -> bool:
+    """Return whether a folder holds an index's manifest."""
+    from sish.index.store.manifest import MANIFEST
+
+    return os.path.lexists(path / MANIFEST)
+
+
 def open_index(arguments: Namespace) -> Index:
     """The index that a command names."""
     from sish.slide_index import Index
@@ -319,7 +324,7 @@ def open_index(arguments: Namespace) -> Index:
         )
     except IndexNotFoundError as error:
         path = Path(arguments.index)
-        beside = (folder.name for folder in path.parent.glob("*") if (folder / MANIFEST).exists())
+        beside = (folder.name for folder in path.parent.glob("*") if is_index(folder))
         raise IndexNotFoundError(f"{error}{nearest_to(path.name, beside)}") from error
 
 
@@ -388,7 +393,7 @@ def _verify(arguments: Namespace) -> int:
     from sish.index.store.verify import verify
 
     path = Path(arguments.index)
-    if not os.path.lexists(path / MANIFEST):
+    if not is_index(path):
         open_index(arguments)  # says on stderr that there is no index, and which one may be meant
     problems = verify(path)  # it also looks at what is too damaged to be opened
     if arguments.json:
