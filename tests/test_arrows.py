@@ -1,7 +1,7 @@
 """Which room of the house may know which: the table in CONTRIBUTING against the imports in the code.
 
 Every import counts: at the top of a module, inside a function, and for type checkers only. The face of a
-folder (its ``__init__``) may also know the rooms inside it; ``sish/__init__.py`` hands on names of every room.
+folder (its ``__init__``) may know the rooms inside it, too; ``sish/__init__.py`` hands on all rooms' names.
 """
 
 import ast
