@@ -2,7 +2,7 @@
 
 The first table is the cost of the same tissue, a square millimetre: floating-point operations, counted,
 and seconds of one core (processor time, which other work on the machine changes little). The authors read
-1,024 px at 0.5 um/px, run their VQ-VAE on it (`ModelConfig` preset ``paper``; random weights take as long
+1,024 px at 0.5 um/px, run their VQ-VAE on it (`VQVAEConfig` preset ``paper``; random weights take as long
 as trained ones) and DenseNet121 for the barcode; where timm does not load, DenseNet121 is left out, which
 favours them.
 

@@ -29,7 +29,7 @@ from sish.systems.smily.patch_table import PatchTable
 from sish.systems.smily.refinement import Concept, toward
 from sish.systems.smily.smily import RegionQuery, Smily, SmilyPatches, _mean_of_found
 from sish.vqvae.encoder import Encoder, HammingScale
-from sish.vqvae.model import VQVAE, ModelConfig, to_unit
+from sish.vqvae.model import VQVAE, VQVAEConfig, to_unit
 
 SCALES = (1.0, 2.0)
 
@@ -109,7 +109,7 @@ def test_an_encoder_that_knows_no_orientation_is_asked_once(pictures):
 @pytest.mark.parametrize("features", ["oriented", "texture", "pooled"])
 def test_an_encoder_says_whether_it_knows_orientations(features):
     torch.manual_seed(0)
-    model = VQVAE(ModelConfig(features=features))
+    model = VQVAE(VQVAEConfig(features=features))
     encoder = Encoder(model, "test", HammingScale(1, (), ""))
     assert encoder.orientation_invariant == (features != "pooled")
     if encoder.orientation_invariant:  # and it is true of what its features are made of

@@ -16,9 +16,9 @@ from sish.systems.lesions.mask_predictor import UNet, UNetConfig, load_mask_pred
 from sish.systems.xray.generator import KIND, CodeNetwork, GeneratorConfig, load_code_generator
 from sish.vqvae import load_encoder
 from sish.vqvae.calibration import calibrate
-from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig
+from sish.vqvae.model import CONFIG_KEY, VQVAE, VQVAEConfig
 
-TINY = ModelConfig(
+TINY = VQVAEConfig(
     name="tiny", channels=(8, 16, 240), residual_blocks=1, residual_channels=4, codes=16, code_dim=8
 )
 
@@ -208,7 +208,7 @@ def test_a_mask_predictor_that_claims_anything(claims, tmp_path):
 
 def test_a_network_of_more_layers_than_there_are_is_refused_in_training_too():
     with pytest.raises(ParameterError, match="layers"):
-        ModelConfig(**(asdict(TINY) | {"residual_blocks": 10**9}))
+        VQVAEConfig(**(asdict(TINY) | {"residual_blocks": 10**9}))
 
 
 def test_the_shipped_weights_load_without_the_compiler_of_torch():

@@ -16,7 +16,7 @@ from sish.errors import WeightsError
 from sish.recipe import Recipe
 from sish.vqvae import save_weights
 from sish.vqvae.known_networks import ELSEWHERE, KNOWN
-from sish.vqvae.model import PRESETS, VQVAE, ModelConfig
+from sish.vqvae.model import PRESETS, VQVAE, VQVAEConfig
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def no_timm(monkeypatch):
 
 def _small_paper():
     config = PRESETS["paper"].as_dict() | {"channels": (8, 8, 8, 8), "residual_channels": 4, "code_dim": 4}
-    return VQVAE(ModelConfig(**config))
+    return VQVAE(VQVAEConfig(**config))
 
 
 @pytest.mark.usefixtures("no_timm")
@@ -179,14 +179,14 @@ for name, known in KNOWN.items():
     assert abs(millions / published[name] - 1) < 0.01, (name, millions)
     with torch.no_grad():
         found = network(torch.empty(2, 3, known.px, known.px, device="meta"))
-    if known.pooling == "class+mean":
+    if known.class_and_mean:
         tokens = 1 + network.num_reg_tokens + (known.px // 14) ** 2
         assert found.shape == (2, tokens, known.n_features // 2), (name, found.shape)
     else:
         assert found.shape == (2, known.n_features), (name, found.shape)
 
 # the way of Virchow, in small: the class token beside the mean of the patch tokens, registers left out
-tiny = KnownNetwork("nobody/tiny", "vit_tiny_patch16_224", "none", 384, px=32, pooling="class+mean",
+tiny = KnownNetwork("nobody/tiny", "vit_tiny_patch16_224", "none", 384, px=32, class_and_mean=True,
                     arguments={"img_size": 32, "reg_tokens": 4, "global_pool": ""})
 timm_network.KNOWN = {**KNOWN, "tiny": tiny}
 source = timm.create_model("vit_tiny_patch16_224", num_classes=0, **tiny.arguments).eval()

@@ -336,10 +336,10 @@ def test_shipped_configurations_parse(name, tmp_path, capsys):
 def test_shipped_configurations_are_the_presets(name):
     import yaml
 
-    from sish.vqvae.model import PRESETS, ModelConfig
+    from sish.vqvae.model import PRESETS, VQVAEConfig
 
     values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert ModelConfig.from_dict(values["model"]["net"]) == PRESETS[name]
+    assert VQVAEConfig.from_dict(values["model"]["net"]) == PRESETS[name]
 
 
 def test_help_explains_options(capsys):

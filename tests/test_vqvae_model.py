@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 from sish.errors import ParameterError, WeightsError
-from sish.vqvae.features import FEATURES, PERCENTILES, PooledFeatures, bit_distances
-from sish.vqvae.model import PRESETS, VQVAE, ModelConfig, from_unit, to_unit
+from sish.vqvae.features import N_FEATURES, PERCENTILES, PooledFeatures, bit_distances
+from sish.vqvae.model import PRESETS, VQVAE, VQVAEConfig, from_unit, to_unit
 from sish.vqvae.stain import jitter_stain
 
-TINY = ModelConfig(
+TINY = VQVAEConfig(
     name="tiny", channels=(8, 16, 240), residual_blocks=1, residual_channels=4, codes=16, code_dim=8
 )
 
@@ -87,7 +87,7 @@ def test_pixels_0_and_255_are_the_ends():
 
 def test_config_survives_plain_values():
     for config in (*PRESETS.values(), TINY):
-        assert ModelConfig.from_dict(config.as_dict()) == config
+        assert VQVAEConfig.from_dict(config.as_dict()) == config
 
 
 @pytest.mark.parametrize("change", [{"extra": 1}, {"codes": None}])
@@ -96,7 +96,7 @@ def test_config_of_another_release_is_refused(change):
     if change.get("codes", 0) is None:
         del values["codes"]
     with pytest.raises(WeightsError, match="export again"):
-        ModelConfig.from_dict(values)
+        VQVAEConfig.from_dict(values)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_pooled_features_ignore_the_order_of_positions():
 
 def test_calibration_standardises_and_measures_random_pairs():
     pooled = PooledFeatures((512,))
-    raw = torch.randn(300, FEATURES) * (0.5 + 9 * torch.rand(FEATURES)) + 50 * torch.randn(FEATURES)
+    raw = torch.randn(300, N_FEATURES) * (0.5 + 9 * torch.rand(N_FEATURES)) + 50 * torch.randn(N_FEATURES)
     raw[:, 5] = 3.0  # a channel that never changes
     assert not pooled.calibrated
     pooled.calibrate(raw)
     assert pooled.calibrated
     features = (raw - pooled.mean) / pooled.std
-    torch.testing.assert_close(features.mean(0), torch.zeros(FEATURES), atol=1e-3, rtol=0)
+    torch.testing.assert_close(features.mean(0), torch.zeros(N_FEATURES), atol=1e-3, rtol=0)
     assert features[:, 5].abs().max() == 0
     assert torch.isfinite(features).all()
     # independent features: bits agree by chance
@@ -154,7 +154,7 @@ def test_calibration_standardises_and_measures_random_pairs():
 
 def test_calibration_of_one_patch_is_refused():
     with pytest.raises(ParameterError, match="at least 2"):
-        PooledFeatures((512,)).calibrate(torch.zeros(1, FEATURES))
+        PooledFeatures((512,)).calibrate(torch.zeros(1, N_FEATURES))
 
 
 def test_minmax_distances_by_hand():

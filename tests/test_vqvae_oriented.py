@@ -15,12 +15,12 @@ from sish.errors import ParameterError, WeightsError
 from sish.vqvae.calibration import calibrate
 from sish.vqvae.encoder import Encoder
 from sish.vqvae.features import WhitenedFeatures
-from sish.vqvae.model import VQVAE, ModelConfig, to_unit
+from sish.vqvae.model import VQVAE, VQVAEConfig, to_unit
 from sish.vqvae.oriented import n_oriented_statistics, oriented_statistics
 from sish.vqvae.p4m import ORIENTATIONS, turned
 from sish.vqvae.pretrained import fingerprint_of, load_encoder, read_model, save_weights
 
-SMALL = ModelConfig(
+SMALL = VQVAEConfig(
     features="oriented", channels=(4, 6, 8), residual_blocks=1, residual_channels=4, code_dim=8
 )
 
@@ -40,7 +40,7 @@ def _convolution() -> nn.Conv2d:
 def test_a_network_of_two_convolutions_knows_no_orientation_either() -> None:
     """Its sides are multiples of 4; those of the scales are not, so patches are cropped in the middle."""
     torch.manual_seed(0)
-    network = VQVAE(ModelConfig(channels=(4, 6), residual_blocks=0, code_dim=8)).eval()
+    network = VQVAE(VQVAEConfig(channels=(4, 6), residual_blocks=0, code_dim=8)).eval()
     images = to_unit(torch.from_numpy(_images(1, 40)[:, :28, :36]))
     plain = network.raw_features(images)
     for t in range(ORIENTATIONS):
@@ -169,7 +169,7 @@ def _same_convolutions(one: VQVAE, other: VQVAE) -> bool:
 
 
 def test_other_features_for_a_finished_autoencoder(tmp_path: Path) -> None:
-    wide = ModelConfig(features="pooled", channels=(8, 16, 240), residual_blocks=1, code_dim=8)
+    wide = VQVAEConfig(features="pooled", channels=(8, 16, 240), residual_blocks=1, code_dim=8)
     before, file = VQVAE(wide).eval(), tmp_path / "before.safetensors"
     calibrate(before, [torch.from_numpy(_images(64, 32))])
     save_weights(before, file)

@@ -18,10 +18,10 @@ from sish.errors import ParameterError, WeightsError
 from sish.vqvae import load_encoder, save_weights
 from sish.vqvae.calibration import calibrate
 from sish.vqvae.fingerprint import digest_of
-from sish.vqvae.model import CONFIG_KEY, PRESETS, VQVAE, ModelConfig
+from sish.vqvae.model import CONFIG_KEY, PRESETS, VQVAE, VQVAEConfig
 from sish.vqvae.pretrained import fingerprint_of, read_model
 
-TINY = ModelConfig(
+TINY = VQVAEConfig(
     name="tiny", channels=(8, 16, 240), residual_blocks=1, residual_channels=4, codes=16, code_dim=8
 )
 
@@ -79,7 +79,7 @@ def test_fingerprint_is_of_the_numbers_not_of_the_file(model, tmp_path):
 
 
 def test_fingerprint_knows_the_configuration(model):
-    other = VQVAE(ModelConfig(**(TINY.as_dict() | {"channels": TINY.channels, "mpp": 0.5})))
+    other = VQVAE(VQVAEConfig(**(TINY.as_dict() | {"channels": TINY.channels, "mpp": 0.5})))
     other.load_state_dict(model.state_dict())
     assert fingerprint_of(other) != fingerprint_of(model)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sish.errors import ParameterError
 from sish.vqvae.contrast import ContrastModule, contrast_loss
 from sish.vqvae.features import bit_distances
-from sish.vqvae.model import VQVAE, ModelConfig, to_unit
+from sish.vqvae.model import VQVAE, VQVAEConfig, to_unit
 from sish.vqvae.p4m import ORIENTATIONS, GroupConv, LiftingConv, turned
 from sish.vqvae.pretrained import fingerprint_of, hamming_scale, load_encoder, read_model, save_weights
 from sish.vqvae.texture import TextureNet
@@ -143,7 +143,7 @@ def test_training_changes_the_texture_network_alone() -> None:
 
 def test_weights_with_a_texture_network_come_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = VQVAE(ModelConfig(features="texture", texture_channels=(2, 2), texture_blocks=(0, 1))).eval()
+    model = VQVAE(VQVAEConfig(features="texture", texture_channels=(2, 2), texture_blocks=(0, 1))).eval()
     model.head.calibrate(model.raw_features(to_unit(torch.from_numpy(_images(64, 32)))).detach())
     fingerprint = save_weights(model, tmp_path / "w.safetensors")
     again, _ = read_model(tmp_path / "w.safetensors")

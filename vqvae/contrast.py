@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sish.errors import ParameterError
-from sish.vqvae.model import VQVAE, ModelConfig
+from sish.vqvae.model import VQVAE, VQVAEConfig
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.views import Views
 
@@ -69,7 +69,7 @@ class ContrastModule(VQVAEModule):
             raise ParameterError(f"temperature must be positive, got {temperature}")
         base = _autoencoder(weights)
         shape = {"texture_channels": texture_channels, "texture_blocks": texture_blocks}
-        config = ModelConfig.from_dict(base.config.as_dict() | {"features": "texture"} | shape)
+        config = VQVAEConfig.from_dict(base.config.as_dict() | {"features": "texture"} | shape)
         super().__init__(config, learning_rate, warmup_steps=50, weight_decay=weight_decay)
         self.vqvae.requires_grad_(False)
         self.vqvae.load_state_dict(base.autoencoder(), strict=False)

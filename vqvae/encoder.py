@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sish.errors import ParameterError
-from sish.vqvae.features import FEATURES, Binarisation, WhitenedFeatures
-from sish.vqvae.model import VQVAE, ModelConfig, from_unit, to_unit
+from sish.vqvae.features import N_FEATURES, BitRule, WhitenedFeatures
+from sish.vqvae.model import VQVAE, VQVAEConfig, from_unit, to_unit
 
 __all__ = ["Encoded", "Encoder", "FeatureNetwork", "HammingScale"]
 
@@ -62,7 +62,7 @@ class Encoder:
         self.hamming = hamming
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> VQVAEConfig:
         """What the network is."""
         return self._model.config
 
@@ -87,14 +87,14 @@ class Encoder:
         return self.hamming.threshold
 
     @property
-    def binarisation(self) -> Binarisation:
+    def binarisation(self) -> BitRule:
         """What makes bits of the features: each against its left neighbour (``minmax``) or 0 (``sign``)."""
         return "minmax" if self._network is not None else self._model.head.binarisation
 
     @property
     def n_features(self) -> int:
         """Numbers that a patch's features are."""
-        return FEATURES
+        return N_FEATURES
 
     @property
     def licence(self) -> str:
@@ -120,7 +120,7 @@ class Encoder:
         _check_images(images, self.stride)
         grid = (len(images), images.shape[1] // self.stride, images.shape[2] // self.stride)
         codes = np.empty(grid, np.uint8)
-        features = np.empty((len(images), FEATURES), np.float32)
+        features = np.empty((len(images), N_FEATURES), np.float32)
         for number, image in enumerate(images):
             pixels = self._pixels(image)
             unit = to_unit(pixels)
@@ -135,7 +135,7 @@ class Encoder:
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The features of `encode` alone, float32 (N, 1024): all that an index of texture keys needs."""
         _check_images(images, self.stride)
-        found = np.empty((len(images), FEATURES), np.float32)
+        found = np.empty((len(images), N_FEATURES), np.float32)
         pooled = self._network is None and self._model.config.features == "pooled"
         for number, image in enumerate(images):
             pixels = self._pixels(image)

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from sish.errors import ParameterError
 
-__all__ = ["FEATURES", "PERCENTILES", "Binarisation", "PooledFeatures", "WhitenedFeatures", "bit_distances"]
+__all__ = ["N_FEATURES", "PERCENTILES", "BitRule", "PooledFeatures", "WhitenedFeatures", "bit_distances"]
 
-FEATURES = 1024
+N_FEATURES = 1024
 """Features a patch, and bits of a barcode."""
 
 PERCENTILES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0)
 """The percentiles of the Hamming distances of random pairs of patches that are kept with the weights."""
 
-Binarisation = Literal["minmax", "sign"]
+BitRule = Literal["minmax", "sign"]
 """What makes bits of features: each against its left neighbour (``minmax``), or against 0 (``sign``)."""
 
 _ORDER_SEED = 1024
@@ -47,7 +47,7 @@ class _Calibrated(nn.Module):
     """float32 (8,): Hamming distance of random pairs of patches at each of `PERCENTILES`."""
     patches: Tensor
     """int64 scalar: how many patches it was measured on; 0 = not calibrated yet."""
-    binarisation: Binarisation
+    binarisation: BitRule
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class PooledFeatures(_Calibrated):
         super().__init__()
         statistics = 2 * sum(channels)
         generator = torch.Generator().manual_seed(_ORDER_SEED)
-        order = torch.randperm(statistics, generator=generator)[:FEATURES]
+        order = torch.randperm(statistics, generator=generator)[:N_FEATURES]
         self.register_buffer("order", order)
         self.register_buffer("mean", torch.zeros(len(order)))
         self.register_buffer("std", torch.ones(len(order)))
@@ -150,7 +150,7 @@ class WhitenedFeatures(_Calibrated):
         """So many statistics, S."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(statistics))
-        self.register_buffer("projection", torch.zeros(statistics, FEATURES))
+        self.register_buffer("projection", torch.zeros(statistics, N_FEATURES))
 
     def normal(self, raw: Tensor) -> Tensor:
         """Raw statistics (N, S) to features float32 (N, 1024) of length 1."""
@@ -164,7 +164,7 @@ class WhitenedFeatures(_Calibrated):
         within = _covariance(changes.double() * scale) / 2  # a difference has the spread of two views
         axes = _telling_axes(between, within)
         generator = torch.Generator().manual_seed(_ROTATION_SEED)
-        random = torch.randn((FEATURES, axes.shape[1]), generator=generator, dtype=torch.float64)
+        random = torch.randn((N_FEATURES, axes.shape[1]), generator=generator, dtype=torch.float64)
         turn = torch.linalg.qr(random)[0].T.to(raw.device)
         self.mean.copy_(raw.mean(0))
         self.projection.copy_((scale[:, None] * axes) @ turn)
@@ -187,7 +187,7 @@ def _telling_axes(between: Tensor, within: Tensor) -> Tensor:
 
 
 def bit_distances(
-    features: NDArray[np.float32], binarisation: Binarisation, pairs: int, seed: int
+    features: NDArray[np.float32], binarisation: BitRule, pairs: int, seed: int
 ) -> NDArray[np.int64]:
     """Hamming distances int64 (pairs,) of the barcodes of random pairs of different rows.
 

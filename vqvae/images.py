@@ -12,17 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import ParameterError, SlideOpenError
 from sish.slides.folders import files_below
 from sish.slides.pictures import decode_picture
+from sish.slides.pyramid import Pixels
 
-__all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "Pixels", "list_images", "random_below"]
-
-Pixels = NDArray[np.uint8]
+__all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "list_images", "random_below"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """What counts as an image in a folder of images."""

@@ -8,9 +8,9 @@ pixels as timm says.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-__all__ = ["ELSEWHERE", "IMAGENET_MEAN", "IMAGENET_STD", "KNOWN", "KnownNetwork", "Pooling"]
+__all__ = ["ELSEWHERE", "IMAGENET_MEAN", "IMAGENET_STD", "KNOWN", "KnownNetwork"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -18,9 +18,6 @@ _BIOPTIMUS_MEAN = (0.707223, 0.578729, 0.703617)
 _BIOPTIMUS_STD = (0.211883, 0.230117, 0.177517)
 _BY_NC_ND = "CC BY-NC-ND 4.0 (gated; no commercial use)"
 _APACHE = "Apache-2.0 (gated)"
-
-Pooling = Literal["own", "class+mean"]
-"""A patch's feature: what the network gives, or its class token beside the mean of its patch tokens."""
 
 _SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}
 _VIRCHOW = {"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": "", **_SWIGLU}
@@ -47,8 +44,8 @@ class KnownNetwork:
     """Subtracted from red, green and blue in [0, 1]."""
     std: tuple[float, float, float] = IMAGENET_STD
     """What they are divided by then."""
-    pooling: Pooling = "own"
-    """What is taken for the feature."""
+    class_and_mean: bool = False
+    """Whether a patch's feature is the class token beside the mean of the patch tokens, not the output."""
     arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """What timm needs to be told to build it; layers by name."""
 
@@ -68,11 +65,11 @@ KNOWN: Mapping[str, KnownNetwork] = MappingProxyType(
             },
         ),
         "virchow": KnownNetwork(
-            "paige-ai/Virchow", "vit_huge_patch14_224", _APACHE, 2560, pooling="class+mean",
+            "paige-ai/Virchow", "vit_huge_patch14_224", _APACHE, 2560, class_and_mean=True,
             arguments={**_VIRCHOW, "dynamic_img_size": True},
         ),
         "virchow2": KnownNetwork(
-            "paige-ai/Virchow2", "vit_huge_patch14_224", _BY_NC_ND, 2560, pooling="class+mean",
+            "paige-ai/Virchow2", "vit_huge_patch14_224", _BY_NC_ND, 2560, class_and_mean=True,
             arguments={**_VIRCHOW, "dynamic_img_size": True, "reg_tokens": 4},
         ),
         "prov-gigapath": KnownNetwork(

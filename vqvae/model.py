@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sish.errors import ParameterError, WeightsError
-from sish.vqvae.features import FEATURES, PooledFeatures, WhitenedFeatures
+from sish.vqvae.features import N_FEATURES, PooledFeatures, WhitenedFeatures
 from sish.vqvae.oriented import n_oriented_statistics, oriented_statistics
 from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
 from sish.vqvae.texture import TextureNet
@@ -24,9 +24,9 @@ __all__ = [
     "PRESETS",
     "VQVAE",
     "FeatureSource",
-    "ModelConfig",
-    "Pass",
     "Texture",
+    "VQVAEConfig",
+    "VQVAEOutput",
     "from_unit",
     "to_unit",
 ]
@@ -40,7 +40,7 @@ FeatureSource = Literal["oriented", "texture", "pooled", "densenet121"]
 
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
-class ModelConfig:
+class VQVAEConfig:
     """What the network is. Everything else about a training run lives elsewhere."""
 
     name: str = "default"
@@ -80,10 +80,10 @@ class ModelConfig:
         numbers = (*self.channels, self.codes, self.code_dim, self.residual_channels, self.patch_px)
         if not self.channels or min(numbers) < 1 or self.residual_blocks < 0:
             raise ParameterError(f"channels, codes and sizes must be at least 1, got {self}")
-        if self.features == "pooled" and 2 * sum(self.map_channels) < FEATURES:
+        if self.features == "pooled" and 2 * sum(self.map_channels) < N_FEATURES:
             raise ParameterError(
-                f"{2 * sum(self.map_channels)} pooled statistics are fewer than the barcode's {FEATURES};"
-                f" give channels that sum to {FEATURES // 2} or more over all feature maps"
+                f"{2 * sum(self.map_channels)} pooled statistics are fewer than the barcode's {N_FEATURES};"
+                f" give channels that sum to {N_FEATURES // 2} or more over all feature maps"
             )
         if (
             len(self.texture_channels) != len(self.texture_blocks)
@@ -121,7 +121,7 @@ class ModelConfig:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "VQVAEConfig":
         """The inverse of `as_dict`; an unknown or missing name is a WeightsError."""
         known = {field.name for field in fields(cls)}
         if not known - _TEXTURE <= set(values) <= known:
@@ -132,8 +132,8 @@ class ModelConfig:
 
 
 _TEXTURE = frozenset({"texture_channels", "texture_blocks"})  # said only where there is a texture network
-_DEFAULT = ModelConfig()
-PRESETS: dict[str, ModelConfig] = {
+_DEFAULT = VQVAEConfig()
+PRESETS: dict[str, VQVAEConfig] = {
     "default": _DEFAULT,
     "paper": replace(
         _DEFAULT,
@@ -162,7 +162,7 @@ def from_unit(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class VQVAEOutput:
     """One pass through the whole autoencoder."""
 
     reconstruction: Tensor
@@ -197,7 +197,7 @@ class _Residual(nn.Sequential):
 class _Down(nn.Module):
     """The encoder: stride-2 convolutions, residual blocks, and a 1x1 convolution to the codes' dimension."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         sizes = (3, *config.channels)
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(sizes))
@@ -228,7 +228,7 @@ class _Down(nn.Module):
 class _Up(nn.Sequential):
     """The decoder: the encoder's mirror image."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: VQVAEConfig) -> None:
         wide = config.channels[-1]
         layers: list[nn.Module] = [nn.Conv2d(config.code_dim, wide, 3, padding=1)]
         layers += [_Residual(wide, config.residual_channels) for _ in range(config.residual_blocks)]
@@ -240,7 +240,7 @@ class _Up(nn.Sequential):
 class Texture(nn.Module):
     """The texture network and the features that are made of its maps."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: VQVAEConfig) -> None:
         """Random weights, not calibrated."""
         super().__init__()
         self.net = TextureNet(config.texture_channels, config.texture_blocks, _TEXTURE_OUT)
@@ -251,11 +251,11 @@ class VQVAE(nn.Module):
     """Encoder, codebook, decoder, and what makes the barcode's features."""
 
     texture: Texture
-    """Where `ModelConfig.features` is ``texture``."""
+    """Where `VQVAEConfig.features` is ``texture``."""
     oriented: WhitenedFeatures
-    """Where `ModelConfig.features` is ``oriented``."""
+    """Where `VQVAEConfig.features` is ``oriented``."""
 
-    def __init__(self, config: ModelConfig = _DEFAULT) -> None:
+    def __init__(self, config: VQVAEConfig = _DEFAULT) -> None:
         """Random weights; `sish.vqvae.pretrained` loads trained ones."""
         super().__init__()
         self.config = config
@@ -315,10 +315,10 @@ class VQVAE(nn.Module):
         """Features float32 (N, 1024) of images float (N, 3, H, W) in [-1, 1]."""
         return self.head.normal(self.raw_features(images))
 
-    def forward(self, images: Tensor) -> Pass:
+    def forward(self, images: Tensor) -> VQVAEOutput:
         """Images float (N, 3, H, W) in [-1, 1], H and W multiples of the stride, to their reconstruction."""
         quantized: Quantized = self.quantizer(self.maps(images)[-1])
         reconstruction: Tensor = self.decoder(quantized.vectors)
         mse = F.mse_loss(reconstruction.float(), images)
         loss = mse + quantized.codebook_loss + self.config.commitment_cost * quantized.commitment
-        return Pass(reconstruction, quantized, mse, loss)
+        return VQVAEOutput(reconstruction, quantized, mse, loss)

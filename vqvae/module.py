@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from sish.errors import ParameterError, WeightsError
-from sish.vqvae.model import CONFIG_KEY, VQVAE, ModelConfig, Pass
+from sish.vqvae.model import CONFIG_KEY, VQVAE, VQVAEConfig, VQVAEOutput
 from sish.vqvae.quantizer import perplexity
 
 __all__ = ["VQVAEModule"]
@@ -24,7 +24,7 @@ class VQVAEModule(pl.LightningModule):
 
     def __init__(
         self,
-        net: ModelConfig = ModelConfig(),  # noqa: B008  # frozen, so sharing the default is safe
+        net: VQVAEConfig = VQVAEConfig(),  # noqa: B008  # frozen, so sharing the default is safe
         learning_rate: float = 5e-4,
         warmup_steps: int = 200,
         weight_decay: float = 0.0,
@@ -50,9 +50,9 @@ class VQVAEModule(pl.LightningModule):
         self.register_buffer("valid_counts", torch.zeros(net.codes), persistent=False)
         self.valid_counts: Tensor
 
-    def forward(self, images: Tensor) -> Pass:
+    def forward(self, images: Tensor) -> VQVAEOutput:
         """Images float (N, 3, H, W) in [-1, 1] through the whole autoencoder."""
-        out: Pass = self.vqvae(images)
+        out: VQVAEOutput = self.vqvae(images)
         return out
 
     def embed(self, images: Tensor) -> Tensor:
@@ -61,14 +61,14 @@ class VQVAEModule(pl.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of one batch, float (N, 3, H, W)."""
-        out: Pass = self(batch)
+        out: VQVAEOutput = self(batch)
         self._log_losses("train", out, on_step=True)
         self._log_codes("train", out.quantized.counts)
         return out.loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Losses of one batch; its codes are counted for the end of the epoch."""
-        out: Pass = self(batch)
+        out: VQVAEOutput = self(batch)
         self._log_losses("valid", out, on_step=False, batch_size=len(batch), sync_dist=True)
         self.valid_counts += out.quantized.counts
 
@@ -111,7 +111,7 @@ class VQVAEModule(pl.LightningModule):
                 " give the configuration that it was trained with"
             )
 
-    def _log_losses(self, stage: str, out: Pass, **how: Any) -> None:
+    def _log_losses(self, stage: str, out: VQVAEOutput, **how: Any) -> None:
         values = {
             f"{stage}/loss": out.loss,
             f"{stage}/mse": out.mse,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sish.vqvae.images import Pixels
+from sish.slides.pyramid import Pixels
 
 __all__ = ["PatchCache", "slots_within"]
 

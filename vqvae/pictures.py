@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from sish.outputs import write_output
+from sish.slides.pyramid import Pixels
 from sish.vqvae.model import VQVAE, from_unit, to_unit
 from sish.vqvae.module import VQVAEModule
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from sish.vqvae.data import PatchData
 
 __all__ = ["SavePictures", "code_colors", "draw_curves", "draw_neighbours", "draw_reconstructions"]
-
-Pixels = NDArray[np.uint8]
 
 _GAP_PX = 2
 _PICTURES = (".png",)

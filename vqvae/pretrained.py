@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sish.errors import ParameterError, WeightsError
 from sish.vqvae.encoder import Encoder, FeatureNetwork, HammingScale
-from sish.vqvae.features import FEATURES, PERCENTILES
+from sish.vqvae.features import N_FEATURES, PERCENTILES
 from sish.vqvae.fingerprint import digest_of
-from sish.vqvae.model import CONFIG_KEY, VQVAE, FeatureSource, ModelConfig
+from sish.vqvae.model import CONFIG_KEY, VQVAE, FeatureSource, VQVAEConfig
 from sish.vqvae.tensor_files import (
     check_finite,
     check_there,
@@ -160,8 +160,8 @@ def _check_numbers(path: Path, model: VQVAE) -> None:
     order, distances = model.pooled.order, model.head.distances
     if not bool(((order >= 0) & (order < 2 * sum(model.config.map_channels))).all()):
         raise WeightsError(f"{path}: pooled.order names channels that there are not; export it again")
-    if model.head.calibrated and not bool(((distances >= 0) & (distances <= FEATURES)).all()):
-        raise WeightsError(f"{path}: its distances are not 0 to {FEATURES} bits; export it again")
+    if model.head.calibrated and not bool(((distances >= 0) & (distances <= N_FEATURES)).all()):
+        raise WeightsError(f"{path}: its distances are not 0 to {N_FEATURES} bits; export it again")
 
 
 def _check_fit(path: Path, model: VQVAE, odd: list[str]) -> None:
@@ -176,7 +176,7 @@ def _check_fit(path: Path, model: VQVAE, odd: list[str]) -> None:
         raise of_another_architecture(path, odd)
 
 
-def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[VQVAEConfig, dict[str, Tensor], dict[str, Any]]:
     metadata, tensors = read_safetensors(path)
     if metadata.get("format") != _FORMAT:
         raise WeightsError(
@@ -187,7 +187,7 @@ def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
     return config, tensors, read_json(path, metadata, "training")
 
 
-def _read_checkpoint(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
+def _read_checkpoint(path: Path) -> tuple[VQVAEConfig, dict[str, Tensor], dict[str, Any]]:
     checkpoint = read_checkpoint(path)
     if CONFIG_KEY not in checkpoint:
         raise WeightsError(f"{path} is a checkpoint of another kind of model; give one of `sish.vqvae fit`")
@@ -195,10 +195,10 @@ def _read_checkpoint(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[s
     return _config(path, checkpoint[CONFIG_KEY]), tensors, training
 
 
-def _config(path: Path, values: object) -> ModelConfig:
+def _config(path: Path, values: object) -> VQVAEConfig:
     if not isinstance(values, dict):
         raise WeightsError(f"{path} does not say what its network is; export it again")
     try:
-        return ModelConfig.from_dict(fitting_config(path, values, vars(ModelConfig())))
+        return VQVAEConfig.from_dict(fitting_config(path, values, vars(VQVAEConfig())))
     except ParameterError as error:
         raise WeightsError(f"{path}: {error}; export it again") from error

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import MissingMppError, ParameterError, SishError
+from sish.slides.pyramid import Pixels
 from sish.slides.scale import check_given, is_unused
-from sish.vqvae.images import Crop, Pixels, random_below
+from sish.vqvae.images import Crop, random_below
 from sish.vqvae.patch_cache import PatchCache, slots_within
 
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ class TimmNetwork:
         self.px = known.px if known else int(settings.get("input_size", (3, 224, 224))[-1])
         self.fingerprint = digest_of(name.lower() if known else name, _numbers(network))
         self._resizes = known is not None or bool(settings.get("fixed_input_size"))
-        self._class_and_mean = known is not None and known.pooling == "class+mean"
+        self._class_and_mean = known is not None and known.class_and_mean
         mean = known.mean if known else settings.get("mean", IMAGENET_MEAN)
         std = known.std if known else settings.get("std", IMAGENET_STD)
         self._mean, self._std = (torch.tensor(three, device=device) for three in (mean, std))
