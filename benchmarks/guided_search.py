@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.plain_search import PlainIndex, plain_search
 from benchmarks.rows import write_rows
 from sish.index.bags import Bags
-from sish.index.guided.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.params import SearchParams
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 QUICK_SIZES = (1_000, 10_000)
@@ -95,7 +96,7 @@ def measure(n: int, repetitions: int = REPETITIONS) -> Row:
     """Time the search of one archive."""
     archive = random_archive(n)
     keys, barcodes, slide = archive
-    table = PatchTable.build(*archive)
+    table = KeyTable.build(*archive)
     queries = np.random.default_rng(1).integers(0, n, QUERIES)
     exclude = np.arange(-(-n // SLIDE)) == slide[queries[0]]
     asked = keys[queries], barcodes[queries]
@@ -119,7 +120,7 @@ def measure(n: int, repetitions: int = REPETITIONS) -> Row:
     )  # fmt: skip
 
 
-def _microseconds(table: PatchTable, asked: tuple[Any, Any], exclude: Any) -> tuple[float, Bags]:
+def _microseconds(table: KeyTable, asked: tuple[Any, Any], exclude: Any) -> tuple[float, Bags]:
     """Time a query patch in one batch, and its answers."""
     start = time.perf_counter()
     bags = guided_search(table, *asked, exclude=exclude)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from sish.errors import SishError
 from sish.index.bags import Bags
-from sish.index.guided.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.params import SearchParams
 from sish.metrics import Metrics, retrieval_metrics
 from sish.ranking import SITE_WEIGHT, SUBTYPE_WEIGHT, Ranking, SlideLabels, rank_by_uncertainty
 
@@ -56,7 +57,7 @@ class VectorSet:
 
     name: str
     """File name without its ending."""
-    table: PatchTable
+    table: KeyTable
     """All patches."""
     key: NDArray[np.int64]
     """Key of each patch in insertion order, (P,)."""
@@ -132,7 +133,7 @@ def load_set(path: Path) -> VectorSet:
 
 def _assemble(name: str, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> VectorSet:
     """Check that the parts fit and put them together; any exception means that they do not."""
-    table = PatchTable.build(arrays["key"], arrays["barcode"], arrays["slide"])
+    table = KeyTable.build(arrays["key"], arrays["barcode"], arrays["slide"])
     offset, n_slides = arrays["result_offset"], len(facts["slides"])
     if not len(facts["patient"]) == len(facts["label"]) == n_slides:
         raise ValueError("slides, patient and label differ in length")

@@ -1,6 +1,6 @@
 """The published guided search in plain Python, one step at a time: what the compiled one must agree with.
 
-Written from the description (Chen et al. 2022, Methods; `sish.index.guided.search`) over any ordered set. It
+Written from the description (Chen et al. 2022, Methods; `sish.index.guided.walk`) over any ordered set. It
 is the oracle of the tests and the baseline of ``benchmarks.guided_search``. Distances are counted with numpy,
 a pair at a time; on Python integers (``int.bit_count``) the whole loop would be about five times as fast.
 """
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.index.guided.search import KEY_UNIT, SearchParams
+from sish.index.guided.walk import KEY_UNIT
+from sish.index.params import SearchParams
 
 __all__ = ["Neighbours", "PlainIndex", "plain_search"]
 

@@ -50,7 +50,7 @@ from sish.index.store import Store
 from sish.queries import stored_codes
 from sish.recipe import Keys, Recipe
 from sish.results import Query
-from sish.searchers import Patches, patches_of
+from sish.searchers import Searcher, searcher_of
 from sish.slide_index import Index
 from sish.slides.files import absolute
 from sish.slides.slide import open_slide
@@ -145,16 +145,20 @@ class Bench:
         store = Store.open(archive.index.path)
         everything = replace(params, budget=max(1, store.info().patches))
         for search, own in (("tree", params), ("exhaustive", everything)):
-            yield self._run(method, search, archive, patches_of(store, "texture", own), ranking)
+            yield self._run(method, search, archive, searcher_of(store, "texture", own), ranking)
 
     def _paper_key(self) -> Run:
         """Along the published key."""
         archive = self._archive("paper")
-        patches = patches_of(Store.open(archive.index.path), "paper", archive.index.params)
-        return self._run("sish-paper-key", "tree", archive, patches, "similarity" if self._single else "auto")
+        searcher = searcher_of(Store.open(archive.index.path), "paper", archive.index.params)
+        return self._run(
+            "sish-paper-key", "tree", archive, searcher, "similarity" if self._single else "auto"
+        )
 
-    def _run(self, method: str, search: str, archive: Archive, patches: Patches, ranking: RankingName) -> Run:
-        view = View.of(patches, archive.index.params.threshold)
+    def _run(
+        self, method: str, search: str, archive: Archive, searcher: Searcher, ranking: RankingName
+    ) -> Run:
+        view = View.of(searcher, archive.index.params.threshold)
         found: list[list[str]] = []
         placed: list[int] = []
         spent: list[float] = []

@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.dense_codes import Codes
-from sish.index.guided.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.params import SearchParams
 from sish.index.texture.cells import Cells, CellTable
 from sish.index.texture.tree import TextureTree
 
@@ -150,7 +151,7 @@ def _exhaustive(ours: Contender, n: int) -> Contender:
 
 def _paper(codes: Codes) -> Contender:
     start = time.process_time()
-    table = PatchTable.build(codes.keys, codes.barcodes, slides_of(len(codes.keys)))
+    table = KeyTable.build(codes.keys, codes.barcodes, slides_of(len(codes.keys)))
     seconds = time.process_time() - start
     params = SearchParams(threshold=_BITS)
     size = sum(a.nbytes for a in (table.keys, table.barcodes, table.slide, table.position)) / len(table)
@@ -162,7 +163,7 @@ def _paper(codes: Codes) -> Contender:
 class _KeySearch:
     """The published search; a query's key is looked up by its barcode, outside the clock."""
 
-    def __init__(self, table: PatchTable, params: SearchParams) -> None:
+    def __init__(self, table: KeyTable, params: SearchParams) -> None:
         self.table, self.params = table, params
         self.keys: dict[bytes, int] = {}
 

@@ -30,7 +30,7 @@ from sish.version import __version__
 
 if TYPE_CHECKING:
     from sish.evaluation import evaluate
-    from sish.index.guided.search import SearchParams
+    from sish.index.params import SearchParams
     from sish.index.store.verify import verify
     from sish.recipe import Recipe
     from sish.report import write_report
@@ -82,7 +82,7 @@ _HOME = {
     "Recipe": "sish.recipe",
     "RelabelReport": "sish.results",
     "Results": "sish.results",
-    "SearchParams": "sish.index.guided.search",
+    "SearchParams": "sish.index.params",
     "Slide": "sish.slides.slide",
     "evaluate": "sish.evaluation",
     "open_slide": "sish.slides.slide",

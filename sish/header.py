@@ -9,7 +9,7 @@ from typing import Any
 
 from sish.calibration import Calibration
 from sish.errors import ParameterError
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.recipe import Recipe, known_fields, odd_header
 
 __all__ = ["IndexHeader"]

@@ -1,6 +1,6 @@
 """The patches of an archive behind one interface: neighbours of query patches, whatever the keys are.
 
-`KeyedPatches` searches along the paper's key; `TexturePatches` walks the cells of a texture tree, in the
+`GuidedSearcher` searches along the paper's key; `TextureSearcher` walks the cells of a texture tree, in the
 mapped segments. Both answer with bags whose patch numbers they alone understand.
 
 Results of equal distance: along the paper's key they come in the order in which the published walk meets
@@ -21,7 +21,8 @@ from sish.encode import SlideCodes
 from sish.errors import IndexCorruptError, ParameterError
 from sish.index.bags import Bags
 from sish.index.barcode import nearest
-from sish.index.guided.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.params import SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store
 from sish.index.store.segment import Segment
 from sish.index.texture.archive import Archive, learn_keys, root_tree
@@ -29,15 +30,15 @@ from sish.index.texture.cells import BUDGET
 from sish.index.texture.tree import MOST_KEYS, TextureTree
 from sish.recipe import Keys
 
-__all__ = ["KeyedPatches", "Mask", "Patches", "TextureKeys", "TexturePatches", "patches_of"]
+__all__ = ["GuidedSearcher", "SlideMask", "Searcher", "TextureKeys", "TextureSearcher", "searcher_of"]
 
 _CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new one has about 20
 
-Mask = NDArray[np.bool_]
+SlideMask = NDArray[np.bool_]
 """bool (slides,): which slides are meant."""
 
 
-class Patches(Protocol):
+class Searcher(Protocol):
     """What a search asks of the patches of an archive."""
 
     @property
@@ -46,7 +47,7 @@ class Patches(Protocol):
         ...
 
     @property
-    def found(self) -> Mask:
+    def found(self) -> SlideMask:
         """Slides that can be found: they have patches and were not removed."""
         ...
 
@@ -65,11 +66,11 @@ class Patches(Protocol):
         """Bits of a barcode."""
         ...
 
-    def bags(self, codes: SlideCodes, exclude: Mask | None, params: SearchParams) -> Bags:
+    def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
         """The neighbours of each query patch within the threshold, at a cost that does not grow."""
         ...
 
-    def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
+    def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
         """The `k` nearest neighbours of each query patch, by comparing all that is not excluded."""
         ...
 
@@ -83,96 +84,96 @@ class Patches(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyedPatches:
+class GuidedSearcher:
     """Patches along the paper's key (Chen et al. 2022, guided search)."""
 
     snapshot: Snapshot
     """All of them, in key order."""
-    table: PatchTable
+    table: KeyTable
     """The same as the guided search wants it; a patch's number is its row."""
     params: SearchParams
-    """As in `Patches`."""
+    """As in `Searcher`."""
     rank: NDArray[np.int64]
-    """As in `Patches`."""
+    """As in `Searcher`."""
 
     @classmethod
-    def of(cls, snapshot: Snapshot, params: SearchParams) -> KeyedPatches:
+    def of(cls, snapshot: Snapshot, params: SearchParams) -> GuidedSearcher:
         """Nothing is copied."""
-        table = PatchTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
+        table = KeyTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
         return cls(snapshot, table, params, _rank_by_id(snapshot.slides))
 
     @property
     def slides(self) -> Sequence[SlideRow]:
-        """As in `Patches`."""
+        """As in `Searcher`."""
         return self.snapshot.slides
 
     @property
-    def found(self) -> Mask:
-        """As in `Patches`."""
+    def found(self) -> SlideMask:
+        """As in `Searcher`."""
         return np.array([slide.n_patches > 0 for slide in self.slides], bool)
 
     @property
     def n_bits(self) -> int:
-        """As in `Patches`."""
+        """As in `Searcher`."""
         return 8 * int(self.snapshot.barcodes.shape[1])
 
-    def bags(self, codes: SlideCodes, exclude: Mask | None, params: SearchParams) -> Bags:
-        """As in `Patches`: the guided search."""
+    def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
+        """As in `Searcher`: the guided search."""
         return guided_search(self.table, codes.keys[:, 0], codes.barcodes, exclude=exclude, params=params)
 
-    def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
-        """As in `Patches`."""
+    def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
+        """As in `Searcher`."""
         found = nearest(self.table.barcodes, codes.barcodes, k, skip=exclude[self.snapshot.slide])
         width = found.row.shape[1]
         return Bags(np.arange(len(codes) + 1) * width, found.row.ravel(), found.hamming.ravel())
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Patches`."""
+        """As in `Searcher`."""
         return self.snapshot.slide[patches]
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Patches`."""
+        """As in `Searcher`."""
         return self.snapshot.l0_xy[patches]
 
 
 @dataclass(frozen=True, slots=True)
-class TexturePatches:
+class TextureSearcher:
     """Patches in the cells of a texture tree, where the store's segments lie."""
 
     archive: Archive
     """Segments, mapped and not read."""
     params: SearchParams
-    """As in `Patches`."""
+    """As in `Searcher`."""
     rank: NDArray[np.int64]
-    """As in `Patches`."""
+    """As in `Searcher`."""
     least: int
     """Patches that a query patch is compared with at least, whatever the budget."""
 
     @classmethod
     def of(
         cls, tree: TextureTree, segments: Sequence[Segment], params: SearchParams, *, least: int = 1
-    ) -> TexturePatches:
+    ) -> TextureSearcher:
         """Opened, not read."""
         archive = Archive.of(tree, segments)
         return cls(archive, params, _rank_by_id(archive.slides), least)
 
     @property
     def slides(self) -> Sequence[SlideRow]:
-        """As in `Patches`; removed slides included."""
+        """As in `Searcher`; removed slides included."""
         return self.archive.slides
 
     @property
-    def found(self) -> Mask:
-        """As in `Patches`."""
+    def found(self) -> SlideMask:
+        """As in `Searcher`."""
         return np.array([slide.n_patches > 0 for slide in self.slides], bool) & ~self.archive.removed
 
     @property
     def n_bits(self) -> int:
-        """As in `Patches`."""
+        """As in `Searcher`."""
         return 8 * self.archive.cells.tree.barcode_bytes
 
-    def bags(self, codes: SlideCodes, exclude: Mask | None, params: SearchParams) -> Bags:
-        """As in `Patches`: the nearest cells, until they hold the budget.
+    def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
+        """As in `Searcher`: the nearest cells, until they hold the budget.
 
         The threshold alone decides what joins a bag, as in the guided search: a bag that is cut at some
         length looks odd to the published ranking, which drops the longest bags.
@@ -185,16 +186,16 @@ class TexturePatches:
             return bags
         return _ties_in_order(bags, self.rank[self.slide_of(bags.patch)])
 
-    def scan(self, codes: SlideCodes, exclude: Mask, k: int) -> Bags:
-        """As in `Patches`: a budget of everything."""
+    def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
+        """As in `Searcher`: a budget of everything."""
         return self.archive.search(codes.barcodes, k=k, budget=max(1, len(self.archive)), exclude=exclude)
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Patches`."""
+        """As in `Searcher`."""
         return self.archive.slide_of(patches)
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Patches`."""
+        """As in `Searcher`."""
         return self.archive.l0_xy_of(patches)
 
 
@@ -257,7 +258,7 @@ def stored_tree(source: Store | State) -> TextureTree | None:
     return _tree_of(_state_of(source))
 
 
-def patches_of(source: Store | State, keys: Keys, params: SearchParams) -> Patches:
+def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Searcher:
     """The patches of one state of a store, to be searched by the keys that they have.
 
     Of a store it is the state at hand: its tree and its segments are of one commit, whatever comes meanwhile.
@@ -269,14 +270,14 @@ def patches_of(source: Store | State, keys: Keys, params: SearchParams) -> Patch
     """
     state = _state_of(source)
     if keys == "paper":
-        return KeyedPatches.of(state.snapshot(), params)
+        return GuidedSearcher.of(state.snapshot(), params)
     state.check()
     tree, segments, least = _tree_of(state), state.segments, 1
     if tree is None:  # there are no more patches than BUDGET yet, and they are compared with one and all
         width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
         tree, least = root_tree(width), BUDGET
     try:
-        return TexturePatches.of(tree, segments, params, least=least)
+        return TextureSearcher.of(tree, segments, params, least=least)
     except ParameterError as error:
         raise IndexCorruptError(
             f"{state.folder}: its patches do not fit its tree ({error}): index the slides again"

@@ -24,7 +24,7 @@ from sish.encode import SlideEncoder
 from sish.errors import IndexExistsError, IndexNotFoundError, QueryError
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.header import IndexHeader
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.index.repair import RepairReport, repair
 from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
 from sish.ingest import Ingest, OnError
@@ -34,7 +34,7 @@ from sish.queries import Question, check_takes_pixels
 from sish.recipe import Recipe
 from sish.results import AddReport, RelabelReport, Results
 from sish.sampling import sample_features
-from sish.searchers import patches_of
+from sish.searchers import searcher_of
 from sish.slides.mosaic import Region
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.view import RankingName, View
@@ -543,8 +543,8 @@ class Index:
         with self._view_lock:
             params = self.params
             if self._view is None or self._view[0] is not state or self._view[1] != params:
-                patches = patches_of(state, self.recipe.keys, params)
-                self._view = state, params, View.of(patches, params.threshold)
+                searcher = searcher_of(state, self.recipe.keys, params)
+                self._view = state, params, View.of(searcher, params.threshold)
             return self._view[2]
 
 

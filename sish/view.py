@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
 from sish.index.bags import Bags
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.nearest import nearest_to
 from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
-from sish.searchers import Mask, Patches
+from sish.searchers import Searcher, SlideMask
 
 __all__ = ["RankingName", "View"]
 
@@ -31,9 +31,9 @@ _SCANNED = 64  # patches that a scan takes for each query patch
 class View:
     """One state of an index, ready to be searched; later changes of the index do not show in it."""
 
-    patches: Patches
+    searcher: Searcher
     """Slides and patches."""
-    found: Mask
+    found: SlideMask
     """Slides that can be found, bool (slides,)."""
     order: NDArray[np.int64]
     """Numbers of all slides in order of their ids: rankings know a slide by its place here, (slides,)."""
@@ -46,15 +46,15 @@ class View:
     _columns: dict[str, NDArray[np.object_]]  # values of every slide, by column, as they are first asked for
 
     @classmethod
-    def of(cls, patches: Patches, threshold: int) -> View:
-        """The view of some patches: nothing is copied."""
-        found, order = patches.found, np.argsort(patches.rank)
-        slides = [patches.slides[int(number)] for number in order[found[order]]]
+    def of(cls, searcher: Searcher, threshold: int) -> View:
+        """The view of what a searcher searches: nothing is copied."""
+        found, order = searcher.found, np.argsort(searcher.rank)
+        slides = [searcher.slides[int(number)] for number in order[found[order]]]
         unlabelled = tuple(slide.slide_id for slide in slides if slide.label is None)
         labels = SlideLabels.of([slide.label or "" for slide in slides])
         number = np.full(len(found), -1, np.int64)  # slides that cannot be found do not count
         number[found[order]] = labels.number
-        return cls(patches, found, order, unlabelled, replace(labels, number=number), threshold, {})
+        return cls(searcher, found, order, unlabelled, replace(labels, number=number), threshold, {})
 
     def search(
         self,
@@ -81,7 +81,7 @@ class View:
         exclude = self._excluded(query.patient if exclude_patient else None, where or {})
         if exclude is not None and exclude[self.found].all():
             return Results(query, name, (), _joined(note, self._why_none(where or {})))
-        params = search or replace(self.patches.params, threshold=self.threshold)
+        params = search or replace(self.searcher.params, threshold=self.threshold)
         hits: list[Hit] = []
         found: set[int] = set()
         reason = ""
@@ -121,43 +121,43 @@ class View:
         return "similarity", "" if len(bare) == n_slides else note
 
     def _answers(
-        self, name: str, codes: SlideCodes, exclude: Mask | None, k: int, params: SearchParams
+        self, name: str, codes: SlideCodes, exclude: SlideMask | None, k: int, params: SearchParams
     ) -> Iterator[_Answer]:
         """The ranking that was asked for, then those that fill its list."""
-        near = self._neighbours(self.patches.bags(codes, exclude, params))
+        near = self._neighbours(self.searcher.bags(codes, exclude, params))
         if name == "uncertainty":
             yield _Answer(near, rank_by_uncertainty(near.bags, near.slide, self.labels, k=k), placed=True)
         yield _Answer(near, near.nearest.ranking(2 * k), placed=name == "similarity")
-        everything = replace(params, threshold=self.patches.n_bits)
-        wider = [self.patches.bags(codes, exclude, everything)]
+        everything = replace(params, threshold=self.searcher.n_bits)
+        wider = [self.searcher.bags(codes, exclude, everything)]
         for bags in chain(wider, self._scans(codes, exclude)):
             far = self._neighbours(bags)
             yield _Answer(far, replace(far.nearest.ranking(2 * k), reason=""), placed=False)
 
     def _neighbours(self, bags: Bags) -> _Neighbours:
         """Return bags as rankings take them: these know a result by its place in all bags."""
-        slide = self.patches.rank[self.patches.slide_of(bags.patch)]
+        slide = self.searcher.rank[self.searcher.slide_of(bags.patch)]
         results = replace(bags, patch=np.arange(len(bags.patch)))
-        nearest = NearestMatches.of(results, slide, n_bits=self.patches.n_bits)
+        nearest = NearestMatches.of(results, slide, n_bits=self.searcher.n_bits)
         return _Neighbours(bags.patch, results, slide, nearest)
 
-    def _scans(self, codes: SlideCodes, exclude: Mask | None) -> Iterator[Bags]:
+    def _scans(self, codes: SlideCodes, exclude: SlideMask | None) -> Iterator[Bags]:
         """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
         done = ~self.found if exclude is None else exclude | ~self.found
         for _ in range(np.count_nonzero(~done)):  # each scan finds one slide at least
-            found = self.patches.scan(codes, done, _SCANNED)
+            found = self.searcher.scan(codes, done, _SCANNED)
             if not len(found.patch):
                 return
             yield found
-            done[self.patches.slide_of(found.patch)] = True
+            done[self.searcher.slide_of(found.patch)] = True
             if done.all():
                 return
 
-    def _excluded(self, patient: str | None, where: Mapping[str, str]) -> Mask | None:
+    def _excluded(self, patient: str | None, where: Mapping[str, str]) -> SlideMask | None:
         """Which slides may not be found, bool (slides,); None if all may."""
         if patient is None and not where:
             return None
-        excluded = np.zeros(len(self.patches.slides), bool)
+        excluded = np.zeros(len(self.searcher.slides), bool)
         if patient is not None:
             excluded |= self._column("patient") == patient
         for column, value in where.items():
@@ -175,7 +175,7 @@ class View:
     def _column(self, name: str) -> NDArray[np.object_]:
         """What every slide has in a column; QueryError if none has it."""
         if name not in self._columns:
-            slides = self.patches.slides
+            slides = self.searcher.slides
             if name in ("label", "patient", "site"):
                 values = [getattr(slide, name) for slide in slides]
             else:
@@ -190,7 +190,7 @@ class View:
         return self._columns[name]
 
     def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
-        row = self.patches.slides[int(self.order[ranked.slide])]
+        row = self.searcher.slides[int(self.order[ranked.slide])]
         patches = answer.neighbours.patch[[match.patch for match in ranked.matches]]
         pairs = tuple(
             PatchPair(
@@ -198,7 +198,7 @@ class View:
                 xy=_point(xy),
                 hamming=int(match.hamming),
             )
-            for match, xy in zip(ranked.matches, self.patches.l0_xy_of(patches), strict=True)
+            for match, xy in zip(ranked.matches, self.searcher.l0_xy_of(patches), strict=True)
         )
         found = answer.neighbours.nearest.of_slide(ranked.slide)
         return Hit(

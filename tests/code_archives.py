@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from sish.encode import SlideCodes
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.index.store import SlideRow, Store, slide_snapshot
 from sish.index.texture.archive import rekeyed
 from sish.index.texture.tree import TextureTree
 from sish.queries import indexed_query
-from sish.searchers import patches_of
+from sish.searchers import searcher_of
 from sish.view import View
 
 BITS = 64
@@ -76,4 +76,4 @@ def store_of(folder: Path, slides: list[CodedSlide], kind: str, commits: int = 2
 def view_of(store: Store, kind: str, **params) -> View:
     """A view of it with the threshold of these archives."""
     own = replace(SearchParams(threshold=THRESHOLD, visit_query_key=True), **params)
-    return View.of(patches_of(store, "paper" if kind == "paper" else "texture", own), own.threshold)
+    return View.of(searcher_of(store, "paper" if kind == "paper" else "texture", own), own.threshold)

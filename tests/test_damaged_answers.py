@@ -13,12 +13,12 @@ import sish
 from sish.cli import main
 from sish.encode import SlideCodes
 from sish.index.bags import Bags
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.index.store import SlideRow, Store, slide_snapshot
 from sish.index.store.disk import FileRecord
 from sish.index.store.manifest import SegmentRecord, read_manifest
 from sish.index.store.segment import Segment
-from sish.searchers import patches_of
+from sish.searchers import searcher_of
 from sish.view import View
 
 ARRAYS = ("keys", "barcodes", "l0_xy", "slide", "row")
@@ -71,7 +71,7 @@ def test_no_damaged_array_answers(path, name, damage, keys):
         with pytest.raises(sish.IndexCorruptError, match=f"{name}/c.* has other bytes .*sish index repair"):
             ask()
     with pytest.raises(sish.IndexCorruptError, match=f"{name}/c"):
-        patches_of(Store.open(path), keys, SearchParams())
+        searcher_of(Store.open(path), keys, SearchParams())
 
 
 def vouch(path: Path, name: str, array: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sish.encode import PreparedSlide, SlideEncoder
 from sish.errors import EncoderMismatchError, IndexFormatError, ParameterError
 from sish.header import IndexHeader
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.recipe import Recipe
 from sish.slides.mosaic import Mosaic
 from sish.slides.slide import slide_from_array

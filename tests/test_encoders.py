@@ -13,7 +13,7 @@ from sish.encoders import load
 from sish.errors import IndexFormatError, ParameterError, QueryError
 from sish.header import IndexHeader
 from sish.index.barcode import barcodes_of
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.recipe import Recipe
 from sish.sampling import sample_features
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.parity import main
-from sish.index.guided.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.params import SearchParams
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_no_folder_an_empty_one_and_arrays_alone_are_status_2(tmp_path, capsys):
 def test_a_query_leaves_its_patient_out_by_the_mask_alone(parity_dir):
     vectors = np.load(parity_dir / "small.npz")
     facts = json.loads((parity_dir / "small.json").read_text())
-    table = PatchTable.build(vectors["key"], vectors["barcode"], vectors["slide"])
+    table = KeyTable.build(vectors["key"], vectors["barcode"], vectors["slide"])
     patient = np.array(facts["patient"])
     out = patient == patient[vectors["slide"][0]]
     bags = guided_search(

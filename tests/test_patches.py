@@ -6,11 +6,11 @@ import pytest
 import sish
 from sish.encode import SlideCodes
 from sish.index.barcode import nearest
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.index.store import SlideRow, Store, slide_snapshot
 from sish.index.store.verify import verify
 from sish.results import Query
-from sish.searchers import TextureKeys, patches_of, stored_tree
+from sish.searchers import TextureKeys, searcher_of, stored_tree
 from sish.view import View
 
 BITS = 1024
@@ -54,7 +54,7 @@ def test_a_small_archive_has_no_tree_and_compares_with_everything(tmp_path):
     with Store.create(tmp_path / "a", {}) as store:
         grow(store, barcodes)
         assert store.tree is None
-        patches = patches_of(store, "texture", SearchParams(threshold=BITS, budget=10))
+        patches = searcher_of(store, "texture", SearchParams(threshold=BITS, budget=10))
     codes = SlideCodes(np.zeros((60, 1), np.int64), barcodes[0], np.zeros((60, 2), np.int64))
     bags = patches.bags(codes, None, patches.params)
     exact = nearest(np.concatenate(barcodes), barcodes[0], 300)
@@ -101,7 +101,7 @@ def test_the_tree_does_not_depend_on_how_slides_were_committed(tmp_path, grown):
 
 def test_what_a_search_finds_is_what_a_scan_finds(grown):
     path, barcodes = grown
-    patches = patches_of(Store.open(path), "texture", SearchParams())
+    patches = searcher_of(Store.open(path), "texture", SearchParams())
     queries = np.concatenate(tissue(3, 2))
     codes = SlideCodes(np.zeros((120, 1), np.int64), queries, np.zeros((120, 2), np.int64))
     exact = nearest(np.concatenate(barcodes), queries, 10).hamming
@@ -121,9 +121,9 @@ def test_the_searched_archive_goes_on_changing(tmp_path, grown):
         grow(store, tissue(4, 3), first=90)  # by the same tree
         assert np.array_equal(store.tree["leaves"], tree["leaves"])
         store.remove(["s1", "s91"])
-        view = View.of(patches_of(store, "texture", SearchParams()), threshold=400)
+        view = View.of(searcher_of(store, "texture", SearchParams()), threshold=400)
         store.compact()
-        after = View.of(patches_of(store, "texture", SearchParams()), threshold=400)
+        after = View.of(searcher_of(store, "texture", SearchParams()), threshold=400)
         assert store.leftovers() == []
     query = Query("q", None, "s90", 1.0, None, 60, 256.0)
     codes = SlideCodes(np.zeros((60, 1), np.int64), tissue(4, 1)[0], np.zeros((60, 2), np.int64))
@@ -145,11 +145,11 @@ def test_a_damaged_tree_is_found_and_refused(tmp_path, grown):
     file.write_bytes(data)
     assert [line for line in verify(path) if file.name in line]
     with pytest.raises(sish.IndexCorruptError, match=file.name):
-        patches_of(Store.open(path), "texture", SearchParams())
+        searcher_of(Store.open(path), "texture", SearchParams())
     file.unlink()
     assert [line for line in verify(path) if file.name in line]
     with pytest.raises(sish.StoreError, match=file.name):
-        patches_of(Store.open(path), "texture", SearchParams())
+        searcher_of(Store.open(path), "texture", SearchParams())
 
 
 @pytest.mark.parametrize("keys", ["paper", "texture"])

@@ -327,7 +327,7 @@ def test_a_damaged_tree_is_made_anew_without_losing_a_slide(tmp_path, n, damage)
     keys = np.zeros(n, int) if tree is None else tree.keys(snapshot.barcodes)
     assert (tree is None) == (n <= BUDGET)
     assert np.array_equal(snapshot.keys[:, 0] if n else keys, keys)
-    assert index.view().patches.slides == index.slides
+    assert index.view().searcher.slides == index.slides
 
 
 def test_a_damaged_segment_beside_a_damaged_tree(tmp_path):

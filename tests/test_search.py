@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from benchmarks.plain_search import PlainIndex, plain_search
 from sish.errors import ParameterError, QueryError
 from sish.index.bags import Bags
-from sish.index.guided.search import KEY_UNIT, PatchTable, SearchParams, guided_search
+from sish.index.guided.walk import KEY_UNIT, KeyTable, guided_search
+from sish.index.params import SearchParams
 from sish.index.trees.sorted_array import SortedArray
 from sish.index.trees.sorted_list import SortedListSet
 from sish.index.trees.veb import VanEmdeBoas
@@ -65,7 +66,7 @@ def searches(draw):
 @settings(max_examples=150, deadline=None)
 def test_bags_agree_with_the_plain_search(kind, search, params):
     archive, queries, exclude = search
-    bags = guided_search(PatchTable.build(*archive), *queries, exclude=exclude, params=params)
+    bags = guided_search(KeyTable.build(*archive), *queries, exclude=exclude, params=params)
     assert as_lists(bags) == plain_bags(kind, archive, queries, exclude, params)
 
 
@@ -86,7 +87,7 @@ def test_paper_budget_agrees_with_the_plain_search(threshold):
     exclude = np.zeros(150, dtype=bool)
     exclude[::7] = True
     params = SearchParams(threshold=threshold)
-    bags = guided_search(PatchTable.build(*archive), *queries, exclude=exclude, params=params)
+    bags = guided_search(KeyTable.build(*archive), *queries, exclude=exclude, params=params)
     assert as_lists(bags) == plain_bags(SortedArray, archive, queries, exclude, params)
     assert len(bags.patch) > 0
 
@@ -97,7 +98,7 @@ def by_hand(keys, distances, query_key, **given):
     slide = np.arange(len(keys), dtype=np.int32)
     exclude = given.pop("exclude", None)
     defaults = {"interval": 0, "n_seeds": 1, "threshold": 3}
-    table = PatchTable.build(keys, barcodes, slide)
+    table = KeyTable.build(keys, barcodes, slide)
     query = np.zeros((1, 1), np.uint8)
     bags = guided_search(table, [query_key], query, exclude=exclude, params=SearchParams(**defaults | given))
     return bags.patch.tolist()
@@ -137,7 +138,7 @@ def test_a_walk_passes_so_many_excluded_keys_and_no_more():
 def test_threads_change_nothing(n_threads):
     archive = random_archive(2000, width=128)
     queries = archive[0][::100], archive[1][::100]
-    table, params = PatchTable.build(*archive), SearchParams(threshold=490)
+    table, params = KeyTable.build(*archive), SearchParams(threshold=490)
     one = guided_search(table, *queries, params=params)
     many = guided_search(table, *queries, params=params, n_threads=n_threads)
     assert len(one.patch) > 20
@@ -170,14 +171,14 @@ def test_keys_at_the_ends_of_int64_do_not_overflow(visit):
     params = SearchParams(interval=LARGEST // KEY_UNIT, n_seeds=3, threshold=8, visit_query_key=visit)
     archive = np.array(keys), np.zeros((6, 1), np.uint8), np.zeros(6, np.int32)
     queries = np.array(keys), np.zeros((6, 1), np.uint8)
-    bags = guided_search(PatchTable.build(*archive), *queries, params=params)
+    bags = guided_search(KeyTable.build(*archive), *queries, params=params)
     positive = SortedListSetOfAnyInteger
     assert as_lists(bags) == plain_bags(positive, archive, queries, [], params)
 
 
 def test_a_seed_below_all_of_int64_is_below_all_keys():
     params = SearchParams(interval=LARGEST // KEY_UNIT, n_seeds=2, threshold=8, succ_step=0)
-    table = PatchTable.build([0], np.zeros((1, 1), np.uint8), [0])
+    table = KeyTable.build([0], np.zeros((1, 1), np.uint8), [0])
     assert len(guided_search(table, [-(2**63)], np.zeros((1, 1), np.uint8), params=params).patch) == 0
 
 
@@ -203,14 +204,14 @@ def test_huge_parameters_are_no_overflow():
     assert by_hand(
         [10, 30], [8, 0], 20, **{name: getattr(huge, name) for name in ("interval", "n_seeds")}
     ) == [1]
-    table = PatchTable.build([10, 30], np.zeros((2, 1), np.uint8), [0, 0])
+    table = KeyTable.build([10, 30], np.zeros((2, 1), np.uint8), [0, 0])
     assert guided_search(table, [20], np.zeros((1, 1), np.uint8), params=huge).patch.tolist() == [0, 1]
 
 
 def test_every_patch_finds_itself_in_a_large_archive_when_its_key_is_visited():
     archive = random_archive(20_000)
     rows = np.arange(0, 20_000, 997)
-    table = PatchTable.build(*archive)
+    table = KeyTable.build(*archive)
     params = SearchParams(n_seeds=1, pre_step=1, succ_step=1, visit_query_key=True)
     bags = guided_search(table, archive[0][rows], archive[1][rows], params=params)
     assert bags.patch[bags.offset[:-1]].tolist() == rows.tolist()
@@ -221,9 +222,9 @@ def test_results_outgrow_the_first_allocation():
     archive = random_archive(3000)
     rows = np.arange(40)
     params = SearchParams(threshold=128)
-    bags = guided_search(PatchTable.build(*archive), archive[0][rows], archive[1][rows], params=params)
+    bags = guided_search(KeyTable.build(*archive), archive[0][rows], archive[1][rows], params=params)
     assert len(bags.patch) > 10 * 1024  # room for 1,024 at first
-    one = guided_search(PatchTable.build(*archive), archive[0][39:40], archive[1][39:40], params=params)
+    one = guided_search(KeyTable.build(*archive), archive[0][39:40], archive[1][39:40], params=params)
     assert as_lists(bags)[39] == as_lists(one)[0]
 
 
@@ -234,9 +235,9 @@ def test_memory_maps_are_searched_where_they_lie(tmp_path):
     for name, array in saved.items():
         np.save(tmp_path / f"{name}.npy", array)
     maps = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in saved}
-    table = PatchTable.build(**maps)
+    table = KeyTable.build(**maps)
     assert all(np.shares_memory(getattr(table, name), maps[name]) for name in saved)
-    want = guided_search(PatchTable.build(keys, barcodes, slide), keys[:5], barcodes[:5])
+    want = guided_search(KeyTable.build(keys, barcodes, slide), keys[:5], barcodes[:5])
     got = guided_search(table, keys[:5], barcodes[:5])
     assert as_lists(got) == as_lists(want)
     assert len(got.patch)
@@ -246,18 +247,18 @@ def test_one_column_of_many_keys_is_searched():
     keys, barcodes, slide = random_archive(300)
     several = np.stack([keys, keys[::-1]], axis=1)
     ordered = np.argsort(keys, kind="stable")
-    table = PatchTable.build(several[ordered][:, 0], barcodes[ordered], slide[ordered], ordered)
-    want = guided_search(PatchTable.build(keys, barcodes, slide), keys[:3], barcodes[:3])
+    table = KeyTable.build(several[ordered][:, 0], barcodes[ordered], slide[ordered], ordered)
+    want = guided_search(KeyTable.build(keys, barcodes, slide), keys[:3], barcodes[:3])
     assert as_lists(guided_search(table, several[:3, 0], barcodes[:3])) == as_lists(want)
 
 
 def test_no_patches_and_no_queries():
-    table = PatchTable.build([], np.zeros((0, 128), np.uint8), [])
+    table = KeyTable.build([], np.zeros((0, 128), np.uint8), [])
     bags = guided_search(
         table, [5, 6], np.zeros((2, 128), np.uint8), params=SearchParams(visit_query_key=True)
     )
     assert bags.offset.tolist() == [0, 0, 0]
-    filled = PatchTable.build([5], np.zeros((1, 128), np.uint8), [0])
+    filled = KeyTable.build([5], np.zeros((1, 128), np.uint8), [0])
     for visit in (False, True):
         none = guided_search(
             filled, [], np.zeros((0, 128), np.uint8), params=SearchParams(visit_query_key=visit)
@@ -267,7 +268,7 @@ def test_no_patches_and_no_queries():
 
 
 def test_the_table_is_stable_and_keeps_the_callers_numbers():
-    table = PatchTable.build(
+    table = KeyTable.build(
         [3, 1, 3, 1], np.arange(4, dtype=np.uint8)[:, None], [0, 1, 2, 3], [70, 71, 72, 73]
     )
     assert table.position.tolist() == [71, 73, 70, 72]
@@ -288,13 +289,13 @@ def test_parameters_that_are_no_integers_are_refused(value):
 
 
 def test_slide_numbers_are_not_taken_for_a_mask():
-    table = PatchTable.build([5], np.zeros((1, 16), np.uint8), [0])
+    table = KeyTable.build([5], np.zeros((1, 16), np.uint8), [0])
     with pytest.raises(QueryError, match="exclude is int64"):
         guided_search(table, [5], np.zeros((1, 16), np.uint8), exclude=np.array([1, 2]))
 
 
 def test_what_does_not_fit_is_refused():
-    table = PatchTable.build([5], np.zeros((1, 16), np.uint8), [0])
+    table = KeyTable.build([5], np.zeros((1, 16), np.uint8), [0])
     with pytest.raises(ParameterError, match="n_threads is 0"):
         guided_search(table, [5], np.zeros((1, 16), np.uint8), n_threads=0)
     with pytest.raises(ParameterError, match="16 bytes against 8"):
@@ -302,9 +303,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(QueryError, match="query_keys"):
         guided_search(table, [5, 6], np.zeros((1, 16), np.uint8))
     with pytest.raises(ParameterError, match="slide is"):
-        PatchTable.build([5], np.zeros((1, 16), np.uint8), [0, 1])
+        KeyTable.build([5], np.zeros((1, 16), np.uint8), [0, 1])
     with pytest.raises(ParameterError, match="barcodes are"):
-        PatchTable.build([5], np.zeros((1, 16), np.int64), [0])
+        KeyTable.build([5], np.zeros((1, 16), np.int64), [0])
 
 
 @pytest.mark.parametrize("visit", [False, True])
@@ -315,7 +316,7 @@ def test_keys_that_are_not_sorted_give_some_answer(visit):
         keys = random.integers(0, 3, count) * KEY_UNIT
         rows = np.zeros((count, 128), np.uint8)
         slide = random.integers(-(2**31), 2**31, count).astype(np.int32)
-        table = PatchTable(keys, rows, slide, np.arange(count))
+        table = KeyTable(keys, rows, slide, np.arange(count))
         params = SearchParams(interval=1, n_seeds=3, pre_step=2, succ_step=2, visit_query_key=visit)
         bags = guided_search(
             table, [0, KEY_UNIT], rows[:1].repeat(2, 0), params=params, exclude=np.ones(3, bool)

@@ -8,7 +8,7 @@ from code_archives import random_slides, store_of, view_of
 
 import sish
 from sish.cli import main
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 
 
 def below(results):

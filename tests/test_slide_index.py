@@ -11,7 +11,7 @@ from PIL import Image
 import sish
 from sish.encode import SlideEncoder
 from sish.evaluation import _queries
-from sish.searchers import KeyedPatches
+from sish.searchers import GuidedSearcher
 from sish.view import View
 
 
@@ -279,7 +279,7 @@ def test_flags_and_scores_tell_the_truth(built_index):
 
 def test_every_allowed_slide_can_be_found_however_far(own_index):
     few = replace(own_index.params, pre_step=1, succ_step=1, n_seeds=1)
-    narrow = View.of(KeyedPatches.of(own_index.snapshot(), few), threshold=0)
+    narrow = View.of(GuidedSearcher.of(own_index.snapshot(), few), threshold=0)
     query, _, codes = next(_queries(own_index.snapshot()))
     others = [row for row in own_index.slides if row.patient != query.patient]
     found = narrow.search(query, codes, k=8, exclude_patient=True)

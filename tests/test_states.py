@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 
 import sish
-from sish import queries, slide_index
-from sish import searchers as patches_module
-from sish.index.guided.search import SearchParams
+from sish import queries, searchers, slide_index
+from sish.index.params import SearchParams
 from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
 from sish.index.texture.archive import learn_keys, learn_tree, rekeyed
-from sish.searchers import patches_of, stored_tree
+from sish.searchers import searcher_of, stored_tree
 
 N_BYTES, PATCHES, SLIDES = 128, 40, 10
 STAYS = "s0"  # the slide that is asked for: replaced now and then, never gone
@@ -156,7 +155,7 @@ def assert_keys_are_of_the_tree(patches) -> None:
 
 
 def test_a_tree_and_its_segments_are_of_one_commit(path, monkeypatch):
-    reader, original = Store.open(path), patches_module._tree_of
+    reader, original = Store.open(path), searchers._tree_of
 
     def commit_between(state):
         tree = original(state)
@@ -167,9 +166,9 @@ def test_a_tree_and_its_segments_are_of_one_commit(path, monkeypatch):
         return tree
 
     with monkeypatch.context() as patch:
-        patch.setattr(patches_module, "_tree_of", commit_between)
-        assert_keys_are_of_the_tree(patches_of(reader, "texture", SearchParams()))
-    assert_keys_are_of_the_tree(patches_of(reader, "texture", SearchParams()))
+        patch.setattr(searchers, "_tree_of", commit_between)
+        assert_keys_are_of_the_tree(searcher_of(reader, "texture", SearchParams()))
+    assert_keys_are_of_the_tree(searcher_of(reader, "texture", SearchParams()))
 
 
 def test_a_reader_keeps_its_tree_and_patches_when_a_writer_makes_others(path):
@@ -183,22 +182,22 @@ def test_a_reader_keeps_its_tree_and_patches_when_a_writer_makes_others(path):
     assert len(list(path.glob("tree.*.npz"))) == 1
     assert all(np.array_equal(reader.tree[name], array) for name, array in tree.items())
     assert np.array_equal(reader.snapshot().keys, keys)
-    assert_keys_are_of_the_tree(patches_of(reader, "texture", SearchParams()))
+    assert_keys_are_of_the_tree(searcher_of(reader, "texture", SearchParams()))
 
 
 def test_a_view_that_was_overtaken_while_it_was_built_is_built_anew(path, monkeypatch):
-    index, original = sish.Index.open(path), slide_index.patches_of
+    index, original = sish.Index.open(path), slide_index.searcher_of
 
     def remove_between(state, keys, params):
         patches = original(state, keys, params)
-        monkeypatch.setattr(slide_index, "patches_of", original)
+        monkeypatch.setattr(slide_index, "searcher_of", original)
         sish.Index.open(path).remove("s3")
         other = threading.Thread(target=lambda: index.slides)  # brings the shared store to the new state
         other.start()
         other.join()
         return patches
 
-    monkeypatch.setattr(slide_index, "patches_of", remove_between)
+    monkeypatch.setattr(slide_index, "searcher_of", remove_between)
     assert "s3" in search(index)  # begun before
     assert "s3" not in search(index)
 

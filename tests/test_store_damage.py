@@ -18,7 +18,8 @@ import pytest
 from store_cases import append, make_row
 
 from sish.errors import IndexCorruptError, SishError
-from sish.index.guided.search import PatchTable, SearchParams, guided_search
+from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.params import SearchParams
 from sish.index.store import Store
 from sish.index.store.disk import write_file
 from sish.index.store.manifest import read_manifest
@@ -54,7 +55,7 @@ def use(index: Path) -> str:
     try:
         with Store.open(index) as store:
             snapshot = store.snapshot()
-            table = PatchTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
+            table = KeyTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
             exclude = np.arange(len(snapshot.slides)) == 0
             for visit in (False, True):
                 params = SearchParams(threshold=40, visit_query_key=visit)

@@ -8,7 +8,7 @@ from system_contract import SystemContract
 
 import sish
 from sish.errors import ParameterError, QueryError
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, Tiles
 from sish.systems.sish_system import Sish

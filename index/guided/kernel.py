@@ -1,4 +1,4 @@
-"""The compiled walk of the guided search (`sish.index.guided.search` says what it does, this file how).
+"""The compiled walk of the guided search (`sish.index.guided.walk` says what it does, this file how).
 
 Walks overlap, above all in small archives, where every walk passes most of the keys that the one before it
 passed. What a walk may reach depends on keys and exclusions alone, so the work is done in another order,

@@ -20,12 +20,12 @@ from sish.index.hamming_kernels import (
     lowest,
     prefetch,
 )
-from sish.index.texture.candidates import (
+from sish.index.texture.shortlist import (
     ROW_BITS,
-    Candidates,
+    Shortlist,
     best_of,
     first_bound,
-    new_candidates,
+    new_shortlist,
     start_query,
     thin,
 )
@@ -89,7 +89,7 @@ def search_cells(
     offset = np.zeros(queries.shape[0] + 1, np.int64)
     patch, hamming, order = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(k, np.int64)
     tally, pad = np.empty(64 * at.words + 1, np.int64), np.empty((LANES, at.words), np.uint64)
-    found = new_candidates(k, 64 * at.words)
+    found = new_shortlist(k, 64 * at.words)
     for query in range(queries.shape[0] if k else 0):
         barcode, start = queries.ctypes.data + 8 * at.words * query, offset[query]
         start_query(found, k, most)
@@ -243,7 +243,7 @@ def _select(
 @compiled
 def _walk(
     at: Place, nodes: NDArray[np.int64], node_bits: NDArray[np.int32], spots: NDArray[np.int64],
-    barcode: int, mask: NDArray[np.bool_], budget: int, found: Candidates, tally: NDArray[np.int64],
+    barcode: int, mask: NDArray[np.bool_], budget: int, found: Shortlist, tally: NDArray[np.int64],
     pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Compare with the patches of the nearest cells until so many counted; go on for excluded ones."""
@@ -296,7 +296,7 @@ def _ranges(at: Place, cells: NDArray[np.int64], done: int, reach: int) -> NDArr
 @compiled
 def _scan(
     ranges: NDArray[np.int64], spots: NDArray[np.int64], barcode: int, mask: NDArray[np.bool_], budget: int,
-    limit: int, found: Candidates, pad: NDArray[np.uint64],
+    limit: int, found: Shortlist, pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit.
 

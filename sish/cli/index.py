@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError, ParameterError, SlideOpenError
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error, print_line, printable

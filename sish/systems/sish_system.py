@@ -16,12 +16,12 @@ import numpy as np
 
 from sish.encode import SlideCodes
 from sish.errors import ParameterError
-from sish.index.guided.search import SearchParams
+from sish.index.params import SearchParams
 from sish.index.store import Store
 from sish.index.store.snapshot import SlideRow, Snapshot, slide_snapshot
 from sish.recipe import Keys
 from sish.results import Query
-from sish.searchers import TextureKeys, patches_of
+from sish.searchers import TextureKeys, searcher_of
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, PatchFeatures, Tiles
@@ -89,7 +89,7 @@ class Sish(System[PatchFeatures]):
                 texture.grow(sum(map(len, descriptions)))  # enough of them learn a tree, and get its keys
         reader = Store.open(self._folder.name)
         self._bytes = reader.info().bytes
-        self._view = View.of(patches_of(reader, self._keys, params), params.threshold)
+        self._view = View.of(searcher_of(reader, self._keys, params), params.threshold)
         self._of_patient = Counter(map(_patient, self.items))
         self._place = {_slide_id(place, item): place for place, item in enumerate(self.items)}
 

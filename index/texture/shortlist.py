@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sish.index.compiled import compiled
 from sish.index.hamming_kernels import load_int32, prefetch
 
-__all__ = ["ROW_BITS", "Candidates", "best_of", "first_bound", "new_candidates", "start_query", "thin"]
+__all__ = ["ROW_BITS", "Shortlist", "best_of", "first_bound", "new_shortlist", "start_query", "thin"]
 
 ROW_BITS = 40
 """Bits of a row within its table; the rest is the table."""
@@ -21,8 +21,8 @@ _ROW_MASK = 2**ROW_BITS - 1
 _ROOM = 1024  # candidates that are kept beside twice the k wanted
 
 
-class Candidates(NamedTuple):
-    """Candidates of one query: all that were as near as the k-th nearest when they came."""
+class Shortlist(NamedTuple):
+    """Shortlist of one query: all that were as near as the k-th nearest when they came."""
 
     candidates: NDArray[np.int64]  # (C, 2): distance, and table << 40 | row
     tally: NDArray[np.int32]  # candidates at each distance
@@ -32,15 +32,15 @@ class Candidates(NamedTuple):
 
 
 @compiled
-def new_candidates(k: int, n_bits: int) -> Candidates:
+def new_shortlist(k: int, n_bits: int) -> Shortlist:
     """Room for the candidates of one query at a time."""
-    return Candidates(
+    return Shortlist(
         np.empty((2 * k + _ROOM, 2), np.int64), np.empty(n_bits + 1, np.int32), np.empty(6, np.int64)
     )
 
 
 @compiled
-def start_query(found: Candidates, k: int, most: int) -> None:
+def start_query(found: Shortlist, k: int, most: int) -> None:
     """Empty it; nothing farther than `most` bits will enter."""
     found.tally[:] = 0
     state = found.state
@@ -48,7 +48,7 @@ def start_query(found: Candidates, k: int, most: int) -> None:
 
 
 @compiled
-def first_bound(found: Candidates) -> None:
+def first_bound(found: Shortlist) -> None:
     """Where there are k candidates for the first time: the farthest is the bound from now on."""
     candidates, state = found.candidates, found.state
     farthest = candidates[0, 0]
@@ -58,7 +58,7 @@ def first_bound(found: Candidates) -> None:
 
 
 @compiled
-def thin(found: Candidates, spots: NDArray[np.int64]) -> None:
+def thin(found: Shortlist, spots: NDArray[np.int64]) -> None:
     """Keep the k best candidates only."""
     candidates, tally, state = found.candidates, found.tally, found.state
     k = state[4]
@@ -77,7 +77,7 @@ def thin(found: Candidates, spots: NDArray[np.int64]) -> None:
 
 @compiled
 def best_of(
-    found: Candidates, spots: NDArray[np.int64], patch: NDArray[np.int64], hamming: NDArray[np.int32],
+    found: Shortlist, spots: NDArray[np.int64], patch: NDArray[np.int64], hamming: NDArray[np.int32],
     order: NDArray[np.int64],
 ) -> int:  # fmt: skip
     """The nearest candidates in order, by distance, then slide, then row; their number."""

@@ -24,10 +24,9 @@ that a tree would do (`sish.index.trees.ordered_set` has the trees), and no patc
 (`sish.index.guided.kernel`).
 """
 
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -38,71 +37,16 @@ from sish.errors import ParameterError, QueryError
 from sish.index.bags import Bags
 from sish.index.compiled import as_barcodes, paired_words
 from sish.index.guided.kernel import Bag, Plan, Reach, Table, search_all
+from sish.index.params import SearchParams
 
-__all__ = ["PatchTable", "SearchParams", "guided_search"]
+__all__ = ["KeyTable", "guided_search"]
 
 KEY_UNIT = 10**11  # the weight of the coarsest sum in a key; `interval` counts in it
 _INT64_MAX = 2**63 - 1
-_MOST_SEEDS = 10_000  # a side: each is a walk, so that more would make a search endless
 
 
 @dataclass(frozen=True, slots=True)
-class SearchParams:
-    """How far a search looks; the values here are the paper's, and an index has its own.
-
-    ParameterError out of range.
-    """
-
-    interval: int = 50
-    """C: distance between neighbouring seeds, in units of 1e11."""
-    n_seeds: int = 10
-    """T: seeds on each side of the query's key, the key itself included on both."""
-    pre_step: int = 375
-    """Keys walked down from each seed."""
-    succ_step: int = 375
-    """Keys walked up from each seed."""
-    threshold: int = 128
-    """Largest Hamming distance, in bits, of an entry that joins a bag."""
-    skip_step: int = 50_000
-    """Keys without a patch that may be found (all at them are excluded) that a walk passes; at the next
-    one it ends. No patient has so many; a filter that leaves almost nothing would walk through it all."""
-    visit_query_key: bool = False
-    """Look at the entries at exactly the query's key first, and take all within the threshold. Not in
-    the paper, whose walks may miss them; with it an indexed patch always finds itself."""
-    budget: int = 4000
-    """Patches that a query patch is compared with where keys carry texture (`sish.index.texture.cells`), all
-    of them in archives too small for a texture tree; a guided search does not read it."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for field in fields(self):
-            value, least = getattr(self, field.name), int(field.name == "budget")
-            if not isinstance(value, int | np.integer) or not least <= value <= _INT64_MAX:
-                got = reprlib.repr(value)
-                raise ParameterError(f"{field.name} is {got}; give an integer of at least {least}")
-        if self.n_seeds > _MOST_SEEDS:
-            raise ParameterError(f"n_seeds is {self.n_seeds}; give at most {_MOST_SEEDS}")
-
-    def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
-        """Return these parameters with some changed (a mapping), or the ones given instead of them.
-
-        >>> SearchParams(threshold=300).with_changes({"budget": 1000}).threshold
-        300
-
-        Raises ParameterError for names that there are not and values out of range.
-        """
-        if isinstance(given, SearchParams):
-            return given
-        names = [field.name for field in fields(self)]
-        if not isinstance(given, Mapping) or not set(given) <= set(names):
-            raise ParameterError(
-                f"got search={given!r}; want SearchParams, or a mapping of any of {', '.join(names)}"
-            )
-        return replace(self, **given)
-
-
-@dataclass(frozen=True, slots=True)
-class PatchTable:
+class KeyTable:
     """The patches of an archive in key order. Arrays are used as they are: memory maps stay on disk."""
 
     keys: NDArray[np.int64]
@@ -132,13 +76,13 @@ class PatchTable:
     @classmethod
     def build(
         cls, keys: ArrayLike, barcodes: ArrayLike, slide: ArrayLike, position: ArrayLike | None = None
-    ) -> "PatchTable":
+    ) -> "KeyTable":
         """The table of patches given in insertion order: keys (P,), barcodes uint8 (P, B), slide (P,).
 
         Sorts stably by key, O(P log P); what is in order already is not copied. `position` (P,) are
         the numbers by which the caller knows the patches, 0, 1, ... P - 1 unless given.
 
-        >>> table = PatchTable.build([30, 10, 30], np.zeros((3, 1), np.uint8), [0, 1, 2])
+        >>> table = KeyTable.build([30, 10, 30], np.zeros((3, 1), np.uint8), [0, 1, 2])
         >>> table.keys.tolist(), table.position.tolist()
         ([10, 30, 30], [1, 0, 2])
         """
@@ -153,7 +97,7 @@ class PatchTable:
 
 
 def guided_search(
-    table: PatchTable,
+    table: KeyTable,
     query_keys: ArrayLike,
     query_barcodes: ArrayLike,
     *,
@@ -169,7 +113,7 @@ def guided_search(
     them (`sish.index.barcode.nearest`) finds more. The queries are shared among `n_threads` threads; the
     result does not depend on their number. Raises QueryError where the queries do not fit the table.
 
-    >>> table = PatchTable.build([10, 20, 30], np.array([[7], [1], [255]], np.uint8), [0, 1, 2])
+    >>> table = KeyTable.build([10, 20, 30], np.array([[7], [1], [255]], np.uint8), [0, 1, 2])
     >>> query, near = np.array([[1]], np.uint8), SearchParams(threshold=4)
     >>> bags = guided_search(table, [20], query, params=near)
     >>> bags.patch.tolist(), bags.hamming.tolist()    # 30 is 7 bits away; 20 was met on the way from above

@@ -1,0 +1,70 @@
+"""How far a search looks: the parameters of the guided search, and of a search of an index."""
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from sish.errors import ParameterError
+
+__all__ = ["SearchParams"]
+
+_INT64_MAX = 2**63 - 1
+_MOST_SEEDS = 10_000  # a side: each is a walk, so that more would make a search endless
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """How far a search looks; the values here are the paper's, and an index has its own.
+
+    ParameterError out of range.
+    """
+
+    interval: int = 50
+    """C: distance between neighbouring seeds, in units of 1e11."""
+    n_seeds: int = 10
+    """T: seeds on each side of the query's key, the key itself included on both."""
+    pre_step: int = 375
+    """Keys walked down from each seed."""
+    succ_step: int = 375
+    """Keys walked up from each seed."""
+    threshold: int = 128
+    """Largest Hamming distance, in bits, of an entry that joins a bag."""
+    skip_step: int = 50_000
+    """Keys without a patch that may be found (all at them are excluded) that a walk passes; at the next
+    one it ends. No patient has so many; a filter that leaves almost nothing would walk through it all."""
+    visit_query_key: bool = False
+    """Look at the entries at exactly the query's key first, and take all within the threshold. Not in
+    the paper, whose walks may miss them; with it an indexed patch always finds itself."""
+    budget: int = 4000
+    """Patches that a query patch is compared with where keys carry texture (`sish.index.texture.cells`), all
+    of them in archives too small for a texture tree; a guided search does not read it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for field in fields(self):
+            value, least = getattr(self, field.name), int(field.name == "budget")
+            if not isinstance(value, int | np.integer) or not least <= value <= _INT64_MAX:
+                got = reprlib.repr(value)
+                raise ParameterError(f"{field.name} is {got}; give an integer of at least {least}")
+        if self.n_seeds > _MOST_SEEDS:
+            raise ParameterError(f"n_seeds is {self.n_seeds}; give at most {_MOST_SEEDS}")
+
+    def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
+        """Return these parameters with some changed (a mapping), or the ones given instead of them.
+
+        >>> SearchParams(threshold=300).with_changes({"budget": 1000}).threshold
+        300
+
+        Raises ParameterError for names that there are not and values out of range.
+        """
+        if isinstance(given, SearchParams):
+            return given
+        names = [field.name for field in fields(self)]
+        if not isinstance(given, Mapping) or not set(given) <= set(names):
+            raise ParameterError(
+                f"got search={given!r}; want SearchParams, or a mapping of any of {', '.join(names)}"
+            )
+        return replace(self, **given)
