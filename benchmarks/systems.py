@@ -188,11 +188,11 @@ class Tally:
         for query in split.queries:
             description = _described(system, query, known)
             begin = time.perf_counter()
-            answer = system.rank(query, description, k)
+            results = system.rank(query, description, k)
             self.query_ms.append(1000 * (time.perf_counter() - begin))
-            self.found[query.item_id] = [match.item_id for match in answer]
-            self.placed[query.item_id] = sum(match.placed for match in answer)
-            self.looked_at.append(answer.looked_at)
+            self.found[query.item_id] = [hit.item_id for hit in results]
+            self.placed[query.item_id] = sum(hit.placed for hit in results)
+            self.looked_at.append(results.looked_at)
 
 
 def _described(system: System[Any], query: Item, known: dict[str, Any]) -> Any:

@@ -26,7 +26,7 @@ from sish.systems.lesions.similarity import LesionDescriber, LesionDescription, 
 from sish.systems.patch_features import PatchDescriber, Tiles, WholePicture
 from sish.systems.sish_system import Sish
 from sish.systems.slide_similarity import SCALES, GridTiles, SlideSimilarity
-from sish.systems.smily.smily import MPPS, Smily
+from sish.systems.smily.regions import MPPS, Smily
 from sish.systems.training.data import fold_of
 from sish.systems.yottixel import Yottixel
 

@@ -76,10 +76,10 @@ class _Tally:
         self.database.append(len(system))
         for query, description in zip(queries, seen, strict=True):
             start = time.perf_counter()
-            answer = system.rank(query, description, k)
+            results = system.rank(query, description, k)
             self.query_ms.append(1000 * (time.perf_counter() - start))
-            self.found[query.item_id] = [match.item_id for match in answer]
-            self.looked_at.append(answer.looked_at)
+            self.found[query.item_id] = [hit.item_id for hit in results]
+            self.looked_at.append(results.looked_at)
 
     def row(self, dataset: Dataset, system: str, method: str, search: str, **extra: Any) -> dict[str, Any]:
         """All of it, measured."""

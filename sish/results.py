@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["SCORE", "AddReport", "Hit", "PatchPair", "Query", "RelabelReport", "Results", "Skipped"]
+__all__ = [
+    "SCORE",
+    "AddReport",
+    "Hit",
+    "HitList",
+    "PatchPair",
+    "Query",
+    "RankedHit",
+    "RelabelReport",
+    "Results",
+    "Skipped",
+]
 
 SCORE = (
     "score: how close the query's patches come to their nearest match in the slide, on average: "
@@ -75,8 +86,7 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        apart = ("patches", "metadata")
-        plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in apart}
+        plain = {it.name: getattr(self, it.name) for it in fields(self)}
         return plain | {"patches": [pair.to_dict() for pair in self.patches], "metadata": dict(self.metadata)}
 
 
@@ -101,60 +111,97 @@ class Query:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "slide_id": self.slide_id,
-            "path": self.path,
-            "patient": self.patient,
-            "mpp": self.mpp,
-            "region": None if self.region is None else list(self.region),
-            "n_patches": self.n_patches,
-            "patch_l0_px": self.patch_l0_px,
-        }
+        return asdict(self) | {"region": None if self.region is None else list(self.region)}
+
+
+class _Plain(Protocol):
+    """Anything that tells itself in plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        ...
+
+
+class RankedHit(_Plain, Protocol):
+    """What every hit tells, whatever was searched: a slide, an image or a region."""
+
+    @property
+    def rank(self) -> int:
+        """Place in the ranking, from 1."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """How similar it is to the query; more is more similar."""
+        ...
+
+    @property
+    def placed(self) -> bool:
+        """False where the ranking left it out, and it only fills the list."""
+        ...
+
+
+Q = TypeVar("Q", bound=_Plain)
+"""What was searched for."""
+H = TypeVar("H", bound=RankedHit)
+"""What was found."""
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """The answer to a search: iterate over it for its :class:`Hit` s, best first."""
+class HitList(Generic[Q, H]):
+    """The answer to any search: iterate over it for its hits, best first.
 
-    query: Query
+    >>> from sish.results import HitList
+    >>> nothing = HitList(query=None, ranking="similarity", hits=(), note="the index is empty")
+    >>> len(nothing), list(nothing), nothing.headline
+    (0, [], 'ranked by similarity: the index is empty')
+    """
+
+    query: Q
     """What was searched for."""
     ranking: str
-    """How hits were ranked: ``uncertainty`` or ``similarity``."""
-    hits: tuple[Hit, ...]
+    """How hits were ranked: ``uncertainty`` or ``similarity`` in an index, else the name of the system."""
+    hits: tuple[H, ...]
     """The hits, best first."""
     note: str = ""
-    """Why the ranking is not the one that reads labels, and why it placed nothing; else empty."""
+    """Why the answer is not quite what was asked for, as where it is short; else empty."""
 
     @property
     def headline(self) -> str:
         """How hits were ranked and the note, on one line."""
         return f"ranked by {self.ranking}" + (f": {self.note}" if self.note else "")
 
-    def __iter__(self) -> Iterator[Hit]:
-        """Hits, best first."""
+    def __iter__(self) -> Iterator[H]:
+        """Iterate over the hits, best first."""
         return iter(self.hits)
 
     def __len__(self) -> int:
-        """Number of hits."""
+        """Return the number of hits."""
         return len(self.hits)
 
-    def __getitem__(self, place: int) -> Hit:
-        """The hit at a place, from 0."""
+    def __getitem__(self, place: int) -> H:
+        """Return the hit at a place, from 0."""
         return self.hits[place]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: ``query``, ``ranking``, ``note`` and ``results``.
-
-        A matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left corner) of the
-        file at ``path``, and at ``query_xy`` of the query's; ``mpp`` is the scale of these pixels. Fields are
-        those of :class:`Query`, :class:`Hit` and :class:`PatchPair`.
-        """
+        """Return plain values for JSON: ``query``, ``ranking``, ``note`` and ``results``."""
         return {
             "query": self.query.to_dict(),
             "ranking": self.ranking,
             "note": self.note,
             "results": [hit.to_dict() for hit in self.hits],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Results(HitList[Query, Hit]):
+    """The answer of an index: a :class:`HitList` of slides.
+
+    In ``to_dict``, a matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left corner)
+    of the file at ``path``, and at ``query_xy`` of the query's; ``mpp`` is the scale of these pixels. Fields
+    are those of :class:`Query`, :class:`Hit` and :class:`PatchPair`. ``note`` says why the ranking is not the
+    one that reads labels, and why it placed nothing.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,14 +71,14 @@ class SystemContract:
         for query in pictures[:3]:
             found = fitted.search(query, k=len(pictures))
             own = {item.item_id for item in pictures if item.group and item.group == query.group}
-            assert not {match.item_id for match in found} & (own | {query.item_id})
+            assert not {hit.item_id for hit in found} & (own | {query.item_id})
 
     def test_a_ranking_never_rises_and_counts_from_one(self, fitted, pictures):
         found = fitted.search(pictures[5], k=6)
-        scores = [match.score for match in found]
+        scores = [hit.score for hit in found]
         assert scores == sorted(scores, reverse=True) and len(scores) > 1
-        assert [match.rank for match in found] == list(range(1, len(found) + 1))
-        assert len({match.item_id for match in found}) == len(found)
+        assert [hit.rank for hit in found] == list(range(1, len(found) + 1))
+        assert len({hit.item_id for hit in found}) == len(found)
         assert 0 < found.looked_at <= len(pictures) - 1
 
     def test_ranking_alone_answers_as_a_search(self, fitted, pictures):
@@ -91,14 +91,14 @@ class SystemContract:
         for picture in pictures[2::4]:
             stranger = replace(picture, item_id="stranger", group="", labels=frozenset())
             found = fitted.search(stranger, k=len(pictures))
-            same = next(match for match in found if match.item_id == picture.item_id)
+            same = next(hit for hit in found if hit.item_id == picture.item_id)
             assert same.score == found[0].score
 
     def test_equal_scores_are_in_the_order_of_the_database(self, pictures):
         twins = [replace(pictures[2], item_id=name) for name in ("z", "y", "x")]
         other = replace(pictures[7], item_id="other")
         found = self.make().fit([*twins, other]).search(replace(pictures[2], item_id="query"), k=3)
-        names = [match.item_id for match in found if match.item_id != "other"]
+        names = [hit.item_id for hit in found if hit.item_id != "other"]
         assert names == ["z", "y", "x"][: len(names)] and len(names) > 1
 
     def test_fewer_items_than_wanted_are_a_short_answer(self, fitted, pictures):

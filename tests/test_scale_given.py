@@ -21,7 +21,7 @@ from sish.slides.scale import find_scale
 from sish.slides.slide import open_slide
 from sish.systems.item import Item
 from sish.systems.items import ScaleWarning, open_item, read_items
-from sish.systems.smily.smily import Smily
+from sish.systems.smily.regions import Smily
 
 
 def tissue(side=700, seed=0):

@@ -11,15 +11,15 @@ from plain_encoder import PlainEncoder
 from sish.cli import main
 from sish.errors import IndexLockedError, StoreError
 from sish.systems.item import Item
+from sish.systems.smily.embeddings import EmbeddingTable
 from sish.systems.smily.folder import SmilyHeader, locked, read_folder, write_folder
-from sish.systems.smily.patch_table import PatchTable
-from sish.systems.smily.smily import Smily
+from sish.systems.smily.regions import Smily
 
 
 def state(n_items):
     """A database of so many items with a patch each, whose numbers say how many there are."""
     items = tuple(Item(f"item-{number}", f"{number}.png") for number in range(n_items))
-    table = PatchTable(
+    table = EmbeddingTable(
         np.full((n_items, 4), n_items, np.float32),
         np.arange(n_items, dtype=np.int32),
         np.zeros((n_items, 2), np.int64),
@@ -76,10 +76,10 @@ def test_an_interrupt_at_any_moment_leaves_one_whole_database(first, tmp_path, m
         assert there in ((3,) if finished else (first, 3))
         write(folder, 4)
         assert size_of(folder) == 4
-        assert len(list(folder.iterdir())) == 1 + len(fields(PatchTable))  # nothing of the others is left
+        assert len(list(folder.iterdir())) == 1 + len(fields(EmbeddingTable))  # nothing of the others is left
         if finished:
             break
-    assert finished and moment > len(fields(PatchTable))
+    assert finished and moment > len(fields(EmbeddingTable))
 
 
 def test_files_of_others_stay(tmp_path):

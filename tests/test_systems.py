@@ -87,7 +87,7 @@ class Told(System[float]):
 def answer(scores, n, k, group=""):
     items = [Item(f"i{number}", Path("none"), group="g" if number == 1 else "") for number in range(n)]
     found = Told(scores).fit(items).search(Item("query", Path("none"), group=group), k)
-    return [(match.item_id, match.score) for match in found], found
+    return [(hit.item_id, hit.score) for hit in found], found
 
 
 def test_a_ranking_by_hand():

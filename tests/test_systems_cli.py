@@ -54,6 +54,7 @@ def test_a_folder_is_searched_by_a_system(name, folder, pictures, capsys):
     code, out, _ = run(capsys, "systems", "search", name, pictures[4].path, *words)
     (answer,) = json.loads(out)
     assert code == 0 and [hit["rank"] for hit in answer["results"]] == [1, 2, 3]
+    assert answer["query"]["path"] == str(pictures[4].path) and answer["looked_at"] <= 10
     assert not {"violet0", "violet1"} & {hit["item_id"] for hit in answer["results"]}  # its own lesion
     assert answer["results"][0]["labels"] == ["violet"] or name == "sish-paper"
 
@@ -132,12 +133,13 @@ def test_regions_are_built_searched_and_refined(folder, pictures, capsys, tmp_pa
     assert [line.split()[0] for line in lines[1:]] == list("123456") and "0,0,256,256" in lines[1]
     assert not any(name in out.split("\n", 1)[1] for name in ("pink0", "pink1"))
     found = json.loads(run(capsys, *search, "--json")[1])
-    last = found[-1]["item_id"]
+    assert found["query"]["item_id"] == "pink0" and found["query"]["region"] == [0, 0, 256, 256]
+    last = found["results"][-1]["item_id"]
     liked = json.loads(run(capsys, *search, "--json", "--like", 6, "--like-weight", 1.0)[1])
-    assert liked[0]["item_id"] == last
+    assert liked["results"][0]["item_id"] == last
     concept = ["--shows", f"{pictures[6].path}:0,0,256,256", "--lacks", f"{pictures[9].path}:0,0,256,256"]
     shown = json.loads(run(capsys, *search, "--json", *concept, "--slider", 1.0, "--tree")[1])
-    assert shown[0]["labels"] == ["violet"]
+    assert shown["results"][0]["labels"] == ["violet"]
     assert run(capsys, *search, "--crop", 10, 10, 200, 200)[0] == 0
     for wrong, said in (
         (["--like", 99], "ranks"),

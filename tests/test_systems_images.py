@@ -10,7 +10,7 @@ from PIL import Image
 from system_contract import SystemContract
 
 from sish.errors import MissingMaskError, ParameterError
-from sish.systems.lesions.layers import EncoderLayers, Look, NamedLayers
+from sish.systems.lesions.layers import Activations, EncoderLayers, NamedLayers
 from sish.systems.lesions.mask_predictor import MaskPredictor, UNet, UNetConfig
 from sish.systems.lesions.measures import MEASURES, cosine_scores, dice_scores, euclidean_scores, style_scores
 from sish.systems.lesions.similarity import LesionDescriber, LesionDescription, LesionSimilarity
@@ -31,10 +31,10 @@ class Colours:
     def __init__(self, gain=1.0):
         self.gain = gain
 
-    def look(self, picture):
+    def activations(self, picture):
         pixels = self.gain * picture.astype(np.float32).transpose(2, 0, 1) / 255
         features = np.concatenate([pixels.mean((1, 2)), pixels.std((1, 2))])
-        return Look(features, {"pixels": pixels})
+        return Activations(features, {"pixels": pixels})
 
 
 def describer(**options):
@@ -108,7 +108,7 @@ def test_every_measure_by_hand(measure, lesions):
     items = [replace(lesions[n], group="") for n in (0, 2, 4)]
     found = LesionSimilarity(measure, describer()).fit(items, database)
     answer = found.rank(replace(lesions[6], group=""), query, k=3)
-    scores = {match.item_id: match.score for match in answer}
+    scores = {hit.item_id: hit.score for hit in answer}
     assert [scores[item.item_id] for item in items] == pytest.approx(expected)
 
 
@@ -123,7 +123,7 @@ def test_the_farthest_of_the_own_lesion_does_not_set_the_scale(lesions):
     system = LesionSimilarity("euclidean", describer()).fit(items, database)
     query = replace(lesions[6], group="own")
     answer = system.rank(query, description([0.0], [0.0], blank), k=3)
-    assert [match.score for match in answer] == [0.75, 0.0]
+    assert [hit.score for hit in answer] == [0.75, 0.0]
 
 
 def test_scores_are_those_of_the_formulae(lesions):
@@ -189,8 +189,8 @@ def test_an_empty_mask_scores_zero_and_is_no_error(lesions, tmp_path):
     Image.new("L", (32, 24)).save(tmp_path / "empty.png")
     empty = replace(lesions[0], mask=tmp_path / "empty.png", group="")
     answer = LesionSimilarity("i1_sd", describer()).fit(lesions[1:]).search(empty, k=20)
-    assert {match.score for match in answer} == {0.0} and len(answer) == 11
-    assert [match.item_id for match in answer] == [item.item_id for item in lesions[1:]]
+    assert {hit.score for hit in answer} == {0.0} and len(answer) == 11
+    assert [hit.item_id for hit in answer] == [item.item_id for item in lesions[1:]]
 
 
 def test_an_unknown_measure_is_refused():
@@ -201,7 +201,7 @@ def test_an_unknown_measure_is_refused():
 def test_the_shipped_encoder_gives_layers(lesions):
     encoder = load_encoder()
     pixels = np.random.default_rng(0).integers(0, 255, (26, 35, 3), dtype=np.uint8)
-    seen = EncoderLayers(encoder).look(pixels)
+    seen = EncoderLayers(encoder).activations(pixels)
     cropped = pixels[1:25, 1:33]
     assert np.array_equal(seen.features, encoder.encode(cropped[None]).features[0])
     assert len(seen.maps) == len(encoder.maps(cropped[None])) >= 2
@@ -213,7 +213,7 @@ def test_the_shipped_encoder_gives_layers(lesions):
 def test_layers_of_any_network_by_name():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1))
     picture = np.random.default_rng(0).integers(0, 255, (8, 9, 3), dtype=np.uint8)
-    seen = NamedLayers(network, ["0", "2"], fingerprint="toy").look(picture)
+    seen = NamedLayers(network, ["0", "2"], fingerprint="toy").activations(picture)
     with torch.no_grad():
         pixels = torch.from_numpy(picture[None]).permute(0, 3, 1, 2) / 127.5 - 1
         first = network[0](pixels)
@@ -224,7 +224,7 @@ def test_layers_of_any_network_by_name():
         NamedLayers(network, ["7"], fingerprint="toy")
     flat = NamedLayers(torch.nn.Sequential(torch.nn.Flatten()), ["0"], fingerprint="flat")
     with pytest.raises(ParameterError, match="want"):
-        flat.look(picture)
+        flat.activations(picture)
 
 
 # ---- X-rays
@@ -242,9 +242,7 @@ def trained(xrays):
 
 def shared(system, queries):
     """Labels that a query shares with its first five matches, on average."""
-    return np.mean(
-        [len(query.labels & match.item.labels) for query in queries for match in system.search(query)]
-    )
+    return np.mean([len(query.labels & hit.item.labels) for query in queries for hit in system.search(query)])
 
 
 def test_learnt_codes_find_more_findings_than_untrained_ones(xrays, trained):
@@ -268,8 +266,8 @@ def test_communities_look_at_less_and_rank_inside_them(xrays, trained):
     for query in xrays[::7]:
         answer, everything = system.search(query, 3), whole.search(query, len(xrays))
         assert answer.looked_at < everything.looked_at == sum(item.group != query.group for item in xrays)
-        ranked = [match.item_id for match in everything]
-        places = [ranked.index(match.item_id) for match in answer]
+        ranked = [hit.item_id for hit in everything]
+        places = [ranked.index(hit.item_id) for hit in answer]
         assert places == sorted(places)
 
 
@@ -302,8 +300,8 @@ def test_real_lesions_keep_their_own_lesion_out(data_dir):
     system = LesionSimilarity("i1_sd", LesionDescriber(size_px=(96, 72))).fit([*several, *others])
     for query in several[:4]:
         answer = system.search(query, 5)
-        assert len(answer) == 5 and all(match.item.group != query.group for match in answer)
-        assert all(0 <= match.score <= 1 for match in answer)
+        assert len(answer) == 5 and all(hit.item.group != query.group for hit in answer)
+        assert all(0 <= hit.score <= 1 for hit in answer)
 
 
 def test_real_patients_are_on_one_side_only(data_dir):

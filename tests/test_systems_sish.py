@@ -61,7 +61,7 @@ def test_both_keys_answer_as_the_index_does(synthetic_slides, built_index):
     system = Sish(ranking="similarity").fit(items)
     for item in items[::3]:
         want = index.search(item.path, k=4, ranking="similarity", exclude_patient=True)
-        assert [(match.item_id, match.score) for match in system.search(item, 4)] == [
+        assert [(hit.item_id, hit.score) for hit in system.search(item, 4)] == [
             (hit.slide_id, hit.score) for hit in want
         ]
 

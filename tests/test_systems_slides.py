@@ -90,7 +90,7 @@ def test_a_yottixel_score_is_one_less_the_share_of_bits():
     up, dip, down = [1, 2, 3, 4, 5], [2, 1, 3, 4, 5], [5, 4, 3, 2, 1]
     system = Yottixel(MOSAIC).fit(made_items(3), [patches([up]), patches([dip, down]), patches([down])])
     found = system.rank(Item("q", __file__), patches([up]), k=3)
-    assert [(match.item_id, match.score) for match in found] == [("i0", 1.0), ("i1", 0.75), ("i2", 0.0)]
+    assert [(hit.item_id, hit.score) for hit in found] == [("i0", 1.0), ("i1", 0.75), ("i2", 0.0)]
     assert system.nbytes() == 4  # one byte a patch
 
 

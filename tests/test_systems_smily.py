@@ -25,9 +25,9 @@ from sish.errors import (
 from sish.slides.orientations import ORIENTATIONS, oriented
 from sish.systems.item import Item
 from sish.systems.patch_features import Tiles, unit
-from sish.systems.smily.patch_table import PatchTable
+from sish.systems.smily.embeddings import EmbeddingTable
 from sish.systems.smily.refinement import Concept, toward
-from sish.systems.smily.smily import RegionQuery, Smily, SmilyPatches, _mean_of_found
+from sish.systems.smily.regions import RegionQuery, Smily, SmilyPatches, _mean_of_found
 from sish.vqvae.encoder import Encoder, HammingScale
 from sish.vqvae.model import VQVAE, VQVAEConfig, to_unit
 
@@ -126,7 +126,7 @@ def test_an_encoder_says_whether_it_knows_orientations(features):
 def table_of(vectors, item, xy=None, side=10.0):
     rows = unit(np.asarray(vectors, np.float32))
     corners = np.zeros((len(rows), 2), np.int64) if xy is None else np.asarray(xy)
-    return PatchTable(rows, np.asarray(item, np.int32), corners, np.full(len(rows), side, np.float32))
+    return EmbeddingTable(rows, np.asarray(item, np.int32), corners, np.full(len(rows), side, np.float32))
 
 
 def test_the_best_orientation_of_the_best_patch_by_hand():
@@ -148,7 +148,7 @@ def test_blocks_change_nothing(seed):
     query = unit(rng.normal(size=(3, 8, 6)))
     want = table.best_of_items(query, 8), table.all_candidates(query[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sish.systems.smily.patch_table._BLOCK", 7)
+        patch.setattr("sish.systems.smily.embeddings._BLOCK", 7)
         got = table.best_of_items(query, 8), table.all_candidates(query[0])
     np.testing.assert_allclose(got[0], want[0], atol=1e-6)
     np.testing.assert_allclose(got[1].cosine, want[1].cosine, atol=1e-6)
@@ -185,7 +185,7 @@ def test_both_searches_agree_where_the_budget_is_everything(pictures):
     exact, tree = small_smily().fit(pictures), small_smily("tree").fit(pictures)
     for query in pictures[::4]:
         want, got = exact.search(query, 3), tree.search(query, 3)
-        assert [match.item_id for match in got] == [match.item_id for match in want]
+        assert [hit.item_id for hit in got] == [hit.item_id for hit in want]
     assert tree.nbytes() > exact.nbytes()
 
 
@@ -210,12 +210,12 @@ def test_hits_at_one_place_are_merged_by_hand():
     )
     found = smily.search_region(region_query([1, 0]), k=3)
     # (10, 10) is 14.1 < 15 from the best and joins it; (20, 20) is 28.3 away, so it stays
-    assert [(match.item_id, match.l0_xy, match.merged) for match in found] == [
+    assert [(hit.item_id, hit.l0_xy, hit.merged) for hit in found] == [
         ("a", (0, 0), 1), ("a", (20, 20), 0), ("b", (0, 0), 0)
     ]  # fmt: skip
-    assert [match.rank for match in found] == [1, 2, 3]
+    assert [hit.rank for hit in found] == [1, 2, 3]
     assert found[0].score == pytest.approx(5 / np.sqrt(26))
-    assert [match.patch for match in smily.search_region(region_query([1, 0]), k=1)] == [0]
+    assert [hit.patch for hit in smily.search_region(region_query([1, 0]), k=1)] == [0]
     with pytest.raises(ParameterError, match="k=0"):
         smily.search_region(region_query([1, 0]), k=0)
 
@@ -239,8 +239,8 @@ def test_a_region_finds_its_own_place_and_never_its_own_slide(pictures):
     assert (best.item_id, best.l0_xy, best.l0_px) == (pictures[2].item_id, (64, 128), 64.0)
     assert best.score == pytest.approx(1, abs=1e-6) and best.orientation == 0
     own = smily.search_region(smily.region(pictures[0], (64, 128, 64, 64)), k=50)
-    assert not {match.item_id for match in own} & {"pink0", "pink1"}  # one group
-    assert len({(match.item_id, match.l0_xy) for match in own}) == len(own)
+    assert not {hit.item_id for hit in own} & {"pink0", "pink1"}  # one group
+    assert len({(hit.item_id, hit.l0_xy) for hit in own}) == len(own)
     by_tree = small_smily("tree").fit(pictures)
     assert by_tree.search_region(by_tree.region(stranger, (64, 128, 64, 64)), k=1)[0].l0_xy == (64, 128)
 
@@ -250,7 +250,8 @@ def test_a_region_before_there_is_a_database(pictures):
         small_smily().region(pictures[0], (0, 0, 64, 64))
     assert small_smily().fit(pictures[:2]).search(pictures[0]).note  # nothing but its own group
     smily = small_smily().fit(pictures[:2])
-    assert smily.search_region(smily.region(pictures[0], (0, 0, 64, 64))) == ()
+    nothing = smily.search_region(smily.region(pictures[0], (0, 0, 64, 64)))
+    assert not len(nothing) and nothing.note == "0 of 10 wanted: no more could be found"
 
 
 # ---- refinement
@@ -306,7 +307,7 @@ def test_refinement_moves_the_answer(pictures):
     smily = small_smily().fit(pictures)
     query = smily.region(pictures[0], (60, 60, 128, 128))
     shown = smily.search_region(query, k=6)
-    other = next(match for match in shown if not match.item_id.startswith(shown[0].item_id[:4]))
+    other = next(hit for hit in shown if not hit.item_id.startswith(shown[0].item_id[:4]))
     liked = smily.search_region(smily.like(query, [other], 1.0), k=1)[0]
     assert (liked.item_id, liked.l0_xy) == (other.item_id, other.l0_xy)
     violet = smily.concept(
@@ -314,7 +315,7 @@ def test_refinement_moves_the_answer(pictures):
         [smily.region(item, (60, 60, 128, 128)) for item in pictures[4:7]],
         [smily.region(item, (60, 60, 128, 128)) for item in (*pictures[:3], *pictures[8:11])],
     )
-    names = [match.item_id for match in smily.search_region(smily.along(query, violet, 1.0), k=3)]
+    names = [hit.item_id for hit in smily.search_region(smily.along(query, violet, 1.0), k=3)]
     assert all(name.startswith("violet") for name in names)
     part = smily.crop(query, (70, 70, 64, 64))
     assert part.mpp == 1.0 and part.region == (70, 70, 64, 64)
@@ -335,15 +336,15 @@ def test_a_saved_database_answers_alike_and_grows(pictures, tmp_path):
     opened.add(pictures[5:]).save(tmp_path / "regions.smily")
     again = Smily.open(tmp_path / "regions.smily", encoder=PlainEncoder())
     query = again.region(pictures[8], (60, 60, 128, 128))
-    assert again.search_region(query, 9) == smily.search_region(query, 9)
+    assert again.search_region(query, 9).hits == smily.search_region(query, 9).hits
     assert again.search(pictures[3], 9) == smily.search(pictures[3], 9)
     with pytest.raises(ParameterError, match="pink0"):
         again.add(pictures[:1])
     whole = Smily(None, encoder=PlainEncoder()).fit(pictures)
     whole.save(tmp_path / "whole.smily")
     same = Smily.open(tmp_path / "whole.smily", encoder=PlainEncoder(), search="tree")
-    assert [match.item_id for match in same.search(pictures[3], 3)] == [
-        match.item_id for match in whole.search(pictures[3], 3)
+    assert [hit.item_id for hit in same.search(pictures[3], 3)] == [
+        hit.item_id for hit in whole.search(pictures[3], 3)
     ]
     small_smily().fit([]).save(tmp_path / "empty.smily")
     assert len(Smily.open(tmp_path / "empty.smily", encoder=PlainEncoder())) == 0

@@ -20,11 +20,11 @@ from sish.cli.index import add_scale
 from sish.errors import ParameterError, QueryError
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error, print_line
-from sish.systems.base import Answer, System
+from sish.systems.base import ItemResults, System
 from sish.systems.item import Item
 from sish.systems.items import ScaleWarning, read_items
-from sish.systems.smily.smily import MPPS, RegionMatch, RegionQuery, Smily
-from sish.systems.smily_build import build_folder
+from sish.systems.smily.build import build_folder
+from sish.systems.smily.regions import MPPS, RegionQuery, Smily
 
 __all__ = ["SYSTEMS", "NamedSystem", "main"]
 
@@ -147,7 +147,7 @@ def _systems_parser() -> ArgumentParser:
         "--labels", type=str | None, help="CSV as for sish index add; also mask, lesion_id, ..."
     )
     add_scale(search, "the files")
-    search.add_argument("-k", type=int, default=5, help="matches wanted")
+    search.add_argument("-k", type=int, default=5, help="hits wanted")
     search.add_argument(
         "--patch-mpp", type=float, default=1.0, help="scale that patches are read at, um per pixel"
     )
@@ -182,39 +182,20 @@ def _search(arguments: Namespace) -> int:
     system.fit(items, on_error="skip")
     for skipped in system.skipped:
         print_error(f"sish: skipped: {skipped.reason}")
-    answers = [system.search(known.get(query.path.resolve(), query), arguments.k) for query in queries]
+    found = [system.search(known.get(query.path.resolve(), query), arguments.k) for query in queries]
     if arguments.json:
-        sys.stdout.write(json.dumps([_plain(answer) for answer in answers], indent=2) + "\n")
+        sys.stdout.write(json.dumps([results.to_dict() for results in found], indent=2) + "\n")
     else:
-        for number, answer in enumerate(answers):
-            for line in ["", *_as_lines(answer)] if number else _as_lines(answer):
+        for number, results in enumerate(found):
+            for line in ["", *_as_lines(results)] if number else _as_lines(results):
                 print_line(line)
     return 1 if system.skipped else 0
 
 
-def _plain(answer: Answer) -> dict[str, Any]:
-    matches = [
-        {
-            "rank": match.rank,
-            "item_id": match.item_id,
-            "path": str(match.item.path),
-            "labels": sorted(match.item.labels),
-            "score": match.score,
-        }
-        for match in answer
-    ]
-    return {
-        "query": str(answer.query.path),
-        "looked_at": answer.looked_at,
-        "note": answer.note,
-        "results": matches,
-    }
-
-
-def _as_lines(answer: Answer) -> list[str]:
-    lines = [f"{answer.query.item_id}: compared with {answer.looked_at}"]
-    lines += [f"{it.rank:3}  {it.item_id:32}  {it.item.label or '-':20}  {it.score:.3f}" for it in answer]
-    return [*lines, f"  {answer.note}"] if answer.note else lines
+def _as_lines(results: ItemResults) -> list[str]:
+    lines = [f"{results.query.item_id}: compared with {results.looked_at}"]
+    lines += [f"{it.rank:3}  {it.item_id:32}  {it.item.label or '-':20}  {it.score:.3f}" for it in results]
+    return [*lines, f"  {results.note}"] if results.note else lines
 
 
 # ---- sish smily
@@ -285,14 +266,14 @@ def _region(arguments: Namespace) -> int:
     query = _refined(smily, _query(smily, arguments.query, arguments.region, arguments), arguments)
     found = smily.search_region(query, arguments.k)
     if arguments.json:
-        sys.stdout.write(json.dumps([_plain_place(match) for match in found], indent=2) + "\n")
+        sys.stdout.write(json.dumps(found.to_dict(), indent=2) + "\n")
         return 0
     scale = f" at {query.mpp:g} um/px" if query.mpp else ""
     print_line(f"{query.item.item_id}: region {','.join(map(str, query.region))}{scale}")
-    for match in found:
-        place = ",".join(str(round(value)) for value in (*match.l0_xy, match.l0_px, match.l0_px))
-        label = match.item.label or "-"
-        print_line(f"{match.rank:3}  {match.item_id:32}  {label:20}  {place:28}  {match.score:.3f}")
+    for hit in found:
+        place = ",".join(str(round(value)) for value in (*hit.l0_xy, hit.l0_px, hit.l0_px))
+        label = hit.item.label or "-"
+        print_line(f"{hit.rank:3}  {hit.item_id:32}  {label:20}  {place:28}  {hit.score:.3f}")
     return 0
 
 
@@ -316,7 +297,7 @@ def _refined(smily: Smily, query: RegionQuery, arguments: Namespace) -> RegionQu
         query = smily.crop(query, (x, y, width, height))
     if arguments.like:
         shown = smily.search_region(query, max(arguments.k, *arguments.like))
-        liked = [match for match in shown if match.rank in set(arguments.like)]
+        liked = [hit for hit in shown if hit.rank in set(arguments.like)]
         if len(liked) < len(set(arguments.like)):
             raise QueryError(f"got --like {arguments.like}; want ranks from 1 to {len(shown)}")
         query = smily.like(query, liked, arguments.like_weight)
@@ -336,20 +317,6 @@ def _named(smily: Smily, name: str, arguments: Namespace) -> RegionQuery:
     except ValueError:
         raise QueryError(f"got the region {name!r}; want FILE:X,Y,W,H") from None
     return _query(smily, path, (x, y, width, height), arguments)
-
-
-def _plain_place(match: RegionMatch) -> dict[str, Any]:
-    return {
-        "rank": match.rank,
-        "item_id": match.item_id,
-        "path": str(match.item.path),
-        "labels": sorted(match.item.labels),
-        "l0_xy": list(match.l0_xy),
-        "l0_px": match.l0_px,
-        "score": match.score,
-        "orientation": match.orientation,
-        "merged": match.merged,
-    }
 
 
 _SYSTEMS: dict[str, Callable[[Namespace], int]] = {"list": _list, "search": _search}

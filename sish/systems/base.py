@@ -16,7 +16,7 @@ query's own group, ordering, ties, short answers, errors.
 ...     def nbytes(self):
 ...         return self.known.nbytes
 >>> items = [Item(name, Path(f"{name}.png")) for name in ("a", "bb", "cccc")]
->>> [match.item_id for match in Brightness().fit(items).search(items[0], k=5)]
+>>> [hit.item_id for hit in Brightness().fit(items).search(items[0], k=5)]
 ['bb', 'cccc']
 """
 
@@ -24,18 +24,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import LabelsError, ParameterError, QueryError, SlideError
-from sish.results import Skipped
+from sish.results import HitList, Skipped
 from sish.systems.item import Item
 
-__all__ = ["Allowed", "Answer", "Match", "OnError", "Scores", "System", "check_ids"]
+__all__ = ["Allowed", "ItemHit", "ItemResults", "OnError", "Scores", "System", "check_ids"]
 
 D = TypeVar("D")
 """What a system keeps of an item while it builds."""
@@ -63,7 +63,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class ItemHit:
     """An item that a search found."""
 
     rank: int
@@ -80,31 +80,28 @@ class Match:
         """The item's name."""
         return self.item.item_id
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "rank": self.rank,
+            "item_id": self.item_id,
+            "path": str(self.item.path),
+            "labels": sorted(self.item.labels),
+            "score": self.score,
+            "placed": self.placed,
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a search: iterate over it for its :class:`Match` es, best first."""
+class ItemResults(HitList[Item, ItemHit]):
+    """The answer of a system: a :class:`sish.results.HitList` of items, as `sish.Results` is one of slides."""
 
-    query: Item
-    """What was searched for."""
-    matches: tuple[Match, ...]
-    """The matches, best first."""
-    looked_at: int
+    looked_at: int = 0
     """Items of the database that the query was compared with."""
-    note: str = ""
-    """Why the answer is short; empty where it is not."""
 
-    def __iter__(self) -> Iterator[Match]:
-        """Matches, best first."""
-        return iter(self.matches)
-
-    def __len__(self) -> int:
-        """Number of matches."""
-        return len(self.matches)
-
-    def __getitem__(self, place: int) -> Match:
-        """The match at a place, from 0."""
-        return self.matches[place]
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: those of every answer, and ``looked_at``."""
+        return HitList.to_dict(self) | {"looked_at": self.looked_at}
 
 
 class System(ABC, Generic[D]):
@@ -248,29 +245,28 @@ class System(ABC, Generic[D]):
         self.skipped = tuple(skipped)
         return tuple(done), found
 
-    def search(self, query: Item, k: int = 5) -> Answer:
+    def search(self, query: Item, k: int = 5) -> ItemResults:
         """The `k` items most like a query, which need not be in the database; own group left out."""
         _check_k(k)
         _ = self.items  # a search before fit() is refused before anything is read
         return self.rank(query, self.describe_query(query), k)
 
-    def rank(self, query: Item, description: D, k: int = 5) -> Answer:
+    def rank(self, query: Item, description: D, k: int = 5) -> ItemResults:
         """:meth:`search` for a query that is described already: no pixels are read."""
         _check_k(k)
         allowed = self.allowed(query)
         n_allowed = int(np.count_nonzero(allowed))
         if not n_allowed:
             note = "nothing is left outside the query's own group" if len(self) else "the database is empty"
-            return Answer(query, (), 0, note)
+            return ItemResults(query, self.name, (), note)
         scores = self.score(description, allowed, k)
         best = _best(scores, allowed, k, self.name)
-        matches = tuple(
-            Match(rank, self.items[place], score, placed)
+        hits = tuple(
+            ItemHit(rank, self.items[place], score, placed)
             for rank, (place, score, placed) in enumerate(zip(*best, strict=True), start=1)
         )
         looked_at = n_allowed if scores.looked_at is None else scores.looked_at
-        note = "" if len(matches) == k else f"{len(matches)} of {k} wanted: no more could be found"
-        return Answer(query, matches, looked_at, note)
+        return ItemResults(query, self.name, hits, short_note(len(hits), k), looked_at)
 
     def allowed(self, query: Item) -> Allowed:
         """Items that a query may find: those outside its group, and never itself; bool (N,)."""
@@ -281,6 +277,11 @@ class System(ABC, Generic[D]):
     def bytes_per_item(self) -> float:
         """Bytes of the database an item; 0 for an empty one."""
         return self.nbytes() / len(self) if len(self) else 0.0
+
+
+def short_note(found: int, k: int) -> str:
+    """Return the note of an answer that holds fewer hits than wanted; empty for a full one."""
+    return "" if found == k else f"{found} of {k} wanted: no more could be found"
 
 
 def _check_k(k: int) -> None:

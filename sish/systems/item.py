@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Item"]
 
@@ -31,3 +32,15 @@ class Item:
     def label(self) -> str:
         """Its labels as one word, joined by a bar; empty where it has none."""
         return "|".join(sorted(self.labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "item_id": self.item_id,
+            "path": str(self.path),
+            "labels": sorted(self.labels),
+            "group": self.group,
+            "mpp": self.mpp,
+            "mask": None if self.mask is None else str(self.mask),
+            "override_mpp": self.override_mpp,
+        }

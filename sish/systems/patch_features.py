@@ -29,7 +29,7 @@ from sish.systems.items import open_item
 
 __all__ = [
     "FeatureEncoder",
-    "Look",
+    "PatchBatch",
     "Looks",
     "PatchDescriber",
     "PatchFeatures",
@@ -55,7 +55,7 @@ class FeatureEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PatchBatch:
     """Some patches of an item, of one size and scale."""
 
     pixels: NDArray[np.uint8]
@@ -71,7 +71,7 @@ class Look:
 class Looks(Protocol):
     """Which patches of an item are looked at."""
 
-    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
         """Patches of an item, a few at a time, of sides that are multiples of `step_px`."""
         ...
 
@@ -94,7 +94,7 @@ class Tiles:
                 f"got tiles of {self.size_px} px at {self.mpps} um/px; want 0.05 to 64 um/px"
             )
 
-    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
         """As in `Looks`. MissingMppError where neither the file nor the item tells the scale.
 
         An image no larger than a tile is one patch of its own size, as in
@@ -107,7 +107,7 @@ class Tiles:
                 l0_xy = self._places(slide, tissue, mpp, region)
                 yield from read_squares(slide, l0_xy, self.size_px, mpp, self._small_step(step_px))
 
-    def read_few(self, item: Item, most: int, step_px: int = 1) -> Iterator[Look]:
+    def read_few(self, item: Item, most: int, step_px: int = 1) -> Iterator[PatchBatch]:
         """At most so many tiles: those of the finest scale that has no more, else some of the coarsest."""
         self._check_step(step_px)
         every = replace(self, mosaic=False)
@@ -149,7 +149,7 @@ class WholePicture:
     Cut at the edges, alike on both sides, to what the encoder's stride divides.
     """
 
-    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
         """As in `Looks`. SlideError for a picture that is too large or too small for one patch."""
         with open_slide(item.path, override_mpp=1.0) as slide:  # its own pixels: any scale will do
             x, y, width, height = region or (0, 0, *slide.dimensions)
@@ -161,12 +161,12 @@ class WholePicture:
                 )
             corner = x + (width - size[0]) // 2, y + (height - size[1]) // 2
             pixels = slide.read(corner, size, slide.mpp)
-        yield Look(pixels[None], np.array([corner]), float(max(size)), 0.0)
+        yield PatchBatch(pixels[None], np.array([corner]), float(max(size)), 0.0)
 
 
 def read_squares(
     slide: Slide, l0_xy: NDArray[np.int64], size_px: int, mpp: float, small_step_px: int | None = None
-) -> Iterator[Look]:
+) -> Iterator[PatchBatch]:
     """Squares of a slide at a scale, a few at a time, by :func:`sish.slides.mosaic.read_patch`.
 
     What hangs over the edge is white; a slide smaller than a square is read, mirrored, up to the next
@@ -177,7 +177,7 @@ def read_squares(
         pixels = [
             read_patch(slide, (int(x), int(y)), size_px, mpp, step_px=small_step_px) for x, y in corners
         ]
-        yield Look(np.stack(pixels), corners, size_px * mpp / slide.mpp, mpp)
+        yield PatchBatch(np.stack(pixels), corners, size_px * mpp / slide.mpp, mpp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class PatchDescriber:
         found = self.encoder.encode(pixels).features if alone is None else alone(pixels)
         return np.asarray(found, np.float32)
 
-    def _encoded(self, look: Look) -> PatchFeatures:
+    def _encoded(self, look: PatchBatch) -> PatchFeatures:
         count, keys = len(look.pixels), np.zeros(0, np.int64)
         if self.keys:
             encoded = self.encoder.encode(look.pixels)

@@ -20,7 +20,7 @@ from sish.slides.slide import Slide
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 from sish.systems.items import open_item
-from sish.systems.patch_features import Look, PatchDescriber, PatchFeatures, read_squares, unit
+from sish.systems.patch_features import PatchBatch, PatchDescriber, PatchFeatures, read_squares, unit
 
 __all__ = ["GridTiles", "SlideSimilarity", "most_varying", "similarity", "variation"]
 
@@ -59,7 +59,7 @@ class GridTiles:
         if not 0.05 <= self.mpp <= 64 or self.size_px < 1:
             raise ParameterError(f"got {self.size_px} px at {self.mpp} um/px; want 0.05 to 64 um/px")
 
-    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[Look]:
+    def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
         """As in `sish.systems.patch_features.Looks`; a slide smaller than a patch is one, mirrored."""
         if self.size_px % step_px:
             raise ParameterError(f"got tiles of {self.size_px} px; the encoder wants a multiple of {step_px}")
@@ -67,7 +67,7 @@ class GridTiles:
             for look in read_squares(slide, self.corners(slide, region), self.size_px, self.mpp):
                 keep = ~is_background(look.pixels)
                 if keep.any():
-                    yield Look(look.pixels[keep], look.l0_xy[keep], look.l0_px, look.mpp)
+                    yield PatchBatch(look.pixels[keep], look.l0_xy[keep], look.l0_px, look.mpp)
 
     def corners(self, slide: Slide, region: Region | None = None) -> NDArray[np.int64]:
         """Top left corners of the grid, int64 (N, 2), level-0 pixels, row by row."""

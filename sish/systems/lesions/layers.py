@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from sish.vqvae import Encoder
 
-__all__ = ["EncoderLayers", "LayeredEncoder", "Look", "NamedLayers"]
+__all__ = ["EncoderLayers", "LayeredEncoder", "Activations", "NamedLayers"]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Activations:
     """One picture, as a network sees it."""
 
     features: NDArray[np.float32]
@@ -41,7 +41,7 @@ class LayeredEncoder(Protocol):
         """Name of its weights."""
         ...
 
-    def look(self, picture: NDArray[np.uint8]) -> Look:
+    def activations(self, picture: NDArray[np.uint8]) -> Activations:
         """A picture uint8 (H, W, 3) through the network."""
         ...
 
@@ -65,7 +65,7 @@ class EncoderLayers:
         """That of the encoder."""
         return self._encoder.fingerprint
 
-    def look(self, picture: NDArray[np.uint8]) -> Look:
+    def activations(self, picture: NDArray[np.uint8]) -> Activations:
         """A picture uint8 (H, W, 3), no side below the stride, through the encoder."""
         height, width = picture.shape[:2]
         stride = self._encoder.stride
@@ -73,7 +73,7 @@ class EncoderLayers:
         cropped = picture[spare_y // 2 :, spare_x // 2 :][: height - spare_y, : width - spare_x]
         features = self._encoder.features(cropped[None])[0]
         maps = self._encoder.maps(cropped[None])
-        return Look(features, {f"map {number}": layer[0] for number, layer in enumerate(maps)})
+        return Activations(features, {f"map {number}": layer[0] for number, layer in enumerate(maps)})
 
 
 class NamedLayers:
@@ -81,7 +81,7 @@ class NamedLayers:
 
     >>> import torch
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-    >>> seen = NamedLayers(network, ["0"], fingerprint="toy").look(np.zeros((8, 10, 3), np.uint8))
+    >>> seen = NamedLayers(network, ["0"], fingerprint="toy").activations(np.zeros((8, 10, 3), np.uint8))
     >>> seen.features.shape, seen.maps["0"].shape
     ((4,), (4, 6, 8))
     """
@@ -112,7 +112,7 @@ class NamedLayers:
         self._prepare = prepare
         self.fingerprint = fingerprint
 
-    def look(self, picture: NDArray[np.uint8]) -> Look:
+    def activations(self, picture: NDArray[np.uint8]) -> Activations:
         """A picture uint8 (H, W, 3) through the network; an output with positions is averaged over them."""
         import torch
 
@@ -134,7 +134,7 @@ class NamedLayers:
             for hook in hooks:
                 hook.remove()
         features = out[0].float().mean((1, 2)) if out.ndim == 4 else out[0].float()
-        return Look(features.flatten().cpu().numpy(), maps)
+        return Activations(features.flatten().cpu().numpy(), maps)
 
     def _input(self, pictures: torch.Tensor) -> torch.Tensor:
         if self._prepare is not None:

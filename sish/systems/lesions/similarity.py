@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sish.errors import ParameterError
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
-from sish.systems.lesions.layers import EncoderLayers, LayeredEncoder, Look
+from sish.systems.lesions.layers import Activations, EncoderLayers, LayeredEncoder
 from sish.systems.lesions.measures import (
     MEASURES,
     PARTS,
@@ -98,11 +98,11 @@ class LesionDescriber:
         features = style = None
         if {"euclidean", "cosine", "style"} & set(parts):
             picture = read_picture(item.path, self._size_px)
-            looks = [encoder.look(picture) for encoder in self._encoders]
+            seen = [encoder.activations(picture) for encoder in self._encoders]
             if {"euclidean", "cosine"} & set(parts):
-                features = np.concatenate([look.features for look in looks]).astype(np.float32)
+                features = np.concatenate([one.features for one in seen]).astype(np.float32)
             if "style" in parts:
-                style = _joined_style(looks)
+                style = _joined_style(seen)
         return LesionDescription(features, style, mask)
 
     def _mask(self, item: Item) -> NDArray[np.bool_]:
@@ -113,14 +113,14 @@ class LesionDescriber:
         return read_given_mask(item, size_px)
 
 
-def _joined_style(looks: Sequence[Look]) -> NDArray[np.float32]:
+def _joined_style(seen: Sequence[Activations]) -> NDArray[np.float32]:
     """The Gram vectors of all layers one after the other, each averaged over the ensemble."""
-    shapes = [{name: layer.shape[0] for name, layer in look.maps.items()} for look in looks]
+    shapes = [{name: layer.shape[0] for name, layer in one.maps.items()} for one in seen]
     if any(shape != shapes[0] for shape in shapes):
         raise ParameterError(
             f"the encoders of an ensemble have layers {shapes}; give encoders with the same ones"
         )
-    vectors = [np.mean([gram_vector(look.maps[name]) for look in looks], axis=0) for name in shapes[0]]
+    vectors = [np.mean([gram_vector(one.maps[name]) for one in seen], axis=0) for name in shapes[0]]
     return np.concatenate(vectors).astype(np.float32)
 
 

@@ -3,7 +3,7 @@
     regions.smily/
         smily.json          format, encoder, scales, items, and the name that its files have in common
         scale-0.vectors.NAME.npy, scale-0.item.NAME.npy, ...l0_xy..., ...l0_px...; scale-1...
-        encoded/            what a build has encoded and not written yet (sish.systems.smily_build)
+        encoded/            what a build has encoded and not written yet (sish.systems.smily.build)
         lock                held by the process that writes
 
 Plain NumPy files without pickles. New ones are written under a new name, then ``smily.json`` is replaced,
@@ -31,7 +31,7 @@ from sish.index.store.disk import NEW, replace_file
 from sish.index.store.lock import WriterLock
 from sish.outputs import check_outside_databases
 from sish.systems.item import Item
-from sish.systems.smily.patch_table import PatchTable
+from sish.systems.smily.embeddings import EmbeddingTable
 
 __all__ = ["ENCODED", "SmilyHeader", "holds_database", "locked", "read_folder", "write_folder"]
 
@@ -42,7 +42,7 @@ _FORMAT = "smily-2"
 _READ = ("smily-1", _FORMAT)
 _HEADER = "smily.json"
 _LOCK = "lock"
-_COLUMNS = tuple(each.name for each in fields(PatchTable))
+_COLUMNS = tuple(each.name for each in fields(EmbeddingTable))
 _ARRAY = re.compile(rf"scale-[0-9]+\.({'|'.join(_COLUMNS)})(\.[0-9a-f]{{16}})?\.npy")
 
 
@@ -86,7 +86,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, PatchTable]) -> None:
+def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, EmbeddingTable]) -> None:
     """Write a database, or replace the one that is there; the caller holds the lock.
 
     StoreError where the folder holds something else or the disk fails.
@@ -99,7 +99,7 @@ def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, PatchTab
         "size_px": header.size_px,
         "scales": list(tables),
         "name": name,
-        "items": [_plain(item) for item in header.items],
+        "items": [item.to_dict() for item in header.items],
     }
     try:
         _check_ours(folder)
@@ -148,7 +148,7 @@ def _not_written(folder: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {folder} ({error.strerror}); give a path that can be written")
 
 
-def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, PatchTable]]:
+def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]:
     """A database that `write_folder` wrote, its arrays mapped.
 
     Raises IndexNotFoundError where there is none, IndexFormatError where it is none of ours or damaged.
@@ -181,7 +181,7 @@ def _damaged(folder: Path, error: Exception) -> IndexFormatError:
     return IndexFormatError(f"{folder} is no smily database ({error}); make it anew")
 
 
-def _database(folder: Path, plain: dict[str, Any]) -> tuple[SmilyHeader, dict[float, PatchTable]]:
+def _database(folder: Path, plain: dict[str, Any]) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]:
     items = tuple(_item(each) for each in plain["items"])
     mpps = None if plain["mpps"] is None else tuple(map(float, plain["mpps"]))
     name = str(plain.get("name", ""))
@@ -189,7 +189,7 @@ def _database(folder: Path, plain: dict[str, Any]) -> tuple[SmilyHeader, dict[fl
     return SmilyHeader(str(plain["encoder"]), mpps, int(plain["size_px"]), items), tables
 
 
-def _table(folder: Path, number: int, name: str) -> PatchTable:
+def _table(folder: Path, number: int, name: str) -> EmbeddingTable:
     """The table of one scale."""
     arrays = [
         np.load(_array_file(folder, number, column, name), mmap_mode="r", allow_pickle=False)
@@ -197,7 +197,7 @@ def _table(folder: Path, number: int, name: str) -> PatchTable:
     ]
     if len({len(array) for array in arrays}) != 1 or arrays[0].ndim != 2:
         raise ValueError(f"the arrays of scale {number} do not fit together")
-    return PatchTable(*arrays)
+    return EmbeddingTable(*arrays)
 
 
 def _array_file(folder: Path, number: int, column: str, name: str) -> Path:
@@ -205,18 +205,6 @@ def _array_file(folder: Path, number: int, column: str, name: str) -> Path:
     if not _ARRAY.fullmatch(file):  # the name comes from a file
         raise ValueError(f"its files have the name {name!r}")
     return folder / file
-
-
-def _plain(item: Item) -> dict[str, Any]:
-    return {
-        "item_id": item.item_id,
-        "path": str(item.path),
-        "labels": sorted(item.labels),
-        "group": item.group,
-        "mpp": item.mpp,
-        "mask": None if item.mask is None else str(item.mask),
-        "override_mpp": item.override_mpp,
-    }
 
 
 def _item(plain: dict[str, Any]) -> Item:

@@ -2,7 +2,7 @@
 
 By example: results that are marked relevant move the query toward their mean. By concept: a direction learnt
 from patches that show something and patches that do not; a slider moves the query along it. (By region, the
-third way, is a crop of the query: `sish.systems.smily.smily.Smily.crop`.)
+third way, is a crop of the query: `sish.systems.smily.regions.Smily.crop`.)
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from sish.index.store.disk import NEW
 from sish.results import Skipped
 from sish.systems.item import Item
 from sish.systems.smily.folder import ENCODED, holds_database, locked
-from sish.systems.smily.smily import MPPS, Smily, SmilyPatches
+from sish.systems.smily.regions import MPPS, Smily, SmilyPatches
 from sish.version import __version__
 
 __all__ = ["Built", "build_folder"]
@@ -51,7 +51,7 @@ def build_folder(folder: Path, items: Iterable[Item], *, mpps: tuple[float, ...]
     items : iterable of Item
         Slides and images.
     mpps : tuple of float, optional
-        Scales of a new database (:class:`sish.systems.smily.smily.Smily`); one that is there keeps its own.
+        Scales of a new database (:class:`sish.systems.smily.regions.Smily`); one that is there keeps its own.
 
     Raises
     ------

@@ -15,9 +15,9 @@ by example and by concept (Cai et al., CHI 2019; `sish.systems.smily.refinement`
 >>> smily = Smily(mpps=(4.0,)).fit(items)
 >>> query = smily.region(items[0], (1000, 1000, 2000, 2000))
 >>> found = smily.search_region(query, k=3)
->>> sorted({match.item_id for match in found}) == [items[1].item_id]       # never the query's own slide
+>>> sorted({hit.item_id for hit in found}) == [items[1].item_id]       # never the query's own slide
 True
->>> refined = smily.like(query, found[:1])                                  # more like the first hit
+>>> refined = smily.like(query, found.hits[:1])                             # more like the first hit
 >>> smily.search_region(refined, k=1)[0].score >= found[0].score
 True
 """
@@ -28,24 +28,25 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import EncoderMismatchError, ParameterError, QueryError
 from sish.index.texture.cells import BUDGET
+from sish.results import HitList
 from sish.slides.mosaic import Region, clip, read_patch
 from sish.slides.orientations import ORIENTATIONS, oriented
-from sish.systems.base import Allowed, OnError, Scores, System, check_ids
+from sish.systems.base import Allowed, ItemHit, OnError, Scores, System, check_ids, short_note
 from sish.systems.item import Item
 from sish.systems.items import open_item
-from sish.systems.patch_features import FeatureEncoder, Look, PatchDescriber, Tiles, WholePicture, unit
+from sish.systems.patch_features import FeatureEncoder, PatchBatch, PatchDescriber, Tiles, WholePicture, unit
+from sish.systems.smily.embeddings import ComparedPatches, EmbeddingTable
 from sish.systems.smily.folder import SmilyHeader, locked, read_folder, write_folder
-from sish.systems.smily.patch_table import Candidates, PatchTable
 from sish.systems.smily.refinement import Concept, toward
 
-__all__ = ["MPPS", "RegionMatch", "RegionQuery", "Smily", "SmilyPatches"]
+__all__ = ["MPPS", "RegionHit", "RegionQuery", "RegionResults", "Smily", "SmilyPatches"]
 
 MPPS = (0.25, 0.5, 1.0, 2.0)
 """The paper's magnifications 40x, 20x, 10x and 5x as micrometres per pixel."""
@@ -92,32 +93,38 @@ class RegionQuery:
     mpp: float
     """Scale at which it is searched for, um per pixel; 0 for whole pictures."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: those of the item, ``region``, and ``mpp`` of the search."""
+        return self.item.to_dict() | {"region": list(self.region), "mpp": self.mpp}
 
-@dataclass(frozen=True, slots=True)
-class RegionMatch:
-    """A place that a region search found."""
 
-    rank: int
-    """Place in the ranking, from 1."""
-    item: Item
-    """The slide or image."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionHit(ItemHit):
+    """A place that a region search found; its score is the cosine similarity in the best orientation."""
+
     l0_xy: tuple[int, int]
     """Top left corner of the patch, level-0 pixels."""
     l0_px: float
     """Its side in level-0 pixels."""
-    score: float
-    """Cosine similarity in the best orientation."""
     orientation: int
-    """Which orientation of the query that is (`sish.slides.orientations`)."""
+    """Which orientation of the query is the best (`sish.slides.orientations`)."""
     merged: int
     """Hits at this place beside this one, seen before the list was full."""
     patch: int
     """Number of the patch in the database, among those of its scale."""
 
-    @property
-    def item_id(self) -> str:
-        """The item's name."""
-        return self.item.item_id
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return ItemHit.to_dict(self) | {
+            "l0_xy": list(self.l0_xy),
+            "l0_px": self.l0_px,
+            "orientation": self.orientation,
+            "merged": self.merged,
+        }
+
+
+RegionResults = HitList[RegionQuery, RegionHit]
+"""The answer to a search for a region."""
 
 
 class Smily(System[SmilyPatches]):
@@ -159,7 +166,7 @@ class Smily(System[SmilyPatches]):
         self._looks = WholePicture() if mpps is None else Tiles(size_px, tuple(mpps), mosaic=False)
         self._describer = PatchDescriber(self._looks, encoder)
         self._search, self._budget = search, budget
-        self._tables: dict[float, PatchTable] = {}  # by scale
+        self._tables: dict[float, EmbeddingTable] = {}  # by scale
 
     # ---- the database
 
@@ -173,7 +180,7 @@ class Smily(System[SmilyPatches]):
         scales = sorted({float(mpp) for found in descriptions for mpp in found.mpp})
         self._set_tables({mpp: _table(descriptions, mpp) for mpp in scales})
 
-    def _set_tables(self, tables: dict[float, PatchTable]) -> None:
+    def _set_tables(self, tables: dict[float, EmbeddingTable]) -> None:
         self._tables = tables
         if self._search == "tree":
             for table in tables.values():
@@ -203,7 +210,7 @@ class Smily(System[SmilyPatches]):
             mpp: replace(table, item=table.item + np.int32(first)) for mpp, table in self._tables.items()
         }
         together = {mpp: [part[mpp] for part in (old, added) if mpp in part] for mpp in {*old, *added}}
-        self._set_tables({mpp: PatchTable.joined(together[mpp]) for mpp in sorted(together)})
+        self._set_tables({mpp: EmbeddingTable.joined(together[mpp]) for mpp in sorted(together)})
         return self
 
     def nbytes(self) -> int:
@@ -279,7 +286,7 @@ class Smily(System[SmilyPatches]):
         same = np.ones(len(vectors), np.float32)
         return SmilyPatches(vectors, l0_xy, looks[0].l0_px * same, looks[0].mpp * same)
 
-    def _in_all_orientations(self, look: Look) -> Vectors:
+    def _in_all_orientations(self, look: PatchBatch) -> Vectors:
         """Embeddings (N, 8, F) of unit length; (N, 1, F) where the encoder gives the same for all eight."""
         same = getattr(self._describer.encoder, "orientation_invariant", False)
         turned = [oriented(look.pixels, number) for number in range(1 if same else ORIENTATIONS)]
@@ -323,10 +330,10 @@ class Smily(System[SmilyPatches]):
             l0_px = size_px * mpp / slide.mpp
             corner = x + (width - l0_px) / 2, y + (height - l0_px) / 2
             pixels = read_patch(slide, corner, size_px, mpp)[None]
-            look = Look(pixels, np.zeros((1, 2), np.int64), l0_px, mpp)
+            look = PatchBatch(pixels, np.zeros((1, 2), np.int64), l0_px, mpp)
         return RegionQuery(item, region, self._in_all_orientations(look)[0], mpp)
 
-    def search_region(self, query: RegionQuery, k: int = 10) -> tuple[RegionMatch, ...]:
+    def search_region(self, query: RegionQuery, k: int = 10) -> RegionResults:
         """The `k` places most like a region, best first, none of the query's own group, each place once.
 
         Fewer come back where there are no more. Equal scores are in the order of the database.
@@ -335,19 +342,20 @@ class Smily(System[SmilyPatches]):
             raise ParameterError(f"got k={k}; want a whole number of at least 1")
         table, allowed = self._tables.get(query.mpp), self.allowed(query.item)
         if table is None or not allowed.any():
-            return ()
+            return HitList(query, self.name, (), short_note(0, k))
         if self._search == "exact":
             found = table.all_candidates(query.vectors)
         else:
             (found,) = table.tree_candidates(query.vectors[None], allowed, self._budget)
         keep = allowed[table.item[found.row]]
-        found = Candidates(found.row[keep], found.cosine[keep], found.orientation[keep])
-        return self._merged(query.mpp, found, k)
+        found = ComparedPatches(found.row[keep], found.cosine[keep], found.orientation[keep])
+        hits = self._merged(query.mpp, found, k)
+        return HitList(query, self.name, hits, short_note(len(hits), k))
 
-    def _merged(self, mpp: float, found: Candidates, k: int) -> tuple[RegionMatch, ...]:
+    def _merged(self, mpp: float, found: ComparedPatches, k: int) -> tuple[RegionHit, ...]:
         """The first `k` places of candidates; a hit near a better one of the same item joins it."""
         table = self._tables[mpp]
-        matches: list[RegionMatch] = []
+        hits: list[RegionHit] = []
         centres: dict[int, list[tuple[int, NDArray[np.float64]]]] = {}
         for place in np.argsort(-found.cosine, kind="stable"):
             row = int(found.row[place])
@@ -356,19 +364,25 @@ class Smily(System[SmilyPatches]):
             taken = centres.setdefault(item, [])
             near = next((n for n, other in taken if np.linalg.norm(centre - other) < MERGE * side), None)
             if near is not None:
-                matches[near] = replace(matches[near], merged=matches[near].merged + 1)
+                hits[near] = replace(hits[near], merged=hits[near].merged + 1)
                 continue
-            if len(matches) == k:
+            if len(hits) == k:
                 break
-            taken.append((len(matches), centre))
+            taken.append((len(hits), centre))
             x, y = table.l0_xy[row].tolist()
-            matches.append(
-                RegionMatch(
-                    len(matches) + 1, self.items[item], (x, y), side, float(found.cosine[place]),
-                    int(found.orientation[place]), 0, row,
+            hits.append(
+                RegionHit(
+                    rank=len(hits) + 1,
+                    item=self.items[item],
+                    score=float(found.cosine[place]),
+                    l0_xy=(x, y),
+                    l0_px=side,
+                    orientation=int(found.orientation[place]),
+                    merged=0,
+                    patch=row,
                 )
-            )  # fmt: skip
-        return tuple(matches)
+            )
+        return tuple(hits)
 
     # ---- refinement
 
@@ -381,9 +395,9 @@ class Smily(System[SmilyPatches]):
             raise ParameterError(f"got a crop {region} of the region {query.region}; want a box inside it")
         return self.region(query.item, region)
 
-    def like(self, query: RegionQuery, matches: Iterable[RegionMatch], weight: float = 0.5) -> RegionQuery:
+    def like(self, query: RegionQuery, hits: Iterable[RegionHit], weight: float = 0.5) -> RegionQuery:
         """Refine by example: move the query toward the mean of results that were marked relevant."""
-        rows = [match.patch for match in matches]
+        rows = [hit.patch for hit in hits]
         return replace(query, vectors=toward(query.vectors, self._tables[query.mpp].vectors[rows], weight))
 
     def along(self, query: RegionQuery, concept: Concept, weight: float) -> RegionQuery:
@@ -396,7 +410,7 @@ class Smily(System[SmilyPatches]):
         return Concept.learn(name, shows, lacks)
 
 
-def _table(descriptions: Sequence[SmilyPatches], mpp: float) -> PatchTable:
+def _table(descriptions: Sequence[SmilyPatches], mpp: float) -> EmbeddingTable:
     """The patches of one scale of all items."""
     own = [found.mpp == np.float32(mpp) for found in descriptions]
     item = np.repeat(np.arange(len(own), dtype=np.int32), [np.count_nonzero(part) for part in own])
@@ -404,7 +418,7 @@ def _table(descriptions: Sequence[SmilyPatches], mpp: float) -> PatchTable:
         np.concatenate([getattr(found, name)[part] for found, part in zip(descriptions, own, strict=True)])
         for name in ("vectors", "l0_xy", "l0_px")
     )
-    return PatchTable(vectors[:, 0], item, l0_xy, l0_px)
+    return EmbeddingTable(vectors[:, 0], item, l0_xy, l0_px)
 
 
 def _mean_of_found(best: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from sish.index.texture.cells import BUDGET, Cells, CellTable
 from sish.index.texture.tree import TextureTree
 from sish.systems.base import Allowed
 
-__all__ = ["Candidates", "PatchTable"]
+__all__ = ["ComparedPatches", "EmbeddingTable"]
 
 Vectors = NDArray[np.float32]
 
@@ -28,7 +28,7 @@ _CANDIDATES = 200  # of each orientation, that the tree hands on to be ranked
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
+class ComparedPatches:
     """Patches compared with one query patch, in the order of the table."""
 
     row: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class PatchTable:
+class EmbeddingTable:
     """Patches of one scale, item after item."""
 
     vectors: Vectors
@@ -57,7 +57,7 @@ class PatchTable:
         return len(self.vectors)
 
     @classmethod
-    def joined(cls, tables: Sequence[PatchTable]) -> PatchTable:
+    def joined(cls, tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
         """Several tables, one after another; their item numbers must ascend through all of them."""
         if len(tables) == 1:
             return tables[0]
@@ -88,14 +88,14 @@ class PatchTable:
             best[:, own[first]] = np.maximum(best[:, own[first]], found)
         return best
 
-    def all_candidates(self, query: Vectors) -> Candidates:
+    def all_candidates(self, query: Vectors) -> ComparedPatches:
         """Every patch, compared with one query patch (O, F)."""
         cosine, orientation = np.empty(len(self), np.float32), np.empty(len(self), np.int64)
         for start, cosines in self._blocks(query[None]):
             part = slice(start, start + cosines.shape[2])
             orientation[part] = cosines[0].argmax(axis=0)
             cosine[part] = cosines[0].max(axis=0)
-        return Candidates(np.arange(len(self)), cosine, orientation)
+        return ComparedPatches(np.arange(len(self)), cosine, orientation)
 
     def _blocks(self, query: Vectors) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Cosines (M, O, block) with the patches of each block, and where it begins."""
@@ -119,7 +119,9 @@ class PatchTable:
         """Learn the tree now, not at the first search."""
         _ = self._cells
 
-    def tree_candidates(self, query: Vectors, allowed: Allowed, budget: int = BUDGET) -> Iterator[Candidates]:
+    def tree_candidates(
+        self, query: Vectors, allowed: Allowed, budget: int = BUDGET
+    ) -> Iterator[ComparedPatches]:
         """For each query patch (M, O, F) what the tree finds among `budget` patches an orientation."""
         flat = query.reshape(-1, query.shape[-1])
         barcodes = barcodes_of(flat, "projection", centre=self._centre)
@@ -129,4 +131,4 @@ class PatchTable:
         for vectors, start, stop in zip(query, ends[:-1], ends[1:], strict=True):
             row = np.unique(found[start:stop])
             cosines = self.vectors[row] @ vectors.T
-            yield Candidates(row, cosines.max(axis=1, initial=-np.inf), cosines.argmax(axis=1))
+            yield ComparedPatches(row, cosines.max(axis=1, initial=-np.inf), cosines.argmax(axis=1))
