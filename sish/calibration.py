@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sish.errors import IndexFormatError, ParameterError
 from sish.index.barcode import barcodes_of
+from sish.vqvae.random_pairs import random_pair_distances
 
 __all__ = ["Calibration"]
 
@@ -44,14 +45,8 @@ class Calibration:
             raise ParameterError(f"got {len(features)} patches to measure features on; want at least 2")
         centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         barcodes = barcodes_of(features, "projection", centre=centre)
-        generator = np.random.default_rng(0)
-        left = generator.integers(len(features), size=_PAIRS)
-        right = (left + generator.integers(1, len(features), size=_PAIRS)) % len(features)
-        distances = [
-            np.bitwise_count(barcodes[left[part]] ^ barcodes[right[part]]).sum(axis=1, dtype=np.int64)
-            for part in np.array_split(np.arange(_PAIRS), 20)
-        ]
-        return cls(centre, int(np.percentile(np.concatenate(distances), _PERCENTILE)), len(features))
+        distances = random_pair_distances(barcodes, _PAIRS)
+        return cls(centre, int(np.percentile(distances, _PERCENTILE)), len(features))
 
     @property
     def fingerprint(self) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 from sish.errors import ParameterError, WeightsError
-from sish.vqvae.features import N_FEATURES, PERCENTILES, PooledFeatures, bit_distances
+from sish.vqvae.features import N_FEATURES, PERCENTILES, PooledFeatures
 from sish.vqvae.model import PRESETS, VQVAE, VQVAEConfig, from_unit, to_unit
 from sish.vqvae.stain import jitter_stain
 
@@ -155,12 +155,6 @@ def test_calibration_standardises_and_measures_random_pairs():
 def test_calibration_of_one_patch_is_refused():
     with pytest.raises(ParameterError, match="at least 2"):
         PooledFeatures((512,)).calibrate(torch.zeros(1, N_FEATURES))
-
-
-def test_minmax_distances_by_hand():
-    # bits after the first: [1, 0, 1] (ties count as 1) and [0, 0, 1]
-    rows = np.asarray([[1, 1, 0, 5], [9, 1, 0, 0]], np.float32)
-    assert bit_distances(rows, "minmax", pairs=10, seed=0).tolist() == [1] * 10
 
 
 def test_stain_jitter_keeps_white_and_changes_stain():

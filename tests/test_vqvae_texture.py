@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sish.errors import ParameterError
 from sish.vqvae.contrast import ContrastModule, contrast_loss
-from sish.vqvae.features import bit_distances
 from sish.vqvae.model import VQVAE, VQVAEConfig, to_unit
 from sish.vqvae.p4m import ORIENTATIONS, GroupConv, LiftingConv, turned
 from sish.vqvae.pretrained import fingerprint_of, hamming_scale, load_encoder, read_model, save_weights
@@ -88,11 +87,6 @@ def test_the_filters_that_are_kept_are_those_of_the_weights(net: TextureNet) -> 
     assert torch.equal(first, again)
     torch.testing.assert_close(first, learning)
     assert not torch.allclose(first, changed)
-
-
-def test_distances_of_signs_by_hand() -> None:
-    features = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [-1, -1, 1, 1, 1, 1, 1, 1]], np.float32)
-    assert set(bit_distances(features, "sign", 10, 0)) == {2}
 
 
 def test_contrast_loss_by_hand() -> None:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sish.errors import ParameterError
+from sish.vqvae.random_pairs import random_pair_distances
 
-__all__ = ["N_FEATURES", "PERCENTILES", "BitRule", "PooledFeatures", "WhitenedFeatures", "bit_distances"]
+__all__ = ["N_FEATURES", "PERCENTILES", "BitRule", "PooledFeatures", "WhitenedFeatures"]
 
 N_FEATURES = 1024
 """Features a patch, and bits of a barcode."""
@@ -71,8 +72,8 @@ class _Calibrated(nn.Module):
             raise ParameterError(f"calibration needs at least 2 patches, got {len(raw)}; give more data")
         self._measure(raw, raw[:0] if changes is None else changes)
         features = self.normal(raw).cpu().numpy()
-        found = np.percentile(bit_distances(features, self.binarisation, pairs, seed), PERCENTILES)
-        self.distances.copy_(torch.from_numpy(found))
+        found = random_pair_distances(_barcodes(features, self.binarisation), pairs, seed)
+        self.distances.copy_(torch.from_numpy(np.percentile(found, PERCENTILES)))
         self.patches.fill_(len(raw))
 
     def normal(self, raw: Tensor) -> Tensor:
@@ -186,22 +187,9 @@ def _telling_axes(between: Tensor, within: Tensor) -> Tensor:
     return telling
 
 
-def bit_distances(
-    features: NDArray[np.float32], binarisation: BitRule, pairs: int, seed: int
-) -> NDArray[np.int64]:
-    """Hamming distances int64 (pairs,) of the barcodes of random pairs of different rows.
-
-    Bit i is 1 where feature i >= feature i-1, bit 0 is 0 (``minmax``), or where it is >= 0 (``sign``): the
-    rules of `sish.index.barcode`, said again in one line because the encoder's package and the index's
-    never import each other.
-    """
-    found = features[:, 1:] >= features[:, :-1] if binarisation == "minmax" else features >= 0
-    bits = np.packbits(found, axis=1)
-    generator = np.random.default_rng(seed)
-    left = generator.integers(len(bits), size=pairs)
-    right = (left + generator.integers(1, len(bits), size=pairs)) % len(bits)
-    out = np.empty(pairs, np.int64)
-    for start in range(0, pairs, 10_000):
-        part = slice(start, start + 10_000)
-        out[part] = np.bitwise_count(bits[left[part]] ^ bits[right[part]]).sum(1)
-    return out
+def _barcodes(features: NDArray[np.float32], rule: BitRule) -> NDArray[np.uint8]:
+    """Return barcodes uint8 (N, 128) as `sish.index.barcode` makes them, which this package never imports."""
+    bits = features >= 0
+    if rule == "minmax":
+        bits[:, 0], bits[:, 1:] = False, features[:, 1:] >= features[:, :-1]
+    return np.packbits(bits, axis=1)
