@@ -87,6 +87,20 @@ def test_random_crops_are_turned_parts_of_the_image(tmp_path):
     assert len(ways) == 8
 
 
+def test_a_seed_turns_crops_as_in_release_0_1(tmp_path):
+    path = write_image(tmp_path / "a.png", (8, 8))
+    pixels = np.asarray(Image.open(path))
+    patches = ImagePatches([path], 8, augment=True)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        found = patches[0].numpy()
+        torch.manual_seed(seed)
+        torch.randint(1, ()), torch.randint(1, ())  # the place, which has no choice here
+        way = int(torch.randint(8, ()))
+        turned = np.rot90(pixels, way % 4)
+        np.testing.assert_array_equal(found, turned[::-1] if way >= 4 else turned)
+
+
 def test_augmentation_repeats_with_the_seed(tmp_path):
     patches = ImagePatches([write_image(tmp_path / "a.png")], 16, augment=True)
     drawn = []

@@ -12,12 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from sish.errors import ParameterError, WeightsError
+from sish.slides.orientations import ORIENTATIONS
 from sish.vqvae.calibration import calibrate
 from sish.vqvae.encoder import Encoder
 from sish.vqvae.features import WhitenedFeatures
 from sish.vqvae.model import VQVAE, VQVAEConfig, to_unit
 from sish.vqvae.oriented import n_oriented_statistics, oriented_statistics
-from sish.vqvae.p4m import ORIENTATIONS, turned
+from sish.vqvae.p4m import turned
 from sish.vqvae.pretrained import fingerprint_of, load_encoder, read_model, save_weights
 
 SMALL = VQVAEConfig(

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from sish.errors import ParameterError, SlideOpenError
 from sish.slides.folders import files_below
+from sish.slides.orientations import ORIENTATIONS, oriented
 from sish.slides.pictures import decode_picture
 from sish.slides.pyramid import Pixels
 
@@ -24,6 +25,8 @@ __all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "list_images", "random_belo
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """What counts as an image in a folder of images."""
+
+_DRAWN = (0, 1, 2, 3, 6, 5, 4, 7)  # orientation of each random number: a seed trains the same as ever
 
 
 def list_images(source: Path, prefix: str = "") -> list[Path]:
@@ -64,13 +67,6 @@ def random_below(high: int) -> int:
     return int(torch.randint(high, ()))
 
 
-def _turn(pixels: Pixels) -> Pixels:
-    """One of the eight flips and quarter turns of a square (H = W, 3), at random."""
-    way = random_below(8)
-    turned = np.rot90(pixels, way % 4)
-    return turned[::-1] if way >= 4 else turned
-
-
 @dataclass(frozen=True, slots=True)
 class Crop:
     """How a square is cut out of an image."""
@@ -95,7 +91,9 @@ class Crop:
             else (spare_y // 2, spare_x // 2)
         )
         part = pixels[y : y + self.size_px, x : x + self.size_px]
-        return torch.from_numpy((_turn(part) if self.augment else part).copy())
+        if self.augment:
+            part = oriented(part, _DRAWN[random_below(ORIENTATIONS)])
+        return torch.from_numpy(part.copy())
 
 
 class ImagePatches(Dataset[Tensor]):

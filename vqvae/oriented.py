@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sish.errors import ParameterError
-from sish.vqvae.p4m import ORIENTATIONS, turned
+from sish.slides.orientations import ORIENTATIONS
+from sish.vqvae.p4m import turned
 
 __all__ = ["n_oriented_statistics", "oriented_statistics"]
 

@@ -7,7 +7,7 @@ mean over positions and copies does not change at all. To the processor it is an
 with eight times the channels, whose weights are made from few.
 
 Channels of all maps stand orientation by orientation: (N, 8 C, H, W) holds C channels of orientation 0, then
-C of orientation 1, and so on. Orientation ``t`` is ``t % 4`` quarter turns after ``t // 4`` mirrorings.
+C of orientation 1, and so on, in the order of `sish.slides.orientations`.
 Everything stays exact on even sides as long as a stride of 2 comes with an even kernel.
 
 Weights are standardised (Brock et al., ICLR 2021, "normalizer-free"): each filter has mean 0 and a learnt
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ORIENTATIONS", "GroupConv", "LiftingConv", "turned"]
+from sish.slides.orientations import ORIENTATIONS
 
-ORIENTATIONS = 8
+__all__ = ["GroupConv", "LiftingConv", "turned"]
+
 RELU_GAIN = (2 / (1 - 1 / math.pi)) ** 0.5
 """What a ReLU takes from the spread of normal numbers, and the next filters give back."""
 
@@ -32,8 +33,8 @@ _LEAST_VARIANCE = 1e-4
 
 def turned(images: Tensor, orientation: int) -> Tensor:
     """The last two axes in one of the eight orientations: mirrored or not, then turned."""
-    mirrored = images.flip(-1) if orientation >= 4 else images
-    return torch.rot90(mirrored, orientation % 4, (-2, -1))
+    mirrored = images.flip(-1) if orientation >= ORIENTATIONS // 2 else images
+    return torch.rot90(mirrored, orientation % (ORIENTATIONS // 2), (-2, -1))
 
 
 def _sources() -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sish.vqvae.p4m import ORIENTATIONS, RELU_GAIN, GroupConv, LiftingConv
+from sish.slides.orientations import ORIENTATIONS
+from sish.vqvae.p4m import RELU_GAIN, GroupConv, LiftingConv
 
 __all__ = ["TextureNet"]
 
