@@ -1,19 +1,16 @@
 """Measuring the barcode's features on training patches, so that any checkpoint can be searched with."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from sish.vqvae.data import PatchData
 from sish.vqvae.features import WhitenedFeatures
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.views import Views
-
-if TYPE_CHECKING:
-    from sish.vqvae.data import PatchData
 
 __all__ = ["Calibrate", "calibrate"]
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from sish.errors import ParameterError
 from sish.vqvae.model import VQVAE, VQVAEConfig
 from sish.vqvae.module import VQVAEModule
+from sish.vqvae.pretrained import read_model, shipped_model
 from sish.vqvae.views import Views
 
 __all__ = ["ContrastModule", "contrast_loss"]
@@ -101,6 +102,4 @@ class ContrastModule(VQVAEModule):
 
 
 def _autoencoder(weights: Path | None) -> VQVAE:
-    from sish.vqvae.pretrained import read_model, shipped_model
-
     return shipped_model() if weights is None else read_model(weights)[0]

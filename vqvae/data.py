@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from sish.errors import ParameterError
+from sish.slides.files import find_slides
 from sish.vqvae.images import ImagePatches, list_images
 from sish.vqvae.model import to_unit
 from sish.vqvae.slide_patches import Cut, SlidePatches, SlideSquares, find_places
@@ -133,8 +134,6 @@ class PatchData(pl.LightningDataModule):
         """Numbers of the slides, among those of `SlideSquares`, that train and that validate."""
         if self.slides is None:
             return [], []
-        from sish.slides.files import find_slides
-
         found = find_slides(self.slides)
         if not found:
             raise ParameterError(f"no slides in {self.slides}; give a folder of slides with --data.slides")

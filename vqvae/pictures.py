@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,11 +15,9 @@ from torch import Tensor
 
 from sish.outputs import write_output
 from sish.slides.pyramid import Pixels
+from sish.vqvae.data import PatchData
 from sish.vqvae.model import VQVAE, from_unit, to_unit
 from sish.vqvae.module import VQVAEModule
-
-if TYPE_CHECKING:
-    from sish.vqvae.data import PatchData
 
 __all__ = ["SavePictures", "code_colors", "draw_curves", "draw_neighbours", "draw_reconstructions"]
 

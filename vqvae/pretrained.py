@@ -31,6 +31,7 @@ from sish.vqvae.tensor_files import (
     tensors_of,
     write_safetensors,
 )
+from sish.vqvae.timm_network import DENSENET121, TimmNetwork
 
 __all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model"]
 
@@ -113,8 +114,6 @@ def load_encoder(
     model = shipped_model() if path is None else read_model(Path(path))[0]
     network: FeatureNetwork | None = None
     if model.config.features == "densenet121":
-        from sish.vqvae.timm_network import DENSENET121, TimmNetwork
-
         network = TimmNetwork(DENSENET121, None if features is None else Path(features), device=device)
     hamming = hamming_scale(model)
     return Encoder(model.to(device), fingerprint_of(model, network), hamming, network)

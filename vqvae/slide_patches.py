@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,10 @@ from torch.utils.data import Dataset
 from sish.errors import MissingMppError, ParameterError, SishError
 from sish.slides.pyramid import Pixels
 from sish.slides.scale import check_given, is_unused
+from sish.slides.slide import Slide, open_slide
+from sish.slides.tissue import find_tissue
 from sish.vqvae.images import Crop, random_below
 from sish.vqvae.patch_cache import PatchCache, slots_within
-
-if TYPE_CHECKING:
-    from sish.slides.slide import Slide
 
 __all__ = ["Cut", "SlidePatches", "SlideSquares", "TissuePlaces", "find_places"]
 
@@ -80,9 +78,7 @@ class TissuePlaces:
 
 
 @lru_cache(maxsize=64)  # per process: a worker opens each slide once
-def _opened(path: Path, slide_mpp: float) -> "Slide":
-    from sish.slides.slide import open_slide
-
+def _opened(path: Path, slide_mpp: float) -> Slide:
     return open_slide(path, override_mpp=slide_mpp)
 
 
@@ -115,9 +111,6 @@ def find_places(
 
 
 def _places_of(path: Path, slide_mpp: float | None, override_slide_mpp: float | None) -> TissuePlaces:
-    from sish.slides.slide import open_slide
-    from sish.slides.tissue import find_tissue
-
     with open_slide(path, mpp=slide_mpp, override_mpp=override_slide_mpp) as slide:
         tissue = find_tissue(slide)
     cells = np.argwhere(tissue.mask)
