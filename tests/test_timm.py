@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from sish.encode import SlideEncoder
 from sish.encoders import load
@@ -17,6 +18,7 @@ from sish.recipe import Recipe
 from sish.vqvae import save_weights
 from sish.vqvae.known_networks import ELSEWHERE, KNOWN
 from sish.vqvae.model import PRESETS, VQVAE, VQVAEConfig
+from sish.vqvae.timm_network import _load
 
 
 @pytest.fixture
@@ -49,6 +51,13 @@ def test_known_networks_say_their_scale():
     assert SlideEncoder(Recipe.of("timm:virchow2")).recipe == Recipe.of("timm:virchow2")
     assert Recipe.of("timm:resnet50") == Recipe(weights="timm:resnet50")
     assert all(network.px == 224 and 0.25 <= network.mpp <= 1 for network in KNOWN.values())
+
+
+@pytest.mark.parametrize("state", [[], {"epoch": 3}, {"weight": torch.zeros(2, 3)}, {3: torch.zeros(2)}])
+def test_weights_of_something_else_are_refused(state, tmp_path):
+    torch.save(state, path := tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"other\.pth does not hold"):
+        _load(torch.nn.Linear(5, 2), "linear", path)
 
 
 _TIMM = """

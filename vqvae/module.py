@@ -1,6 +1,5 @@
 """Training: the optimiser and what is logged."""
 
-import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +10,7 @@ from torch import Tensor
 from sish.errors import ParameterError, WeightsError
 from sish.vqvae.model import CONFIG_KEY, VQVAE, VQVAEConfig, VQVAEOutput
 from sish.vqvae.quantizer import perplexity
+from sish.vqvae.schedule import training_steps, warmup_cosine
 
 __all__ = ["VQVAEModule"]
 
@@ -85,17 +85,8 @@ class VQVAEModule(pl.LightningModule):
         """AdamW, linear warm-up, cosine to zero at the last step of the run."""
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, self.learning_rate, weight_decay=self.weight_decay)
-        last = max(1, int(min(self.trainer.estimated_stepping_batches, 2**53)))
-        warmup = min(self.warmup_steps, last // 2)
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            done = (step - warmup) / max(1, last - warmup)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps = training_steps(self.trainer)
+        return warmup_cosine(optimizer, steps, min(self.warmup_steps, steps // 2))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it holds."""

@@ -36,7 +36,8 @@ def perplexity(counts: Tensor) -> Tensor:
     2.0
     """
     shares = counts.float() / counts.sum().clamp(min=1)
-    return torch.exp(-torch.special.xlogy(shares, shares).sum())
+    entropy: Tensor = torch.special.entr(shares).sum()
+    return entropy.exp()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from sish.extras import install
 from sish.nearest import nearest_to
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.known_networks import ELSEWHERE, IMAGENET_MEAN, IMAGENET_STD, KNOWN, KnownNetwork
+from sish.vqvae.tensor_files import misfits, one_line
 
 __all__ = ["DENSENET121", "TimmNetwork"]
 
@@ -119,7 +120,7 @@ def _create(name: str, known: KnownNetwork | None, *, pretrained: bool) -> nn.Mo
 
 
 def _no_network(name: str, known: KnownNetwork | None, *, pretrained: bool, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = one_line(error)
     if not pretrained:
         return f"timm cannot build {name} ({reason}); timm.list_models() tells what there is"
     if known is None:
@@ -149,7 +150,9 @@ def _of_features(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tens
     return {
         name: tensor
         for name, tensor in state.items()
-        if not name.startswith(prefixes) and not name.endswith("num_batches_tracked")
+        if isinstance(tensor, Tensor)
+        and not name.startswith(prefixes)
+        and not name.endswith("num_batches_tracked")
     }
 
 
@@ -162,13 +165,11 @@ def _load(network: nn.Module, name: str, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         found = _of_features(state, network)
-        shapes = {key: tensor.shape for key, tensor in found.items()}
     except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} does not hold weights ({reason}); give a .safetensors or .pth") from error
-    needed = {key: tensor.shape for key, tensor in _numbers(network).items()}
-    if needed != shapes:
-        odd = sorted(key for key in needed.keys() | shapes.keys() if needed.get(key) != shapes.get(key))
+        raise WeightsError(
+            f"{path} does not hold weights ({one_line(error)}); give a .safetensors or .pth"
+        ) from error
+    if odd := misfits(_numbers(network), found):
         raise WeightsError(
             f"{path} does not hold a {name} in timm's names ({odd[0]} and {len(odd) - 1} more do not fit);"
             " give its own weights"

@@ -7,7 +7,6 @@ The functions `train_code_generator` and `train_mask_predictor` are the Python w
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from sish.systems.training.data import Batch, FindingsData, MaskData
 from sish.systems.xray import generator
 from sish.systems.xray.generator import CodeGenerator, CodeNetwork, GeneratorConfig, load_code_generator
 from sish.vqvae.checkpoints import LastCheckpoint
+from sish.vqvae.schedule import training_steps, warmup_cosine
 
 __all__ = [
     "CodeModule",
@@ -71,16 +71,8 @@ class _Module(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; its learning rate rises over a tenth of the run and falls to 0 along a cosine."""
         optimizer = torch.optim.AdamW(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
-        last = max(1, int(min(self.trainer.estimated_stepping_batches, 2**53)))
-        rise = max(1, last // 10)
-
-        def factor(step: int) -> float:
-            if step < rise:
-                return (step + 1) / rise
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, last - rise))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps = training_steps(self.trainer)
+        return warmup_cosine(optimizer, steps, max(1, steps // 10))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it holds."""
