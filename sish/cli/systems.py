@@ -16,7 +16,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from sish.cli.index import add_scale
+from sish.cli.options import add_scale
 from sish.errors import ParameterError, QueryError
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error, print_line

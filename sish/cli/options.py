@@ -1,0 +1,165 @@
+"""What the commands share: how one is declared, the options of several, and the index they name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from sish.errors import IndexNotFoundError
+from sish.index.params import SearchParams
+from sish.nearest import nearest_to
+from sish.parsing import ArgumentParser
+from sish.printing import print_line
+
+if TYPE_CHECKING:
+    from sish.slide_index import Index
+
+__all__ = [
+    "Command",
+    "add_commands",
+    "add_device",
+    "add_index",
+    "add_json",
+    "add_scale",
+    "add_search",
+    "add_verify",
+    "given",
+    "given_search",
+    "is_index",
+    "open_index",
+    "show",
+    "unused_line",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of ``sish`` or ``sish index``."""
+
+    help: str
+    """One line on it, for the help of the command above."""
+    description: str
+    """One sentence on it, for its own help."""
+    add_options: Callable[[ArgumentParser], None]
+    """Lets its parser know its options."""
+    run: Callable[[Namespace], int]
+    """Does it and returns the exit code."""
+
+
+def add_commands(subcommands: Any, commands: Mapping[str, Command]) -> None:
+    """Let the subcommands of a parser know these, by name."""
+    for name, command in commands.items():
+        parser = ArgumentParser(description=command.description)
+        command.add_options(parser)
+        subcommands.add_subcommand(name, parser, help=command.help)
+
+
+def add_index(parser: ArgumentParser, help: str = "the index's folder") -> None:
+    """Let a parser know ``--index``."""
+    parser.add_argument("--index", type=str, required=True, help=help)
+
+
+def add_json(parser: ArgumentParser, help: str = "print JSON") -> None:
+    """Let a parser know ``--json``."""
+    parser.add_argument("--json", action="store_true", help=help)
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Let a parser know ``--device``."""
+    parser.add_argument("--device", type=str, default="cpu", help="where the encoder runs: cpu, cuda, cuda:1")
+
+
+def add_scale(parser: ArgumentParser, of: str) -> None:
+    """Let a parser know ``--mpp`` and ``--override-mpp`` of some files."""
+    parser.add_argument(
+        "--mpp", type=float | None, help=f"scale in um per pixel of {of}, where a file does not tell its own"
+    )
+    parser.add_argument(
+        "--override-mpp", type=float | None, help=f"scale in um per pixel of {of}, whatever a file tells"
+    )
+
+
+def add_search(parser: ArgumentParser) -> None:
+    """Let a parser know ``--search.budget`` and its like; those that are not given stay as they are."""
+    parser.add_class_arguments(SearchParams, "search")
+    parser.set_defaults({f"search.{field.name}": None for field in fields(SearchParams)})
+
+
+def add_verify(parser: ArgumentParser) -> None:
+    """Let a parser know ``--verify``."""
+    parser.add_argument(
+        "--verify", action="store_true", help="check every byte of a large index first, as of a small one"
+    )
+
+
+def given(arguments: Namespace, *names: str) -> dict[str, Any]:
+    """Return these options as keyword arguments."""
+    return {name: arguments[name] for name in names}
+
+
+def given_search(arguments: Namespace) -> dict[str, Any]:
+    """Return the search parameters that were given, by name."""
+    search = vars(arguments.search) if "search" in arguments else {}
+    return {name: value for name, value in search.items() if value is not None}
+
+
+def is_index(path: Path) -> bool:
+    """Return whether a folder holds an index's manifest."""
+    from sish.index.store.manifest import MANIFEST
+
+    return os.path.lexists(path / MANIFEST)
+
+
+def open_index(arguments: Namespace) -> Index:
+    """Open the index that a command names.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Its options: ``index``, and ``weights``, ``device``, ``search`` and ``verify`` if it has them.
+
+    Returns
+    -------
+    Index
+        The index.
+
+    Raises
+    ------
+    IndexNotFoundError
+        If there is none; the message names similar folders beside it.
+    """
+    from sish.slide_index import Index
+
+    try:
+        return Index.open(
+            arguments.index,
+            weights=arguments.get("weights"),
+            device=arguments.get("device") or "cpu",
+            search=given_search(arguments),
+            verify=bool(arguments.get("verify")),
+        )
+    except IndexNotFoundError as error:
+        path = Path(arguments.index)
+        beside = (folder.name for folder in path.parent.glob("*") if is_index(folder))
+        raise IndexNotFoundError(f"{error}{nearest_to(path.name, beside)}") from error
+
+
+def show(arguments: Namespace, answer: Any, lines: Iterable[str]) -> None:
+    """Print an answer as JSON if ``--json`` was given, else these lines."""
+    if arguments.json:
+        print(json.dumps(answer, indent=2))
+        return
+    for line in lines:
+        print_line(line)
+
+
+def unused_line(slides: int) -> str:
+    """Return the line that says of how many slides a given scale was not used."""
+    tell = "1 slide tells its" if slides == 1 else f"{slides} slides tell their"
+    return f"sish: {tell} own scale, so the given mpp was not used; --override-mpp replaces it"
