@@ -1,7 +1,7 @@
 """Execute the notebooks of this folder, each in a fresh kernel and an empty folder: ``make notebooks``.
 
-A cell that fails, or that writes to stderr, fails the run. With ``--write`` (``make notebooks-write``) what
-the cells show is put into the files; without it they stay as they are.
+A cell that fails, or that writes to stderr, fails the run. With ``--write`` (``make notebooks-write``) the
+files keep the new outputs; without it they stay as they are.
 """
 
 import argparse
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Execute those given, or all: 0 where every cell ran, 1 otherwise."""
+    """Execute the given notebooks, or all; return 0 if every cell ran, else 1."""
     parser = argparse.ArgumentParser(description="Execute notebooks.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of this folder")
     parser.add_argument("--write", action="store_true", help="keep what the cells show")
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def execute(notebook: nbformat.NotebookNode) -> str:
-    """Run all cells in place; what went wrong, or nothing."""
+    """Run all cells in place; return what went wrong, or an empty text."""
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
         try:
@@ -53,7 +53,7 @@ def execute(notebook: nbformat.NotebookNode) -> str:
 
 
 def keep_one_picture(output: dict[str, Any]) -> None:
-    """Pillow shows itself as PNG and as JPEG; one is enough for a file under version control."""
+    """Drop the JPEG of an image that Pillow shows as PNG, too; one is enough in a versioned file."""
     data = output.get("data", {})
     if "image/png" in data:
         data.pop("image/jpeg", None)

@@ -92,12 +92,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, imported from its module."""
+    """Import a public name from its module."""
     if name not in _HOME:
         raise AttributeError(f"module 'sish' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """Return the public names."""
     return __all__

@@ -1,7 +1,7 @@
-"""The command ``sish``, also as ``python -m sish``: an interrupt is one line from the first moment on.
+"""The command ``sish``, also as ``python -m sish``. An interrupt prints one line from the first moment on.
 
-Importing what a command needs takes a second, in which an interrupt would be a traceback, or be swallowed
-by a library. Nothing is open then, so the process just ends.
+The imports of a command take a second. An interrupt in that second would print a traceback, or a library
+would swallow it. Nothing is open yet, so the process just ends.
 """
 
 import os
@@ -15,7 +15,7 @@ _INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the command of the process; returns its exit code."""
+    """Run the command line of this process and return its exit code."""
     usual = signal.getsignal(signal.SIGINT)
     if usual is signal.default_int_handler:  # not where the shell has it ignored
         signal.signal(signal.SIGINT, _end)

@@ -1,4 +1,4 @@
-"""Names that were nearly typed: for errors about a name that is not known."""
+"""Find the known names nearest to one that is not known, for error messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,8 +10,22 @@ _LONGEST = 200  # characters that are compared: difflib takes seconds for a page
 
 
 def nearest(word: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names that look like a word, the nearest first; case does not matter.
+    """Return up to three known names that look like a word, the nearest first.
 
+    Parameters
+    ----------
+    word : str
+        What was typed; upper and lower case are the same.
+    known : iterable of str
+        The names that exist.
+
+    Returns
+    -------
+    list of str
+        Similar names, then names that begin with the word.
+
+    Examples
+    --------
     >>> nearest("squamus-01", ["squamous-01", "squamous-02", "lung-01"])
     ['squamous-01', 'squamous-02']
     >>> nearest("Squamo", ["squamous", "lung"]), nearest("qwerty", ["squamous", "lung"])
@@ -25,8 +39,22 @@ def nearest(word: str, known: Iterable[str]) -> list[str]:
 
 
 def nearest_to(word: str, known: Iterable[str]) -> str:
-    """Return words for the end of an error: ``; nearest: 'a', 'b'``, or nothing where no name is near.
+    """Return the end of an error message: ``; nearest: 'a', 'b'``.
 
+    Parameters
+    ----------
+    word : str
+        What was typed.
+    known : iterable of str
+        The names that exist.
+
+    Returns
+    -------
+    str
+        Empty if no name is near.
+
+    Examples
+    --------
     >>> nearest_to("unii", ["uni", "virchow"])
     "; nearest: 'uni'"
     """

@@ -1,4 +1,4 @@
-"""Command lines that say on one line what was wrong, with the nearest name that there is."""
+"""A parser of command lines whose errors are one line and name the nearest option, command or value."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _UNKNOWN = "unrecognized arguments: "
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
-    """The parser of jsonargparse, with help and errors for people who do not read Python."""
+    """jsonargparse's parser, with help and errors for people who do not read Python."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
-        """Take options by their whole names only: a typing error must not be taken for a short form."""
+        """Accept only whole names of options, so that a typing error is not taken for a short form."""
         super().__init__(*given, **{"allow_abbrev": False, **options})
 
     def format_help(self, *given: Any) -> str:
-        """The help, with types by their names."""
+        """Return the help, with types by their names."""
         return _CLASS.sub(r"\1", super().format_help(*given))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say on one line what was wrong and which name is nearest, and exit with 2."""
+        """Print on one line what was wrong and which name is nearest, and exit with 2."""
         parser = getattr(ex, "subcommand_parser", None) or self
         near = _nearest(message, parser)
         super().error(printable(_plain(message, parser) + near), ex)
 
 
 def _plain(message: str, parser: argparse.ArgumentParser) -> str:
-    """A message of argparse or jsonargparse in plain words, on one line."""
+    """Return a message of argparse or jsonargparse in plain words, on one line."""
     text = _LITERAL.sub(r"one of \1", _CLASS.sub(r"\1", " ".join(message.split())))
     if not text.startswith(_REQUIRED):
         return text
@@ -49,7 +49,7 @@ def _plain(message: str, parser: argparse.ArgumentParser) -> str:
 
 
 def _as_typed(name: str, parser: argparse.ArgumentParser) -> str:
-    """An argument's name as it is typed: ``search.index`` is ``--index``, ``search.queries`` ``queries``."""
+    """Return an argument's name as it is typed: ``--index`` for ``search.index``."""
     command, _, rest = name.partition(".")
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction) and command in action.choices:

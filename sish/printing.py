@@ -1,8 +1,8 @@
-r"""What is printed: names of files, slides and labels are data, and never speak to the terminal.
+r"""Print text safely: a name of a file, slide or label cannot control the terminal.
 
 A name may hold an escape sequence that retitles a window or hides a line, a newline that forges an error, or
-a mark that turns the reading direction. Everything that a command prints goes through :func:`printable`; JSON
-has rules of its own.
+a mark that turns the reading direction. Everything that a command prints goes through :func:`printable`,
+except JSON, which escapes such characters itself.
 
 >>> print(printable("a\x1b[31m\nsish: error: forged\u202efdp"))
 a\x1b[31m\nsish: error: forged\u202efdp
@@ -34,7 +34,7 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    """Return text on one line, its control and format characters written as Python writes them."""
+    """Return text on one line, with control and format characters escaped as in Python."""
     if text.isprintable():
         return text
     return "".join(_shown(each) if unicodedata.category(each) in _UNSEEN else each for each in text)
@@ -47,8 +47,24 @@ def _shown(character: str) -> str:
 
 
 def counted(number: int, noun: str, ending: str = "s") -> str:
-    """Return a number with its noun, which has this ending unless the number is 1.
+    """Return a number with its noun.
 
+    Parameters
+    ----------
+    number : int
+        How many there are.
+    noun : str
+        The noun for one.
+    ending : str
+        What the noun ends with for any number but one.
+
+    Returns
+    -------
+    str
+        The number and the noun.
+
+    Examples
+    --------
     >>> counted(1, "slide"), counted(0, "slide"), counted(2, "patch", "es")
     ('1 slide', '0 slides', '2 patches')
     """
@@ -56,8 +72,20 @@ def counted(number: int, noun: str, ending: str = "s") -> str:
 
 
 def figure(value: float | str) -> str:
-    """Return a figure as a table shows it: three decimals, except where it is a whole number.
+    """Return a number as a table shows it.
 
+    Parameters
+    ----------
+    value : float or str
+        The number; text stays as it is.
+
+    Returns
+    -------
+    str
+        Three decimals, or none for a whole number.
+
+    Examples
+    --------
     >>> figure(1.0), figure(0.0), figure(2 / 3), figure(0.99996), figure(17)
     ('1', '0', '0.667', '1.000', '17')
     """
@@ -77,9 +105,9 @@ def print_error(text: str) -> None:
 
 
 def make_printable() -> None:
-    """Let letters that the terminal's encoding lacks be written as escapes, where they would be an error.
+    """Make every character printable: one that the terminal's encoding lacks is written as an escape.
 
-    Where a process was started without standard output or error, what is printed there goes nowhere.
+    If the process was started without standard output or error, what it prints there is discarded.
     """
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  open to the end
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
@@ -91,7 +119,7 @@ def make_printable() -> None:
 
 @contextmanager
 def warnings_on_one_line() -> Iterator[None]:
-    """Warnings are for the user here: without the place in the code that gave them."""
+    """Show warnings on one line each, without the place in the code that gave them."""
     usual = warnings.formatwarning
     warnings.formatwarning = lambda message, *place: f"warning: {printable(' '.join(str(message).split()))}\n"
     try:

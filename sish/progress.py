@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing if it is not wanted."""
+"""Show the progress of long work: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LINE_EVERY_S = 10.0
 
 
 class Progress(Protocol):
-    """Told what was done; shows it."""
+    """Shows how many steps are done."""
 
     def step(self, name: str) -> None:
-        """One more is done, and this was its name."""
+        """Count one more step, of this name."""
 
 
 class _Silent:
@@ -28,7 +28,7 @@ class _Silent:
 
 
 class _Lines:
-    """A line at most every ten seconds and one for the last: readable in the log of a batch job."""
+    """Print a line at most every ten seconds and one for the last step, for logs of batch jobs."""
 
     def __init__(self, task: str, total: int) -> None:
         self._task, self._total, self._done = task, total, 0

@@ -1,3 +1,3 @@
-"""The version, in a module without imports so that setup.cfg can read it."""
+"""The version. This module imports nothing, so that setup.cfg can read it."""
 
 __version__ = "0.1.0"

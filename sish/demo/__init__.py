@@ -1,1 +1,1 @@
-"""Slides that are painted, not scanned, and a demonstration on them."""
+"""Painted slides, and a demonstration of the library on them."""

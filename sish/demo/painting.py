@@ -1,8 +1,8 @@
-"""Synthetic tissue that looks like H&E under a microscope, painted from a seed.
+"""Paint synthetic tissue that looks like H&E under a microscope, from a seed.
 
-Six architectures are painted as optical densities of two stains, hematoxylin (nuclei) and eosin (all
-else), and mixed by Beer and Lambert's law as on a real slide. Broad structure is made at 1 um/px,
-nuclei and grain at 0.5 um/px, the scale of the result. All lengths below are micrometres.
+Six kinds of tissue are painted as optical densities of two stains, hematoxylin (nuclei) and eosin (everything
+else), and mixed by Beer and Lambert's law as on a real slide. Broad structure is painted at 1 um/px, nuclei
+and grain at 0.5 um/px, the scale of the result. All lengths below are micrometres.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ Field = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 MPP = 0.5
-"""Micrometres per pixel of what is painted."""
+"""Micrometres per pixel of a painted slide."""
 
 HEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 EOSIN = np.array([0.10, 0.90, 0.40])
-"""Optical density of red, green, blue per unit of stain: as Ruifrok and Johnston (2001) measured them, with
-eosin less magenta, as on most scanners."""
+"""Optical density in red, green and blue per unit of stain, from Ruifrok and Johnston (2001), with a less
+magenta eosin, as on most scanners."""
 
 NUCLEAR = 1.25
 """Density of a nucleus drawn with depth 1."""
@@ -38,7 +38,7 @@ ANGLES = 12
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What differs between slides of one tissue."""
+    """The look of a slide: stain, colour, size and density, which differ between slides of one tissue."""
 
     hematoxylin: float
     """Strength of the nuclear stain, about 1."""
@@ -49,7 +49,7 @@ class Look:
     scale: float
     """Size of structures and cells, about 1."""
     density: float
-    """How close cells are, about 1."""
+    """Density of cells, about 1."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Canvas:
     """A tissue while it is painted."""
 
     rng: np.random.Generator
-    """Source of all chance."""
+    """Source of all random numbers."""
     look: Look
     """The slide's look."""
     eosin: Field
@@ -77,9 +77,27 @@ class Canvas:
 def paint(
     tissue: str, shape_um: tuple[int, int], look: Look, seed: int, pieces: int = 1
 ) -> NDArray[np.uint8]:
-    """Paint a slide: uint8 (2h, 2w, 3) at 0.5 um/px of ``shape_um`` = (h, w), with white glass around.
+    """Paint a slide with white glass around the tissue.
 
-    tissue: a key of TISSUES. pieces: separate regions of it. The same arguments give the same pixels.
+    The same arguments give the same pixels.
+
+    Parameters
+    ----------
+    tissue : str
+        A key of TISSUES.
+    shape_um : tuple of int
+        Height h and width w in micrometres.
+    look : Look
+        The slide's look.
+    seed : int
+        The seed of everything painted.
+    pieces : int
+        Separate regions of tissue.
+
+    Returns
+    -------
+    ndarray
+        The slide at 0.5 um/px, uint8 (2h, 2w, 3).
     """
     rng = np.random.default_rng(seed)
     height, width = shape_um
@@ -95,7 +113,7 @@ def paint(
 
 
 def develop(canvas: Canvas, presence: Field) -> NDArray[np.uint8]:
-    """Mix the stains where tissue is present, uint8 (2h, 2w, 3)."""
+    """Mix the stains where tissue is present; return uint8 (2h, 2w, 3)."""
     look, rng = canvas.look, canvas.rng
     shape = canvas.nuclei.shape
     uneven: Field = 1 + np.float32(0.08) * noise(rng, canvas.shape, 160)
@@ -118,7 +136,7 @@ def develop(canvas: Canvas, presence: Field) -> NDArray[np.uint8]:
 
 
 def outline(canvas: Canvas, pieces: int) -> Field:
-    """Where tissue is, 0 to 1 at 1 um/px: one or two ragged ovals side by side."""
+    """Draw where tissue is, 0 to 1 at 1 um/px: ragged ovals side by side, one for each piece."""
     height, width = canvas.shape
     y, x = np.ogrid[:height, :width]
     rng = canvas.rng
@@ -137,10 +155,10 @@ def outline(canvas: Canvas, pieces: int) -> Field:
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], size: float) -> Field:
-    """Smooth noise with features of ``size`` pixels, mean about 0, deviation about 1."""
+    """Draw smooth noise with features of ``size`` pixels, mean about 0, deviation about 1."""
     height, width = (int(side / size) + 4 for side in shape)
     coarse = rng.standard_normal((height, width)).astype(np.float32)
-    # A random shift keeps the lattice from showing at the same places in all fields.
+    # Without a random shift, the lattice would show at the same places in all fields.
     left, top = rng.uniform(0, 1, 2)
     box = (1 + left, 1 + top, 1 + left + shape[1] / size, 1 + top + shape[0] / size)
     box = (box[0], box[1], min(box[2], width), min(box[3], height))
@@ -150,12 +168,12 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], size: float) -> Fiel
 
 
 def enlarge(field: Field, shape: tuple[int, ...]) -> Field:
-    """A field at the shape of a finer one."""
+    """Enlarge a field to the shape of a finer one."""
     return np.asarray(Image.fromarray(field).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def tiled_grain(rng: np.random.Generator, shape: tuple[int, ...], side: int = 512) -> Field:
-    """Fine grain of deviation 1: one square, repeated from a random place on."""
+    """Draw fine grain of deviation 1: one square, repeated from a random place on."""
     square = ndimage.gaussian_filter(rng.standard_normal((side, side)).astype(np.float32), 0.8, mode="wrap")
     square = np.roll(square / square.std(), tuple(rng.integers(0, side, 2)), (0, 1))
     repeats = (-(-shape[0] // side), -(-shape[1] // side))
@@ -164,7 +182,7 @@ def tiled_grain(rng: np.random.Generator, shape: tuple[int, ...], side: int = 51
 
 
 def scatter(rng: np.random.Generator, shape: tuple[int, int], spacing: float, jitter: float = 0.35) -> Points:
-    """Points (N, 2), y first, on a hexagonal lattice shaken by ``jitter`` of its spacing."""
+    """Draw points (N, 2), y first, on a hexagonal lattice shaken by ``jitter`` of its spacing."""
     rows = np.arange(0, shape[0] + spacing, spacing * 0.87)
     columns = np.arange(0, shape[1] + spacing, spacing)
     y, x = np.meshgrid(rows, columns, indexing="ij")
@@ -177,14 +195,14 @@ def scatter(rng: np.random.Generator, shape: tuple[int, int], spacing: float, ji
 
 
 def at(field: NDArray[np.floating], points: Points) -> NDArray[np.floating]:
-    """Values of a field (at 1 um/px) at points."""
+    """Return the values of a field (at 1 um/px) at points."""
     y, x = points.astype(np.intp).T
     values: NDArray[np.floating] = field[y, x]
     return values
 
 
 def cells(shape: tuple[int, int], centres: Points) -> Field:
-    """Distance to the border of the Voronoi cell around each centre, (h, w)."""
+    """Return each pixel's distance to the border of its Voronoi cell, (h, w)."""
     seeds = np.ones(shape, bool)
     rows, columns = centres.astype(np.intp).T
     seeds[rows, columns] = False
@@ -198,13 +216,13 @@ def cells(shape: tuple[int, int], centres: Points) -> Field:
 
 
 def rounded(field: Field, size: float) -> Field:
-    """A field blurred at its ridges and corners, so that Voronoi cells lose their straight edges."""
+    """Blur the ridges and corners of a field, so that Voronoi cells lose their straight edges."""
     smooth: Field = ndimage.gaussian_filter(field, size, truncate=2.5)
     return smooth
 
 
 def step(field: NDArray[np.floating], softness: float) -> Field:
-    """0 below zero, 1 above, over ``softness``."""
+    """Return 0 below zero and 1 above, with a ramp as wide as ``softness``."""
     ramp: Field = np.clip(field / softness + 0.5, 0, 1).astype(np.float32)
     return ramp
 
@@ -220,8 +238,20 @@ def stamp_nuclei(
 ) -> None:
     """Draw nuclei at points.
 
-    radius: of the short axis. long: ratio of the axes. angle: direction of the long axis at each point,
-    by chance if None. depth: optical density.
+    Parameters
+    ----------
+    canvas : Canvas
+        What to draw on.
+    points : ndarray
+        Centres in micrometres, (N, 2), y first.
+    radius : float
+        Half the short axis in micrometres.
+    long : float
+        Ratio of the axes.
+    angle : ndarray, optional
+        Direction of the long axis at each point in radians, (N,); random if None.
+    depth : float
+        Optical density.
     """
     rng = canvas.rng
     if angle is None:
@@ -242,11 +272,11 @@ def stamp_nuclei(
 
 
 SIZES = (0.85, 1.0, 1.0, 1.18)
-"""Relative sizes in which nuclei are drawn."""
+"""Relative sizes of nuclei."""
 
 
 def nucleus(rng: np.random.Generator, half: int, radius: float, long: float, angle: float) -> Field:
-    """One nucleus: an ellipse with a crisp membrane and clumped chromatin, a square of 2 half + 1 pixels."""
+    """Draw a nucleus in a square of 2 half + 1 pixels: an ellipse with a crisp membrane and clumped chromatin."""
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     along = (x * np.cos(angle) + y * np.sin(angle)) / (radius * long)
     across = (y * np.cos(angle) - x * np.sin(angle)) / radius
@@ -259,7 +289,7 @@ def nucleus(rng: np.random.Generator, half: int, radius: float, long: float, ang
 
 
 def fibres(canvas: Canvas, width: float, waviness: float) -> tuple[Field, Field]:
-    """Wavy strands: their strength, 0 to 1, and their direction in radians, both at 1 um/px."""
+    """Draw wavy strands; return their strength, 0 to 1, and direction in radians, both at 1 um/px."""
     rng, (height, wide) = canvas.rng, canvas.shape
     y, x = np.mgrid[:height, :wide].astype(np.float32)
     turn = rng.uniform(0, np.pi)
@@ -279,7 +309,7 @@ def fibres(canvas: Canvas, width: float, waviness: float) -> tuple[Field, Field]
 def fill_stroma(
     canvas: Canvas, where: Field | None = None, *, depth: float = 0.55, spacing: float = 22.0
 ) -> None:
-    """Fibrous tissue with spindle nuclei, everywhere or where a field says."""
+    """Paint fibrous tissue with spindle nuclei, everywhere or where a field says."""
     strength, direction = fibres(canvas, 3.2 * canvas.look.scale, 0.8)
     eosin = depth * (0.35 + 0.8 * strength)
     canvas.eosin += eosin if where is None else eosin * where
@@ -290,7 +320,7 @@ def fill_stroma(
 
 
 def glandular(canvas: Canvas) -> None:
-    """Glands: rings of tall cells around a lumen, in loose stroma."""
+    """Paint glands: rings of tall cells around a lumen, in loose stroma."""
     rng, look = canvas.rng, canvas.look
     spacing = 118 * look.scale
     border = rounded(cells(canvas.shape, scatter(rng, canvas.shape, spacing, 0.16)), 6)
@@ -312,7 +342,7 @@ def glandular(canvas: Canvas) -> None:
 
 
 def lymphoid(canvas: Canvas) -> None:
-    """Packed small round nuclei, with paler follicles of larger cells."""
+    """Paint packed small round nuclei, with paler follicles of larger cells."""
     rng, look = canvas.rng, canvas.look
     border = rounded(cells(canvas.shape, scatter(rng, canvas.shape, 330 * look.scale, 0.2)), 25)
     follicle = step(border - 82 * look.scale + 9 * noise(rng, canvas.shape, 50), 14)
@@ -326,7 +356,7 @@ def lymphoid(canvas: Canvas) -> None:
 
 
 def fibrous(canvas: Canvas) -> None:
-    """Dense wavy collagen with few spindle cells and clefts."""
+    """Paint dense wavy collagen with few spindle cells and clefts."""
     fill_stroma(canvas, depth=0.72, spacing=27)
     strands, _ = fibres(canvas, 9 * canvas.look.scale, 1.0)
     canvas.eosin *= 0.45 + 0.9 * strands
@@ -335,12 +365,12 @@ def fibrous(canvas: Canvas) -> None:
 
 
 def adipose(canvas: Canvas) -> None:
-    """Large empty fat cells with thin walls, and septa."""
+    """Paint large empty fat cells with thin walls, and septa."""
     rng, look = canvas.rng, canvas.look
     border = rounded(cells(canvas.shape, scatter(rng, canvas.shape, 62 * look.scale / look.density, 0.2)), 3)
     septum = step(0.12 - np.abs(noise(rng, canvas.shape, 240)), 0.03)
     wall = step(2.9 + 0.4 * noise(rng, canvas.shape, 20) - border, 0.9)
-    # The faint tint of what the solvents leave of the fat.
+    # Solvents leave a faint tint of the fat.
     canvas.eosin += (0.07 + 0.6 * wall) * (1 - septum)
     fill_stroma(canvas, septum, depth=0.6, spacing=20)
     points = scatter(rng, canvas.shape, 15 * look.scale)
@@ -349,7 +379,7 @@ def adipose(canvas: Canvas) -> None:
 
 
 def squamous(canvas: Canvas) -> None:
-    """Nests with a dark rim that ripen inwards to whorls of keratin, in stroma."""
+    """Paint nests with a dark rim that ripen inwards to whorls of keratin, in stroma."""
     rng, look = canvas.rng, canvas.look
     border = rounded(cells(canvas.shape, scatter(rng, canvas.shape, 245 * look.scale, 0.2)), 9)
     depth = border - 17 * look.scale / look.density + 10 * noise(rng, canvas.shape, 55)
@@ -374,7 +404,7 @@ def squamous(canvas: Canvas) -> None:
 
 
 def hepatic(canvas: Canvas) -> None:
-    """Plates of large polygonal cells with round central nuclei, between sinusoids, around veins."""
+    """Paint plates of large polygonal cells with round central nuclei, between sinusoids, around veins."""
     rng, look = canvas.rng, canvas.look
     centres = scatter(rng, canvas.shape, 21 * look.scale / look.density, 0.17)
     walls = cells(canvas.shape, centres)
@@ -399,4 +429,4 @@ TISSUES: dict[str, Callable[[Canvas], None]] = {
     "squamous": squamous,
     "hepatic": hepatic,
 }
-"""Painters of the tissue types by name."""
+"""The painter of each tissue, by name."""

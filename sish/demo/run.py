@@ -1,4 +1,4 @@
-"""The whole of it on slides that it generates: index, search, evaluate, and a page to look at."""
+"""The demonstration: generate slides, index, search, evaluate, and write a page to look at."""
 
 from __future__ import annotations
 
@@ -18,9 +18,23 @@ _QUERIES_SHOWN = 3
 
 
 def run_demo(folder: str | os.PathLike[str], *, n_slides: int = 36, seed: int = 0) -> Path:
-    """Generate slides of several synthetic tissues, index and search them; returns the report's path.
+    """Generate slides, index them, search, evaluate, and write a report.
 
-    Run again in the same folder, it goes on with what is there.
+    A second run in the same folder continues with what is there.
+
+    Parameters
+    ----------
+    folder : path
+        Where the slides, the index and the report go.
+    n_slides : int
+        How many slides to generate.
+    seed : int
+        The seed of the slides.
+
+    Returns
+    -------
+    Path
+        The report.
     """
     root = Path(folder)
     start = time.perf_counter()

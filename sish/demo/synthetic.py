@@ -1,8 +1,8 @@
-"""Whole slides made from nothing but a seed, for the demo and for tests.
+"""Generate whole slides from a seed, for the demo and for tests.
 
-Each is a small pyramidal TIFF (0.5 um/px, JPEG tiles) that OpenSlide reads, of one of the tissues of
-``sish.demo.painting``; stain, scale, density and outline vary from patient to patient, places from slide to
-slide.
+Each slide is a small pyramidal TIFF (0.5 um/px, JPEG tiles) that OpenSlide reads. It shows one of the tissues
+of ``sish.demo.painting``. Stain, scale and density differ between patients; outline and places differ between
+slides.
 """
 
 import csv
@@ -30,15 +30,15 @@ SITES = {
     "squamous": "skin",
     "hepatic": "liver",
 }
-"""Where in the body each tissue is at home."""
+"""The site in the body of each tissue."""
 
 LEVELS = 3
-"""Each level is half as wide as the one before."""
+"""Levels of the pyramid; each is half as wide as the one before."""
 
 TILE_PX = 256
 JPEG_QUALITY = 85
 SUBSAMPLING = (2, 2)
-"""Pixels across and down that share their colour in the JPEG streams: 4:2:0."""
+"""Pixels across and down that share one colour in the JPEG streams: 4:2:0."""
 
 TWO_PIECES = 0.3
 """Share of the slides that carry two regions."""
@@ -56,25 +56,44 @@ class Plan:
     label: str
     """Tissue type."""
     patient: str
-    """Whose it is; every fourth slide of a type is of the same patient as the one before."""
+    """Patient; every fourth slide of a type is of the same patient as the one before."""
     look: Look
     """The patient's look."""
     shape_um: tuple[int, int]
-    """Height and width."""
+    """Height and width in micrometres."""
     pieces: int
     """Separate regions of tissue."""
     seed: int
-    """Of everything painted."""
+    """Seed of everything painted."""
 
 
 def write_slides(
     folder: str | os.PathLike[str], n_slides: int = 36, seed: int = 0, side_um: int = 1000
 ) -> Path:
-    """Write ``n_slides`` slides and their labels.csv (path, label, patient, site); returns the latter's path.
+    """Write slides and their labels.csv with the columns path, label, patient and site.
 
-    The types take turns. side_um: about the sides of a slide in micrometres; twice as many pixels.
-    The same arguments give the same bytes. About a second a slide of the default size.
-    Raises ParameterError for a number that is none, or a folder that cannot be written or holds other slides.
+    The tissues take turns. The same arguments give the same bytes.
+
+    Parameters
+    ----------
+    folder : path
+        Where to write; it is made if it does not exist.
+    n_slides : int
+        How many slides.
+    seed : int
+        The seed of all slides.
+    side_um : int
+        About the height and width of a slide in micrometres; it has twice as many pixels.
+
+    Returns
+    -------
+    Path
+        The labels.csv.
+
+    Raises
+    ------
+    ParameterError
+        If a number is too small, or the folder cannot be written or holds other slides.
     """
     if n_slides < 1 or side_um < TILE_PX:
         raise ParameterError(f"got n_slides={n_slides}, side_um={side_um}; want at least 1 and {TILE_PX}")
@@ -95,7 +114,7 @@ def write_slides(
 
 
 def _check_ours(folder: Path) -> None:
-    """ParameterError for a folder whose labels.csv names a slide that is not painted here."""
+    """Raise ParameterError if the folder's labels.csv names a slide that was not painted here."""
     labels = folder / "labels.csv"
     if not labels.exists():
         return
@@ -113,7 +132,7 @@ def write_labels(path: Path, plans: list[Plan]) -> None:
 
 
 def plan(number: int, seed: int, side_um: int) -> Plan:
-    """Decide what slide ``number`` is."""
+    """Plan slide ``number``: its tissue, patient, look and size."""
     kind = number % len(TISSUES)
     turn = number // len(TISSUES)
     label = list(TISSUES)[kind]
@@ -132,7 +151,7 @@ def plan(number: int, seed: int, side_um: int) -> Plan:
 
 
 def patient_look(rng: np.random.Generator) -> Look:
-    """How one patient's slides look: the laboratory's stain, the patient's cells."""
+    """Draw the look of one patient's slides: the laboratory's stain and the patient's cells."""
     red, green, blue = rng.normal(0, 0.7, 3)
     return Look(
         hematoxylin=rng.uniform(0.8, 1.25),
@@ -163,8 +182,8 @@ def write_pyramid(path: Path, pixels: NDArray[np.uint8]) -> None:
                 software="sish",
                 metadata=None,
             )
-    # tifffile frames ready-made tiles, but names JPEG, and how its colours are subsampled, only where the
-    # large package imagecodecs is installed.
+    # tifffile writes ready-made tiles, but declares JPEG and its subsampling only if the large package
+    # imagecodecs is installed. So both tags are set here.
     with tifffile.TiffFile(path, mode="r+") as tiff:
         for page in tiff.pages:
             tags = page.aspage().tags
@@ -173,7 +192,7 @@ def write_pyramid(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def jpeg_tiles(picture: Image.Image) -> Iterator[bytes]:
-    """The JPEG streams of a picture's tiles, row by row; what hangs over the edge is never shown."""
+    """Yield the JPEG stream of each tile of a picture, row by row; what hangs over its edge is never shown."""
     for top in range(0, picture.height, TILE_PX):
         for left in range(0, picture.width, TILE_PX):
             stream = io.BytesIO()
