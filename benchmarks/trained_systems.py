@@ -31,7 +31,7 @@ from sish.systems.base import System
 from sish.systems.item import Item
 from sish.systems.lesions.mask_predictor import MaskPredictor, intersection_over_union
 from sish.systems.lesions.similarity import LesionDescriber, LesionSimilarity
-from sish.systems.pictures import read_given_mask, read_picture
+from sish.systems.small_pictures import read_given_mask, read_picture
 from sish.systems.training.data import fold_of
 from sish.systems.training.modules import train_code_generator, train_mask_predictor, untrained_code_generator
 from sish.systems.xray.codes import XrayCodes

@@ -197,10 +197,10 @@ class HitList(Generic[Q, H]):
 class Results(HitList[Query, Hit]):
     """The answer of an index: a :class:`HitList` of slides.
 
-    In ``to_dict``, a matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left corner)
-    of the file at ``path``, and at ``query_xy`` of the query's; ``mpp`` is the scale of these pixels. Fields
-    are those of :class:`Query`, :class:`Hit` and :class:`PatchPair`. ``note`` says why the ranking is not the
-    one that reads labels, and why it placed nothing.
+    In ``to_dict``, a matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left
+    corner) of the file at ``path``, and at ``query_xy`` of the query's; ``mpp`` is the scale of these pixels.
+    Its fields are those of :class:`Query`, :class:`Hit` and :class:`PatchPair`. ``note`` says why the ranking
+    is not the one that reads labels, and why it placed nothing.
     """
 
 

@@ -12,7 +12,7 @@ from sish.errors import ParameterError, SishError, SlideOpenError
 from sish.slides.pictures import decode_mask, decode_picture
 from sish.slides.slide import open_slide, slide_from_array
 from sish.systems.item import Item
-from sish.systems.pictures import read_given_mask, read_picture
+from sish.systems.small_pictures import read_given_mask, read_picture
 from sish.vqvae.images import ImagePatches
 
 WIDE, TALL = 48, 32

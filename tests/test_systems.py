@@ -1,5 +1,6 @@
 """The interface of all systems: a toy of some twenty lines keeps the whole contract."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 from system_contract import SystemContract
 
+from sish import systems
 from sish.errors import ParameterError, QueryError, SlideOpenError
 from sish.systems.base import Scores, System
 from sish.systems.item import Item
@@ -112,3 +114,23 @@ def test_scores_that_are_none_are_refused():
         answer(Scores(np.array([np.nan, 1.0])), 2, 1)
     with pytest.raises(ParameterError, match="scores"):
         answer(Scores(np.array([1.0])), 2, 1)
+
+
+def test_the_face_hands_on_what_it_names():
+    for name in dir(systems):
+        thing = getattr(systems, name)
+        assert thing.__name__ == name and thing.__doc__
+    assert systems.System is System and systems.Item is Item
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = systems.Nothing
+
+
+def test_an_answer_in_plain_values():
+    _, found = answer(Scores(np.array([0.5, 2.0])), 2, 3)
+    plain = json.loads(json.dumps(found.to_dict()))
+    assert list(plain) == ["query", "ranking", "note", "results", "looked_at"]
+    assert plain["query"]["item_id"] == "query" and plain["looked_at"] == 2
+    assert plain["results"][0] == {
+        "rank": 1, "item_id": "i1", "path": "none", "labels": [], "score": 2.0, "placed": True
+    }  # fmt: skip
+    assert found.headline == "ranked by told: 2 of 3 wanted: no more could be found"

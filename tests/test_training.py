@@ -21,7 +21,7 @@ from sish.systems.lesions.mask_predictor import (
     load_mask_predictor,
     tversky_index,
 )
-from sish.systems.pictures import read_given_mask, read_picture
+from sish.systems.small_pictures import read_given_mask, read_picture
 from sish.systems.training.data import (
     FindingsData,
     FindingsFolder,

@@ -89,7 +89,13 @@ def _train_system(words: list[str]) -> int:
 def _systems(words: list[str]) -> int:
     from sish.cli.systems import main as systems
 
-    return systems(words[1:], words[0])
+    return systems(words[1:])
+
+
+def _smily(words: list[str]) -> int:
+    from sish.cli.smily import main as smily
+
+    return smily(words[1:])
 
 
 _COMMANDS = {
@@ -103,6 +109,6 @@ _PARSED_ELSEWHERE: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "train-codes": ("train a generator of X-ray codes (Lightning command line)", _train_system),
     "train-masks": ("train a predictor of lesion masks (Lightning command line)", _train_system),
     "systems": ("other ways to search", _systems),
-    "smily": ("search for a region in all regions", _systems),
+    "smily": ("search for a region in all regions", _smily),
 }
 """Commands that read their own words: one line on each, and what runs all of its words."""

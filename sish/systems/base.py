@@ -35,7 +35,7 @@ from sish.errors import LabelsError, ParameterError, QueryError, SlideError
 from sish.results import HitList, Skipped
 from sish.systems.item import Item
 
-__all__ = ["Allowed", "ItemHit", "ItemResults", "OnError", "Scores", "System", "check_ids"]
+__all__ = ["Allowed", "ItemHit", "ItemResults", "OnError", "Scores", "System", "check_item_ids"]
 
 D = TypeVar("D")
 """What a system keeps of an item while it builds."""
@@ -94,7 +94,7 @@ class ItemHit:
 
 @dataclass(frozen=True, slots=True)
 class ItemResults(HitList[Item, ItemHit]):
-    """The answer of a system: a :class:`sish.results.HitList` of items, as `sish.Results` is one of slides."""
+    """The answer of a system: a :class:`sish.results.HitList` of items, as `sish.Results` is of slides."""
 
     looked_at: int = 0
     """Items of the database that the query was compared with."""
@@ -203,7 +203,7 @@ class System(ABC, Generic[D]):
             What to do with an item that cannot be described. A description that is given is not made again.
         """
         given = tuple(items)
-        check_ids(given, self.name)
+        check_item_ids(given, self.name)
         if self.needs_labels:
             _check_labels(given, self.name)
         if descriptions is None:
@@ -289,7 +289,7 @@ def _check_k(k: int) -> None:
         raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
 
 
-def check_ids(items: Sequence[Item], name: str) -> None:
+def check_item_ids(items: Sequence[Item], name: str) -> None:
     """ParameterError where two items have one id."""
     twice = [item_id for item_id, count in Counter(item.item_id for item in items).items() if count > 1]
     if twice:

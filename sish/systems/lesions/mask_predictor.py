@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from sish.errors import ParameterError, WeightsError
 from sish.systems.network_file import MOST_PX, filled, fingerprint_of, read_stored, write_stored
-from sish.systems.pictures import SizePx
+from sish.systems.small_pictures import SizePx
 from sish.vqvae.tensor_files import fitting_config
 
 __all__ = [

@@ -31,7 +31,7 @@ from sish.systems.lesions.measures import (
     i1_score,
     style_scores,
 )
-from sish.systems.pictures import SizePx, read_given_mask, read_picture
+from sish.systems.small_pictures import SizePx, read_given_mask, read_picture
 
 if TYPE_CHECKING:
     from sish.systems.lesions.mask_predictor import MaskPredictor

@@ -38,7 +38,7 @@ from sish.index.texture.cells import BUDGET
 from sish.results import HitList
 from sish.slides.mosaic import Region, clip, read_patch
 from sish.slides.orientations import ORIENTATIONS, oriented
-from sish.systems.base import Allowed, ItemHit, OnError, Scores, System, check_ids, short_note
+from sish.systems.base import Allowed, ItemHit, OnError, Scores, System, check_item_ids, short_note
 from sish.systems.item import Item
 from sish.systems.items import open_item
 from sish.systems.patch_features import FeatureEncoder, PatchBatch, PatchDescriber, Tiles, WholePicture, unit
@@ -198,7 +198,7 @@ class Smily(System[SmilyPatches]):
         ``descriptions`` are what `describe` gave for each of them, where that is known already.
         """
         new = tuple(items)
-        check_ids((*self.items, *new), self.name)
+        check_item_ids((*self.items, *new), self.name)
         if descriptions is None:
             done, found = self.describe_all(new, on_error)
         else:

@@ -21,7 +21,7 @@ from sish.errors import LabelsError, ParameterError
 from sish.labels import read_labels
 from sish.systems.item import Item
 from sish.systems.items import groups_of, item_of
-from sish.systems.pictures import SizePx, read_given_mask, read_picture
+from sish.systems.small_pictures import SizePx, read_given_mask, read_picture
 
 __all__ = [
     "FindingsData",

@@ -18,7 +18,7 @@ from sish.errors import ParameterError
 from sish.index.barcode import hamming
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
-from sish.systems.pictures import read_picture
+from sish.systems.small_pictures import read_picture
 from sish.systems.xray.communities import Communities, find_communities
 
 if TYPE_CHECKING:
