@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from benchmarks.plain_search import PlainIndex, plain_search
 from benchmarks.rows import write_rows
 from sish.index.bags import Bags
-from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.guided.walk import guided_search
 from sish.index.params import SearchParams
+from sish.index.table import KeyTable
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 QUICK_SIZES = (1_000, 10_000)

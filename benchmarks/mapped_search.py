@@ -26,12 +26,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.index.texture.cells import Cells, CellTable
+from sish.index.table import KeyTable
+from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree
 
 __all__ = ["MappedRun", "measure", "write"]
 
 _ARRAYS = ("keys", "barcodes", "slide", "row")
+_POSITION = "position"
 _SHARE = 4  # the memory allowed is one such part of the index
 _K = 10
 
@@ -63,6 +65,7 @@ def write(folder: Path, cells: Cells, queries: NDArray[np.uint8]) -> None:
     (table,) = cells.tables
     for name in _ARRAYS:
         np.save(folder / f"{name}.npy", getattr(table, name))
+    np.save(folder / f"{_POSITION}.npy", table.callers(np.arange(len(table))))
     np.savez(folder / "tree.npz", allow_pickle=False, **cells.tree.to_arrays())
     np.save(folder / "queries.npy", queries)
 
@@ -76,7 +79,7 @@ def measure(folder: Path) -> MappedRun:
 
 def _run(folder: Path) -> MappedRun:
     _compile()
-    files = [folder / f"{name}.npy" for name in _ARRAYS]
+    files = [folder / f"{name}.npy" for name in (*_ARRAYS, _POSITION)]
     size = sum(file.stat().st_size for file in files)
     allowed = size // _SHARE
     resource.setrlimit(resource.RLIMIT_DATA, (_own_bytes() + allowed, resource.RLIM_INFINITY))
@@ -86,7 +89,7 @@ def _run(folder: Path) -> MappedRun:
     start = time.perf_counter()
     with np.load(folder / "tree.npz") as arrays:
         tree = TextureTree.from_arrays(arrays)
-    table = CellTable(*(np.load(file, mmap_mode="r") for file in files))
+    table = KeyTable(*(np.load(file, mmap_mode="r") for file in files))
     cells = Cells.of(tree, [table])
     seconds = time.perf_counter() - start
     queries = np.load(folder / "queries.npy")
@@ -102,7 +105,7 @@ def _compile() -> None:
     """Search a tiny index, so that numba has all its memory."""
     barcodes = np.random.default_rng(0).integers(0, 256, (2000, 128), dtype=np.uint8)
     tree = TextureTree.learn(barcodes[:64], branching=(4, 4))
-    table = CellTable.build(tree.keys(barcodes), barcodes, np.zeros(len(barcodes), np.int32))
+    table = KeyTable.build(tree.keys(barcodes), barcodes, np.zeros(len(barcodes), np.int32))
     Cells.of(tree, [table]).search(barcodes[:1], k=_K, budget=100)
 
 
@@ -136,7 +139,7 @@ def _ask(cells: Cells, queries: NDArray[np.uint8]) -> tuple[float, list[list[int
     return float(np.median(spent) * 1e6), patches
 
 
-def _copy_fails(table: CellTable) -> bool:
+def _copy_fails(table: KeyTable) -> bool:
     try:
         np.array(table.barcodes)
     except MemoryError:

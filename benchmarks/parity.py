@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from sish.errors import SishError
 from sish.index.bags import Bags
-from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.guided.walk import guided_search
 from sish.index.params import SearchParams
+from sish.index.table import KeyTable
 from sish.metrics import Metrics, retrieval_metrics
 from sish.ranking import SITE_WEIGHT, SUBTYPE_WEIGHT, Ranking, SlideLabels, rank_by_uncertainty
 

@@ -29,9 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.dense_codes import Codes
-from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.guided.walk import guided_search
 from sish.index.params import SearchParams
-from sish.index.texture.cells import Cells, CellTable
+from sish.index.table import KeyTable
+from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree
 
 __all__ = ["Contender", "K", "contenders", "missing", "slides_of"]
@@ -115,7 +116,7 @@ def slides_of(n: int) -> NDArray[np.int32]:
 def _sish(barcodes: NDArray[np.uint8]) -> Contender:
     start = time.process_time()
     tree = TextureTree.learn(barcodes)
-    table = CellTable.build(tree.keys(barcodes), barcodes, slides_of(len(barcodes)))
+    table = KeyTable.build(tree.keys(barcodes), barcodes, slides_of(len(barcodes)))
     cells = Cells.of(tree, [table])
     seconds = time.process_time() - start
     parts: list[NDArray[Any]] = [
@@ -154,7 +155,7 @@ def _paper(codes: Codes) -> Contender:
     table = KeyTable.build(codes.keys, codes.barcodes, slides_of(len(codes.keys)))
     seconds = time.process_time() - start
     params = SearchParams(threshold=_BITS)
-    size = sum(a.nbytes for a in (table.keys, table.barcodes, table.slide, table.position)) / len(table)
+    size = sum(a.nbytes for a in (table.keys, table.barcodes, table.slide, table.row)) / len(table)
     return Contender(
         "sish-paper", "published key and budget", seconds, size, "keys", (15_000,), _KeySearch(table, params)
     )

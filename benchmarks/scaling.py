@@ -36,7 +36,8 @@ from benchmarks.dense_codes import Codes
 from benchmarks.rivals import Contender, K, contenders
 from benchmarks.scaling_report import Row, plot, summary
 from sish.errors import SishError
-from sish.index.texture.cells import Cells, CellTable
+from sish.index.table import KeyTable
+from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree
 from sish.outputs import write_output
 
@@ -125,7 +126,7 @@ def tenth_distance(barcodes: NDArray[np.uint8], queries: NDArray[np.uint8]) -> N
     for first in range(0, len(barcodes), _PART):
         part = barcodes[first : first + _PART]
         numbers = np.zeros(len(part), np.int32)
-        table = CellTable(numbers.astype(np.int64), part, numbers, numbers)
+        table = KeyTable(numbers.astype(np.int64), part, numbers, numbers)
         bags = Cells.of(trivial, [table]).search(queries, k=K, budget=_PART)
         found = bags.hamming.reshape(len(queries), -1)
         best = np.partition(np.concatenate([best, found], axis=1), K - 1, axis=1)[:, :K]
@@ -177,7 +178,7 @@ def _changes(cells: Cells, pool: Pool, n: int) -> list[str]:
     added, removed = [], []
     for _ in range(5):
         start = time.perf_counter()
-        table = CellTable.build(cells.tree.keys(new), new, np.zeros(len(new), np.int32), first_slide=n_slides)
+        table = KeyTable.build(cells.tree.keys(new), new, np.zeros(len(new), np.int32), first_slide=n_slides)
         more = cells.adding(table)
         found = more.search(new[:1], k=1)
         added.append(time.perf_counter() - start)
@@ -206,7 +207,7 @@ def _halved(cells: Cells) -> Cells:
         size = max(1000, (len(table) - first) // 2)
         rows = in_order[first : first + size]
         keys = table.keys[rows]
-        tables.append(CellTable.build(keys, table.barcodes[rows], table.slide[rows]))
+        tables.append(KeyTable.build(keys, table.barcodes[rows], table.slide[rows]))
         first += size
     return Cells.of(cells.tree, tables)
 

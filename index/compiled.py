@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 
-__all__ = ["Words", "as_barcodes", "as_words", "compiled", "distance", "paired_words", "popcount"]
+__all__ = ["Words", "as_barcodes", "as_words", "compiled", "distance", "frozen", "paired_words", "popcount"]
 
 Words = NDArray[np.uint64] | NDArray[np.uint8]
 
@@ -83,3 +83,10 @@ def paired_words(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Wor
     for view in narrow:
         view.flags.writeable = False
     return narrow
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a contiguous read-only view: the kernels are compiled for these only."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view

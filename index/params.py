@@ -9,17 +9,23 @@ import numpy as np
 
 from sish.errors import ParameterError
 
-__all__ = ["SearchParams"]
+__all__ = ["BUDGET", "GuidedParams", "SearchParams"]
+
+BUDGET = 4000
+"""Patches that a query patch is compared with by default, where keys carry texture."""
 
 _INT64_MAX = 2**63 - 1
 _MOST_SEEDS = 10_000  # a side: each is a walk, so that more would make a search endless
 
 
 @dataclass(frozen=True, slots=True)
-class SearchParams:
-    """How far a search looks; the values here are the paper's, and an index has its own.
+class GuidedParams:
+    """How far the guided search looks; the values here are the paper's.
 
-    ParameterError out of range.
+    Raises
+    ------
+    ParameterError
+        If a value is out of range.
     """
 
     interval: int = 50
@@ -38,9 +44,6 @@ class SearchParams:
     visit_query_key: bool = False
     """Look at the entries at exactly the query's key first, and take all within the threshold. Not in
     the paper, whose walks may miss them; with it an indexed patch always finds itself."""
-    budget: int = 4000
-    """Patches that a query patch is compared with where keys carry texture (`sish.index.texture.cells`), all
-    of them in archives too small for a texture tree; a guided search does not read it."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -51,6 +54,21 @@ class SearchParams:
                 raise ParameterError(f"{field.name} is {got}; give an integer of at least {least}")
         if self.n_seeds > _MOST_SEEDS:
             raise ParameterError(f"n_seeds is {self.n_seeds}; give at most {_MOST_SEEDS}")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams(GuidedParams):
+    """How far a search of an index looks, by whichever keys: what the guided search reads, and a budget.
+
+    Raises
+    ------
+    ParameterError
+        If a value is out of range.
+    """
+
+    budget: int = BUDGET
+    """Patches that a query patch is compared with where keys carry texture (`sish.index.texture.cells`), all
+    of them in archives too small for a texture tree; a guided search does not read it."""
 
     def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
         """Return these parameters with some changed (a mapping), or the ones given instead of them.

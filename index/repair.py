@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sish.errors import StoreError
+from sish.index.params import BUDGET
 from sish.index.store import Store
 from sish.index.store.disk import storage_errors, sync, write_file
 from sish.index.store.manifest import Manifest, read_manifest
@@ -194,7 +195,6 @@ def _told(row: SlideRow) -> dict[str, str]:
 def _make_keys(store: Store, seed: int) -> None:
     """Give all patches keys of a tree that is learnt from them; of no tree where they are too few."""
     from sish.index.texture.archive import learn_keys, rekeyed, root_tree  # numba takes long to import
-    from sish.index.texture.cells import BUDGET
 
     if store.info().patches > BUDGET:
         learn_keys(store, seed=seed)

@@ -21,16 +21,16 @@ from sish.encode import SlideCodes
 from sish.errors import IndexCorruptError, ParameterError
 from sish.index.bags import Bags
 from sish.index.barcode import nearest
-from sish.index.guided.walk import KeyTable, guided_search
-from sish.index.params import SearchParams
+from sish.index.guided.walk import guided_search
+from sish.index.params import BUDGET, SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store
 from sish.index.store.segment import Segment
+from sish.index.table import KeyTable
 from sish.index.texture.archive import Archive, learn_keys, root_tree
-from sish.index.texture.cells import BUDGET
 from sish.index.texture.tree import MOST_KEYS, TextureTree
 from sish.recipe import Keys
 
-__all__ = ["GuidedSearcher", "SlideMask", "Searcher", "TextureKeys", "TextureSearcher", "searcher_of"]
+__all__ = ["GuidedSearcher", "Searcher", "SlideMask", "TextureKeys", "TextureSearcher", "searcher_of"]
 
 _CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new one has about 20
 

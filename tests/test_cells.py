@@ -1,6 +1,7 @@
 """The walk over cells: exact with an unlimited budget, bounded with any other."""
 
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from test_hierarchy import clustered
 
 from sish.errors import ParameterError, QueryError
-from sish.index.texture.cells import Cells, CellTable
+from sish.index.table import KeyTable
+from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree
 
 EVERYTHING = 10**9
@@ -33,11 +35,11 @@ def archive(barcodes, slide, tree, cuts=()):
     bounds = [0, *cuts, int(slide.max(initial=0)) + 1]
     for first, stop in pairwise(bounds):
         mine = np.flatnonzero((slide >= first) & (slide < stop))
-        table = CellTable.build(
+        table = KeyTable.build(
             tree.keys(barcodes[mine]), barcodes[mine], slide[mine] - first, first_slide=first
         )
         tables.append(table)
-        numbers.append(mine[table.row])
+        numbers.append(mine)
     return Cells.of(tree, tables), np.concatenate(numbers)
 
 
@@ -166,12 +168,12 @@ def test_nothing_beyond_the_threshold_comes_back(world, threshold):
 def test_added_patches_are_found_and_nothing_else_changes(world):
     barcodes, slide, tree, queries = world
     cells, number = archive(barcodes, slide, tree)
-    new = CellTable.build(tree.keys(queries), queries, np.zeros(len(queries)), first_slide=30)
+    new = KeyTable.build(tree.keys(queries), queries, np.zeros(len(queries)), first_slide=30)
     more = cells.adding(new)
     bags = more.search(queries, k=1)
     assert bags.hamming.tolist() == [0] * len(queries)
     both = np.concatenate([barcodes, queries])
-    numbers = np.concatenate([number, 3000 + new.row])
+    numbers = np.concatenate([number, 3000 + np.arange(len(queries))])
     got = answer(more.search(queries, k=10, budget=EVERYTHING), numbers)
     assert got == scan(both, queries, 10)
     assert len(cells) == 3000 and len(more) == 3020
@@ -224,17 +226,31 @@ def test_threads_and_batches_give_the_same(world):
 
 def test_tables_are_searched_where_they_are_mapped(world, tmp_path):
     barcodes, slide, tree, queries = world
-    table = CellTable.build(tree.keys(barcodes), barcodes, slide)
-    for name in ("keys", "barcodes", "slide", "row"):
+    table = KeyTable.build(tree.keys(barcodes), barcodes, slide)
+    names = ("keys", "barcodes", "slide", "row", "position")
+    for name in names:
         np.save(tmp_path / f"{name}.npy", getattr(table, name))
-    mapped = CellTable(
-        **{
-            name: np.load(tmp_path / f"{name}.npy", mmap_mode="r")
-            for name in ("keys", "barcodes", "slide", "row")
-        }
-    )
+    mapped = KeyTable(**{name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in names})
     want, got = (Cells.of(tree, [one]).search(queries, k=7, budget=300) for one in (table, mapped))
     assert np.array_equal(got.patch, want.patch) and np.array_equal(got.hamming, want.hamming)
+
+
+def test_answers_are_in_the_callers_numbers():
+    barcodes = clustered(np.random.default_rng(6), 300)
+    cells = Cells.learn(barcodes)
+    assert np.any(np.diff(cells.tree.keys(barcodes)) < 0)  # their order is not that of their keys
+    bags = cells.search(barcodes, k=3, budget=EVERYTHING)
+    assert answer(bags, np.arange(300)) == scan(barcodes, barcodes, 3)
+
+
+def test_stored_tables_are_numbered_as_they_lie(world):
+    barcodes, slide, tree, queries = world
+    built, _ = archive(barcodes, slide, tree, (7,))
+    stored = Cells.of(tree, [replace(table, position=None) for table in built.tables])
+    found, places = (cells.search(queries, k=9, budget=300).patch for cells in (built, stored))
+    tables = zip(built.tables, built.first_patch, strict=True)
+    order = np.concatenate([table.position + first for table, first in tables])
+    assert order[places].tolist() == found.tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -269,10 +285,10 @@ def test_any_archive_any_budget(data):
         (lambda cells, q: cells.search(q[:, :8]), QueryError),
         (lambda cells, q: cells.search(q, exclude=np.array([1, 2])), QueryError),
         (lambda cells, q: cells.search(q.astype(float)), ParameterError),
-        (lambda cells, q: CellTable.build([1], q, [0]), ParameterError),
-        (lambda cells, q: cells.adding(CellTable.build([cells.tree.n_keys], q[:1], [0])), ParameterError),
-        (lambda cells, q: cells.adding(CellTable.build([-1], q[:1], [0])), ParameterError),
-        (lambda cells, q: cells.adding(CellTable.build([1], q[:1, :8], [0])), ParameterError),
+        (lambda cells, q: KeyTable.build([1], q, [0]), ParameterError),
+        (lambda cells, q: cells.adding(KeyTable.build([cells.tree.n_keys], q[:1], [0])), ParameterError),
+        (lambda cells, q: cells.adding(KeyTable.build([-1], q[:1], [0])), ParameterError),
+        (lambda cells, q: cells.adding(KeyTable.build([1], q[:1, :8], [0])), ParameterError),
     ],
 )
 def test_what_does_not_fit_is_said_on_one_line(world, wrong, error):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.parity import main
-from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.guided.walk import guided_search
 from sish.index.params import SearchParams
+from sish.index.table import KeyTable
 
 
 @pytest.fixture(scope="module")

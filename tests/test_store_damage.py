@@ -18,12 +18,13 @@ import pytest
 from store_cases import append, make_row
 
 from sish.errors import IndexCorruptError, SishError
-from sish.index.guided.walk import KeyTable, guided_search
+from sish.index.guided.walk import guided_search
 from sish.index.params import SearchParams
 from sish.index.store import Store
 from sish.index.store.disk import write_file
 from sish.index.store.manifest import read_manifest
 from sish.index.store.verify import verify
+from sish.index.table import KeyTable
 
 FLIPS = 40  # bits flipped in each file
 

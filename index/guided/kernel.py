@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """SearchParams as the kernels want them."""
+    """GuidedParams as the kernels want them."""
 
     away: NDArray[np.int64]
     pre_step: int

@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from sish.errors import QueryError
 from sish.index.bags import Bags
 from sish.index.hamming_kernels import aligned
+from sish.index.params import BUDGET
 from sish.index.store import Store
 from sish.index.store.segment import Segment
 from sish.index.store.snapshot import SlideRow, Snapshot
-from sish.index.texture.cells import BUDGET, Cells, CellTable
+from sish.index.table import KeyTable
+from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree, sample_size
 
 __all__ = ["Archive", "learn_keys", "learn_tree", "rekeyed", "root_tree"]
@@ -35,8 +37,6 @@ class Archive:
     """The slides of all segments, removed ones included: a slide's number is its place here."""
     removed: NDArray[np.bool_]
     """Which of them were removed, bool (slides,)."""
-    first_patch: NDArray[np.int64]
-    """Number of the first patch of each part, (parts,)."""
 
     @classmethod
     def of(cls, tree: TextureTree, segments: Sequence[Segment]) -> "Archive":
@@ -45,16 +45,15 @@ class Archive:
 
     @classmethod
     def _of(cls, tree: TextureTree, parts: Sequence[Snapshot], segments: Sequence[Segment]) -> "Archive":
-        tables: list[CellTable] = []
+        tables: list[KeyTable] = []
         slides: list[SlideRow] = []
         removed: list[bool] = []
         for part, segment in zip(parts, segments, strict=True):
             keys = np.ascontiguousarray(part.keys[:, 0])
-            tables.append(CellTable(keys, part.barcodes, part.slide, part.row, len(slides)))
+            tables.append(KeyTable(keys, part.barcodes, part.slide, part.row, first_slide=len(slides)))
             removed += [number in segment.removed for number in range(len(part.slides))]
             slides += part.slides
-        first = np.cumsum([0, *map(len, tables)], dtype=np.int64)[: len(tables)]
-        return cls(tuple(parts), Cells.of(tree, tables), tuple(slides), np.array(removed, bool), first)
+        return cls(tuple(parts), Cells.of(tree, tables), tuple(slides), np.array(removed, bool))
 
     def __len__(self) -> int:
         """Number of patches, those of removed slides included."""
@@ -81,24 +80,16 @@ class Archive:
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slide number of each patch, (N,)."""
         out = np.empty(len(patches), np.int64)
-        for mine, table, rows in self._by_table(patches):
+        for mine, table, rows in self.cells.by_table(patches):
             out[mine] = self.cells.tables[table].slide[rows] + self.cells.tables[table].first_slide
         return out
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Top left corner of each patch in level-0 pixels, x first, (N, 2)."""
         out = np.empty((len(patches), 2), np.int64)
-        for mine, table, rows in self._by_table(patches):
+        for mine, table, rows in self.cells.by_table(patches):
             out[mine] = self.parts[table].l0_xy[rows]
         return out
-
-    def _by_table(self, patches: NDArray[np.int64]) -> list[tuple[NDArray[np.bool_], int, NDArray[np.int64]]]:
-        """For each table that holds any: which of the patches, the table, and their rows in it."""
-        table = np.searchsorted(self.first_patch, patches, "right") - 1
-        return [
-            (table == number, int(number), patches[table == number] - self.first_patch[number])
-            for number in np.unique(table)
-        ]
 
 
 def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:

@@ -1,6 +1,6 @@
 """The search of a texture tree: bounded walks over key ranges, nearest cells first.
 
-An archive is a sequence of tables, each in key order (`CellTable`: a segment of the store, mapped from its
+An archive is a sequence of tables, each in key order (`KeyTable`: a segment of the store, mapped from its
 files or not). A query patch with barcode h is answered in three steps:
 
 1. It is compared with the tree's top nodes. Those at most a third farther than the nearest are *opened*, and
@@ -34,69 +34,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError, QueryError
 from sish.index.bags import Bags
-from sish.index.compiled import as_barcodes
-from sish.index.hamming_kernels import aligned
+from sish.index.compiled import as_barcodes, frozen
+from sish.index.params import BUDGET
+from sish.index.table import KeyTable, checked_mask
 from sish.index.texture.kernel import search_cells
 from sish.index.texture.tree import TextureTree
 
-__all__ = ["BUDGET", "CellTable", "Cells"]
-
-BUDGET = 4000
-"""Patches that a query patch is compared with by default."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellTable:
-    """Patches in key order. Arrays are used as they are: memory maps stay on disk."""
-
-    keys: NDArray[np.int64]
-    """Key of each patch, (P,), ascending; patches of one key in insertion order."""
-    barcodes: NDArray[np.uint8]
-    """Barcode of each patch, (P, B)."""
-    slide: NDArray[np.int32]
-    """Slide number of each patch within this table, (P,)."""
-    row: NDArray[np.int32]
-    """Number of each patch within its slide, (P,)."""
-    first_slide: int = 0
-    """What to add to the slide numbers."""
-
-    def __post_init__(self) -> None:
-        """Refuse arrays of other types or lengths; the order of the keys is `build`'s care."""
-        as_barcodes(self.barcodes)
-        for name, dtype in (("keys", np.int64), ("slide", np.int32), ("row", np.int32)):
-            array = getattr(self, name)
-            if array.dtype != dtype or array.shape != (len(self.barcodes),):
-                raise ParameterError(
-                    f"{name} is {array.dtype} {array.shape} beside barcodes {self.barcodes.shape}; "
-                    f"give {np.dtype(dtype)} ({len(self.barcodes)},)"
-                )
-
-    def __len__(self) -> int:
-        """Number of patches."""
-        return len(self.keys)
-
-    @classmethod
-    def build(
-        cls, keys: ArrayLike, barcodes: ArrayLike, slide: ArrayLike, *, first_slide: int = 0
-    ) -> "CellTable":
-        """The table of patches given in insertion order: keys (P,), barcodes uint8 (P, B), slide (P,).
-
-        `row` counts all patches as given, 0 to P - 1. Sorts stably by key, O(P log P).
-        """
-        rows, own_keys, slides = as_barcodes(barcodes), np.asarray(keys), np.asarray(slide, np.int32)
-        if own_keys.shape != (len(rows),) or slides.shape != (len(rows),):
-            raise ParameterError(
-                f"keys are {own_keys.shape} and slide {slides.shape} beside barcodes {rows.shape}; "
-                "give one of each a patch"
-            )
-        order = np.argsort(own_keys, kind="stable")
-        return cls(
-            own_keys.astype(np.int64)[order],
-            aligned(rows, order),
-            slides[order],
-            order.astype(np.int32),
-            first_slide,
-        )
+__all__ = ["Cells"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +49,10 @@ class Cells:
 
     tree: TextureTree
     """What the tables' keys were made with."""
-    tables: tuple[CellTable, ...]
+    tables: tuple[KeyTable, ...]
     """The archive; patch numbers count through all tables."""
+    first_patch: NDArray[np.int64]
+    """Number of the first patch of each table, (tables,)."""
     begins: NDArray[np.int64]
     """Where key c begins in table t, (keys + 1, tables)."""
     totals: NDArray[np.int64]
@@ -115,32 +61,59 @@ class Cells:
     _fixed: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)  # `Place` as an array, and spots
 
     @classmethod
-    def of(cls, tree: TextureTree, tables: Sequence[CellTable]) -> "Cells":
+    def of(cls, tree: TextureTree, tables: Sequence[KeyTable]) -> "Cells":
         """The cells of tables whose keys `tree` made: counts their patches, some milliseconds a million.
 
         >>> tree = TextureTree.learn(np.repeat(np.uint8([[0], [255]]), 8, axis=1), branching=(2, 1))
         >>> barcodes = np.uint8([[255] * 8, [1] * 8, [0] * 8])
-        >>> table = CellTable.build(tree.keys(barcodes), barcodes, [0, 1, 2])
+        >>> table = KeyTable.build(tree.keys(barcodes), barcodes, [0, 1, 2])
         >>> bags = Cells.of(tree, [table]).search(np.uint8([[3] * 8]), k=2)
-        >>> table.row[bags.patch].tolist(), bags.hamming.tolist()
+        >>> bags.patch.tolist(), bags.hamming.tolist()
         ([1, 2], [8, 16])
         """
         return cls._of(tree, tuple(tables), [_begins(tree, table) for table in tables])
 
     @classmethod
-    def _of(
-        cls, tree: TextureTree, tables: tuple[CellTable, ...], begins: list[NDArray[np.int64]]
-    ) -> "Cells":
+    def learn(cls, barcodes: ArrayLike, slide: ArrayLike | None = None, *, seed: int = 0) -> "Cells":
+        """Learn a tree from all barcodes of an archive in memory, and return the cells of these patches.
+
+        Parameters
+        ----------
+        barcodes : uint8 (P, B)
+            P of at least 1, B a multiple of 8.
+        slide : int (P,), optional
+            Slide number of each barcode. Default: each is a slide of its own.
+        seed : int
+            Seed of the tree.
+
+        Returns
+        -------
+        Cells
+            Its searches answer with places in `barcodes`.
+
+        Examples
+        --------
+        >>> cells = Cells.learn(np.repeat(np.uint8([[0], [255], [1]]), 8, axis=1))
+        >>> cells.search(np.uint8([[1] * 8]), k=2).patch.tolist()
+        [2, 0]
+        """
+        rows = as_barcodes(barcodes)
+        tree = TextureTree.learn(rows, seed=seed)
+        return cls.of(
+            tree, [KeyTable.build(tree.keys(rows), rows, np.arange(len(rows)) if slide is None else slide)]
+        )
+
+    @classmethod
+    def _of(cls, tree: TextureTree, tables: tuple[KeyTable, ...], begins: list[NDArray[np.int64]]) -> "Cells":
         kept: list[NDArray[Any]] = []
         spots = np.zeros((len(tables), 6), np.int64)
-        first_patch = 0
+        first_patch = np.cumsum([0, *map(len, tables)], dtype=np.int64)[: len(tables)]
         for number, table in enumerate(tables):
             tree.check(table.barcodes)
             arrays = [np.ascontiguousarray(a) for a in (table.barcodes, table.slide, table.row)]
             addresses = [array.ctypes.data for array in arrays]
             kept += arrays
-            spots[number] = *addresses, table.first_slide, first_patch, len(table)
-            first_patch += len(table)
+            spots[number] = *addresses, table.first_slide, first_patch[number], len(table)
         together = (
             np.ascontiguousarray(np.stack(begins, 1)) if begins else np.zeros((tree.n_keys + 1, 0), np.int64)
         )
@@ -150,9 +123,9 @@ class Cells:
         addresses = [array.ctypes.data for array in kept[-6:]]
         sizes = len(tables), *tree.shape, tree.barcode_bytes // 8
         fixed = np.array([*addresses, *sizes], np.int64), spots
-        return cls(tree, tables, together, totals, tuple(kept), fixed)
+        return cls(tree, tables, first_patch, together, totals, tuple(kept), fixed)
 
-    def adding(self, table: CellTable) -> "Cells":
+    def adding(self, table: KeyTable) -> "Cells":
         """These cells and one more table; nothing that is there is touched."""
         begins = [*self.begins.T, _begins(self.tree, table)]
         return self._of(self.tree, (*self.tables, table), begins)
@@ -174,7 +147,8 @@ class Cells:
 
         Patches of slide s are left out where `exclude[s]` is true: they do not count, as if they were not
         there, up to 8 budgets of rows walked. None farther than `threshold` bits comes back. A result's
-        `patch` is its row, counted through all tables. Raises QueryError where the queries do not fit.
+        `patch` is the caller's number: its place in what `KeyTable.build` was given, counted through all
+        tables. Raises QueryError where the queries do not fit.
         """
         if k < 1 or budget < 1:
             raise ParameterError(f"k is {k} and budget {budget}; give at least 1 of each")
@@ -184,20 +158,33 @@ class Cells:
                 f"query_barcodes have {rows.shape[1]} bytes and the archive's {self.tree.barcode_bytes}; "
                 "encode them with the encoder of the index"
             )
-        mask = _NO_MASK if exclude is None else _frozen(exclude)
-        if mask.dtype != np.bool_ or mask.ndim != 1:
-            raise QueryError(
-                f"exclude is {mask.dtype} {mask.shape}; give bool (n_slides,), not slide numbers"
-            )
+        mask = checked_mask(exclude)
         most, total = 8 * rows.shape[1], len(self)
-        found = search_cells(
-            *self._fixed, _frozen(rows), mask, min(k, total), min(budget, total),
+        offset, place, hamming = search_cells(
+            *self._fixed, frozen(rows), mask, min(k, total), min(budget, total),
             most if threshold is None else min(threshold, most),
         )  # fmt: skip
-        return Bags(*found)
+        return Bags(offset, self._callers(place), hamming)
+
+    def by_table(self, patches: NDArray[np.int64]) -> list[tuple[NDArray[np.bool_], int, NDArray[np.int64]]]:
+        """Return, for each table that holds any: which of the patches, the table, and their numbers in it."""
+        table = np.searchsorted(self.first_patch, patches, "right") - 1
+        return [
+            (table == number, int(number), patches[table == number] - self.first_patch[number])
+            for number in np.unique(table)
+        ]
+
+    def _callers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the caller's numbers of patches at some places of the tables, counted through all."""
+        if all(table.position is None for table in self.tables):
+            return places
+        out = np.empty_like(places)
+        for mine, table, own in self.by_table(places):
+            out[mine] = self.tables[table].callers(own) + self.first_patch[table]
+        return out
 
 
-def _begins(tree: TextureTree, table: CellTable) -> NDArray[np.int64]:
+def _begins(tree: TextureTree, table: KeyTable) -> NDArray[np.int64]:
     """Where each key begins in a table, (keys + 1,); ParameterError where the keys are of another tree."""
     low, high = (int(table.keys.min()), int(table.keys.max())) if len(table) else (0, 0)
     if not 0 <= low <= high < tree.n_keys:
@@ -208,13 +195,3 @@ def _begins(tree: TextureTree, table: CellTable) -> NDArray[np.int64]:
     begins = np.zeros(tree.n_keys + 1, np.int64)
     np.cumsum(np.bincount(table.keys, minlength=tree.n_keys), out=begins[1:])
     return begins
-
-
-def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """A contiguous read-only view: the kernels are compiled for these only."""
-    view = np.ascontiguousarray(array).view()
-    view.setflags(write=False)
-    return view
-
-
-_NO_MASK = _frozen(np.zeros(0, np.bool_))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.index.barcode import barcodes_of
-from sish.index.texture.cells import BUDGET, Cells, CellTable
-from sish.index.texture.tree import TextureTree
+from sish.index.params import BUDGET
+from sish.index.texture.cells import Cells
 from sish.systems.base import Allowed
 
 __all__ = ["ComparedPatches", "EmbeddingTable"]
@@ -112,8 +112,7 @@ class EmbeddingTable:
     @cached_property
     def _cells(self) -> Cells:
         barcodes = barcodes_of(self.vectors, "projection", centre=self._centre)
-        tree = TextureTree.learn(barcodes)
-        return Cells.of(tree, [CellTable.build(tree.keys(barcodes), barcodes, self.item)])
+        return Cells.learn(barcodes, self.item)
 
     def index(self) -> None:
         """Learn the tree now, not at the first search."""
@@ -126,9 +125,8 @@ class EmbeddingTable:
         flat = query.reshape(-1, query.shape[-1])
         barcodes = barcodes_of(flat, "projection", centre=self._centre)
         bags = self._cells.search(barcodes, k=_CANDIDATES, budget=budget, exclude=~allowed)
-        found = self._cells.tables[0].row[bags.patch].astype(np.int64)
         ends = bags.offset[:: query.shape[1]]
         for vectors, start, stop in zip(query, ends[:-1], ends[1:], strict=True):
-            row = np.unique(found[start:stop])
+            row = np.unique(bags.patch[start:stop])
             cosines = self.vectors[row] @ vectors.T
             yield ComparedPatches(row, cosines.max(axis=1, initial=-np.inf), cosines.argmax(axis=1))

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import EncoderMismatchError, ParameterError, QueryError
-from sish.index.texture.cells import BUDGET
+from sish.index.params import BUDGET
 from sish.results import HitList
 from sish.slides.mosaic import Region, clip, read_patch
 from sish.slides.orientations import ORIENTATIONS, oriented
