@@ -222,7 +222,7 @@ def rank_all(vectors: VectorSet, bags: Bags) -> dict[str, Ranking]:
     for name in vectors.ranked:
         patches = np.flatnonzero(vectors.slide == vectors.slides.index(name)).tolist()
         own = _joined([_bag(bags, place[patch]) if patch in place else _NOTHING for patch in patches])
-        answers[name] = rank_by_uncertainty(own, vectors.slide, labels, k=K)
+        answers[name] = rank_by_uncertainty(own, vectors.slide[own.patch], labels, k=K)
     return answers
 
 

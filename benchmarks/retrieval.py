@@ -22,7 +22,7 @@ import csv
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,14 @@ from benchmarks.watched import Look, Memory, Watched
 from sish.encode import SlideCodes
 from sish.encoders import FEATURES, TIMM
 from sish.errors import ParameterError, SishError
-from sish.index.store import Store
 from sish.queries import stored_codes
 from sish.recipe import Keys, Recipe
-from sish.results import Query
-from sish.searchers import Searcher, searcher_of
+from sish.results import Hit, Query
 from sish.slide_index import Index
 from sish.slides.files import absolute
 from sish.slides.slide import open_slide
 from sish.systems.item import Item
-from sish.view import RankingName, View
+from sish.view import RankingName
 
 __all__ = ["METHODS", "main", "measure"]
 
@@ -141,44 +139,44 @@ class Bench:
     def _searched(self, method: str, ranking: RankingName) -> Iterator[Run]:
         """Along texture keys, and by comparing with everything."""
         archive = self._archive("texture")
-        params = archive.index.params
-        store = Store.open(archive.index.path)
-        everything = replace(params, budget=max(1, store.info().patches))
-        for search, own in (("tree", params), ("exhaustive", everything)):
-            yield self._run(method, search, archive, searcher_of(store, "texture", own), ranking)
+        everything = {"budget": max(1, archive.index.info().patches)}
+        for kind, search in (("tree", None), ("exhaustive", everything)):
+            yield self._run(method, kind, archive, ranking, search)
 
     def _paper_key(self) -> Run:
         """Along the published key."""
-        archive = self._archive("paper")
-        searcher = searcher_of(Store.open(archive.index.path), "paper", archive.index.params)
         return self._run(
-            "sish-paper-key", "tree", archive, searcher, "similarity" if self._single else "auto"
+            "sish-paper-key", "tree", self._archive("paper"), "similarity" if self._single else "auto"
         )
 
     def _run(
-        self, method: str, search: str, archive: Archive, searcher: Searcher, ranking: RankingName
+        self,
+        method: str,
+        kind: str,
+        archive: Archive,
+        ranking: RankingName,
+        search: Mapping[str, int] | None = None,
     ) -> Run:
-        view = View.of(searcher, archive.index.params.threshold)
+        view = archive.index.view()
         found: list[list[str]] = []
         placed: list[int] = []
         spent: list[float] = []
         for number, item in enumerate([self.dataset.queries[0], *self.dataset.queries]):
             codes = archive.queries.get(item.item_id)
+            hits: tuple[Hit, ...] = ()
             start = time.perf_counter()
-            hits = (
-                ()
-                if codes is None
-                else view.search(
-                    _query(item, codes), codes, k=self.k, ranking=ranking, exclude_patient=True
+            if codes is not None:
+                query = _query(item, codes)
+                hits = view.search(
+                    query, codes, k=self.k, ranking=ranking, exclude_patient=True, search=search
                 ).hits
-            )
             if number:  # the first one is there to warm up
                 spent.append(1000 * (time.perf_counter() - start))
                 found.append([hit.slide_id for hit in hits])
                 placed.append(sum(hit.placed and not hit.below_threshold for hit in hits))
         return Run(
             method,
-            search,
+            kind,
             found,
             spent,
             archive.build_s,

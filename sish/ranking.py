@@ -143,7 +143,7 @@ def rank_by_uncertainty(
 ) -> Ranking:
     """The published ranking of the slides in one query's bags; at most `k` of them.
 
-    `slide` int (n_patches,) is the slide number of each patch number. `labels` are those of all slides
+    `slide` int (R,) is the slide number of each result of the bags. `labels` are those of all slides
     of the archive, the excluded ones too; count them once as SlideLabels where queries are many. Slides
     are in order of the uncertainty of the bag that each came from, then of its distance there, then of its
     place there. The score is 2 ** -uncertainty: 1 where the bag held one label, 1/2 where it was as mixed as
@@ -177,7 +177,7 @@ def _check_k(k: int) -> None:
 
 def _labelled_bags(bags: Bags, slide: NDArray[Any], labels: SlideLabels) -> list[_Bag]:
     """The bags that are not empty, with weights and uncertainty."""
-    slides = slide[bags.patch].astype(np.int64)
+    slides = slide.astype(np.int64)
     if len(slides) and slides.max() >= len(labels.number):
         raise LabelsError(
             f"slide number {slides.max()} is in a bag and labels has {len(labels.number)}; give one a slide"
@@ -275,7 +275,7 @@ def rank_by_similarity(bags: Bags, slide: ArrayLike, *, k: int = 5, n_bits: int 
     alike.
 
     A slide asked for itself scores 1 where each patch finds itself. Ties by slide number. `slide` int
-    (n_patches,) is the slide number of each patch number.
+    (R,) is the slide number of each result.
 
     >>> bags = Bags(np.array([0, 2, 3]), np.array([0, 1, 2]), np.array([0, 4, 0], np.int32))
     >>> answer = rank_by_similarity(bags, [7, 8, 7], n_bits=16)
@@ -329,11 +329,11 @@ class NearestMatches:
 
     @classmethod
     def of(cls, bags: Bags, slide: ArrayLike, *, n_bits: int = 1024) -> "NearestMatches":
-        """Look through bags of barcodes of `n_bits`; `slide` (n_patches,) is the slide of each patch number.
+        """Look through bags of barcodes of `n_bits`; `slide` (R,) is the slide number of each result.
 
         O(results + query patches x slides found).
         """
-        slides = np.asarray(slide)[bags.patch].astype(np.int64)
+        slides = np.asarray(slide).astype(np.int64)
         seen = np.bincount(slides) > 0
         names, place = np.flatnonzero(seen), (np.cumsum(seen) - 1)[slides]
         nearest = _first_of_each(bags, place, len(names))

@@ -544,7 +544,7 @@ class Index:
             params = self.params
             if self._view is None or self._view[0] is not state or self._view[1] != params:
                 searcher = searcher_of(state, self.recipe.keys, params)
-                self._view = state, params, View.of(searcher, params.threshold)
+                self._view = state, params, View.of(searcher)
             return self._view[2]
 
 

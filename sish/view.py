@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,10 @@ class View:
     """Ids of slides that can be found and have no label."""
     labels: SlideLabels
     """The labels of slides that can be found, counted once; slides without a label share the empty one."""
-    threshold: int
-    """Bits within which two patches count as similar."""
     _columns: dict[str, NDArray[np.object_]]  # values of every slide, by column, as they are first asked for
 
     @classmethod
-    def of(cls, searcher: Searcher, threshold: int) -> View:
+    def of(cls, searcher: Searcher) -> View:
         """The view of what a searcher searches: nothing is copied."""
         found, order = searcher.found, np.argsort(searcher.rank)
         slides = [searcher.slides[int(number)] for number in order[found[order]]]
@@ -54,7 +52,7 @@ class View:
         labels = SlideLabels.of([slide.label or "" for slide in slides])
         number = np.full(len(found), -1, np.int64)  # slides that cannot be found do not count
         number[found[order]] = labels.number
-        return cls(searcher, found, order, unlabelled, replace(labels, number=number), threshold, {})
+        return cls(searcher, found, order, unlabelled, replace(labels, number=number), {})
 
     def search(
         self,
@@ -65,9 +63,13 @@ class View:
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
         where: Mapping[str, str] | None = None,
-        search: SearchParams | None = None,
+        mask: SlideMask | None = None,
+        search: SearchParams | Mapping[str, Any] | None = None,
     ) -> Results:
         """Rank the slides of this view for an encoded query; see :meth:`sish.Index.search`.
+
+        `mask` bool (slides,) is true for the slides that may be found, in the order of `searcher.slides`.
+        `search` changes some of the searcher's parameters, such as budget and threshold, for this query.
 
         Where the ranking places fewer than k slides, the list is filled: first by similarity from the same
         bags, then with the nearest there are, from the same walks with every entry accepted, and last, if
@@ -78,10 +80,10 @@ class View:
         name, note = self.choose_ranking(ranking)
         if not self.found.any():
             return Results(query, name, (), "the index holds no patches: add slides first")
-        exclude = self._excluded(query.patient if exclude_patient else None, where or {})
+        exclude = self._excluded(query.patient if exclude_patient else None, where or {}, mask)
         if exclude is not None and exclude[self.found].all():
             return Results(query, name, (), _joined(note, self._why_none(where or {})))
-        params = search or replace(self.searcher.params, threshold=self.threshold)
+        params = self.searcher.params.with_changes(search or {})
         hits: list[Hit] = []
         found: set[int] = set()
         reason = ""
@@ -135,11 +137,9 @@ class View:
             yield _Answer(far, replace(far.nearest.ranking(2 * k), reason=""), placed=False)
 
     def _neighbours(self, bags: Bags) -> _Neighbours:
-        """Return bags as rankings take them: these know a result by its place in all bags."""
+        """Return bags with the slide of each result, and what both rankings take from them."""
         slide = self.searcher.rank[self.searcher.slide_of(bags.patch)]
-        results = replace(bags, patch=np.arange(len(bags.patch)))
-        nearest = NearestMatches.of(results, slide, n_bits=self.searcher.n_bits)
-        return _Neighbours(bags.patch, results, slide, nearest)
+        return _Neighbours(bags, slide, NearestMatches.of(bags, slide, n_bits=self.searcher.n_bits))
 
     def _scans(self, codes: SlideCodes, exclude: SlideMask | None) -> Iterator[Bags]:
         """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
@@ -153,11 +153,15 @@ class View:
             if done.all():
                 return
 
-    def _excluded(self, patient: str | None, where: Mapping[str, str]) -> SlideMask | None:
-        """Which slides may not be found, bool (slides,); None if all may."""
-        if patient is None and not where:
+    def _excluded(
+        self, patient: str | None, where: Mapping[str, str], mask: SlideMask | None
+    ) -> SlideMask | None:
+        """Return which slides may not be found, bool (slides,); None if all may."""
+        if patient is None and not where and mask is None:
             return None
-        excluded = np.zeros(len(self.searcher.slides), bool)
+        excluded = (
+            np.zeros(len(self.searcher.slides), bool) if mask is None else ~_of_slides(mask, self.found)
+        )
         if patient is not None:
             excluded |= self._column("patient") == patient
         for column, value in where.items():
@@ -191,7 +195,7 @@ class View:
 
     def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
         row = self.searcher.slides[int(self.order[ranked.slide])]
-        patches = answer.neighbours.patch[[match.patch for match in ranked.matches]]
+        patches = np.array([match.patch for match in ranked.matches], np.int64)
         pairs = tuple(
             PatchPair(
                 query_xy=_point(codes.l0_xy[match.query_patch]),
@@ -224,10 +228,8 @@ class View:
 class _Neighbours:
     """The bags of a query, and what both rankings take from them."""
 
-    patch: NDArray[np.int64]
-    """Patch number of each result, (R,)."""
     bags: Bags
-    """The bags, in which a result's patch number is its own place, 0 to R - 1."""
+    """The bags."""
     slide: NDArray[np.int64]
     """Place of each result's slide in `View.order`, (R,)."""
     nearest: NearestMatches
@@ -244,6 +246,14 @@ class _Answer:
     """Slides of these bags."""
     placed: bool
     """Whether this is the ranking that was asked for."""
+
+
+def _of_slides(mask: SlideMask, found: SlideMask) -> SlideMask:
+    """Return `mask`, once it is known to be one value a slide."""
+    given = np.asarray(mask)
+    if given.dtype != np.bool_ or given.shape != found.shape:
+        raise QueryError(f"mask is {given.dtype} {given.shape}; give bool, one a slide, {found.shape}")
+    return given
 
 
 def _point(xy: NDArray[np.integer]) -> tuple[int, int]:

@@ -76,4 +76,4 @@ def store_of(folder: Path, slides: list[CodedSlide], kind: str, commits: int = 2
 def view_of(store: Store, kind: str, **params) -> View:
     """A view of it with the threshold of these archives."""
     own = replace(SearchParams(threshold=THRESHOLD, visit_query_key=True), **params)
-    return View.of(searcher_of(store, "paper" if kind == "paper" else "texture", own), own.threshold)
+    return View.of(searcher_of(store, "paper" if kind == "paper" else "texture", own))

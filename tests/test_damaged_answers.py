@@ -158,7 +158,7 @@ class Liar:
 
 @pytest.mark.parametrize("found", [[], [0], [0, 0, 2]])
 def test_scans_end_whatever_they_find(found):
-    view = View.of(Liar(5, found), 9)
+    view = View.of(Liar(5, found))
     codes = SlideCodes(np.zeros((1, 1), np.int64), np.zeros((1, 128), np.uint8), np.zeros((1, 2), np.int64))
     assert len(list(view._scans(codes, None))) <= 5
 

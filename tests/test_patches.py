@@ -121,9 +121,9 @@ def test_the_searched_archive_goes_on_changing(tmp_path, grown):
         grow(store, tissue(4, 3), first=90)  # by the same tree
         assert np.array_equal(store.tree["leaves"], tree["leaves"])
         store.remove(["s1", "s91"])
-        view = View.of(searcher_of(store, "texture", SearchParams()), threshold=400)
+        view = View.of(searcher_of(store, "texture", SearchParams(threshold=400)))
         store.compact()
-        after = View.of(searcher_of(store, "texture", SearchParams()), threshold=400)
+        after = View.of(searcher_of(store, "texture", SearchParams(threshold=400)))
         assert store.leftovers() == []
     query = Query("q", None, "s90", 1.0, None, 60, 256.0)
     codes = SlideCodes(np.zeros((60, 1), np.int64), tissue(4, 1)[0], np.zeros((60, 2), np.int64))

@@ -22,6 +22,16 @@ def bags_of(*bags):
     )
 
 
+def by_uncertainty(bags, slide, labels, **options):
+    """The published ranking, given the slide of each patch number."""
+    return rank_by_uncertainty(bags, np.asarray(slide)[bags.patch], labels, **options)
+
+
+def by_similarity(bags, slide, **options):
+    """The other ranking, given the slide of each patch number."""
+    return rank_by_similarity(bags, np.asarray(slide)[bags.patch], **options)
+
+
 def plain_ranking(bags, slide, labels, k):
     """As described, in plain Python: a list of (slide, distance, uncertainty, query patch)."""
     count = {label: labels.count(label) for label in labels}
@@ -90,7 +100,7 @@ def databases(draw):
 @settings(max_examples=400, deadline=None)
 def test_uncertainty_ranking_agrees_with_the_description(database, k):
     bags, slide, labels = database
-    got = rank_by_uncertainty(bags_of(*bags), slide, labels, k=k)
+    got = by_uncertainty(bags_of(*bags), slide, labels, k=k)
     want = plain_ranking(bags, slide, labels, k)
     found = [(hit.slide, hit.hamming, hit.query_patch) for hit in got.slides]
     assert found == [(number, distance, query_patch) for number, distance, _, query_patch in want]
@@ -103,8 +113,8 @@ def test_uncertainty_ranking_agrees_with_the_description(database, k):
 def test_every_ranked_slide_shows_the_matches_that_made_it(database, k):
     bags, slide, labels = database
     for ranking in (
-        rank_by_uncertainty(bags_of(*bags), slide, labels, k=k),
-        rank_by_similarity(bags_of(*bags), slide, k=k, n_bits=256),
+        by_uncertainty(bags_of(*bags), slide, labels, k=k),
+        by_similarity(bags_of(*bags), slide, k=k, n_bits=256),
     ):
         assert [hit.rank for hit in ranking.slides] == list(range(1, len(ranking.slides) + 1))
         scores = [hit.score for hit in ranking.slides]
@@ -132,7 +142,7 @@ def test_class_weights_by_hand():
 
 def test_a_bag_of_two_labels_by_hand():
     # slides a a b b, all weights 5; bag a, b: votes 1 and 1/2, so 2/3 and 1/3: 0.9183 bits
-    ranking = rank_by_uncertainty(bags_of([(0, 10), (2, 10)]), [0, 1, 2, 3], ["a", "a", "b", "b"])
+    ranking = by_uncertainty(bags_of([(0, 10), (2, 10)]), [0, 1, 2, 3], ["a", "a", "b", "b"])
     assert [(hit.slide, hit.query_patch) for hit in ranking.slides] == [(0, 0), (2, 0)]
     assert ranking.slides[0].uncertainty == pytest.approx(0.9182958340544896)
     assert ranking.slides[0].score == pytest.approx(2**-0.9182958340544896)
@@ -140,70 +150,68 @@ def test_a_bag_of_two_labels_by_hand():
 
 def test_bags_at_the_percentiles_of_length_are_left_out():
     bags = [[(patch, 10) for patch in range(length)] for length in (1, 2, 3, 4)]
-    ranking = rank_by_uncertainty(bags_of(*bags), list(range(4)), ["a"] * 4)
+    ranking = by_uncertainty(bags_of(*bags), list(range(4)), ["a"] * 4)
     # lengths 2 and 3 stay; both are certain, so slides 0 and 1 come from the former and 2 from the latter
     assert [(hit.slide, hit.query_patch) for hit in ranking.slides] == [(0, 1), (1, 1), (2, 2)]
 
 
 def test_three_lengths_are_not_cleaned():
     bags = [[(patch, 10) for patch in range(length)] for length in (1, 2, 3)]
-    assert rank_by_uncertainty(bags_of(*bags), list(range(4)), ["a"] * 4).slides[0].query_patch == 0
+    assert by_uncertainty(bags_of(*bags), list(range(4)), ["a"] * 4).slides[0].query_patch == 0
 
 
 def test_where_cleaning_leaves_nothing_the_answer_is_empty_and_says_why():
     # a hundred bags of one length, and one each of three others: the percentiles are that length
     bags = [[(0, 10)]] * 2 + [[(patch, 10) for patch in range(4)]] * 100
     bags += [[(patch, 10) for patch in range(length)] for length in (2, 3)]
-    ranking = rank_by_uncertainty(bags_of(*bags), list(range(4)), ["a"] * 4)
+    ranking = by_uncertainty(bags_of(*bags), list(range(4)), ["a"] * 4)
     assert ranking.slides == ()
     assert "cleaning" in ranking.reason
     assert plain_ranking(bags, list(range(4)), ["a"] * 4, 5) == []
 
 
 def test_bags_farther_than_the_mean_go():
-    ranking = rank_by_uncertainty(bags_of([(0, 10)], [(1, 30)], [(2, 20)]), [0, 1, 2], ["a"] * 3)
+    ranking = by_uncertainty(bags_of([(0, 10)], [(1, 30)], [(2, 20)]), [0, 1, 2], ["a"] * 3)
     assert [hit.slide for hit in ranking.slides] == [0, 2]
 
 
 def test_an_uncertain_bag_gives_only_results_within_tau_and_a_certain_one_all():
     # the mean of the first five is tau itself: 20
     mixed = [(0, 10), (1, 30)]
-    assert [hit.slide for hit in rank_by_uncertainty(bags_of(mixed), [0, 1], ["a", "b"]).slides] == [0]
-    assert [hit.slide for hit in rank_by_uncertainty(bags_of(mixed), [0, 1], ["a", "a"]).slides] == [0, 1]
+    assert [hit.slide for hit in by_uncertainty(bags_of(mixed), [0, 1], ["a", "b"]).slides] == [0]
+    assert [hit.slide for hit in by_uncertainty(bags_of(mixed), [0, 1], ["a", "a"]).slides] == [0, 1]
 
 
 def test_a_first_bag_against_the_prediction_is_removed_and_keeps_what_it_took():
     # b is certain once, a twice; slide 3 (label b) was first taken from the removed bag and is gone
     bags = [[(3, 10)], [(0, 10)], [(1, 10)]]
-    ranking = rank_by_uncertainty(bags_of(*bags), [0, 1, 2, 3], ["a", "a", "b", "b"])
+    ranking = by_uncertainty(bags_of(*bags), [0, 1, 2, 3], ["a", "a", "b", "b"])
     assert [hit.slide for hit in ranking.slides] == [0, 1]
 
 
 def test_the_prediction_is_the_strongest_label_of_one_bag_at_least():
     # x has 1/3 of each bag, in sum more than any other, but is nowhere the strongest: a is the prediction
     bags = [[(0, 10), (3, 10)], [(1, 10), (3, 10)], [(2, 10), (3, 10)]]
-    ranking = rank_by_uncertainty(bags_of(*bags, [(0, 11), (3, 11)]), [0, 1, 2, 3], ["a", "b", "c", "x"])
+    ranking = by_uncertainty(bags_of(*bags, [(0, 11), (3, 11)]), [0, 1, 2, 3], ["a", "b", "c", "x"])
     assert [hit.slide for hit in ranking.slides] == [0, 3]
     assert {hit.query_patch for hit in ranking.slides} == {0}
 
 
 def test_one_vote_each_goes_to_the_label_first_seen():
-    ranking = rank_by_uncertainty(bags_of([(1, 10)], [(0, 10)]), [0, 1], ["a", "b"])
+    ranking = by_uncertainty(bags_of([(1, 10)], [(0, 10)]), [0, 1], ["a", "b"])
     assert [hit.slide for hit in ranking.slides] == [1]
 
 
 @pytest.mark.parametrize("bags", [[], [[]], [[], [], []]])
 def test_no_results_are_an_empty_answer_with_a_reason(bags):
-    for ranking in (rank_by_uncertainty(bags_of(*bags), [0], ["a"]), rank_by_similarity(bags_of(*bags), [0])):
+    for ranking in (by_uncertainty(bags_of(*bags), [0], ["a"]), by_similarity(bags_of(*bags), [0])):
         assert ranking.slides == ()
         assert "threshold" in ranking.reason
 
 
 def test_counting_labels_once_or_each_time_is_the_same():
     bags, labels = bags_of([(0, 10), (1, 12)], [(1, 9)]), ["a", "b"]
-    assert rank_by_uncertainty(bags, [0, 1], labels) == rank_by_uncertainty(
-        bags, [0, 1], SlideLabels.of(labels)
-    )
+    assert by_uncertainty(bags, [0, 1], labels) == by_uncertainty(bags, [0, 1], SlideLabels.of(labels))
 
 
 def plain_similarity(bags, slide, n_bits):
@@ -230,7 +238,7 @@ def plain_similarity(bags, slide, n_bits):
 def test_similarity_agrees_with_its_definition(database):
     bags, slide, _ = database
     want = plain_similarity(bags, slide, 256)
-    got = rank_by_similarity(bags_of(*bags), slide, k=100, n_bits=256).slides
+    got = by_similarity(bags_of(*bags), slide, k=100, n_bits=256).slides
     assert {hit.slide: hit.score for hit in got} == pytest.approx(want)
     assert all(a.score > b.score or (a.score == b.score and a.slide < b.slide) for a, b in pairwise(got))
     assert all(hit.uncertainty is None for hit in got)
@@ -242,7 +250,7 @@ def test_a_slide_that_every_patch_finds_at_distance_zero_scores_exactly_one_and_
     bags, slide, _ = database
     bags = [[(40 + place, 0), *bag] for place, bag in enumerate(bags)]
     slide = np.concatenate([slide, np.full(len(bags), own)])
-    got = rank_by_similarity(bags_of(*bags), slide, k=100, n_bits=256).slides
+    got = by_similarity(bags_of(*bags), slide, k=100, n_bits=256).slides
     if bags:
         best = [hit for hit in got if hit.slide == own]
         assert [hit.score for hit in best] == [1.0]
@@ -252,14 +260,14 @@ def test_a_slide_that_every_patch_finds_at_distance_zero_scores_exactly_one_and_
 
 def test_tissue_that_every_slide_holds_counts_less():
     everywhere, rare = [(0, 0), (1, 0), (2, 0)], [(3, 0)]
-    ranking = rank_by_similarity(bags_of(everywhere, rare), [0, 1, 2, 2])
+    ranking = by_similarity(bags_of(everywhere, rare), [0, 1, 2, 2])
     weights = [math.log(2), math.log(4)]
     assert [hit.slide for hit in ranking.slides] == [2, 0, 1]
     assert ranking.slides[1].score == pytest.approx(weights[0] / sum(weights))
 
 
 def test_many_matches_of_one_query_patch_count_once():
-    ranking = rank_by_similarity(bags_of([(0, 4), (1, 5), (2, 5), (3, 5)], [(4, 4)]), [0, 1, 1, 1, 0])
+    ranking = by_similarity(bags_of([(0, 4), (1, 5), (2, 5), (3, 5)], [(4, 4)]), [0, 1, 1, 1, 0])
     assert [hit.slide for hit in ranking.slides] == [0, 1]
     assert len(ranking.slides[1].matches) == 1
 
@@ -267,10 +275,10 @@ def test_many_matches_of_one_query_patch_count_once():
 def test_what_does_not_fit_is_refused():
     bags = bags_of([(0, 1)])
     with pytest.raises(ParameterError, match="k is 0"):
-        rank_by_uncertainty(bags, [0], ["a"], k=0)
+        by_uncertainty(bags, [0], ["a"], k=0)
     with pytest.raises(ParameterError, match="k is 0"):
-        rank_by_similarity(bags, [0], k=0)
+        by_similarity(bags, [0], k=0)
     with pytest.raises(LabelsError, match="slide number 3"):
-        rank_by_uncertainty(bags, [3], ["a"])
+        by_uncertainty(bags, [3], ["a"])
     with pytest.raises(ParameterError, match="weight_scale"):
         SlideLabels.of(["a"], 0)

@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
-from code_archives import random_slides, store_of, view_of
+from code_archives import KINDS, random_slides, store_of, view_of
 
 import sish
 from sish.cli import main
@@ -30,7 +31,7 @@ def test_parameters_at_open_by_query_and_by_assignment_are_the_same(built_index)
     index.view()
     index.params = opened.params  # it takes effect at once, and not in what was made ready before
     assert index.search(name, k=8, ranking="similarity") == by_query
-    assert index.view().threshold == 0
+    assert index.view().searcher.params.threshold == 0
     assert sish.Index.open(built_index).params != index.params, "the index on the disk keeps its own"
 
 
@@ -59,6 +60,29 @@ def test_a_budget_is_what_a_query_patch_is_compared_with(tmp_path):
         answer = view.search(slide.query, slide.codes, k=9, ranking="similarity", search=search)
         matched[budget] = sum(hit.n_matched for hit in answer if hit.placed)
     assert matched[1] <= slide.row.n_patches < matched[4] < matched[4000] == 9 * slide.row.n_patches
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_view_takes_a_mask_of_slides_beside_the_filters(tmp_path, kind):
+    slides = random_slides(3)
+    view = view_of(store_of(tmp_path / "a", slides, kind), kind)
+    query = slides[0]
+    mask = np.arange(len(view.searcher.slides)) % 2 == 0
+    allowed = {row.slide_id for row, may in zip(view.searcher.slides, mask, strict=True) if may}
+    answer = view.search(query.query, query.codes, k=20, mask=mask, search={"threshold": 64})
+    assert {hit.slide_id for hit in answer} == allowed
+    own = {row.slide_id for row in view.searcher.slides if row.patient == query.row.patient}
+    without = view.search(query.query, query.codes, k=20, mask=mask, exclude_patient=True)
+    assert {hit.slide_id for hit in without} == allowed - own
+    assert not view.search(query.query, query.codes, mask=~np.ones_like(mask)).hits
+
+
+@pytest.mark.parametrize("mask", [np.ones(3, bool), np.array([0, 1])])
+def test_a_mask_that_is_none_is_refused(tmp_path, mask):
+    slides = random_slides(3)
+    view = view_of(store_of(tmp_path / "a", slides, "paper"), "paper")
+    with pytest.raises(sish.QueryError, match="give bool, one a slide"):
+        view.search(slides[0].query, slides[0].codes, mask=mask)
 
 
 BAD = [

@@ -278,8 +278,8 @@ def test_flags_and_scores_tell_the_truth(built_index):
 
 
 def test_every_allowed_slide_can_be_found_however_far(own_index):
-    few = replace(own_index.params, pre_step=1, succ_step=1, n_seeds=1)
-    narrow = View.of(GuidedSearcher.of(own_index.snapshot(), few), threshold=0)
+    few = replace(own_index.params, pre_step=1, succ_step=1, n_seeds=1, threshold=0)
+    narrow = View.of(GuidedSearcher.of(own_index.snapshot(), few))
     query, _, codes = next(_queries(own_index.snapshot()))
     others = [row for row in own_index.slides if row.patient != query.patient]
     found = narrow.search(query, codes, k=8, exclude_patient=True)

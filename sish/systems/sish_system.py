@@ -89,7 +89,7 @@ class Sish(System[PatchFeatures]):
                 texture.grow(sum(map(len, descriptions)))  # enough of them learn a tree, and get its keys
         reader = Store.open(self._folder.name)
         self._bytes = reader.info().bytes
-        self._view = View.of(searcher_of(reader, self._keys, params), params.threshold)
+        self._view = View.of(searcher_of(reader, self._keys, params))
         self._of_patient = Counter(map(_patient, self.items))
         self._place = {_slide_id(place, item): place for place, item in enumerate(self.items)}
 
