@@ -19,7 +19,7 @@ from sish.index.store import SlideRow, Store
 from sish.index.store.segment import Segment, open_segment
 from sish.index.store.verify import verify
 from sish.index.texture.archive import learn_keys
-from sish.index.texture.cells import BUDGET
+from sish.index.params import BUDGET
 from sish.labels import read_labels
 from sish.searchers import stored_tree
 
