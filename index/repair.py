@@ -156,7 +156,7 @@ def _new_folder(index: Path, manifest: Manifest) -> Path:
     """A new folder for what is set aside, which is really within the index."""
     aside = index / ASIDE
     if aside.is_symlink():
-        raise StoreError(f"{aside} is a symbolic link: remove it, and run the repair again")
+        raise StoreError(f"{aside} is a symbolic link: remove it, and run the repair again", path=aside)
     with storage_errors(aside, "write to"):
         aside.mkdir(exist_ok=True)
         target, number = aside / f"{manifest.generation:08d}", 1

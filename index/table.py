@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sish.errors import ParameterError, QueryError
+from sish.errors import ParameterError
 from sish.index.compiled import as_barcodes, frozen
 from sish.index.hamming_kernels import aligned
 
@@ -96,10 +96,12 @@ def checked_mask(exclude: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
 
     Raises
     ------
-    QueryError
+    ParameterError
         If it is anything else, such as slide numbers.
     """
     mask = np.zeros(0, np.bool_) if exclude is None else np.asarray(exclude)
     if mask.dtype != np.bool_ or mask.ndim != 1:
-        raise QueryError(f"exclude is {mask.dtype} {mask.shape}; give bool (n_slides,), not slide numbers")
+        raise ParameterError(
+            f"exclude is {mask.dtype} {mask.shape}; give bool (n_slides,), not slide numbers"
+        )
     return frozen(mask)

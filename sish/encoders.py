@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import ParameterError, QueryError, WeightsError
+from sish.errors import ParameterError, QueryError, WeightsNotFoundError
 from sish.index.barcode import Binarisation
 from sish.nearest import nearest_to
 from sish.vqvae.known_networks import KNOWN
@@ -238,9 +238,10 @@ def _check_there(file: Path) -> None:
         return
     beside = (path.name for path in file.parent.glob("*") if path.suffix in (".safetensors", ".ckpt"))
     known = chain(["shipped"], (f"{TIMM}{name}" for name in KNOWN), beside)
-    raise WeightsError(
+    raise WeightsNotFoundError(
         f"no weights file at {file}{nearest_to(file.name, known)}; "
-        "give a .safetensors or .ckpt, shipped, or timm:NAME"
+        "give a .safetensors or .ckpt, shipped, or timm:NAME",
+        path=file,
     )
 
 

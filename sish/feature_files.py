@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encoders import FEATURES
-from sish.errors import FeatureMismatchError, SlideOpenError
+from sish.errors import FeatureMismatchError, SlideNotFoundError, SlideOpenError, about_its_path
 from sish.hdf5 import line_of, number_of, read_tables, text_of
 from sish.index.projection import project
 from sish.recipe import MAX_PATCH_MPP, MIN_PATCH_MPP, Recipe
@@ -123,16 +123,19 @@ def find_feature_files(
     place = Path(folder)
     if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises for a name too long, and where it may not look
         if not os.path.isfile(place):  # noqa: PTH113  as Path.is_dir
-            raise SlideOpenError(
-                f"{place}: there is no such file or folder; want features of TRIDENT or CLAM"
+            raise SlideNotFoundError(
+                f"{place}: there is no such file or folder; want features of TRIDENT or CLAM", path=place
             )
         return [place]
     found = [path for path in files_below(place, SUFFIXES, on_error) if not path.stem.endswith("_patches")]
     if not found:
-        raise SlideOpenError(f"{place}: got a folder without feature files (.h5); want at least one")
+        raise SlideOpenError(
+            f"{place}: got a folder without feature files (.h5); want at least one", path=place
+        )
     return found
 
 
+@about_its_path
 def read_features(
     path: str | os.PathLike[str],
     *,

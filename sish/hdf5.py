@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import SlideOpenError
+from sish.errors import MissingPackageError, SlideOpenError
 from sish.extras import install
 from sish.labels import MISSING
 
@@ -78,7 +78,7 @@ def _h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise SlideOpenError(f"feature files need h5py ({error}); {install('interop')}") from error
+        raise MissingPackageError(f"feature files need h5py ({error}); {install('interop')}") from error
     return h5py  # type: ignore[no-any-return]  # it has no types
 
 

@@ -17,6 +17,7 @@ from sish.errors import SlideError, SlideOpenError
 from sish.feature_files import is_feature_file, read_features
 from sish.index.store.snapshot import SlideRow
 from sish.slides.dicom import is_same_series, series_files
+from sish.slides.files import unreadable
 from sish.slides.scale import GIVEN, OVERRIDE
 from sish.slides.slide import open_slide
 
@@ -47,7 +48,9 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise SlideOpenError(f"{path}: cannot be read: it is not a regular file; give a slide file")
+            raise SlideOpenError(
+                f"{path}: cannot be read: it is not a regular file; give a slide file", path=path
+            )
         with Path(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             digest = hashlib.sha256(str(size).encode())
@@ -55,7 +58,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
                 file.seek(max(0, size - _BLOCK) * number // (_BLOCKS - 1))
                 digest.update(file.read(_BLOCK))
     except OSError as error:
-        raise SlideOpenError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+        raise unreadable(path, error) from error
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
-from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError
+from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError, errors_about
 from sish.identity import Standing, compare, file_digest
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store, slide_snapshot
 from sish.labels import LabelRow, Labels
@@ -240,7 +240,9 @@ class Ingest:
         """The slides of a folder, or the file itself."""
         found = find_slides(given, on_error=partial(self._fail, Path(given)))
         if not found:
-            raise SlideOpenError(f"{given}: got a folder without slides or images in it; want at least one")
+            raise SlideOpenError(
+                f"{given}: got a folder without slides or images in it; want at least one", path=given
+            )
         return found
 
     def _check_labels(self, seen: dict[Path, str], stored: dict[str, SlideRow]) -> None:
@@ -254,7 +256,8 @@ class Ingest:
                 Path(name),
                 LabelsError(
                     f"{self._labels.path} names {name}, and no such slide was given or is indexed"
-                    f"{nearest_to(name, (slide_id for _, slide_id in known))}"
+                    f"{nearest_to(name, (slide_id for _, slide_id in known))}",
+                    path=self._labels.path,
                 ),
             )
 
@@ -321,9 +324,10 @@ class Ingest:
 
     def _add(self, job: Job, preparing: Future[Encode], bar: Progress) -> None:
         try:
-            encode = job.limit.result(preparing)
-            with job.limit:
-                row, codes = encode()
+            with errors_about(job.path, job.slide_id):
+                encode = job.limit.result(preparing)
+                with job.limit:
+                    row, codes = encode()
         except SlideError as error:
             self._abandon(job)
             self._fail(job.path, error)
@@ -380,14 +384,18 @@ def remembered(
 def _taken(slide_id: str, path: Path, other: Path) -> SlideError:
     return SlideError(
         f"{path}: its slide id {slide_id!r} is that of {other}: "
-        "rename one, or give both ids in a labels file with the columns path and slide_id"
+        "rename one, or give both ids in a labels file with the columns path and slide_id",
+        path=path,
+        slide_id=slide_id,
     )
 
 
 def _changed(path: Path, slide_id: str) -> SlideError:
     return SlideError(
         f"{path}: is another file now than when it was added as {slide_id!r}: "
-        "--replace (replace=True) makes its codes anew; if it is another slide, give it an id of its own"
+        "--replace (replace=True) makes its codes anew; if it is another slide, give it an id of its own",
+        path=path,
+        slide_id=slide_id,
     )
 
 

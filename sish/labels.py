@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from sish.errors import LabelsError
+from sish.errors import LabelsError, LabelsNotFoundError, about_its_path
 from sish.index.store import SlideRow
 from sish.slides.dicom import names_of_series
 from sish.slides.files import slide_id_of
@@ -134,7 +134,9 @@ class Labels:
         if len(found) > 1:
             lines = ", ".join(str(row.line) for row in found[:LISTED])
             raise LabelsError(
-                f"{self.path}: lines {lines} all fit {slide_path}: give longer paths in that file"
+                f"{self.path}: lines {lines} all fit {slide_path}: give longer paths in that file",
+                path=self.path,
+                slide_id=slide_id,
             )
         return found[0] if found else None
 
@@ -164,9 +166,8 @@ class Labels:
     def _claim(self, rows: dict[str, LabelRow], key: str, row: LabelRow) -> None:
         first = rows.setdefault(key, row)
         if first is not row:
-            raise LabelsError(
-                f"{self.path}, line {row.line}: {row.name[:SHOWN]} is on line {first.line} already: "
-                "keep one of them"
+            raise _odd_line(
+                self.path, row.line, f"{row.name[:SHOWN]} is on line {first.line} already: keep one of them"
             )
 
     def _candidates(self, slide_path: Path, slide_id: str) -> list[LabelRow]:
@@ -185,6 +186,7 @@ class Labels:
         return []
 
 
+@about_its_path
 def read_labels(path: str | os.PathLike[str]) -> Labels:
     """Read a labels file.
 
@@ -220,7 +222,8 @@ def _read_text(file: Path) -> str:
         with file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise LabelsError(f"{file} cannot be read ({error.strerror}), wanted a labels file in CSV") from None
+        kind = LabelsNotFoundError if isinstance(error, FileNotFoundError) else LabelsError
+        raise kind(f"{file} cannot be read ({error.strerror}), wanted a labels file in CSV") from None
     if len(data) > MAX_BYTES:
         raise LabelsError(f"{file} is larger than {MAX_BYTES >> 20} MB, wanted a labels file, a row a slide")
     try:
@@ -235,9 +238,12 @@ def _read_text(file: Path) -> str:
 
 def _not_text(file: Path, data: bytes, place: int) -> LabelsError:
     line = data.count(b"\n", 0, place) + 1
-    return LabelsError(
-        f"{file}, line {line}: byte 0x{data[place]:02x} is not UTF-8 text: save the file as UTF-8 CSV"
-    )
+    return _odd_line(file, line, f"byte 0x{data[place]:02x} is not UTF-8 text: save the file as UTF-8 CSV")
+
+
+def _odd_line(file: Path, line: int, wrong: str) -> LabelsError:
+    """The error for a line that does not fit."""
+    return LabelsError(f"{file}, line {line}: {wrong}", path=file, line=line)
 
 
 def _short(text: str) -> str:
@@ -269,7 +275,7 @@ def _records(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
         except StopIteration:
             return
         except csv.Error as error:
-            raise LabelsError(f"{file}, line {line}: {error}: close its quotation marks") from None
+            raise _odd_line(file, line, f"{error}: close its quotation marks") from None
         stripped = [" ".join(cell.splitlines()).strip() for cell in cells]
         if any(stripped):
             yield line, stripped
@@ -279,20 +285,22 @@ def _columns(file: Path, line: int, header: list[str]) -> list[str]:
     columns = [_column_name(cell) for cell in header]
     if not set(NAMING) & set(columns):
         shown = ", ".join(map(_short, columns[:8]))
-        raise LabelsError(
-            f"{file}, line {line}: columns are {shown}, wanted path or slide_id among them: "
-            "name the columns in the first line, separated by commas"
+        raise _odd_line(
+            file,
+            line,
+            f"columns are {shown}, wanted path or slide_id among them: "
+            "name the columns in the first line, separated by commas",
         )
     if len(columns) > MAX_COLUMNS:
-        raise LabelsError(
-            f"{file}, line {line}: {len(columns)} columns, wanted at most {MAX_COLUMNS}: "
-            "keep those that are to be shown or filtered by"
+        raise _odd_line(
+            file,
+            line,
+            f"{len(columns)} columns, wanted at most {MAX_COLUMNS}: "
+            "keep those that are to be shown or filtered by",
         )
     twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:
-        raise LabelsError(
-            f"{file}, line {line}: the column {_short(twice[0])} is there twice: rename or delete one"
-        )
+        raise _odd_line(file, line, f"the column {_short(twice[0])} is there twice: rename or delete one")
     return columns
 
 
@@ -301,15 +309,17 @@ def _row(
 ) -> LabelRow:
     """Read one record; the words in it that stand for nothing are counted in `gaps`, by column and word."""
     if len(cells) < len(columns) or any(cells[len(columns) :]):
-        raise LabelsError(
-            f"{file}, line {line}: {len(cells)} fields, wanted {len(columns)} as in the first line: "
-            "put quotation marks around a field that holds the separator"
+        raise _odd_line(
+            file,
+            line,
+            f"{len(cells)} fields, wanted {len(columns)} as in the first line: "
+            "put quotation marks around a field that holds the separator",
         )
     filled = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell}
     gaps.update((name, cell) for name, cell in filled.items() if cell in MISSING)
     said = {name: cell for name, cell in filled.items() if cell not in MISSING}
     if not set(NAMING) & set(said):
-        raise LabelsError(f"{file}, line {line}: names no slide: fill in its path or slide_id, or delete it")
+        raise _odd_line(file, line, "names no slide: fill in its path or slide_id, or delete it")
     return LabelRow(
         line=line,
         path=said.get("path"),
@@ -332,9 +342,11 @@ def _mpp(file: Path, line: int, said: Mapping[str, str], column: str) -> float |
     except ValueError:
         mpp = math.nan
     if not MIN_MPP <= mpp <= MAX_MPP:
-        raise LabelsError(
-            f"{file}, line {line}: {column} is {_short(cell)}, wanted micrometres per pixel from {MIN_MPP} "
-            f"to {MAX_MPP}, such as 0.25 (or an empty field)"
+        raise _odd_line(
+            file,
+            line,
+            f"{column} is {_short(cell)}, wanted micrometres per pixel from {MIN_MPP} "
+            f"to {MAX_MPP}, such as 0.25 (or an empty field)",
         )
     return mpp
 

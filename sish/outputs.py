@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from sish.errors import ParameterError
+from sish.errors import OutputError, ParameterError
 
 __all__ = ["check_output", "check_outside_databases", "write_output"]
 
@@ -55,14 +55,15 @@ def write_output(
     Raises
     ------
     ParameterError
-        If it would replace an input or a file of another kind, lies inside an index or database, or cannot be
-        written.
+        If it would replace an input or a file of another kind, or lies inside an index or database.
+    OutputError
+        If it cannot be written.
     """
     check_output(path, inputs=inputs, replaces=replaces)
     try:
         _put(Path(path), data)
     except OSError as error:
-        raise ParameterError(f"cannot write {path}: {error.strerror}; give another path") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}; give another path", path=path) from error
     return Path(path)
 
 
@@ -78,10 +79,11 @@ def check_output(
     if not target.is_file():
         return
     if same := _same_file(target, inputs):
-        raise ParameterError(f"{path} is an input ({same}): give another path to write to")
+        raise ParameterError(f"{path} is an input ({same}): give another path to write to", path=path)
     if target.suffix.lower() not in replaces:
         raise ParameterError(
-            f"{path} is there and is no {replaces[0]} file, so it stays: give another path to write to"
+            f"{path} is there and is no {replaces[0]} file, so it stays: give another path to write to",
+            path=path,
         )
 
 
@@ -90,7 +92,7 @@ def check_outside_databases(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     inside = next((folder for folder in target.parents if _is_database(folder)), None)
     if inside is not None:
-        raise ParameterError(f"{path} lies inside the index {inside}: give a path outside it")
+        raise ParameterError(f"{path} lies inside the index {inside}: give a path outside it", path=path)
 
 
 def _is_database(folder: Path) -> bool:

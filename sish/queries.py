@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES
-from sish.errors import QueryError, SlideOpenError
+from sish.errors import QueryError, SlideNotFoundError
 from sish.feature_files import is_feature_file, read_features
 from sish.feature_ingest import feature_codes
 from sish.identity import Standing, compare, find_row
@@ -84,7 +84,9 @@ class Question:
             return query_of_indexed(row, state.segments, self.patient)
         if row is None and isinstance(self.query, str) and not os.path.lexists(self.query):
             near = nearest_to(self.query, (row.slide_id for row in state.slides))
-            raise SlideOpenError(f"{self.query}: is neither a file nor the id of an indexed slide{near}")
+            raise SlideNotFoundError(
+                f"{self.query}: is neither a file nor the id of an indexed slide{near}", path=self.query
+            )
         given = self.query if row is None else _file_of(row)  # a part of it must be read
         if is_feature_file(given):
             return self._of_features(absolute(str(given)), state, encoder)

@@ -125,7 +125,7 @@ class _Gallery:
         """The slide of a hit; SlideOpenError if its file is another one now."""
         digest = self._digests.get(path)
         if (path, mpp) not in self._slides and digest is not None and file_digest(path) != digest:
-            raise SlideOpenError(f"{path}: is another file now than when it was added")
+            raise SlideOpenError(f"{path}: is another file now than when it was added", path=path)
         return self._open(path, mpp)
 
     def thumbnail(self, path: str, mpp: float) -> str:

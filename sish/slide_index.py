@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sish.encode import SlideEncoder
-from sish.errors import IndexExistsError, IndexNotFoundError, QueryError
+from sish.errors import IndexExistsError, IndexNotFoundError, UnknownSlideError
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
@@ -389,7 +389,11 @@ class Index:
         if missing:
             names = ", ".join(map(repr, missing[:5]))
             near = nearest_to(missing[0], (row.slide_id for row in self.slides))
-            raise QueryError(f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids")
+            raise UnknownSlideError(
+                f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids",
+                path=self.path,
+                slide_id=missing[0],
+            )
         with Store.open(self.path, write=True) as store:
             return store.remove(ids)
 

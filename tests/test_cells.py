@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hierarchy import clustered
 
-from sish.errors import ParameterError, QueryError
+from sish.errors import ParameterError
 from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree
@@ -282,8 +282,8 @@ def test_any_archive_any_budget(data):
     [
         (lambda cells, q: cells.search(q, k=0), ParameterError),
         (lambda cells, q: cells.search(q, budget=0), ParameterError),
-        (lambda cells, q: cells.search(q[:, :8]), QueryError),
-        (lambda cells, q: cells.search(q, exclude=np.array([1, 2])), QueryError),
+        (lambda cells, q: cells.search(q[:, :8]), ParameterError),
+        (lambda cells, q: cells.search(q, exclude=np.array([1, 2])), ParameterError),
         (lambda cells, q: cells.search(q.astype(float)), ParameterError),
         (lambda cells, q: KeyTable.build([1], q, [0]), ParameterError),
         (lambda cells, q: cells.adding(KeyTable.build([cells.tree.n_keys], q[:1], [0])), ParameterError),

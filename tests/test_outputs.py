@@ -11,7 +11,7 @@ from PIL import Image
 
 import sish
 from sish.cli import main
-from sish.errors import ParameterError
+from sish.errors import OutputError, ParameterError
 from sish.outputs import write_output
 
 OURS = (".html",)
@@ -69,7 +69,7 @@ def test_files_of_another_kind_and_write_protected_ones_stay(tmp_path):
     (tmp_path / "page.html").write_text("kept")
     (tmp_path / "page.html").chmod(0o444)
     if not os.access(tmp_path / "page.html", os.W_OK):  # root may write to anything
-        with pytest.raises(ParameterError, match="Permission denied"):
+        with pytest.raises(OutputError, match="Permission denied"):
             write_output(tmp_path / "page.html", b"new", replaces=OURS)
 
 
@@ -82,7 +82,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(failing, tmp_path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(failing, fail)
-    with pytest.raises(ParameterError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         write_output(page, b"new", replaces=OURS)
     assert page.read_text() == "old" and list(tmp_path.iterdir()) == [page]
 

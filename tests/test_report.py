@@ -98,6 +98,6 @@ def test_names_that_are_not_utf8_are_spelt_out(built_index, tmp_path):
 def test_a_page_that_cannot_be_written_is_an_error(built_index, tmp_path):
     index = sish.Index.open(built_index)
     results = index.search(index.slides[0].path, k=1)
-    with pytest.raises(sish.ParameterError, match="give another path"):
+    with pytest.raises(sish.OutputError, match="give another path"):
         sish.write_report(results, tmp_path / "no" / "page.html", index=index)
     assert not list(Path(tmp_path).iterdir())

@@ -138,7 +138,7 @@ def test_removed_slides_are_not_found_and_compact_frees_their_bytes(own_index):
     own_index.compact()
     assert own_index.info().bytes < before
     assert sish.verify(own_index.path) == []
-    with pytest.raises(sish.QueryError, match="holds no slide 'nowhere'"):
+    with pytest.raises(sish.UnknownSlideError, match="holds no slide 'nowhere'"):
         own_index.remove("nowhere")
 
 

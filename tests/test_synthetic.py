@@ -9,7 +9,7 @@ from PIL import Image
 
 from sish.demo.painting import TISSUES, Look, paint
 from sish.demo.synthetic import plan, write_slides
-from sish.errors import ParameterError
+from sish.errors import OutputError, ParameterError
 from sish.slides.files import find_slides
 from sish.slides.slide import open_slide
 from sish.slides.tissue import find_tissue
@@ -117,7 +117,7 @@ def test_pillow_decodes_every_level_to_the_pixels_that_openslide_reads(folder):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(ParameterError, match=r"^cannot write slides to .*; give another folder$"):
+    with pytest.raises(OutputError, match=r"^cannot write slides to .*; give another folder$"):
         write_slides(tmp_path / "file" / "slides", 1, side_um=420)
 
 

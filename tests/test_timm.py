@@ -13,7 +13,7 @@ import torch
 
 from sish.encode import SlideEncoder
 from sish.encoders import load
-from sish.errors import WeightsError
+from sish.errors import MissingPackageError, WeightsError
 from sish.recipe import Recipe
 from sish.vqvae import save_weights
 from sish.vqvae.known_networks import ELSEWHERE, KNOWN
@@ -36,7 +36,7 @@ def _small_paper():
 def test_without_timm_it_says_what_to_install(tmp_path):
     save_weights(_small_paper(), path := tmp_path / "paper.safetensors")
     for name in (str(path), "timm:resnet50", "timm:uni"):
-        with pytest.raises(WeightsError, match=r"pip install -e .*\[timm\]'"):
+        with pytest.raises(MissingPackageError, match=r"pip install -e .*\[timm\]'"):
             load(name)
 
 

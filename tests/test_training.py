@@ -10,7 +10,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks.datasets import load_dataset
-from sish.errors import LabelsError, MissingMaskError, ParameterError, SlideOpenError, WeightsError
+from sish.errors import (
+    LabelsError,
+    MissingMaskError,
+    OutputError,
+    ParameterError,
+    SlideOpenError,
+    WeightsError,
+)
 from sish.systems.item import Item
 from sish.systems.lesions.mask_predictor import (
     MaskPredictor,
@@ -325,7 +332,7 @@ def test_files_of_another_kind_are_refused(generator, predictor, tmp_path):
 
 def test_weights_that_cannot_be_written(generator, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(WeightsError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot write"):
         generator.save(tmp_path / "file" / "codes.safetensors")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sish.errors import ParameterError, SishError
+from sish.errors import ParameterError, SishError, SlideNotFoundError
 from sish.vqvae.data import Cut, PatchData, Split
 from sish.vqvae.images import ImagePatches, list_images
 
@@ -48,7 +48,7 @@ def test_images_of_a_csv_file(folder):
 
 
 def test_sources_that_hold_nothing(tmp_path):
-    with pytest.raises(ParameterError, match=r"--data\.folder"):
+    with pytest.raises(SlideNotFoundError, match=r"--data\.folder"):
         list_images(tmp_path / "none")
     with pytest.raises(ParameterError, match="no images"):
         list_images(tmp_path)

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sish.errors import ParameterError, WeightsError
+from sish.errors import OutputError, ParameterError, WeightsError
 from sish.vqvae import load_encoder, save_weights
 from sish.vqvae.calibration import calibrate
 from sish.vqvae.fingerprint import digest_of
@@ -159,7 +159,7 @@ def test_weights_of_another_architecture(model, tmp_path):
 
 def test_unwritable_output(model, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(WeightsError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot write"):
         save_weights(model, tmp_path / "file" / "w.safetensors")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from sish.errors import ParameterError
+from sish.errors import MissingPackageError
 from sish.extras import install
 from sish.outputs import check_output
 from sish.parsing import ArgumentParser
@@ -62,7 +62,7 @@ class TrainingCLI(LightningCLI):
         super().parse_arguments(parser, args)
         logger = self.config[self.config.subcommand].trainer.logger
         if "TensorBoardLogger" in str(logger) and not _has_tensorboard():
-            raise ParameterError(
+            raise MissingPackageError(
                 f"TensorBoard is not installed; {install('tensorboard')}, or leave --trainer.logger"
                 " out: metrics.csv and pictures are written anyway"
             )

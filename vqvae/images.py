@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sish.errors import ParameterError, SlideOpenError
+from sish.errors import ParameterError, SlideNotFoundError, SlideOpenError
 from sish.slides.folders import files_below
 from sish.slides.orientations import ORIENTATIONS, oriented
 from sish.slides.pictures import decode_picture
@@ -38,7 +38,9 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
     """
     table = source / "labels.csv" if source.is_dir() else source
     if not source.exists():
-        raise ParameterError(f"no folder or CSV file at {source}; give one with --data.folder")
+        raise SlideNotFoundError(
+            f"no folder or CSV file at {source}; give one with --data.folder", path=source
+        )
     if table.is_file():
         names = _paths_of_csv(table)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sish.errors import ParameterError, WeightsError
+from sish.errors import ParameterError, WeightsError, about_its_path
 from sish.vqvae.encoder import Encoder, FeatureNetwork, HammingScale
 from sish.vqvae.features import N_FEATURES, PERCENTILES
 from sish.vqvae.fingerprint import digest_of
@@ -103,6 +103,7 @@ def hamming_scale(model: VQVAE) -> HammingScale:
     )
 
 
+@about_its_path
 def load_encoder(
     path: str | Path | None = None, *, features: str | Path | None = None, device: str = "cpu"
 ) -> Encoder:
@@ -126,6 +127,7 @@ def shipped_model() -> VQVAE:
         return read_model(file)[0]
 
 
+@about_its_path
 def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE, dict[str, Any]]:
     """The network in a weights file or checkpoint, and the facts of its training.
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sish.errors import ParameterError, WeightsError
+from sish.errors import OutputError, ParameterError, WeightsError, WeightsNotFoundError
 from sish.outputs import write_output
 
 __all__ = [
@@ -41,7 +41,9 @@ _Network = TypeVar("_Network", bound=nn.Module)
 def check_there(path: Path) -> None:
     """WeightsError where there is no file."""
     if not path.is_file():
-        raise WeightsError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
+        raise WeightsNotFoundError(
+            f"no weights file at {path}; give a .safetensors file or a .ckpt", path=path
+        )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -52,7 +54,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
-            f"{path} is not a weights file ({one_line(error)}); give one that `export` wrote"
+            f"{path} is not a weights file ({one_line(error)}); give one that `export` wrote", path=path
         ) from error
 
 
@@ -62,7 +64,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
         raise WeightsError(
-            f"{path} is not a readable checkpoint ({one_line(error)}); give one of `fit`"
+            f"{path} is not a readable checkpoint ({one_line(error)}); give one of `fit`", path=path
         ) from error
     return checkpoint if isinstance(checkpoint, dict) else {}
 
@@ -79,21 +81,23 @@ def tensors_of(
         }
         return tensors, {"steps": int(checkpoint["global_step"]), "epochs": int(checkpoint["epoch"])}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{path} lacks parts of a checkpoint ({error}); give one of `fit`") from error
+        raise WeightsError(
+            f"{path} lacks parts of a checkpoint ({error}); give one of `fit`", path=path
+        ) from error
 
 
 def write_safetensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], *, inputs: Iterable[Path] = ()
 ) -> None:
-    """Write a file, never over one of ``inputs`` or of another kind; WeightsError where that fails."""
+    """Write a file, never over one of ``inputs`` or of another kind; OutputError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # bytes of our own, because save_file would make the file private
-        write_output(path, save(tensors, metadata), inputs=inputs, replaces=_ENDINGS)
-    except ParameterError as error:
-        raise WeightsError(str(error)) from error
+        data = save(tensors, metadata)  # bytes of our own, because save_file would make the file private
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot write weights to {path}: {error}; give another --output") from error
+        raise OutputError(
+            f"cannot write weights to {path}: {error}; give another --output", path=path
+        ) from error
+    write_output(path, data, inputs=inputs, replaces=_ENDINGS)
 
 
 def read_json(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sish.errors import WeightsError
+from sish.errors import MissingPackageError, WeightsError, WeightsNotFoundError
 from sish.extras import install
 from sish.nearest import nearest_to
 from sish.vqvae.fingerprint import digest_of
@@ -102,7 +102,7 @@ def _create(name: str, known: KnownNetwork | None, *, pretrained: bool) -> nn.Mo
     try:
         import timm
     except (ImportError, RuntimeError) as error:  # torchvision's compiled part fails with RuntimeError
-        raise WeightsError(
+        raise MissingPackageError(
             f"{name} features need timm, which does not load ({error}); {install('timm')}{_near(name)}"
         ) from error
     arguments: dict[str, Any] = {"num_classes": 0, **(known.arguments if known else {})}
@@ -158,7 +158,9 @@ def _of_features(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tens
 
 def _load(network: nn.Module, name: str, path: Path) -> None:
     if not path.is_file():
-        raise WeightsError(f"no weights of {name} at {path}; give a .safetensors, .pth or .bin file")
+        raise WeightsNotFoundError(
+            f"no weights of {name} at {path}; give a .safetensors, .pth or .bin file", path=path
+        )
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -167,11 +169,12 @@ def _load(network: nn.Module, name: str, path: Path) -> None:
         found = _of_features(state, network)
     except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
         raise WeightsError(
-            f"{path} does not hold weights ({one_line(error)}); give a .safetensors or .pth"
+            f"{path} does not hold weights ({one_line(error)}); give a .safetensors or .pth", path=path
         ) from error
     if odd := misfits(_numbers(network), found):
         raise WeightsError(
             f"{path} does not hold a {name} in timm's names ({odd[0]} and {len(odd) - 1} more do not fit);"
-            " give its own weights"
+            " give its own weights",
+            path=path,
         )
     network.load_state_dict(found, strict=False)

@@ -31,7 +31,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sish.errors import ParameterError, QueryError
+from sish.errors import ParameterError
 from sish.index.bags import Bags
 from sish.index.compiled import as_barcodes, frozen, paired_words
 from sish.index.guided.kernel import Bag, Plan, Reach, Table, search_all
@@ -59,7 +59,7 @@ def guided_search(
     rebuilt for it: excluded patches are passed on the way, up to `GuidedParams.skip_step` keys a walk, so
     that the cost is bounded whatever the size of the archive. Where a filter leaves few patches, scanning
     them (`sish.index.barcode.nearest`) finds more. The queries are shared among `n_threads` threads; the
-    result does not depend on their number. Raises QueryError where the queries do not fit the table.
+    result does not depend on their number. Raises ParameterError where the queries do not fit the table.
 
     >>> table = KeyTable.build([10, 20, 30], np.array([[7], [1], [255]], np.uint8), [0, 1, 2])
     >>> query, near = np.array([[1]], np.uint8), GuidedParams(threshold=4)
@@ -73,7 +73,7 @@ def guided_search(
     keys = np.asarray(query_keys, dtype=np.int64)
     barcodes = as_barcodes(query_barcodes, "query_barcodes")
     if keys.shape != (len(barcodes),):
-        raise QueryError(f"query_keys have shape {keys.shape}; give one a barcode, ({len(barcodes)},)")
+        raise ParameterError(f"query_keys have shape {keys.shape}; give one a barcode, ({len(barcodes)},)")
     rows, queries = paired_words(table.barcodes, barcodes)
     mask = checked_mask(exclude)
     if n_threads < 1:

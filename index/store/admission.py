@@ -23,15 +23,20 @@ def check_vacant(folder: Path) -> None:
     """
     names = {path.name for path in folder.iterdir()}
     if MANIFEST in names:
-        raise IndexExistsError(f"there is an index at {folder} already: open it, or give another path")
+        raise IndexExistsError(
+            f"there is an index at {folder} already: open it, or give another path", path=folder
+        )
     if names - {LOCK, SEGMENTS, MANIFEST + NEW}:
         raise IndexFormatError(
-            f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: give a new or an empty folder"
+            f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: "
+            "give a new or an empty folder",
+            path=folder,
         )
     if SEGMENTS in names and (segment := next((folder / SEGMENTS).iterdir(), None)):
         raise IndexFormatError(
             f"{folder} holds {SEGMENTS}/{segment.name} and no {MANIFEST}: "
-            "restore the whole folder from a backup, or give a new or an empty one"
+            "restore the whole folder from a backup, or give a new or an empty one",
+            path=folder,
         )
 
 
@@ -45,7 +50,8 @@ def check_widths(new: Sequence[Snapshot], manifest: Manifest) -> None:
         if got != want:
             raise ParameterError(
                 f"slide {part.slides[0].slide_id} has {got[0]} keys and {got[1]} barcode bytes a patch, "
-                f"wanted {want[0]} and {want[1]} as in the index: encode it with the settings of the index"
+                f"wanted {want[0]} and {want[1]} as in the index: encode it with the settings of the index",
+                slide_id=part.slides[0].slide_id,
             )
 
 
@@ -54,5 +60,7 @@ def check_ids(path: Path, ids: Sequence[str], taken: Iterable[str]) -> None:
     seen = set(taken)
     for slide_id in ids:
         if slide_id in seen:
-            raise SlideExistsError(f"slide {slide_id} is in {path} already: ask to replace it")
+            raise SlideExistsError(
+                f"slide {slide_id} is in {path} already: ask to replace it", path=path, slide_id=slide_id
+            )
         seen.add(slide_id)

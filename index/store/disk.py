@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sish.errors import IndexCorruptError, StoreError
+from sish.errors import IndexCorruptError, SishError, StoreError
 
 __all__ = [
     "FileRecord",
@@ -77,7 +77,8 @@ def check_plain(path: Path) -> None:
         kind = "a symbolic link" if stat.S_ISLNK(mode) else "no plain file"
         raise IndexCorruptError(
             f"{path} is {kind}, wanted only files and folders in an index: "
-            "do not use it, or copy it with 'cp -RL' if you made the links"
+            "do not use it, or copy it with 'cp -RL' if you made the links",
+            path=path,
         )
 
 
@@ -120,9 +121,12 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
     """Turn the operating system's errors into a `StoreError` of one line."""
     try:
         yield
+    except SishError:  # some are an OSError too, and say already what is wrong
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(
             f"cannot {doing} {path}: {reason}; nothing stored is lost: "
-            "see to the space and the rights of that folder, and run it again"
+            "see to the space and the rights of that folder, and run it again",
+            path=path,
         ) from error

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-from sish.errors import IndexLockedError, StoreError
+from sish.errors import IndexLockedError, MissingPackageError
 from sish.index.store.disk import check_plain
 
 try:
     import fcntl
 except ImportError:
-    raise StoreError(
+    raise MissingPackageError(
         "an index needs the file locks of a POSIX system (fcntl), and this one has none: "
         "use Linux or macOS, or WSL on Windows"
     ) from None
@@ -52,7 +52,8 @@ class WriterLock:
             _close(descriptor)
             raise IndexLockedError(
                 f"{path.parent} is being written to by process {holder}: wait until that ends, "
-                "or open the index for reading only"
+                "or open the index for reading only",
+                path=path.parent,
             ) from None
         except BaseException:
             _close(descriptor)

@@ -106,7 +106,7 @@ class Manifest:
         _check_format(body, path)
         try:
             if body.pop("sha256", None) != _checksum(body):
-                raise IndexCorruptError(f"{path} does not match its own checksum: {_WAY_OUT}")
+                raise IndexCorruptError(f"{path} does not match its own checksum: {_WAY_OUT}", path=path)
             return cls(
                 header=_header(body["header"]),
                 generation=_count(body["generation"]),
@@ -117,7 +117,9 @@ class Manifest:
                 extras=_extras(body.get("extras", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise IndexCorruptError(f"{path} has a wrong entry ({repr(error)[:200]}): {_WAY_OUT}") from None
+            raise IndexCorruptError(
+                f"{path} has a wrong entry ({repr(error)[:200]}): {_WAY_OUT}", path=path
+            ) from None
 
 
 def encode_json(value: Any, what: str) -> bytes:
@@ -143,9 +145,9 @@ def decode_json(data: bytes, path: Path, way_out: str) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise IndexCorruptError(f"{path} is not valid JSON ({error}): {way_out}") from None
+        raise IndexCorruptError(f"{path} is not valid JSON ({error}): {way_out}", path=path) from None
     except RecursionError:
-        raise IndexCorruptError(f"{path} is nested too deep to be read: {way_out}") from None
+        raise IndexCorruptError(f"{path} is nested too deep to be read: {way_out}", path=path) from None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -163,9 +165,13 @@ def read_manifest(folder: Path) -> Manifest:
             return Manifest.from_bytes(_read_bytes(path), path)
         except FileNotFoundError:
             missing = f"has no {MANIFEST}, so it is no index" if folder.is_dir() else "does not exist"
-            raise IndexNotFoundError(f"{folder} {missing}: check the path, or create one first") from None
+            raise IndexNotFoundError(
+                f"{folder} {missing}: check the path, or create one first", path=folder
+            ) from None
         except NotADirectoryError:
-            raise IndexFormatError(f"{folder} is a file, wanted the folder of an index") from None
+            raise IndexFormatError(
+                f"{folder} is a file, wanted the folder of an index", path=folder
+            ) from None
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -173,7 +179,7 @@ def _read_bytes(path: Path) -> bytes:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise IndexCorruptError(
-            f"{path} has more than {_MOST_BYTES} bytes, which no manifest has: {_WAY_OUT}"
+            f"{path} has more than {_MOST_BYTES} bytes, which no manifest has: {_WAY_OUT}", path=path
         )
     return data
 
@@ -185,11 +191,12 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 def _check_format(body: Any, path: Path) -> None:
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise IndexFormatError(f"{path} is not the manifest of a sish index: check the path")
+        raise IndexFormatError(f"{path} is not the manifest of a sish index: check the path", path=path)
     if body.get("version") != FORMAT_VERSION:
         raise IndexFormatError(
             f"{path} is of index format {short(body.get('version'))}, this release reads format "
-            f"{FORMAT_VERSION}: use the release of sish that wrote it, or index the slides again"
+            f"{FORMAT_VERSION}: use the release of sish that wrote it, or index the slides again",
+            path=path,
         )
 
 

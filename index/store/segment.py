@@ -123,7 +123,7 @@ class Segment:
             self.checked.add("bytes")
         if "contents" not in self.checked:
             for problem in self.wrong_contents(folder):
-                raise IndexCorruptError(f"{problem}: {_WAY_OUT}")
+                raise IndexCorruptError(f"{problem}: {_WAY_OUT}", path=folder)
             self.checked.add("contents")
 
     def _check_bytes(self, folder: Path) -> None:
@@ -297,7 +297,9 @@ def _encode_table(slides: tuple[SlideRow, ...]) -> bytes:
     data = encode_json([_encode_row(row) for row in slides], "the slide table")
     for row in slides:
         if wrong := wrong_field(row):
-            raise ParameterError(f"the row of slide {row.slide_id!r} has {wrong}: nothing was stored")
+            raise ParameterError(
+                f"the row of slide {row.slide_id!r} has {wrong}: nothing was stored", slide_id=row.slide_id
+            )
     return data
 
 
@@ -340,7 +342,7 @@ _WAY_OUT = "restore it from a backup, or see sish index repair"
 
 def corrupt(path: Path, wrong: str) -> IndexCorruptError:
     """Return the error for a damaged file of a segment."""
-    return IndexCorruptError(f"{path} {wrong}: {_WAY_OUT}")
+    return IndexCorruptError(f"{path} {wrong}: {_WAY_OUT}", path=path)
 
 
 @contextmanager

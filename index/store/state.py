@@ -83,7 +83,8 @@ class State:
         """
         sound = tuple(part for part in self.parts if isinstance(part, Segment))
         if len(sound) < len(self.parts):
-            raise IndexCorruptError(self.damaged[0].reason)
+            damaged = self.damaged[0]
+            raise IndexCorruptError(damaged.reason, path=self.folder / SEGMENTS / damaged.record.name)
         return sound
 
     @property

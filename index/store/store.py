@@ -26,6 +26,7 @@ from sish.errors import (
     IndexCorruptError,
     IndexFormatError,
     ParameterError,
+    ParameterTypeError,
     StoreError,
     UnknownSlideError,
 )
@@ -128,7 +129,9 @@ class Store:
             raise ParameterError("the header is nested too deep to be read again: give a flatter one")
         with storage_errors(folder, "create an index at"):
             if folder.exists() and not folder.is_dir():
-                raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
+                raise IndexFormatError(
+                    f"{folder} is a file, wanted a folder that is missing or empty", path=folder
+                )
             make_folder(folder)
             check_vacant(folder)
             lock = WriterLock.acquire(folder / LOCK)
@@ -298,7 +301,7 @@ class Store:
             StoreError: not open for writing, or the disk failed; the index is as it was.
         """
         if isinstance(slide_ids, str):
-            raise ParameterError(f"slide_ids is the string {slide_ids!r}, wanted a list of ids")
+            raise ParameterTypeError(f"slide_ids is the string {slide_ids!r}, wanted a list of ids")
         doomed = frozenset(slide_ids)
         with self._writing() as state:
             count = sum(row.slide_id in doomed for row in self.slides)
@@ -322,11 +325,16 @@ class Store:
             old = {row.slide_id: row for row in self.slides}
             for slide_id, row in rows.items():
                 if slide_id not in old:
-                    raise UnknownSlideError(f"slide {slide_id} is not in {self.path}: add it first")
+                    raise UnknownSlideError(
+                        f"slide {slide_id} is not in {self.path}: add it first",
+                        path=self.path,
+                        slide_id=slide_id,
+                    )
                 if (row.slide_id, row.n_patches) != (slide_id, old[slide_id].n_patches):
                     raise ParameterError(
                         f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, "
-                        f"wanted the same id and {old[slide_id].n_patches}: append it with replace=True"
+                        f"wanted the same id and {old[slide_id].n_patches}: append it with replace=True",
+                        slide_id=slide_id,
                     )
             segments = [segment.relabelled(rows) for segment in state.segments]
             if any(segment.unsaved for segment in segments):
@@ -422,7 +430,9 @@ class Store:
         """Hold the right to write; after any failure, go by what the disk says."""
         with self._thread_lock:
             if self._lock is None or not self._lock.held:
-                raise StoreError(f"{self.path} is not open for writing: open it with write=True")
+                raise StoreError(
+                    f"{self.path} is not open for writing: open it with write=True", path=self.path
+                )
             before = self._state
             try:
                 with storage_errors(self.path, "write to"):
@@ -476,7 +486,8 @@ class Store:
         """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
         for problem in damaged_files(self._folder(segment), segment.record.files):
             raise IndexCorruptError(
-                f"{problem}: nothing was changed; restore the index from a backup, or see sish index repair"
+                f"{problem}: nothing was changed; restore the index from a backup, or see sish index repair",
+                path=self._folder(segment),
             )
         return segment
 

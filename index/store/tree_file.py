@@ -53,7 +53,8 @@ class TreeFile:
 
     def _corrupt(self, wrong: str) -> IndexCorruptError:
         return IndexCorruptError(
-            f"{self.path} {wrong}: restore it from a backup, or run sish index repair, which makes it anew"
+            f"{self.path} {wrong}: restore it from a backup, or run sish index repair, which makes it anew",
+            path=self.path,
         )
 
 

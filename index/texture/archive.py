@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sish.errors import QueryError
+from sish.errors import ParameterError
 from sish.index.bags import Bags
 from sish.index.hamming_kernels import aligned
 from sish.index.params import BUDGET
@@ -70,7 +70,7 @@ class Archive:
     ) -> Bags:
         """`Cells.search` without removed slides; `exclude` bool (slides,) leaves out more."""
         if exclude is not None and exclude.shape != self.removed.shape:
-            raise QueryError(
+            raise ParameterError(
                 f"exclude has shape {exclude.shape}; give one value a slide, {self.removed.shape}"
             )
         hidden = self.removed if exclude is None else self.removed | exclude

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sish.errors import ParameterError, QueryError
+from sish.errors import ParameterError
 from sish.index.bags import Bags
 from sish.index.compiled import as_barcodes, frozen
 from sish.index.params import BUDGET
@@ -148,13 +148,13 @@ class Cells:
         Patches of slide s are left out where `exclude[s]` is true: they do not count, as if they were not
         there, up to 8 budgets of rows walked. None farther than `threshold` bits comes back. A result's
         `patch` is the caller's number: its place in what `KeyTable.build` was given, counted through all
-        tables. Raises QueryError where the queries do not fit.
+        tables. Raises ParameterError where the queries do not fit.
         """
         if k < 1 or budget < 1:
             raise ParameterError(f"k is {k} and budget {budget}; give at least 1 of each")
         rows = as_barcodes(query_barcodes, "query_barcodes")
         if rows.shape[1] != self.tree.barcode_bytes:
-            raise QueryError(
+            raise ParameterError(
                 f"query_barcodes have {rows.shape[1]} bytes and the archive's {self.tree.barcode_bytes}; "
                 "encode them with the encoder of the index"
             )

@@ -147,7 +147,7 @@ def open_index(arguments: Namespace) -> Index:
     except IndexNotFoundError as error:
         path = Path(arguments.index)
         beside = (folder.name for folder in path.parent.glob("*") if is_index(folder))
-        raise IndexNotFoundError(f"{error}{nearest_to(path.name, beside)}") from error
+        raise IndexNotFoundError(f"{error}{nearest_to(path.name, beside)}", path=path) from error
 
 
 def show(arguments: Namespace, answer: Any, lines: Iterable[str]) -> None:

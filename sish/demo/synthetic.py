@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sish.demo.painting import MPP, TISSUES, Look, paint
-from sish.errors import ParameterError
+from sish.errors import OutputError, ParameterError
 
 __all__ = ["write_slides"]
 
@@ -93,7 +93,9 @@ def write_slides(
     Raises
     ------
     ParameterError
-        If a number is too small, or the folder cannot be written or holds other slides.
+        If a number is too small, or the folder holds other slides.
+    OutputError
+        If the folder cannot be written.
     """
     if n_slides < 1 or side_um < TILE_PX:
         raise ParameterError(f"got n_slides={n_slides}, side_um={side_um}; want at least 1 and {TILE_PX}")
@@ -107,8 +109,8 @@ def write_slides(
             write_pyramid(folder / each.name, pixels)
         write_labels(folder / "labels.csv", plans)
     except OSError as error:
-        raise ParameterError(
-            f"cannot write slides to {folder}: {error.strerror}; give another folder"
+        raise OutputError(
+            f"cannot write slides to {folder}: {error.strerror}; give another folder", path=folder
         ) from error
     return folder / "labels.csv"
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sish.errors import SlideOpenError
+from sish.errors import SlideNotFoundError, SlideOpenError
 from sish.slides.dicom import (
     dicom_series,
     dicom_slide_id,
@@ -87,12 +87,18 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
+def unreadable(path: str | os.PathLike[str], error: OSError) -> SlideOpenError:
+    """Return the error for a file that the operating system does not let us read."""
+    kind = SlideNotFoundError if isinstance(error, FileNotFoundError) else SlideOpenError
+    return kind(f"{path}: cannot be read: {error.strerror}; check the path", path=path)
+
+
 def check_file(path: Path) -> None:
     """Refuse what is not a file with something in it."""
     try:
         found = path.stat()
     except OSError as error:
-        raise SlideOpenError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+        raise unreadable(path, error) from error
     if stat.S_ISDIR(found.st_mode):
         raise SlideOpenError(f"{path}: is a folder; give a slide file, or list its slides with find_slides")
     if not stat.S_ISREG(found.st_mode):

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from sish.errors import SlideOpenError
+from sish.errors import SlideNotFoundError, SlideOpenError
 
 __all__ = ["files_below"]
 
@@ -39,8 +39,10 @@ def files_below(folder: Path, suffixes: Collection[str], on_error: OnError | Non
     links: list[Path] = []
 
     def refused(error: OSError) -> None:
-        wrong = SlideOpenError(
-            f"{error.filename}: cannot be read: {error.strerror}; see to its permissions, or its target"
+        kind = SlideNotFoundError if isinstance(error, FileNotFoundError) else SlideOpenError
+        wrong = kind(
+            f"{error.filename}: cannot be read: {error.strerror}; see to its permissions, or its target",
+            path=error.filename,
         )
         if on_error is None:
             raise wrong from error

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sish.errors import SlideOpenError, SlideReadError
+from sish.errors import SlideOpenError, SlideReadError, about_its_path
+from sish.slides.files import unreadable
 from sish.slides.limits import check_decoded
 from sish.slides.pyramid import Pixels
 from sish.slides.tiff import TiffLevels, UnsuitedTiff, main_page_number, one_line
@@ -45,6 +46,7 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 
 
+@about_its_path
 def decode_picture(path: Path) -> Image.Image:
     """Return a picture of mode RGB, or L where it is grey: upright, 8 bits a sample, laid on white.
 
@@ -71,6 +73,7 @@ def decode_picture(path: Path) -> Image.Image:
         ) from None
 
 
+@about_its_path
 def decode_mask(path: Path) -> NDArray[np.bool_]:
     """Return bool (height, width), upright: true where a mask's pixels are visible and not 0.
 
@@ -128,7 +131,7 @@ def is_tiff(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(4) in TIFF_MAGIC
     except OSError as error:
-        raise SlideOpenError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+        raise unreadable(path, error) from error
 
 
 def is_deep(image: Image.Image) -> bool:

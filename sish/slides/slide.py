@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import ParameterError
+from sish.errors import ParameterError, errors_about
 from sish.slides.dicom import dicom_slide_id
 from sish.slides.levels import ArrayLevels, Levels, Pixels, open_levels
 from sish.slides.limits import check_read
@@ -102,7 +102,8 @@ class Slide:
         if not (math.isfinite(mpp) and mpp > 0):
             raise ParameterError(f"mpp is {mpp}; give micrometres per pixel above 0")
         place = (float(l0_xy[0]), float(l0_xy[1]))
-        return read_box(self._levels, self.bounds, place, (width, height), mpp / self.mpp)
+        with errors_about(self._path):
+            return read_box(self._levels, self.bounds, place, (width, height), mpp / self.mpp)
 
     def overview(self, mpp: float) -> Pixels:
         """All of ``bounds`` at a (low) scale: uint8 (H, W, 3); the last row and column may be part white."""
@@ -142,13 +143,14 @@ def open_slide(
     none given) and ParameterError (what is given is out of range).
     """
     path = Path(path)
-    levels = open_levels(path)
-    try:
-        scale = find_scale(levels.properties, str(path), mpp=mpp, override_mpp=override_mpp)
-        return Slide(levels, scale, dicom_slide_id(path) or path.stem, path)
-    except Exception:
-        levels.close()
-        raise
+    with errors_about(path):
+        levels = open_levels(path)
+        try:
+            scale = find_scale(levels.properties, str(path), mpp=mpp, override_mpp=override_mpp)
+            return Slide(levels, scale, dicom_slide_id(path) or path.stem, path)
+        except Exception:
+            levels.close()
+            raise
 
 
 def slide_from_array(pixels: NDArray[np.uint8], mpp: float, name: str) -> Slide:

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import LabelsError, ParameterError, QueryError, SlideError
+from sish.errors import LabelsError, ParameterError, QueryError, SlideError, errors_about
 from sish.results import HitList, Skipped
 from sish.systems.item import Item
 
@@ -236,7 +236,8 @@ class System(ABC, Generic[D]):
         skipped: list[Skipped] = []
         for item in items:
             try:
-                found.append(describe(item))
+                with errors_about(item.path, item.item_id):
+                    found.append(describe(item))
                 done.append(item)
             except (SlideError, QueryError) as error:
                 if on_error == "raise":

@@ -55,7 +55,9 @@ def read_items(
     for each in given:
         paths = [path for path in find_slides(each) if path.resolve() not in masks]
         if not paths:
-            raise SlideOpenError(f"{each}: got a folder without slides or images in it; want at least one")
+            raise SlideOpenError(
+                f"{each}: got a folder without slides or images in it; want at least one", path=each
+            )
         for path in paths:
             row = None if rows is None else rows.find(path, slide_id_of(path))
             found.setdefault(path.resolve(), item_of(path, row, rows, groups, mpp, override_mpp))

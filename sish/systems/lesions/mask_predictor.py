@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sish.errors import ParameterError, WeightsError
+from sish.errors import ParameterError, WeightsError, about_its_path
 from sish.systems.network_file import MOST_PX, filled, fingerprint_of, read_stored, write_stored
 from sish.systems.small_pictures import SizePx
 from sish.vqvae.tensor_files import fitting_config
@@ -196,6 +196,7 @@ class MaskPredictor:
         return write_stored(path, KIND, self._network, self._network.config.as_dict(), training or {}, inputs)
 
 
+@about_its_path
 def load_mask_predictor(path: str | Path) -> MaskPredictor:
     """The predictor in a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
     stored = read_stored(Path(path), KIND)

@@ -121,16 +121,18 @@ def _check_ours(folder: Path) -> None:
     try:
         check_outside_databases(folder)
     except ParameterError as error:
-        raise StoreError(str(error)) from error
+        raise StoreError(str(error), path=folder) from error
     if not folder.exists():
         return
     if holds_database(folder):
         try:
             _read_header(folder)
         except IndexFormatError as error:
-            raise StoreError(f"{error}, or give a folder that is missing or empty") from error
+            raise StoreError(f"{error}, or give a folder that is missing or empty", path=folder) from error
     elif folder.is_file() or not all(_is_leftover(path.name) for path in folder.iterdir()):
-        raise StoreError(f"{folder} holds something else; give a folder that is missing or empty")
+        raise StoreError(
+            f"{folder} holds something else; give a folder that is missing or empty", path=folder
+        )
 
 
 def _is_leftover(name: str) -> bool:
@@ -145,7 +147,9 @@ def _delete_others(folder: Path, name: str) -> None:
 
 
 def _not_written(folder: Path, error: OSError) -> StoreError:
-    return StoreError(f"cannot write {folder} ({error.strerror}); give a path that can be written")
+    return StoreError(
+        f"cannot write {folder} ({error.strerror}); give a path that can be written", path=folder
+    )
 
 
 def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]:
@@ -166,7 +170,9 @@ def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]
 
 def _read_header(folder: Path) -> dict[str, Any]:
     if not holds_database(folder):
-        raise IndexNotFoundError(f"{folder} holds no smily database; make one with sish smily build")
+        raise IndexNotFoundError(
+            f"{folder} holds no smily database; make one with sish smily build", path=folder
+        )
     try:
         plain = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
         found = plain.get("format") if isinstance(plain, dict) else None

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sish.errors import ParameterError, WeightsError
+from sish.errors import ParameterError, WeightsError, about_its_path
 from sish.systems.network_file import MOST_PX, filled, fingerprint_of, read_stored, write_stored
 from sish.vqvae.tensor_files import fitting_config
 
@@ -180,6 +180,7 @@ class CodeGenerator:
         return activations, logits
 
 
+@about_its_path
 def load_code_generator(path: str | Path) -> CodeGenerator:
     """The generator in a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
     stored = read_stored(Path(path), KIND)
