@@ -276,7 +276,7 @@ SIZES = (0.85, 1.0, 1.0, 1.18)
 
 
 def nucleus(rng: np.random.Generator, half: int, radius: float, long: float, angle: float) -> Field:
-    """Draw a nucleus in a square of 2 half + 1 pixels: an ellipse with a crisp membrane and clumped chromatin."""
+    """Draw a nucleus, an ellipse with a crisp membrane and clumped chromatin, (2 half + 1, 2 half + 1)."""
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     along = (x * np.cos(angle) + y * np.sin(angle)) / (radius * long)
     across = (y * np.cos(angle) - x * np.sin(angle)) / radius

@@ -1,7 +1,7 @@
 """Generate whole slides from a seed, for the demo and for tests.
 
-Each slide is a small pyramidal TIFF (0.5 um/px, JPEG tiles) that OpenSlide reads. It shows one of the tissues
-of ``sish.demo.painting``. Stain, scale and density differ between patients; outline and places differ between
+Each slide is a small pyramidal TIFF (0.5 um/px, JPEG tiles) that OpenSlide reads. It shows one tissue of
+``sish.demo.painting``. Stain, scale and density differ between patients; outline and places differ between
 slides.
 """
 
@@ -194,7 +194,7 @@ def write_pyramid(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def jpeg_tiles(picture: Image.Image) -> Iterator[bytes]:
-    """Yield the JPEG stream of each tile of a picture, row by row; what hangs over its edge is never shown."""
+    """Yield the JPEG stream of each tile of a picture, row by row, padded at the right and bottom edges."""
     for top in range(0, picture.height, TILE_PX):
         for left in range(0, picture.width, TILE_PX):
             stream = io.BytesIO()
