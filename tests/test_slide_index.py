@@ -15,6 +15,11 @@ from sish.searchers import GuidedSearcher
 from sish.view import View
 
 
+def some_of(slides: Path, n: int = 3) -> list[Path]:
+    """The first slides of a folder, where encoding all of them would show no more."""
+    return sorted(slides.glob("*.tif"))[:n]
+
+
 def write_image(path: Path, value: int) -> Path:
     Image.new("RGB", (600, 600), (value, value, value)).save(path)
     return path
@@ -22,7 +27,7 @@ def write_image(path: Path, value: int) -> Path:
 
 def test_a_slide_finds_itself_first_with_nothing_between(built_index):
     index = sish.Index.open(built_index)
-    for row in index.slides:
+    for row in index.slides[::3]:
         results = index.search(row.path, k=3, ranking="similarity")
         assert results[0].slide_id == row.slide_id
         assert results[0].score == pytest.approx(1.0)
@@ -122,11 +127,12 @@ def test_an_interrupted_add_keeps_what_was_done_and_goes_on(tmp_path, synthetic_
         return encode(self, prepared, limit)
 
     monkeypatch.setattr(SlideEncoder, "encode", interrupted_in_the_third)
+    slides = some_of(synthetic_slides, 4)
     with pytest.raises(KeyboardInterrupt):
-        index.add(synthetic_slides, show_progress=False)
+        index.add(slides, show_progress=False)
     assert len(sish.Index.open(index.path)) == 2
-    report = index.add(synthetic_slides, show_progress=False)
-    assert len(report.already) == 2 and len(report.added) == 6
+    report = index.add(slides, show_progress=False)
+    assert len(report.already) == 2 and len(report.added) == 2
 
 
 def test_removed_slides_are_not_found_and_compact_frees_their_bytes(own_index):
@@ -236,11 +242,13 @@ def test_an_empty_index_answers_with_nothing(tmp_path, synthetic_slides):
     assert len(results) == 0 and len(index) == 0
 
 
-def test_the_same_slides_give_the_same_codes(own_index, built_index, tmp_path, synthetic_slides):
+def test_the_same_slides_give_the_same_codes(built_index, tmp_path, synthetic_slides):
     index = sish.Index.create(tmp_path / "again.sish")
-    index.add(synthetic_slides, show_progress=False)
+    index.add(some_of(synthetic_slides), show_progress=False)
     one, two = index.snapshot(), sish.Index.open(built_index).snapshot()
-    assert np.array_equal(one.keys, two.keys) and np.array_equal(one.barcodes, two.barcodes)
+    same = np.isin(two.slide, range(len(one.slides)))
+    assert [row.slide_id for row in two.slides[: len(one.slides)]] == [row.slide_id for row in one.slides]
+    assert np.array_equal(one.keys, two.keys[same]) and np.array_equal(one.barcodes, two.barcodes[same])
 
 
 @pytest.mark.parametrize(
@@ -265,7 +273,7 @@ def test_flags_and_scores_tell_the_truth(built_index):
     threshold = index.params.threshold
     for row in index.slides:
         for ranking in ("uncertainty", "similarity"):
-            results = index.search(row.path, k=8, ranking=ranking, exclude_patient=True)
+            results = index.search(row.slide_id, k=8, ranking=ranking, exclude_patient=True)
             for hit in results:
                 assert hit.below_threshold == (min(pair.hamming for pair in hit.patches) > threshold)
             if ranking == "similarity":  # a list by uncertainty is not in order of the score
@@ -318,12 +326,14 @@ def test_a_query_is_known_by_its_file_and_not_by_its_name(own_index, tmp_path):
 
 
 def test_a_moved_archive_is_recognised_and_its_paths_follow(own_index, tmp_path, synthetic_slides):
-    shutil.copytree(synthetic_slides, tmp_path / "first")
+    (tmp_path / "first").mkdir()
+    for slide in some_of(synthetic_slides):
+        shutil.copy(slide, tmp_path / "first")
     index = sish.Index.create(tmp_path / "moving.sish")
     index.add(tmp_path / "first", show_progress=False)
     (tmp_path / "first").rename(tmp_path / "second")
     report = index.add(tmp_path / "second", show_progress=False)
-    assert len(report.already) == 8 and not report.failed
+    assert len(report.already) == 3 and not report.failed
     assert all(Path(row.path).is_file() for row in index.slides)
     (tmp_path / "link").symlink_to(tmp_path / "second")
     again = index.add([tmp_path / "link", tmp_path / "second" / ".." / "second"], show_progress=False)
