@@ -1,11 +1,11 @@
-"""A data set is a folder with a `labels.csv`: which of its images are searched for, and among which.
+"""Read a data set: a folder of images with a `labels.csv` that says which are queries and which are searched.
 
-The file has a header with `path` (relative to the folder) and `label`, or `labels`: several findings joined
-by a bar, of which `No Finding` says none. Optional are `mask`, `mpp`, `override_mpp`, the groups `patient`,
-`patient_id`, `lesion_id` and `source_tile` (a query never finds what shares one of them with it), and
-`split`. Where there is a split, `train` is the database and `valid` are the queries; a folder without that
-column is split by the first component of its paths, if all of them lie below `train` or `valid`. Else every
-image is a query among all others.
+The header has `path` (relative to the folder), and `label` or `labels`. A row of `labels` joins several
+findings by a bar; `No Finding` means none. Optional columns are `mask`, `mpp`, `override_mpp`, `split`, and
+the groups `patient`, `patient_id`, `lesion_id` and `source_tile`: a query never finds an image that shares a
+group with it. With a split, `train` is the database and `valid` are the queries. Without that column, the
+first component of the paths is the split if every path begins with `train` or `valid`; else every image is a
+query among all others.
 """
 
 from __future__ import annotations
@@ -43,29 +43,48 @@ class Dataset:
     name: str
     """The folder's name."""
     queries: tuple[Item, ...]
-    """What is searched for; every one has a label, or nothing found where there are several labels."""
+    """Images to search for; each has a label, or may have none if images may have several."""
     database: tuple[Item, ...]
-    """What can be found: without a split the queries themselves and what has no label."""
+    """Images that can be found; without a split the queries and the images without a label."""
     multi_label: bool
     """Whether an image may have several labels, or none."""
 
     @property
     def leave_one_out(self) -> bool:
-        """Whether queries are images of the database."""
+        """Return whether queries are images of the database."""
         known = {item.item_id for item in self.database}
         return any(query.item_id in known for query in self.queries)
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """Every image once: the database, then the queries that are not in it."""
+        """Return every image once: the database, then the queries that are not in it."""
         known = {item.item_id for item in self.database}
         return self.database + tuple(query for query in self.queries if query.item_id not in known)
 
     def sample(self, n: int, *, queries: int | None = None, seed: int = 0) -> Dataset:
-        """At most `n` images of the database and `queries` (of `n`) queries, drawn by `seed`.
+        """Draw a smaller data set.
 
-        Whole groups are drawn, so that what is left out of a search stays in proportion; where queries are
-        images of the database, they are drawn from the ones that stay.
+        Whole groups are drawn, so that a search still leaves out the same share of images. Queries that are
+        images of the database are drawn from the images that stay in it.
+
+        Parameters
+        ----------
+        n : int
+            Images of the database at most.
+        queries : int, optional
+            Queries at most; `n` if None.
+        seed : int
+            Seed of the draw.
+
+        Returns
+        -------
+        Dataset
+            The sample.
+
+        Raises
+        ------
+        ParameterError
+            If fewer than 2 images or no query are asked for.
         """
         if n < 2 or (queries is not None and queries < 1):
             raise ParameterError(f"got a sample of {n} images and {queries} queries; want 2 and 1 at least")
@@ -80,12 +99,31 @@ class Dataset:
 
 
 def load_dataset(folder: Path, *, mpp: float | None = None, override_mpp: float | None = None) -> Dataset:
-    """Read the data set in `folder`; see the module's text for its `labels.csv`.
+    """Read a data set; the module's docstring describes its `labels.csv`.
 
-    `mpp`, micrometres per pixel, is for images whose file and row do not tell theirs, and `override_mpp` for
-    every image, whatever its file tells; a row of the table goes first. Images without a label stay in the
-    database and are no queries. Raises LabelsError where the table does not fit: no labels, a missing image,
-    an unknown split, nothing to search for or among; ParameterError for a scale out of range.
+    An image without a label stays in the database and is no query.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the `labels.csv`.
+    mpp : float, optional
+        Micrometres per pixel of images whose file and row have no scale.
+    override_mpp : float, optional
+        Micrometres per pixel of every image whose row has none, whatever its file says.
+
+    Returns
+    -------
+    Dataset
+        The data set.
+
+    Raises
+    ------
+    LabelsError
+        If the folder or its table cannot be used: no labels, a missing image, an unknown split, no queries,
+        or nothing to search.
+    ParameterError
+        If a scale is out of range.
     """
     check_given(mpp, override_mpp)
     folder = Path(folder)
@@ -112,7 +150,7 @@ def load_dataset(folder: Path, *, mpp: float | None = None, override_mpp: float 
 
 
 def may_find(query: Item, item: Item) -> bool:
-    """Whether an image may be an answer: not the query itself, nor anything of its group."""
+    """Return whether an image may be an answer: it is neither the query nor of its group."""
     return query.item_id != item.item_id and not (query.group and query.group == item.group)
 
 
@@ -123,7 +161,7 @@ def _item(
     given: tuple[float | None, float | None],
     multi_label: bool,
 ) -> Item:
-    """The image of one line, as the library's systems read it, under its path."""
+    """Return the image of one line as systems read it, with its path as its id."""
     if row.path is None:
         raise LabelsError(f"{table.path}, line {row.line}: {row.name} has no path; say which image it is")
     item = item_of(_file(table, row, row.path), row, table, groups, *given)
@@ -136,12 +174,12 @@ def _item(
 
 
 def _relative(path: str) -> str:
-    """A path of the table with slashes that lean forward."""
+    """Return a path of the table with forward slashes."""
     return str(PurePosixPath(path.replace("\\", "/")))
 
 
 def _file(table: Labels, row: LabelRow, path: str) -> Path:
-    """A file that a line names."""
+    """Return the file that a line names, or raise LabelsError."""
     file = table.path.parent / _relative(path)
     if not file.is_file():
         raise LabelsError(
@@ -151,7 +189,7 @@ def _file(table: Labels, row: LabelRow, path: str) -> Path:
 
 
 def _splits(table: Labels) -> list[str] | None:
-    """`database` or `queries` for each row; None where nothing is split."""
+    """Return `database` or `queries` for each row, or None without a split."""
     said = [row.metadata.get("split") for row in table.rows]
     if not any(said):
         first = [PurePosixPath(_relative(row.path or "")).parts[:1] for row in table.rows]
@@ -167,7 +205,7 @@ def _splits(table: Labels) -> list[str] | None:
 
 
 def _check_searchable(table: Labels, queries: Sequence[Item], database: Sequence[Item]) -> None:
-    """Raise where a search could find nothing at all."""
+    """Raise LabelsError if a search could find nothing at all."""
     if not queries:
         raise LabelsError(f"{table.path} names no queries; label some images (and set them to split valid)")
     if not database:
@@ -179,7 +217,7 @@ def _check_searchable(table: Labels, queries: Sequence[Item], database: Sequence
 
 
 def _drawn(items: tuple[Item, ...], n: int, seed: int) -> tuple[Item, ...]:
-    """About `n` of the items, in their order: whole groups in a random order until there are enough."""
+    """Draw whole groups in a random order until there are `n` items; return those in their own order."""
     if len(items) <= n:
         return items
     members: dict[str, list[int]] = {}

@@ -1,8 +1,8 @@
-"""The published guided search in plain Python, one step at a time: what the compiled one must agree with.
+"""The published guided search in plain Python, one step at a time; the compiled search must agree with it.
 
-Written from the description (Chen et al. 2022, Methods; `sish.index.guided.walk`) over any ordered set. It
-is the oracle of the tests and the baseline of ``benchmarks.guided_search``. Distances are counted with numpy,
-a pair at a time; on Python integers (``int.bit_count``) the whole loop would be about five times as fast.
+It is written from the description (Chen et al. 2022, Methods; `sish.index.guided.walk`) over any ordered set.
+It is the oracle of the tests and the baseline of ``benchmarks.guided_search``. Distances are counted with
+numpy, a pair at a time; on Python integers (``int.bit_count``) the loop would be about five times as fast.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ Result = tuple[int, int]
 
 
 class Neighbours(Protocol):
-    """What the search asks of a tree of keys."""
+    """The methods of a tree of keys that the search uses."""
 
     def predecessor(self, key: int) -> int | None:
-        """The greatest key smaller than `key`."""
+        """Return the greatest key smaller than `key`, or None."""
 
     def successor(self, key: int) -> int | None:
-        """The smallest key greater than `key`."""
+        """Return the smallest key greater than `key`, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,11 @@ class PlainIndex:
     tree: Neighbours
     """Its distinct keys."""
     entries: Mapping[int, Sequence[tuple[int, NDArray[np.uint8]]]]
-    """Number and barcode of the patches at each key in insertion order; of a key all of whose patches are
-    excluded, none."""
+    """Number and barcode of the patches at each key, in insertion order, without the excluded ones."""
 
     @classmethod
     def build(cls, kind: Any, archive: Sequence[NDArray[Any]], exclude: Sequence[bool] = ()) -> "PlainIndex":
-        """The index of `archive` (keys (P,), barcodes uint8 (P, B), slide (P,)) over an ordered set."""
+        """Index `archive` (keys (P,), barcodes uint8 (P, B), slide (P,)) by an ordered set."""
         keys, barcodes, slide = archive
         entries: dict[int, list[tuple[int, NDArray[np.uint8]]]] = {}
         for patch, key in enumerate(keys.tolist()):
@@ -56,12 +55,12 @@ class PlainIndex:
 def plain_search(
     index: PlainIndex, keys: Sequence[int], barcodes: NDArray[np.uint8], params: SearchParams
 ) -> list[list[Result]]:
-    """The bag of each query patch: keys (Q,), barcodes uint8 (Q, B)."""
+    """Return the bag of each query patch; keys (Q,), barcodes uint8 (Q, B)."""
     return [plain_bag(index, int(key), barcode, params) for key, barcode in zip(keys, barcodes, strict=True)]
 
 
 def plain_bag(index: PlainIndex, key: int, query: NDArray[np.uint8], params: SearchParams) -> list[Result]:
-    """The published search of one query patch."""
+    """Run the published search of one query patch."""
     closed: set[int] = set()
     bag: list[Result] = []
 

@@ -1,20 +1,20 @@
-"""The indexes that `benchmarks.scaling` compares: ours, the published key, and what people would use instead.
+"""Build the indexes that `benchmarks.scaling` compares: ours, the published key, and other libraries' ones.
 
-Each is built from the same barcodes and answers one query at a time on one thread; its settings are the
-sweep along which it trades time for recall. Rivals are optional: without a package its rows are missing
-(`pip install -e '.[bench]'` brings all).
+Each index is built from the same barcodes and answers one query at a time on one thread. Its settings are the
+sweep along which it trades time for recall. The other libraries are optional: without one, its rows are
+missing (`pip install -e '.[bench]'` installs all).
 
-- faiss-ivf: `IndexBinaryIVF`; at a million lists of 1,024 and 4,096, and the latter found through an HNSW
-  graph over the centroids (`hnsw`), which spares comparing a query with all 4,096. Smaller archives have one
-  index, of 64 or 1,024 lists, and larger ones one of 4,096.
-- faiss-hnsw: `IndexBinaryHNSW`, M of 16 and 32; like usearch up to a million.
+- faiss-ivf: `IndexBinaryIVF`. Archives of a million patches have three: 1,024 lists, 4,096 lists, and 4,096
+  lists found through an HNSW graph over the centroids (`hnsw`), so that a query is not compared with all of
+  them. Smaller archives have one index of 64 or 1,024 lists, and larger ones one of 4,096.
+- faiss-hnsw: `IndexBinaryHNSW`, M of 16 and 32; like usearch up to a million patches.
 - faiss-flat: `IndexBinaryFlat`, a scan.
 - usearch: HNSW over bits, connectivity 16.
-- hnswlib has no Hamming distance; on bits written as floats squared Euclidean distance is the same number.
-  It takes 4 KB a patch and is run up to 100,000.
+- hnswlib has no Hamming distance. Its bits are floats, whose squared Euclidean distance is the same number.
+  It takes 4 KB a patch and runs up to 100,000 patches.
 
-Building is timed in processor seconds of its one thread: it is done once, and what else the machine was busy
-with should not count.
+Building is timed in processor seconds of one thread. It is done once, so other load of the machine must not
+count.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 _FIRST = 100
 _FLOATS_UP_TO = 100_000
 _GRAPHS_UP_TO = 1_000_000
-_LISTS = (99_999, 64), (1_000_000, 1024), (10**9, 4096)  # up to so many patches so many lists
-_MANY_LISTS = 500_000, 1_000_000  # between these four times as many, too
+_LISTS = (99_999, 64), (1_000_000, 1024), (10**9, 4096)  # (most patches, lists)
+_MANY_LISTS = 500_000, 1_000_000  # between these numbers of patches also four times as many lists
 
 Search = Callable[[NDArray[np.uint8], int], NDArray[Any]]
-"""A query uint8 (1, 128) and a setting to the distances of the K nearest that were found, any shape."""
+"""From a query uint8 (1, 128) and a setting to the distances of the K nearest patches found, any shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +64,22 @@ class Contender:
     build_s: float
     """Processor seconds from barcodes in memory to the first answer, on one thread."""
     bytes_per_patch: float
-    """All that it keeps, the barcodes included."""
+    """Bytes that it keeps, the barcodes included."""
     setting: str
-    """What the settings are called."""
+    """Name of its setting."""
     settings: tuple[int, ...]
-    """The sweep."""
+    """Values of the setting, from fast to exact."""
     search: Search
     """Answers one query."""
 
 
 def missing() -> list[str]:
-    """The rivals that are not installed."""
+    """Return the other libraries that are not installed."""
     return [name for name in ("faiss", "usearch", "hnswlib") if _module(name) is None]
 
 
 def contenders(codes: Codes, quick: bool) -> list[Contender]:
-    """All that apply to an archive of this size, built one after the other; each is told as it is ready."""
+    """Build all indexes that suit an archive of this size, and print each when it is ready."""
     built = []
     for one in _built(codes, quick):
         print(f"  {one.index} {one.params}: built in {one.build_s:.1f} s", flush=True)
@@ -109,7 +109,7 @@ def _module(name: str) -> Any:
 
 
 def slides_of(n: int) -> NDArray[np.int32]:
-    """Slide numbers of n patches: a thousand each."""
+    """Return the slide numbers of n patches, a thousand for each slide."""
     return np.arange(n, dtype=np.int32) // np.int32(_PATCHES_A_SLIDE)
 
 
@@ -138,7 +138,7 @@ def _sish(barcodes: NDArray[np.uint8]) -> Contender:
 
 @dataclass(frozen=True, slots=True)
 class _CellSearch:
-    """Ours; the cells are there for what the benchmark does beside searching."""
+    """Our search; the benchmark uses its cells for more than searching."""
 
     cells: Cells
 
@@ -162,7 +162,7 @@ def _paper(codes: Codes) -> Contender:
 
 
 class _KeySearch:
-    """The published search; a query's key is looked up by its barcode, outside the clock."""
+    """The published search; a query's key is looked up by its barcode, which is not timed."""
 
     def __init__(self, table: KeyTable, params: SearchParams) -> None:
         self.table, self.params = table, params
@@ -205,7 +205,7 @@ def _centroids(faiss: Any, ivf: Any) -> NDArray[np.uint8]:
 
 
 def _faiss_train(faiss: Any, barcodes: NDArray[np.uint8], lists: int) -> tuple[Any, float]:
-    """An IVF index trained on forty patches a list, its own recommendation, and the seconds it took."""
+    """Train an IVF index on forty patches a list, as faiss recommends; return it and the seconds it took."""
     start = time.process_time()
     quantizer = faiss.IndexBinaryFlat(_BITS)
     ivf = faiss.IndexBinaryIVF(quantizer, _BITS, lists)

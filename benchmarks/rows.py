@@ -1,7 +1,8 @@
-"""One row a method, data set and search: every figure with its 95 % interval, as JSON and as a table.
+"""Make a row for each method, data set and search: every figure with its 95 % interval, as JSON or a table.
 
-A benchmark makes a `Run` of what a method answered; `row_of` measures it, and refuses an answer that breaks
-the rules of the data set (an image of the query's own group, one twice, one that is not in the database).
+A benchmark puts the answers of a method into a `Run`, and `row_of` measures it. `row_of` refuses answers that
+break the rules of the data set: an image of the query's own group, an image twice, or one that is not in the
+database.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from sish.systems.item import Item
 __all__ = ["K", "Run", "row_of", "table", "write_rows"]
 
 K = 5
-"""Results that a majority is taken of."""
+"""Results that vote for the majority."""
 SHARED_K = (5, 10)
-"""Results whose shared labels are counted."""
+"""Numbers of results over which shared labels are averaged."""
 FIGURES = ("mmv1", "mmv3", "mmv5", "macro_f1", "hit3", "hit5", "map5", "map_paper", "avg5", "avg10")
 HEADINGS = {
     "dataset": "data set",
@@ -63,34 +64,51 @@ WITH_INTERVAL = ("mmv5", "avg5", "avg10")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a method answered to the queries of a data set, and what that cost."""
+    """The answers of a method to the queries of a data set, and their cost."""
 
     method: str
-    """What is compared, and how."""
+    """The method: what is compared, and how."""
     search: str
-    """``exhaustive`` where every image was looked at, ``tree`` where a bounded number."""
+    """``exhaustive`` if every image was compared, ``tree`` if a bounded number was."""
     found: Sequence[Sequence[str]]
-    """Ids of the images found, best first, a list a query: 10 where images have several labels, else 5."""
+    """Ids of the images found, best first, a list a query: 10 if images have several labels, else 5."""
     query_ms: Sequence[float]
-    """Milliseconds of each query (or of each batch, divided by it), from its features to its list."""
+    """Milliseconds from the features to the list, for each query, or for each batch divided by its size."""
     build_s: float
-    """Seconds that the database took, reading and encoding included."""
+    """Seconds to build the database, reading and encoding included."""
     bytes_per_item: float
     """Bytes kept for each image of the database."""
     system: str = ""
-    """Whose method it is, where systems are compared."""
+    """The system of the method, where systems are compared."""
     placed: Sequence[int] | None = None
-    """How many of each list the ranking itself placed, where something else fills it up."""
+    """How many results of each list the ranking itself placed; the others fill the list."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns: plain values."""
+    """Further columns, plain values."""
 
 
 def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
-    """Measure a run: a row of plain values, `null` where a figure does not apply.
+    """Measure a run.
 
     The figures and their intervals (`ci`) are `mmv1`, `mmv3`, `mmv5`, `macro_f1`, `hit3`, `hit5`, `map5` and
-    `map_paper`; or `avg5` and `avg10` where images have several labels. `short` counts the queries with
-    fewer results than were asked for. Raises ParameterError where the answers break the rules.
+    `map_paper`, or `avg5` and `avg10` if images have several labels. `short` counts the queries with fewer
+    results than were asked for.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data set.
+    run : Run
+        The answers to its queries.
+
+    Returns
+    -------
+    dict
+        Plain values by column; None for a figure that does not apply.
+
+    Raises
+    ------
+    ParameterError
+        If the answers break the rules of the data set.
     """
     _check(dataset, run)
     known = {item.item_id: item for item in dataset.database}
@@ -117,7 +135,20 @@ def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as a JSON list."""
+    """Write rows as a JSON list.
+
+    Parameters
+    ----------
+    path : Path
+        The file; folders above it are made.
+    rows : sequence of mapping
+        The rows.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
@@ -129,8 +160,22 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Rows as a Markdown table of these columns (default: all that any row fills).
+    """Return rows as a Markdown table.
 
+    Parameters
+    ----------
+    rows : sequence of mapping
+        The rows.
+    columns : sequence of str, optional
+        The columns; all that any row fills if None.
+
+    Returns
+    -------
+    str
+        The table.
+
+    Examples
+    --------
     >>> print(table([{"method": "ours", "mmv5": 0.5, "ci": {"mmv5": [0.25, 0.75]}, "short": 0}]))
     | method | mMV@5 (95 %) | short |
     |---|---|---|
@@ -146,7 +191,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
-    """One value, with its interval where that is shown."""
+    """Return one value as text, with its interval in the columns that show it."""
     value = row.get(name)
     if value is None:
         return ""
@@ -160,7 +205,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 
 
 def _retrieved(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, tuple[float, Interval]]:
-    """The figures of images with one label each."""
+    """Return the figures of images with one label each."""
     answers = [
         (query.label, [hit.label for hit in hits]) for query, hits in zip(dataset.queries, found, strict=True)
     ]
@@ -170,7 +215,7 @@ def _retrieved(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, t
 
 
 def _shared(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, tuple[float, Interval]]:
-    """The figures of images with several labels: how many the query and what was found have in common."""
+    """Return the figures of images with several labels: how many the query shares with its results."""
     out: dict[str, tuple[float, Interval]] = {}
     for k in SHARED_K:
         values = [
@@ -183,7 +228,7 @@ def _shared(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, tupl
 
 
 def _relevant(dataset: Dataset) -> list[int]:
-    """How many images of its label each query could find."""
+    """Return how many images of its label each query could find."""
     by_label = Counter(item.label for item in dataset.database)
     by_group = Counter((item.label, item.group or item.item_id) for item in dataset.database)
     return [

@@ -1,19 +1,19 @@
-"""How search time, recall and memory grow with the archive: ours, the published key, and other indexes.
+"""Measure how search time, recall and memory grow with the archive: ours, the published key, other indexes.
 
     python -m benchmarks.scaling --json scaling.json --plot scaling.png
     python -m benchmarks.scaling --quick
 
-The codes are those of `benchmarks.dense_codes`: real tissue, made once and kept in the cache folder. From
-10,000 to a million patches the archive is a random draw from the real windows; ten million are all of
-these and the varied ones. Three fields are left out of every archive. There are two sets of queries:
-*near*, windows left out at random, whose neighbours overlap them in the archive; and *unseen*, windows of
-the fields that were left out, as a new slide would be.
+The codes come from `benchmarks.dense_codes`: real tissue, encoded once and kept in the cache folder. Archives
+of 10,000 to a million patches are random draws from the real windows. Ten million patches are all of these
+and the varied ones. Three fields are left out of every archive. There are two sets of queries. *near* are
+windows left out at random; their neighbours in the archive overlap them. *unseen* are windows of the fields
+left out, like a new slide.
 
-One thread each, one query at a time. Every index answers the first third of the queries at every setting,
-then the second and the last, so that a disturbance of the machine hits all alike; times are medians over
-all queries. Recall is by distance: of the first ten results those count that are no farther than the true
-tenth neighbour. Recall 0.90, 0.95 and 0.99 are read off each sweep between the two settings around it
-(linear), and an index counts with its best parameters.
+Every index uses one thread and answers one query at a time. It answers the first third of the queries at
+every setting, then the second and the last third, so that a disturbance of the machine hits all indexes
+alike. Times are medians over all queries. Recall is by distance: it counts the results, of the first ten,
+that are no farther than the true tenth neighbour. Times at recall 0.90, 0.95 and 0.99 are interpolated
+linearly between the two settings around it. An index counts with its best parameters.
 """
 
 import argparse
@@ -46,28 +46,28 @@ COMPARED = 1_000_000
 """The largest size at which every index is built."""
 _HELD_OUT, _QUICK_FIELDS, _QUICK_HELD_OUT = (17, 52, 83), 8, (4,)
 _ROUNDS = 3
-_SLOW_US = 5_000  # an index this slow is asked fewer queries
+_SLOW_US = 5_000  # an index this slow answers fewer queries
 _CHANGED = 1000
-_PART = 8192  # rows that stay in the cache while all queries are compared with them
+_PART = 8192  # rows that stay in the processor's cache while all queries are compared with them
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Queries and the distance of the tenth neighbour of each."""
+    """Queries, with the distance of each one's tenth neighbour."""
 
     name: str
-    """"near" or "unseen"."""
+    """``near`` or ``unseen``."""
     codes: Codes
     """The queries."""
     tenth: NDArray[np.int32]
-    """int32 (Q,)."""
+    """Distance of the tenth neighbour of each query, int32 (Q,)."""
 
 
 class Pool:
-    """Where archives and queries are drawn from."""
+    """The codes from which archives and queries are drawn."""
 
     def __init__(self, data: Path, cache: Path, quick: bool, n_queries: int) -> None:
-        """Make the codes, or read them from the cache."""
+        """Read the codes from the cache, or make them."""
         self._cache, self._data = cache, data
         self._real = dense_codes.real(data, cache, _QUICK_FIELDS if quick else None)
         field = dense_codes.field_of_real(len(self._real.keys), _QUICK_FIELDS if quick else None)
@@ -81,7 +81,7 @@ class Pool:
         self._archive = known[n_queries:]
 
     def archive(self, n: int) -> Codes:
-        """`n` patches, without queries and fields left out; SishError where there are not so many."""
+        """Draw `n` patches without the queries and the fields left out; SishError if there are too few."""
         codes = _taken(self._real, np.sort(self._archive[:n]))
         lacking = n - len(codes.keys)
         if lacking <= 0:
@@ -101,7 +101,7 @@ def _taken(codes: Codes, rows: NDArray[np.int64]) -> Codes:
 
 
 def measure(pool: Pool, n: int, quick: bool) -> tuple[list[Row], list[str]]:
-    """All rows of one size, and what was measured beside them, as lines."""
+    """Measure one size; return its rows, and lines of what else was measured."""
     print(f"{n} patches", flush=True)
     codes = pool.archive(n)
     built = contenders(codes, quick)
@@ -120,7 +120,7 @@ def measure(pool: Pool, n: int, quick: bool) -> tuple[list[Row], list[str]]:
 
 
 def tenth_distance(barcodes: NDArray[np.uint8], queries: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Distance of the tenth neighbour of each query, by scanning: part after part, each from the cache."""
+    """Scan for the distance of each query's tenth neighbour, in parts that fit the processor's cache."""
     trivial = TextureTree.learn(barcodes[:1], branching=(1, 1))
     best = np.full((len(queries), K), 8 * barcodes.shape[1], np.int32)
     for first in range(0, len(barcodes), _PART):
@@ -158,7 +158,7 @@ def _ask(
     one: Contender, setting: int, questions: Questions, some: NDArray[np.int64], times: list[float],
     hits: list[float],
 ) -> None:  # fmt: skip
-    """Time and recall of some of the queries; of a slow index only every tenth."""
+    """Measure time and recall of some queries; a slow index answers only every tenth."""
     barcodes = questions.codes.barcodes
     one.search(barcodes[some[:1]], setting)
     start = time.perf_counter()
@@ -199,7 +199,7 @@ def _changes(cells: Cells, pool: Pool, n: int) -> list[str]:
 
 
 def _halved(cells: Cells) -> Cells:
-    """The same patches as a store of many appends holds them: tables of a half, a quarter, ... of all."""
+    """Split the patches into tables of a half, a quarter, ... of all, as after many appends to a store."""
     (table,) = cells.tables
     in_order = np.argsort(table.row)
     tables, first = [], 0
@@ -222,7 +222,7 @@ def _median_us(cells: Cells, queries: NDArray[np.uint8]) -> float:
 
 
 def _mapped(cells: Cells, pool: Pool, n: int) -> list[str]:
-    """Write the table, open it by memory map in a process that could not hold it, and search it there."""
+    """Write the table, map it into memory in a process too small to hold it, and search it there."""
     queries = pool.near.barcodes
     with tempfile.TemporaryDirectory() as folder:
         mapped_search.write(Path(folder), cells, queries)
@@ -237,7 +237,7 @@ def _mapped(cells: Cells, pool: Pool, n: int) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure all sizes; rows and lines as JSON holds them."""
+    """Measure all sizes; return rows and lines as JSON holds them."""
     if arguments.earlier:
         return _joined(arguments.earlier)
     torch.set_num_threads(1)
@@ -255,7 +255,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _joined(files: Sequence[Path]) -> dict[str, Any]:
-    """The results of earlier runs as one; of a size that several measured, the last."""
+    """Join the results of earlier runs; if several measured one size, the last counts."""
     rows: dict[int, list[Row]] = {}
     lines: list[str] = []
     for file in files:
@@ -271,7 +271,7 @@ def _joined(files: Sequence[Path]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; the exit status."""
+    """Run from the command line and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,4 +1,4 @@
-"""Rows of `benchmarks.scaling` as a table and as a picture."""
+"""Show the rows of `benchmarks.scaling` as a table and as a picture."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -24,25 +24,25 @@ class Row:
     """One index at one setting."""
 
     index: str
-    """Which one."""
+    """Its name."""
     params: str
-    """How it was built, and the setting."""
+    """How it was built, and its setting."""
     n: int
     """Patches in the archive."""
     threads: int
     """Threads, always 1."""
     recall_at_10: float
-    """Share of the first ten results that are no farther than the true tenth."""
+    """Share of the first ten results that are no farther than the true tenth neighbour."""
     query_us_median: float
-    """Microseconds a query."""
+    """Microseconds of a query, median."""
     query_us_p95: float
-    """95th percentile."""
+    """Microseconds of a query, 95th percentile."""
     build_s: float
     """Seconds to build it."""
     bytes_per_patch: float
-    """What it keeps, the barcodes included."""
+    """Bytes that it keeps, the barcodes included."""
     queries: str
-    """"near" or "unseen"."""
+    """``near`` or ``unseen``."""
     n_queries: int
     """How many were timed."""
     built: str
@@ -52,17 +52,17 @@ class Row:
 
 
 def time_at(rows: Iterable[Row], recall: float) -> float | None:
-    """Median time of one sweep at a recall, between the settings around it; None where it is not reached."""
+    """Interpolate the median time of one sweep at a recall; None if it does not reach it."""
     return _read_at([(row.setting, row.recall_at_10, row.query_us_median) for row in rows], recall)
 
 
 def setting_at(rows: Iterable[Row], recall: float) -> float | None:
-    """The setting of one sweep at a recall, read in the same way."""
+    """Interpolate the setting of one sweep at a recall; None if it does not reach it."""
     return _read_at([(row.setting, row.recall_at_10, float(row.setting)) for row in rows], recall)
 
 
 def _read_at(sweep: Iterable[tuple[int, float, float]], recall: float) -> float | None:
-    """What belongs to a recall in a sweep of (setting, recall, value)."""
+    """Interpolate the value at a recall in a sweep of (setting, recall, value)."""
     below: tuple[float, float] | None = None
     for _, reached, value in sorted(sweep):
         if reached >= recall:
@@ -74,7 +74,7 @@ def _read_at(sweep: Iterable[tuple[int, float, float]], recall: float) -> float 
 
 
 def best_time(rows: Sequence[Row], index: str, recall: float) -> tuple[float, str] | None:
-    """The shortest time of an index at a recall over its ways to be built, and that way."""
+    """Return the shortest time of an index at a recall and how it was built; None if none reaches it."""
     found = []
     for built in sorted({row.built for row in rows if row.index == index}):
         time = time_at([row for row in rows if row.index == index and row.built == built], recall)
@@ -84,7 +84,7 @@ def best_time(rows: Sequence[Row], index: str, recall: float) -> tuple[float, st
 
 
 def summary(rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """The tables that are printed."""
+    """Return all tables and notes as text."""
     parts = []
     for n in sorted({row.n for row in rows}):
         for queries in ("near", "unseen"):
@@ -116,7 +116,7 @@ def _line(index: str, built: str, sweep: Sequence[Row]) -> str:
 
 
 def _ratios(rows: Sequence[Row]) -> str:
-    """Our time over that of the best other index, at each recall."""
+    """Return our time divided by that of the best other index, at each recall."""
     parts = []
     for recall in RECALLS:
         ours = best_time(rows, "sish", recall)
@@ -132,14 +132,14 @@ def _ratios(rows: Sequence[Row]) -> str:
 
 
 def _build_ratio(rows: Sequence[Row]) -> list[str]:
-    """Our time to build, and that of the faster of IVF and HNSW."""
+    """Return how much faster ours is built than the fastest of IVF and HNSW."""
     ours = [row.build_s for row in rows if row.index == "sish"]
     theirs = [row.build_s for row in rows if row.index in ("faiss-ivf", "faiss-hnsw", "usearch", "hnswlib")]
     return [f"built in 1/{min(theirs) / min(ours):.1f} of the time"] if ours and theirs else []
 
 
 def _flatness(rows: Sequence[Row]) -> list[str]:
-    """Time and patches compared with at recall 0.95, and recall at fixed budgets, for each size."""
+    """Return, for each size, time and compared patches at recall 0.95, and recall at fixed budgets."""
     sizes = sorted({row.n for row in rows})
     if len(sizes) < 2:
         return []
@@ -168,7 +168,7 @@ def _cells(values: Iterable[float | None], form: str) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Two panels: time against recall at the largest size that all share, and time against size."""
+    """Draw time against recall at the largest size that all indexes have, and time against size."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -191,7 +191,7 @@ _TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 
 
 def _recall_panel(axes: Any, rows: Sequence[Row], n: int) -> None:
-    """Recall on a scale of what is missing, so that 0.95 and 0.99 stand apart."""
+    """Draw time against 1 - recall on a log scale, so that 0.95 and 0.99 stand apart."""
     for index, colour in _COLOURS.items():
         front = _front([row for row in rows if row.index == index])
         if front:
@@ -210,7 +210,7 @@ def _recall_panel(axes: Any, rows: Sequence[Row], n: int) -> None:
 
 
 def _front(rows: Sequence[Row]) -> list[Row]:
-    """The settings of an index that no other of its settings beats in both time and recall."""
+    """Return the settings of an index that none of its other settings beats in both time and recall."""
     front: list[Row] = []
     for row in sorted(rows, key=lambda row: (-row.recall_at_10, row.query_us_median)):
         if not front or row.query_us_median < front[-1].query_us_median:

@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.systems` as a picture: a panel a data set, a line a system, with its interval."""
+"""Draw the rows of `benchmarks.systems`: a panel for each data set, an interval for each system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN = "#8a8a8a"
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write a picture of mMV@5 (AvG@5 where images have several findings) with 95 % intervals."""
+    """Write a picture of mMV@5 (AvG@5 if images have several findings) with 95 % intervals."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -46,10 +46,10 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _panel(axis: Any, title: str, group: Sequence[dict[str, Any]]) -> None:
-    """One data set: systems from top to bottom as in the table."""
+    """Draw one data set, its systems from top to bottom as in the table."""
     figure = "avg5" if group[0]["mmv5"] is None else "mmv5"
     for row in group:
-        if row["system"] == "random":  # how far right of it a system lies is what it is worth
+        if row["system"] == "random":  # a system is worth how far it lies to the right of chance
             axis.axvline(row[figure], color=_PLAIN, linewidth=0.8, linestyle=":")
     for place, row in enumerate(reversed(group)):
         low, high = row["ci"][figure]
@@ -68,5 +68,5 @@ def _panel(axis: Any, title: str, group: Sequence[dict[str, Any]]) -> None:
 
 
 def _named(row: dict[str, Any], queries: int) -> str:
-    """A row's method; with its queries, where they are not all of the panel's."""
+    """Return a row's method, with its number of queries if that is not the panel's."""
     return row["method"] if row["queries"] == queries else f"{row['method']} ({row['queries']} queries)"

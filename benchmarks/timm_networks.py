@@ -1,4 +1,4 @@
-"""Networks of timm with random weights: to learn what they cost, nothing needs to be downloaded."""
+"""Make networks of timm with random weights, which measure their cost without a download."""
 
 import sys
 from importlib import import_module
@@ -6,14 +6,24 @@ from typing import Any
 
 __all__ = ["random_network"]
 
-_KEPT: list[Any] = []  # definitions of operators, which end with the object that made them
+_KEPT: list[Any] = []  # libraries of operators; an operator is gone once its library is deleted
 
 
 def random_network(name: str) -> Any:
-    """A network that gives pooled features, or None where timm does not load. Seeded.
+    """Make a network that gives pooled features, with seeded random weights.
 
-    torchvision, which timm imports, does not load beside a CPU build of torch: the two operators that it
-    misses, which nothing here calls, are named for it.
+    timm imports torchvision, whose operators do not load beside a CPU build of torch. It needs two of them to
+    be defined; nothing here calls them.
+
+    Parameters
+    ----------
+    name : str
+        timm's name of the network.
+
+    Returns
+    -------
+    Module or None
+        The network in evaluation mode, or None if timm does not load.
     """
     import torch
 

@@ -1,14 +1,14 @@
-"""The systems that train a network, looked at more closely than `benchmarks.systems` does.
+"""Measure the systems that train a network more closely than `benchmarks.systems` does.
 
     python -m benchmarks.trained_systems --data ../shared/data --output trained.json
 
-X-ray codes (`nih_cxr`): patients are dealt into five folds, and every fold is the queries once. The images of
-the other four are an archive with its findings: they train the generator, and are searched. No patient is on
-both sides: `sish train-codes fit --data.fold N` leaves the same ones out. Compared on the same databases: the
-nearest communities, all codes, an untrained generator, and random lists.
+X-ray codes (`nih_cxr`): patients are dealt into five folds, and each fold is the queries once. The images of
+the other four folds, with their findings, train the generator and are searched. No patient is on both sides;
+`sish train-codes fit --data.fold N` leaves out the same patients. Four ways are compared on the same
+databases: the nearest communities, all codes, an untrained generator, and random lists.
 
-Lesion masks (`ham10000`): the predictor learns from four fifths of the lesions. Its masks are measured, and
-searched with, on the last fifth.
+Lesion masks (`ham10000`): the predictor learns from four fifths of the lesions. Its masks of the last fifth
+are measured, and are queries.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ XRAYS, LESIONS = "x-ray codes", "lesion measures"
 
 @dataclass(slots=True)
 class _Tally:
-    """What one method answered, over all folds."""
+    """The answers of one method over all folds."""
 
     found: dict[str, list[str]] = field(default_factory=dict)
     """Ids found, best first, by the query's id."""
@@ -57,7 +57,7 @@ class _Tally:
     database: list[int] = field(default_factory=list)
     """Images of each database."""
     build_s: float = 0.0
-    """Seconds that the databases took, describing included."""
+    """Seconds to build the databases, describing included."""
     train_s: float = 0.0
     """Seconds of training before that."""
     nbytes: int = 0
@@ -72,7 +72,7 @@ class _Tally:
         self.rank(system, queries, [system.describe_query(query) for query in queries], k)
 
     def rank(self, system: System[Any], queries: Sequence[Item], seen: Sequence[Any], k: int) -> None:
-        """Search a database that is built for queries that are described."""
+        """Search a built database for described queries."""
         self.database.append(len(system))
         for query, description in zip(queries, seen, strict=True):
             start = time.perf_counter()
@@ -82,7 +82,7 @@ class _Tally:
             self.looked_at.append(results.looked_at)
 
     def row(self, dataset: Dataset, system: str, method: str, search: str, **extra: Any) -> dict[str, Any]:
-        """All of it, measured."""
+        """Measure all answers and return their row."""
         run = Run(
             method=method,
             search=search,
@@ -105,7 +105,7 @@ class _Tally:
 
 
 def xray_rows(dataset: Dataset, *, quick: bool = False, seed: int = 0) -> list[dict[str, Any]]:
-    """One row a way of searching; `n` is the mean size of the five databases, `looked_at` of what is read."""
+    """Return a row for each way to search; `n` and `looked_at` are means over the five databases."""
     folds = range(1) if quick else range(FOLDS)
     tallies: dict[tuple[str, str], _Tally] = {}
     for fold in folds:
@@ -138,7 +138,7 @@ def _opened(probe: int) -> str:
 
 
 def _archive_and_queries(items: Sequence[Item], fold: int) -> tuple[list[Item], list[Item]]:
-    """What is learnt from and searched, and what is searched for; no patient in both."""
+    """Split the images into the archive and the queries of a fold; no patient is in both."""
     sides: tuple[list[Item], list[Item]] = [], []
     for item in items:
         sides[fold_of(item, FOLDS) == fold].append(item)
@@ -146,7 +146,7 @@ def _archive_and_queries(items: Sequence[Item], fold: int) -> tuple[list[Item], 
 
 
 def _of_findings(dataset: Dataset, tally: _Tally) -> dict[str, Any]:
-    """AvG of the queries with a finding; the others share nothing with anything and have 0."""
+    """Return the AvG of the queries with a finding; the others share nothing with any image and have 0."""
     asked = replace(dataset, queries=tuple(query for query in dataset.queries if query.labels))
     some = _Tally(tally.found, tally.query_ms, tally.looked_at, tally.database)
     row = some.row(asked, XRAYS, "", "")
@@ -157,9 +157,22 @@ def _of_findings(dataset: Dataset, tally: _Tally) -> dict[str, Any]:
 
 
 def mask_rows(dataset: Dataset, *, quick: bool = False, seed: int = 0) -> list[dict[str, Any]]:
-    """Dice with masks that are given and with predicted ones, for lesions the predictor has not seen.
+    """Search by Dice with given and with predicted masks, for lesions that the predictor has not seen.
 
-    `iou` is the predictor's mean intersection over union on them, at its own size.
+    Parameters
+    ----------
+    dataset : Dataset
+        Images of lesions with masks.
+    quick : bool
+        Train for fewer epochs.
+    seed : int
+        Seed of the training.
+
+    Returns
+    -------
+    list of dict
+        A row for given and one for predicted masks. `iou` is the predictor's mean intersection over union on
+        the queries, at its own size.
     """
     learnt = [item for item in dataset.items if fold_of(item, FOLDS) != 0]
     start = time.perf_counter()
@@ -171,7 +184,9 @@ def mask_rows(dataset: Dataset, *, quick: bool = False, seed: int = 0) -> list[d
     for name, strip in (("given", False), ("predicted", True)):
         queries = [replace(query, mask=None) if strip else query for query in asked.queries]
         tally = _Tally(train_s=train_s if strip else 0.0)
-        describer = LesionDescriber(masks=predictor)  # compares at its size, whoever draws the mask
+        describer = LesionDescriber(
+            masks=predictor
+        )  # masks are compared at the predictor's size, given ones too
         tally.search(LesionSimilarity("dice", describer), dataset.database, queries, LESION_K)
         title = f"dice, the query's mask {name}"
         rows.append(tally.row(asked, LESIONS, title, "exhaustive", **({"iou": iou} if strip else {})))
