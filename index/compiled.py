@@ -1,10 +1,15 @@
 """Compiled kernels: how they are made, and the Hamming distance that all of them share."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit, types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,16 +23,50 @@ Words = NDArray[np.uint64] | NDArray[np.uint8]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def compiled(function: _Function) -> _Function:
-    """`function` compiled by numba: without the GIL, and cached on disk between runs.
+@cache
+def _source_digest() -> bytes:
+    """Return a digest of all Python files of this package but the store's, which has no kernels."""
+    folder = Path(__file__).parent
+    rooms = (folder, *(folder / name for name in ("trees", "guided", "texture")))
+    files = sorted(file for room in rooms for file in room.glob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).digest()
 
-    Where neither the package's folder nor the user's cache can be written, compiled once a process. The
-    cache knows changes of a function's own file only: after a change of `distance` clear ``__pycache__``.
+
+class _PackageImpl(CompileResultCacheImpl):
+    """How a compiled function is kept: until any file of this package changes, as kernels call each other."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]  # numba's are
+        own = self._locator.get_source_stamp()  # of the function's own file
+        self._locator.get_source_stamp = lambda: (own, _source_digest())
+
+
+class _PackageCache(FunctionCache):
+    """The cache of one function."""
+
+    _impl_class = _PackageImpl
+
+    def load_overload(self, *signature: Any) -> Any:
+        """Return the compiled function for some types; None, and an empty cache, where it was made by another
+        release: its file may name modules and types that there are no more.
+        """
+        try:
+            return super().load_overload(*signature)  # type: ignore[no-untyped-call]
+        except (ImportError, AttributeError):
+            self.flush()  # type: ignore[no-untyped-call]
+            return None
+
+
+def compiled(function: _Function) -> _Function:
+    """Return `function` compiled by numba: without the GIL, and cached on disk between runs.
+
+    The cache is beside the function's file or in the user's cache folder. Where neither can be written,
+    functions are compiled anew in each process.
     """
-    try:
-        return cast(_Function, njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # numba: "no locator available"
-        return cast(_Function, njit(nogil=True)(function))
+    kernel: Any = njit(nogil=True)(function)
+    with suppress(RuntimeError):  # numba: "no locator available"
+        kernel._cache = _PackageCache(function)  # type: ignore[no-untyped-call]
+    return cast(_Function, kernel)
 
 
 def _popcount(typing_context: Any, word: Any) -> Any:

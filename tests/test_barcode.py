@@ -1,10 +1,16 @@
 """Barcodes and their distances against numpy's bits."""
 
-import numba
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.caching import FunctionCache
 
 from sish.errors import ParameterError
 from sish.index import compiled as kernels
@@ -142,13 +148,49 @@ def test_memory_of_any_layout_gives_the_same(view, tmp_path):
 
 
 def test_kernels_are_compiled_where_no_cache_can_be_written(monkeypatch):
-    def njit(**options):
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return numba.njit(**options)
+    def refused(function):
+        raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(kernels, "njit", njit)
+    monkeypatch.setattr(kernels, "_PackageCache", refused)
     assert kernels.compiled(lambda value: value + 1)(1) == 2
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'sish.index.walk'"), AttributeError])
+def test_what_an_earlier_release_compiled_is_compiled_anew(monkeypatch, error):
+    """numba's files name the modules of the types that they are for, some of which were moved since."""
+
+    def load(cache, *signature):
+        raise error
+
+    monkeypatch.setattr(FunctionCache, "load_overload", load)
+    assert kernels.compiled(lambda value: value + 2)(1) == 3
+
+
+@pytest.mark.slow
+def test_the_cache_notices_an_edit_of_any_file_of_the_package(tmp_path):
+    """A copy of the package, in which the distance that other files compile into theirs is edited."""
+    package = Path(kernels.__file__).resolve().parent
+    for name in ("errors.py", "version.py"):
+        copied = tmp_path / "sish" / name
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_text((package.parent / "sish" / name).read_text())
+    (tmp_path / "sish" / "__init__.py").touch()
+    leave_out = shutil.ignore_patterns("__pycache__", "store")
+    shutil.copytree(package, tmp_path / "sish" / "index", ignore=leave_out)
+    asked = "import numpy as np; from sish.index.barcode import hamming, _distances as kernel; "
+    asked += "print(hamming(np.uint8([[7]]), np.uint8([0]))[0], sum(kernel.stats.cache_hits.values()))"
+
+    def answer():
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-c", asked]
+        return subprocess.check_output(command, cwd=tmp_path, env=environment, text=True).split()
+
+    assert [answer(), answer()] == [["3", "0"], ["3", "1"]]  # compiled, then taken from the cache
+    edited = tmp_path / "sish" / "index" / "compiled.py"
+    text = edited.read_text()
+    assert "bits: Any = np.int64(0)" in text
+    edited.write_text(text.replace("bits: Any = np.int64(0)", "bits: Any = np.int64(4)"))
+    assert [answer(), answer()] == [["7", "0"], ["7", "1"]]
 
 
 def test_what_does_not_fit_is_refused():

@@ -21,7 +21,19 @@ from sish.index.hamming_kernels import (
     prefetch,
 )
 from sish.index.texture.shortlist import (
+    BARCODES,
+    BITS,
+    BOUND,
+    COMPARED,
+    COUNT,
+    FIRST_SLIDE,
+    PATCHES,
     ROW_BITS,
+    SLIDES,
+    WALKED,
+    WANTED,
+    WHERE,
+    WITHIN,
     Shortlist,
     best_of,
     first_bound,
@@ -42,6 +54,7 @@ _AHEAD = 4  # so many times eight rows are being fetched while eight are compare
 _FAR = 2**30
 _WHOLE = 1 << 32  # a cell is distance << 33 | _WHOLE where it is a whole node | its first key
 _KEY = _WHOLE - 1
+_TABLE, _BEGIN, _END = 0, 1, 2  # columns of ranges of rows
 
 
 class Place(NamedTuple):
@@ -78,8 +91,7 @@ def search_cells(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
     """Offsets (Q + 1,), patches (R,) and distances (R,) of the results of all queries.
 
-    `place` are the numbers of a `Place`; `spots`, int64 (tables, 6), are of each table the addresses of
-    barcodes, slides and rows, the first slide, the first patch, and the number of patches.
+    `place` are the numbers of a `Place`; `spots` says where each table lies (`sish.index.texture.shortlist`).
     """
     at = Place(
         place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8],
@@ -108,7 +120,7 @@ def _all(spots: NDArray[np.int64]) -> NDArray[np.int64]:
     """Every table as a range (table, begin, end)."""
     ranges = np.empty((spots.shape[0], 3), np.int64)
     for table in range(spots.shape[0]):
-        ranges[table, 0], ranges[table, 1], ranges[table, 2] = table, 0, spots[table, 5]
+        ranges[table, _TABLE], ranges[table, _BEGIN], ranges[table, _END] = table, 0, spots[table, PATCHES]
     return ranges
 
 
@@ -252,8 +264,8 @@ def _walk(
     state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
     bound = min(farthest, nearest + nearest // _CLOSER + 1)
     count, held = _select(at, nodes, bits, -1, bound, cells, 0, tally)
-    while state[1] < budget and state[2] < limit and done < farthest:
-        wanted = state[2] + budget - state[1]
+    while state[COMPARED] < budget and state[WALKED] < limit and done < farthest:
+        wanted = state[WALKED] + budget - state[COMPARED]
         while held < wanted and bound < farthest:
             beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
             count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
@@ -288,7 +300,7 @@ def _ranges(at: Place, cells: NDArray[np.int64], done: int, reach: int) -> NDArr
                 first = load_int64(at.begins, key * at.tables + table)
                 last = load_int64(at.begins, end * at.tables + table)
                 if first < last:
-                    out[used, 0], out[used, 1], out[used, 2] = table, first, last
+                    out[used, _TABLE], out[used, _BEGIN], out[used, _END] = table, first, last
                     used += 1
     return out[:used]
 
@@ -308,10 +320,10 @@ def _scan(
     n_ranges, fetched = ranges.shape[0], -1
     ahead = ahead_end = 0  # addresses of the rows to ask for next, and of where their range ends
     due = 1 + _AHEAD  # so many times eight rows to ask for: the first time all that are ahead
-    counted, walked = state[1], state[2]
+    counted, walked = state[COMPARED], state[WALKED]
     for number in range(n_ranges):
-        table, row, end = ranges[number, 0], ranges[number, 1], ranges[number, 2]
-        base, behind = spots[table, 0], spots[table, 5]
+        table, row, end = ranges[number, _TABLE], ranges[number, _BEGIN], ranges[number, _END]
+        base, behind = spots[table, BARCODES], spots[table, PATCHES]
         end = min(end, row + limit - walked)
         if mask.size == 0:
             end = min(end, row + budget - counted)
@@ -319,8 +331,8 @@ def _scan(
             for _ in range(due):
                 while ahead >= ahead_end and fetched + 1 < n_ranges:
                     fetched += 1
-                    ahead = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 1]
-                    ahead_end = spots[ranges[fetched, 0], 0] + row_bytes * ranges[fetched, 2]
+                    ahead = spots[ranges[fetched, _TABLE], BARCODES] + row_bytes * ranges[fetched, _BEGIN]
+                    ahead_end = spots[ranges[fetched, _TABLE], BARCODES] + row_bytes * ranges[fetched, _END]
                 for line in range(ahead, min(ahead + step, ahead_end), _LINE):
                     prefetch(line)
                 ahead += step
@@ -330,7 +342,7 @@ def _scan(
                 for word in range((behind - row) * words):
                     pad[word // words, word % words] = load_int64(address, word)
                 address = pad.ctypes.data
-            hits = eight_rows(address, words, barcode, near.ctypes.data, state[3])
+            hits = eight_rows(address, words, barcode, near.ctypes.data, state[BOUND])
             lanes = min(LANES, end - row)
             walked += lanes
             if mask.size == 0:
@@ -339,7 +351,7 @@ def _scan(
             else:
                 allowed = 0
                 for lane in range(lanes):
-                    slide = load_int32(spots[table, 1], row + lane) + spots[table, 3]
+                    slide = load_int32(spots[table, SLIDES], row + lane) + spots[table, FIRST_SLIDE]
                     if counted < budget and not (0 <= slide < mask.size and mask[slide]):
                         counted += 1
                         allowed |= 1 << lane
@@ -348,19 +360,20 @@ def _scan(
                 lane = lowest(hits)
                 hits &= hits - 1
                 bits = near[lane]
-                if bits > state[3]:  # the bound has come nearer since
+                if bits > state[BOUND]:  # the bound has come nearer since
                     continue
-                if state[0] == candidates.shape[0]:
+                if state[COUNT] == candidates.shape[0]:
                     thin(found, spots)
-                candidates[state[0], 0], candidates[state[0], 1] = bits, (table << ROW_BITS) | (row + lane)
-                state[0] += 1
+                candidates[state[COUNT], BITS] = bits
+                candidates[state[COUNT], WHERE] = (table << ROW_BITS) | (row + lane)
+                state[COUNT] += 1
                 tally[bits] += 1
-                if state[0] > state[4]:
-                    state[5] += 1
-                    while state[5] - tally[state[3]] >= state[4]:
-                        state[5] -= tally[state[3]]
-                        state[3] -= 1
-                elif state[0] == state[4]:
+                if state[COUNT] > state[WANTED]:
+                    state[WITHIN] += 1
+                    while state[WITHIN] - tally[state[BOUND]] >= state[WANTED]:
+                        state[WITHIN] -= tally[state[BOUND]]
+                        state[BOUND] -= 1
+                elif state[COUNT] == state[WANTED]:
                     first_bound(found)
             row += LANES
-    state[1], state[2] = counted, walked
+    state[COMPARED], state[WALKED] = counted, walked

@@ -13,22 +13,51 @@ from numpy.typing import NDArray
 from sish.index.compiled import compiled
 from sish.index.hamming_kernels import load_int32, prefetch
 
-__all__ = ["ROW_BITS", "Shortlist", "best_of", "first_bound", "new_shortlist", "start_query", "thin"]
+__all__ = [
+    "BARCODES",
+    "BITS",
+    "BOUND",
+    "COMPARED",
+    "COUNT",
+    "FIRST_SLIDE",
+    "PATCHES",
+    "ROW_BITS",
+    "SLIDES",
+    "WALKED",
+    "WANTED",
+    "WHERE",
+    "WITHIN",
+    "Shortlist",
+    "best_of",
+    "first_bound",
+    "new_shortlist",
+    "start_query",
+    "thin",
+]
 
 ROW_BITS = 40
 """Bits of a row within its table; the rest is the table."""
 _ROW_MASK = 2**ROW_BITS - 1
+BITS, WHERE = 0, 1
+"""Columns of `Shortlist.candidates`: distance, and table << ROW_BITS | row."""
+COUNT, COMPARED, WALKED, BOUND, WANTED, WITHIN = 0, 1, 2, 3, 4, 5
+"""Places in `Shortlist.state`: number of candidates, patches that used up budget, rows walked, the largest
+distance that enters, k, and number of candidates within that distance."""
+BARCODES, SLIDES, ROWS, FIRST_SLIDE, FIRST_PATCH, PATCHES = 0, 1, 2, 3, 4, 5
+"""Columns of `spots`, int64 (tables, 6): of each table the addresses of its barcodes, slides and rows, the
+numbers of its first slide and first patch, and how many patches it has."""
 _ROOM = 1024  # candidates that are kept beside twice the k wanted
 
 
 class Shortlist(NamedTuple):
     """Shortlist of one query: all that were as near as the k-th nearest when they came."""
 
-    candidates: NDArray[np.int64]  # (C, 2): distance, and table << 40 | row
-    tally: NDArray[np.int32]  # candidates at each distance
-    # candidates, patches that counted, rows walked, the bound (largest distance that enters), k, and how
-    # many candidates are within the bound
+    candidates: NDArray[np.int64]
+    """(C, 2): see `BITS` and `WHERE`."""
+    tally: NDArray[np.int32]
+    """Number of candidates at each distance, (bits + 1,)."""
     state: NDArray[np.int64]
+    """(6,): see `COUNT` and the places behind it."""
 
 
 @compiled
@@ -44,35 +73,36 @@ def start_query(found: Shortlist, k: int, most: int) -> None:
     """Empty it; nothing farther than `most` bits will enter."""
     found.tally[:] = 0
     state = found.state
-    state[0], state[1], state[2], state[3], state[4], state[5] = 0, 0, 0, most, k, 0
+    state[COUNT] = state[COMPARED] = state[WALKED] = state[WITHIN] = 0
+    state[BOUND], state[WANTED] = most, k
 
 
 @compiled
 def first_bound(found: Shortlist) -> None:
     """Where there are k candidates for the first time: the farthest is the bound from now on."""
     candidates, state = found.candidates, found.state
-    farthest = candidates[0, 0]
-    for number in range(1, state[0]):
-        farthest = max(farthest, candidates[number, 0])
-    state[3], state[5] = farthest, state[0]
+    farthest = candidates[0, BITS]
+    for number in range(1, state[COUNT]):
+        farthest = max(farthest, candidates[number, BITS])
+    state[BOUND], state[WITHIN] = farthest, state[COUNT]
 
 
 @compiled
 def thin(found: Shortlist, spots: NDArray[np.int64]) -> None:
     """Keep the k best candidates only."""
     candidates, tally, state = found.candidates, found.tally, found.state
-    k = state[4]
+    k = state[WANTED]
     patch, hamming, order = np.empty(k, np.int64), np.empty(k, np.int32), np.empty(k, np.int64)
     kept = best_of(found, spots, patch, hamming, order)
     tally[:] = 0
     for number in range(kept):
         table = 0
-        while table + 1 < spots.shape[0] and spots[table + 1, 4] <= patch[number]:
+        while table + 1 < spots.shape[0] and spots[table + 1, FIRST_PATCH] <= patch[number]:
             table += 1
-        candidates[number, 0] = hamming[number]
-        candidates[number, 1] = (table << ROW_BITS) | (patch[number] - spots[table, 4])
+        candidates[number, BITS] = hamming[number]
+        candidates[number, WHERE] = (table << ROW_BITS) | (patch[number] - spots[table, FIRST_PATCH])
         tally[hamming[number]] += 1
-    state[0], state[5] = kept, kept
+    state[COUNT], state[WITHIN] = kept, kept
 
 
 @compiled
@@ -82,17 +112,18 @@ def best_of(
 ) -> int:  # fmt: skip
     """The nearest candidates in order, by distance, then slide, then row; their number."""
     candidates, state, count = found.candidates, found.state, 0
-    for number in range(state[0]):
-        if candidates[number, 0] <= state[3]:  # their slides and rows lie far apart: ask for all at once
-            table, row = candidates[number, 1] >> ROW_BITS, candidates[number, 1] & _ROW_MASK
-            prefetch(spots[table, 1] + 4 * row)
-            prefetch(spots[table, 2] + 4 * row)
-    for number in range(state[0]):
-        bits = candidates[number, 0]
-        if bits > state[3]:
+    for number in range(state[COUNT]):
+        if candidates[number, BITS] <= state[BOUND]:  # slides and rows lie far apart: ask for all at once
+            table, row = candidates[number, WHERE] >> ROW_BITS, candidates[number, WHERE] & _ROW_MASK
+            prefetch(spots[table, SLIDES] + 4 * row)
+            prefetch(spots[table, ROWS] + 4 * row)
+    for number in range(state[COUNT]):
+        bits = candidates[number, BITS]
+        if bits > state[BOUND]:
             continue
-        table, row = candidates[number, 1] >> ROW_BITS, candidates[number, 1] & _ROW_MASK
-        own = ((load_int32(spots[table, 1], row) + spots[table, 3]) << 32) | load_int32(spots[table, 2], row)
+        table, row = candidates[number, WHERE] >> ROW_BITS, candidates[number, WHERE] & _ROW_MASK
+        slide = load_int32(spots[table, SLIDES], row) + spots[table, FIRST_SLIDE]
+        own = (slide << 32) | load_int32(spots[table, ROWS], row)
         if count == patch.size:
             last = count - 1
             if hamming[last] < bits or (hamming[last] == bits and order[last] < own):
@@ -107,5 +138,5 @@ def best_of(
             patch[place], hamming[place] = patch[place - 1], hamming[place - 1]
             order[place] = order[place - 1]
             place -= 1
-        patch[place], hamming[place], order[place] = spots[table, 4] + row, bits, own
+        patch[place], hamming[place], order[place] = spots[table, FIRST_PATCH] + row, bits, own
     return count
