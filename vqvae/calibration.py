@@ -1,4 +1,4 @@
-"""Measuring the barcode's features on training patches, so that any checkpoint can be searched with."""
+"""Measuring the barcode's features on training patches: before that, a network cannot be searched with."""
 
 from collections.abc import Iterable
 
@@ -15,14 +15,31 @@ from sish.vqvae.views import Views
 __all__ = ["Calibrate", "calibrate"]
 
 _VIEWS_SEED = 0
-_ZOOM, _SHIFT_PX = 1.15, 4.0  # less than `contrast` trains with: most of what a patch shows stays in view
+_ZOOM, _SHIFT_PX = 1.15, 4.0  # less than `contrast` trains with: both views show most of the patch
 
 
 @torch.no_grad()
 def calibrate(model: VQVAE, batches: Iterable[Tensor]) -> None:
-    """Measure the feature statistics of ``model`` on batches of plain patches, uint8 (N, H, W, 3).
+    """Measure the feature statistics of a network on training patches, and keep them in it.
 
-    Those that are whitened are also measured on two views of each patch, whose randomness is always the same.
+    Whitened features are also measured on two views of each patch. The views are the same in every call.
+
+    Parameters
+    ----------
+    model : VQVAE
+        The network, trained. Its `head` is changed.
+    batches : iterable of Tensor
+        Patches without augmentation, uint8 (N, H, W, 3), H and W multiples of the stride; at least 2 in all.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> model = VQVAE()
+    >>> model.head.calibrated
+    False
+    >>> calibrate(model, [torch.randint(256, (4, 64, 64, 3), dtype=torch.uint8)])
+    >>> model.head.calibrated
+    True
     """
     device = model.quantizer.codebook.device
     raw, changes = [], []
@@ -43,10 +60,12 @@ class Calibrate(pl.Callback):
     """Measure the features on training patches after each validation and at the end."""
 
     def __init__(self, patches: int = 512) -> None:
-        """Measure on so many patches.
+        """Set how many patches to measure on.
 
-        Args:
-            patches: training patches to measure on; `export` can do it again on more of them.
+        Parameters
+        ----------
+        patches : int
+            training patches to measure on; `export` can do it again on more of them.
         """
         self.patches = patches
         self._measured_at = -1
@@ -57,12 +76,12 @@ class Calibrate(pl.Callback):
             self._calibrate(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Calibrate where steps came after the last validation."""
+        """Calibrate if steps came after the last validation."""
         if trainer.global_step != self._measured_at:
             self._calibrate(trainer, pl_module)
 
     def _calibrate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Except where no barcode features are made."""
+        """Calibrate, except a network whose barcode features come from DenseNet121."""
         data: PatchData | None = getattr(trainer, "datamodule", None)
         if data is None or not isinstance(pl_module, VQVAEModule):
             return

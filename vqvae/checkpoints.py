@@ -1,6 +1,6 @@
-"""Checkpoints: the best one by what validation measures (Lightning's own), and always the last.
+"""Checkpoints of a training run: the best one by validation (Lightning's own), and always the last.
 
-Each run has its own folder: one that starts anew never writes where another has left its checkpoints.
+Each run has its own folder. A new run never writes into a folder with checkpoints of another.
 """
 
 import os
@@ -19,29 +19,31 @@ from sish.printing import print_line
 __all__ = ["RUNS", "LastCheckpoint", "settle_run"]
 
 _LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")
-"""Names that Lightning resolves, not paths."""
+"""Names that Lightning resolves to paths."""
 
 RUNS = Path("runs")
 """Where runs are kept, unless ``--trainer.default_root_dir`` says otherwise."""
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt`` after every validation and at the end, for ``--ckpt_path last``.
+    """Write ``last.ckpt`` after every validation and at the end, for ``--ckpt_path last``.
 
-    Lightning's ``save_last`` writes it only together with a new best one, so a run that was interrupted
-    would go on from its best validation and train again what came after.
+    Lightning's ``save_last`` writes it only together with a new best one: an interrupted run would go back
+    to its best validation, and train again from there.
     """
 
     def __init__(self, dirpath: Path | None = None) -> None:
-        """In the folder of the best checkpoints.
+        """Choose the folder, that of the best checkpoints.
 
-        Args:
-            dirpath: the folder; follows `--checkpoint.dirpath`.
+        Parameters
+        ----------
+        dirpath : Path, optional
+            the folder; follows `--checkpoint.dirpath`.
         """
         super().__init__(dirpath, "last", save_top_k=1, enable_version_counter=False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say where the run writes: a bar on a terminal does not, and a log has nothing else."""
+        """Print where the run writes: the progress bar does not, and a log file has nothing else."""
         log_dir = trainer.log_dir  # every rank must ask: the answer is broadcast
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # its stub lacks it
             logs = "" if trainer.logger is None else f", metrics and configuration to {_from_here(log_dir)}"
@@ -49,21 +51,28 @@ class LastCheckpoint(ModelCheckpoint):
             sys.stdout.flush()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the steps that came after the last validation, too; but not those of a fast_dev_run."""
+        """Write the last checkpoint, for steps after the last validation; nothing in a fast_dev_run."""
         if self.dirpath is not None and not self._should_skip_saving_checkpoint(trainer):
             trainer.save_checkpoint(Path(self.dirpath) / f"{self.filename}.ckpt")
 
 
 def _from_here(path: str | os.PathLike[str] | None) -> Path:
-    """A path as it is named from the working directory, where it lies below it."""
+    """Return a path relative to the working directory if it lies below it, else in full."""
     full = Path(path or "").resolve()
     return full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full
 
 
 def settle_run(config: Namespace, run_name: str, read: Callable[[Path], object]) -> None:
-    """Say where a run writes, and refuse what it would replace or cannot go on from (SishError).
+    """Settle where a run writes, and refuse to replace or to resume what does not belong to it.
 
-    ``read`` reads a checkpoint, and raises for one that is none of the run's kind.
+    Parameters
+    ----------
+    config : Namespace
+        The parsed command line; paths in it are changed to lie below ``--trainer.default_root_dir``.
+    run_name : str
+        Folder of such runs below `RUNS`.
+    read : callable
+        Reads a checkpoint, and raises a SishError if it is not of the run's kind.
     """
     options = config[config.subcommand]
     _follow_root(options, run_name)
@@ -75,7 +84,7 @@ def settle_run(config: Namespace, run_name: str, read: Callable[[Path], object])
 
 
 def _follow_root(options: Namespace, run_name: str) -> None:
-    """Let what would go below ``runs`` go below ``--trainer.default_root_dir`` where that is given."""
+    """Move the defaults below ``runs`` to ``--trainer.default_root_dir``, if that is given."""
     root = options.trainer.default_root_dir
     if root is None:
         return
@@ -90,9 +99,9 @@ def _follow_root(options: Namespace, run_name: str) -> None:
 
 
 def _check_own_folder(options: Namespace) -> None:
-    """Refuse to train into a folder with checkpoints that the run does not go on from (ParameterError)."""
+    """Refuse a folder with checkpoints that the run does not resume (ParameterError)."""
     folder = options.checkpoint.dirpath
-    if folder is None or options.trainer.fast_dev_run:  # Lightning's own folder of each run; nothing is kept
+    if folder is None or options.trainer.fast_dev_run:  # Lightning makes a new folder, or keeps nothing
         return
     check_outside_databases(folder)
     there = sorted(Path(folder).glob("*.ckpt"))

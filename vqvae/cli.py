@@ -1,8 +1,9 @@
 """The command line: ``sish train {fit,contrast,validate,export}``, also as ``python -m sish.vqvae``.
 
-A LightningCLI, so every option of the trainer, the network and the data can stand in a YAML file
-(``--config``) or on the command line, and the latter wins. ``fit`` trains the autoencoder, ``contrast`` the
-texture network beside a trained one, and ``export`` turns a checkpoint of either into weights.
+It is a LightningCLI: every option of the trainer, the network and the data can be given in a YAML file
+(``--config``) or on the command line, which has precedence. ``fit`` trains the autoencoder, ``contrast``
+trains a texture network beside a trained autoencoder, and ``export`` turns a checkpoint of either into
+weights.
 """
 
 import sys
@@ -36,29 +37,29 @@ _DESCRIPTION = """Train the encoder of sish. Also here: `contrast`, which trains
 
 
 class TrainingParser(ArgumentParser, LightningArgumentParser):
-    """Lightning's parser, with the help and errors of sish."""
+    """Lightning's parser, with the help and the error messages of sish."""
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI with the callbacks of this package, each configurable by its own options."""
+    """A LightningCLI with the callbacks of this package, each with its own options."""
 
     run_name = "vqvae"
-    """Folder of the runs, below runs/."""
+    """Folder of the runs below ``runs/``."""
     watched = "valid/mse"
-    """What makes a checkpoint the best one."""
+    """The logged number that is lowest in the best checkpoint."""
     max_steps = 16_000
-    """Unless another number is given."""
+    """Default number of steps."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Those that make sense here; the values are arguments that the command line does not offer."""
+        """Return the subcommands, each with the arguments that the command line does not offer."""
         return {
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
             "validate": {"model", "dataloaders", "datamodule"},
         }
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and refuse on one line a checkpoint that is none and a logger that is not installed."""
+        """Parse the command line, and refuse an unreadable checkpoint or a logger that is not installed."""
         super().parse_arguments(parser, args)
         logger = self.config[self.config.subcommand].trainer.logger
         if "TensorBoardLogger" in str(logger) and not _has_tensorboard():
@@ -96,7 +97,7 @@ class TrainingCLI(LightningCLI):
 
 
 class ContrastCLI(TrainingCLI):
-    """The same for the texture network."""
+    """The same command line for the texture network."""
 
     run_name = "texture"
     watched = "valid/contrast"
@@ -104,9 +105,20 @@ class ContrastCLI(TrainingCLI):
 
 
 def main(args: list[str] | None = None, prog: str = "python -m sish.vqvae") -> int:
-    """Run one command: 0 when it worked, 1 with one line on stderr when not; wrong options exit with 2.
+    """Run one command.
 
-    ``prog`` is what the help calls it.
+    Parameters
+    ----------
+    args : list of str, optional
+        Words of the command line. Default: those of this process.
+    prog : str
+        Name of the program in its help.
+
+    Returns
+    -------
+    int
+        0 if it worked, 1 after an error (one line on stderr), 130 if it was interrupted. Wrong options exit
+        with 2.
     """
     argv = sys.argv[1:] if args is None else list(args)
     return run_command(lambda: _run(argv, prog))

@@ -1,4 +1,4 @@
-"""Self-supervised training of the texture network: two views of a patch are near, of two patches far.
+"""Self-supervised training of the texture network: two views of a patch become near, of two patches far.
 
 The loss is NT-Xent (Chen et al., ICML 2020, "SimCLR", equation 1). Labels are never read.
 """
@@ -20,10 +20,24 @@ __all__ = ["ContrastModule", "contrast_loss"]
 
 
 def contrast_loss(left: Tensor, right: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """NT-Xent of two views' embeddings (N, D) each, and the share of views whose nearest is the other view.
+    """Return the NT-Xent loss of two views of each patch (Chen et al., ICML 2020, equation 1).
 
-    With N = 1 there is nothing to tell apart: loss 0.
+    Parameters
+    ----------
+    left, right : Tensor
+        Embeddings of the first and of the second views, float (N, D) each. With N = 1 the loss is 0.
+    temperature : float
+        Divides the cosine similarities.
 
+    Returns
+    -------
+    Tensor
+        Scalar: the loss.
+    Tensor
+        Scalar: the share of views whose nearest neighbour among all 2 N is the other view of their patch.
+
+    Examples
+    --------
     >>> one, other = torch.eye(4), torch.eye(4)
     >>> loss, found = contrast_loss(one, other, 0.05)
     >>> round(float(loss), 3), float(found)
@@ -39,10 +53,10 @@ def contrast_loss(left: Tensor, right: Tensor, temperature: float) -> tuple[Tens
 
 
 class ContrastModule(VQVAEModule):
-    """The texture network in training, beside an autoencoder that is trained and stays as it is.
+    """A texture network in training, beside a trained autoencoder that does not change.
 
     Logged for ``train`` and ``valid``: ``contrast`` (the loss) and ``found`` (the share of views whose
-    nearest among the batch's is the other view of their patch).
+    nearest neighbour in the batch is the other view of their patch).
     """
 
     def __init__(
@@ -55,16 +69,29 @@ class ContrastModule(VQVAEModule):
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
     ) -> None:
-        """One network and its schedule.
+        """Build a texture network beside an autoencoder, and set how it is trained.
 
-        Args:
-            weights: the autoencoder (.safetensors or .ckpt); without it, the shipped one.
-            texture_channels: channels of each stage of the network.
-            texture_blocks: residual blocks of each stage.
-            views: how two views of a patch are made.
-            temperature: of the loss; the smaller, the more the nearest of the others count.
-            learning_rate: highest learning rate of AdamW; it falls to 0 along a cosine.
-            weight_decay: weight decay of AdamW.
+        Parameters
+        ----------
+        weights : Path, optional
+            the autoencoder (.safetensors or .ckpt); without it, the shipped one.
+        texture_channels : tuple of int
+            channels of each stage of the network.
+        texture_blocks : tuple of int
+            residual blocks of each stage.
+        views : Views
+            how two views of a patch are made.
+        temperature : float
+            temperature of the loss; the smaller, the more the nearest of the other patches count.
+        learning_rate : float
+            highest learning rate of AdamW; it falls to 0 along a cosine.
+        weight_decay : float
+            weight decay of AdamW.
+
+        Raises
+        ------
+        ParameterError
+            If the temperature is not positive.
         """
         if temperature <= 0:
             raise ParameterError(f"temperature must be positive, got {temperature}")
@@ -82,15 +109,15 @@ class ContrastModule(VQVAEModule):
         )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The loss of one batch of patches, float (N, 3, H, W) in [-1, 1]."""
+        """Return the loss of a batch of patches, float (N, 3, H, W) in [-1, 1]."""
         return self._contrast("train", batch, on_step=True)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """The loss of one batch of held-out patches."""
+        """Log the loss of a batch of held-out patches, float (N, 3, H, W) in [-1, 1]."""
         self._contrast("valid", batch, on_step=False, batch_size=len(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """No codes are counted here: they do not change."""
+        """Do nothing: the codes do not change, so none are counted."""
 
     def _contrast(self, stage: str, batch: Tensor, **how: Any) -> Tensor:
         pairs = torch.cat([self.views.draw(batch), self.views.draw(batch)])

@@ -1,7 +1,7 @@
 """Training data: folders of images, image lists in CSV files, and slides with patches drawn on the fly.
 
-Labels are never read. Everything random comes from torch's global generator, which Lightning seeds in the
-main process and in every worker.
+Labels are never read. All randomness comes from torch's global generator, which Lightning seeds in the main
+process and in every worker.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ class Split:
     """Which files train and which validate."""
 
     train: str = ""
-    """Train on files whose path, relative to the folder, begins so, e.g. train/."""
+    """Train on files whose path, relative to the folder, begins with this, e.g. train/."""
     valid: str = ""
-    """Validate on files whose path begins so, e.g. valid/."""
+    """Validate on files whose path begins with this, e.g. valid/."""
     share: float = 0.05
-    """Share of the training files held out for validation where `valid` is empty."""
+    """Share of the training files held out for validation if `valid` is empty."""
 
     def __post_init__(self) -> None:
         """Refuse an impossible share (ParameterError)."""
@@ -45,23 +45,20 @@ class Split:
 
 
 def _share_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
-    """Train and valid: by a hash of the name, so that adding files moves no other file.
-
-    Where no name falls into the share (few files), the nearest one is held out.
-    """
+    """Split files into training and validation by a hash of the name: new files do not move others."""
 
     def place(path: Path) -> float:
         return int.from_bytes(hashlib.sha256(os.fsencode(path.name)).digest()[:4], "big") / 2**32
 
     held_out = [path for path in paths if place(path) < share]
-    if not held_out and len(paths) > 1:
+    if not held_out and len(paths) > 1:  # few files: hold out the one that is nearest to the share
         held_out = [min(paths, key=place)]
     others = set(paths) - set(held_out)
     return [path for path in paths if path in others], held_out
 
 
 def spread_batches(patches: Dataset[Tensor], count: int, batch_size: int = 32) -> Iterator[Tensor]:
-    """Up to ``count`` of the patches, evenly spread over the data set, in batches uint8 (n, H, W, 3)."""
+    """Yield batches uint8 (n, H, W, 3) of up to ``count`` patches, evenly spread over the data set."""
     total = len(patches)  # type: ignore[arg-type]  # every data set here is sized
     chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
     for start in range(0, len(chosen), batch_size):
@@ -81,16 +78,29 @@ class PatchData(pl.LightningDataModule):
         batch_size: int = 32,
         num_workers: int = 0,
     ) -> None:
-        """Where patches come from and how they are cut.
+        """Choose where patches come from and how they are cut.
 
-        Args:
-            folder: folder of images (with or without a labels.csv), or a CSV file with a column `path`.
-            slides: folder of whole-slide images; patches are drawn from their tissue on the fly.
-            split: which files train and which validate.
-            cut: how patches are cut.
-            stain_jitter: how far each stain is scaled at random, e.g. 0.05 for 5 percent.
-            batch_size: patches in a batch.
-            num_workers: processes that read; 0 reads in the training process.
+        Parameters
+        ----------
+        folder : Path, optional
+            folder of images (with or without a labels.csv), or a CSV file with a column `path`.
+        slides : Path, optional
+            folder of whole-slide images; patches are drawn from their tissue during training.
+        split : Split
+            which files train and which validate.
+        cut : Cut
+            how patches are cut.
+        stain_jitter : float
+            how far each stain is scaled at random, e.g. 0.05 for 5 percent.
+        batch_size : int
+            patches in a batch.
+        num_workers : int
+            processes that read; 0 reads in the training process.
+
+        Raises
+        ------
+        ParameterError
+            If there is neither a folder nor slides, or a number is out of range.
         """
         super().__init__()
         if folder is None and slides is None:
@@ -109,7 +119,7 @@ class PatchData(pl.LightningDataModule):
         self.num_workers = num_workers
 
     def setup(self, stage: str) -> None:
-        """List files and make the data sets (ParameterError where there is nothing to train on)."""
+        """List files and make the data sets; ParameterError if there is nothing to train or validate on."""
         train_images, valid_images = self._images()
         train_slides, valid_slides = self._slides()
         if not (train_images or train_slides) or not (valid_images or valid_slides):
@@ -131,7 +141,7 @@ class PatchData(pl.LightningDataModule):
         return [path for path in train if path not in held_out], valid
 
     def _slides(self) -> tuple[list[int], list[int]]:
-        """Numbers of the slides, among those of `SlideSquares`, that train and that validate."""
+        """Return the numbers, in `SlideSquares`, of the slides that train and of those that validate."""
         if self.slides is None:
             return [], []
         found = find_slides(self.slides)
@@ -141,7 +151,7 @@ class PatchData(pl.LightningDataModule):
         self._squares = SlideSquares(usable, self.cut)
         number = {places.path: number for number, places in enumerate(usable)}
         train, valid = _share_out(list(number), self.split.share)
-        # with few slides the hash may hold out none or all: then only places differ, not slides
+        # with few slides the hash may hold out none or all: then training and validation share the slides
         parts = (train, valid) if train and valid else (list(number), list(number))
         return [number[path] for path in parts[0]], [number[path] for path in parts[1]]
 
@@ -156,23 +166,23 @@ class PatchData(pl.LightningDataModule):
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """Random crops, shuffled."""
+        """Return random crops of the training files, shuffled."""
         return self._loader(self.train_set, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        """Centre crops of the held-out files, in order."""
+        """Return centre crops of the held-out files, in order."""
         return self._loader(self.valid_set)
 
     def calibration_batches(self, patches: int) -> Iterator[Tensor]:
-        """Up to ``patches`` plain centre crops of the training files, evenly spread: uint8 (n, H, W, 3)."""
+        """Yield batches uint8 (n, H, W, 3) of up to ``patches`` centre crops of the training files."""
         return spread_batches(self.plain_set, patches, self.batch_size)
 
     def example_batches(self, patches: int) -> Iterator[Tensor]:
-        """Up to ``patches`` of what validation sees, evenly spread: uint8 (n, H, W, 3)."""
+        """Yield batches uint8 (n, H, W, 3) of up to ``patches`` centre crops of the held-out files."""
         return spread_batches(self.valid_set, patches, self.batch_size)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
-        """uint8 (N, H, W, 3) to what the network reads; in training with jittered stains."""
+        """Return patches uint8 (N, H, W, 3) as `to_unit` gives them; in training with other stains."""
         if self.trainer is not None and self.trainer.training:
             batch = jitter_stain(batch, self.stain_jitter)
         return to_unit(batch)

@@ -1,4 +1,4 @@
-"""The frozen encoder: patches in, codes and barcode features out."""
+"""The frozen encoder: patches go in, codes and the barcode's features come out."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,43 +19,65 @@ class FeatureNetwork(Protocol):
     """A second network that makes the barcode's features (the paper's is DenseNet121)."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images uint8 (N, H, W, 3) to float32 (N, 1024)."""
+        """Return features float32 (N, 1024) of images uint8 (N, H, W, 3)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class HammingScale:
-    """What a Hamming distance between two barcodes means for these weights."""
+    """The Hamming distances between barcodes of these weights."""
 
     threshold: int
     """Distance (of 1,024 bits) up to which two patches count as similar."""
     percentiles: tuple[tuple[float, float], ...]
-    """(percentile, distance) pairs, between random pairs of different training patches; may be empty."""
+    """(percentile, distance) pairs of random pairs of different training patches; may be empty."""
     obtained: str
     """How the threshold was obtained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What the encoder makes of N patches."""
+    """Codes and features of N patches."""
 
     codes: NDArray[np.uint8]
-    """uint8 (N, h, w): the grid of codes, h = H / stride."""
+    """uint8 (N, h, w): the grid of codes, h = H / stride and w = W / stride."""
     features: NDArray[np.float32]
     """float32 (N, 1024): the barcode's features."""
 
 
 class Encoder:
-    """A trained network that no longer changes. Made by `sish.vqvae.pretrained.load_encoder`.
+    """A trained network that no longer changes. `load_encoder` makes one.
 
-    Patches go through one at a time, so what comes out for a patch does not depend on its company: codes
-    are the same bit by bit. On one core a batch would save little, and memory stays that of one patch.
+    The network encodes one patch at a time. So the codes and features of a patch never depend, in any bit, on
+    the other patches. On one core a batch would save little, and memory stays that of one patch.
+
+    Examples
+    --------
+    >>> from sish.vqvae import load_encoder
+    >>> encoder = load_encoder()
+    >>> encoder.patch_px, encoder.mpp
+    (256, 1.0)
+    >>> encoded = encoder.encode(np.zeros((2, 256, 256, 3), np.uint8))
+    >>> encoded.codes.shape, encoded.features.shape
+    ((2, 32, 32), (2, 1024))
     """
 
     def __init__(
         self, model: VQVAE, fingerprint: str, hamming: HammingScale, network: FeatureNetwork | None = None
     ) -> None:
-        """Freeze ``model``; ``network`` makes the features where the model's own are not wanted."""
+        """Freeze a network.
+
+        Parameters
+        ----------
+        model : VQVAE
+            The network.
+        fingerprint : str
+            Name of its weights.
+        hamming : HammingScale
+            The distances between its barcodes.
+        network : FeatureNetwork, optional
+            Makes the features, in place of those of ``model``.
+        """
         self._model = model.eval().requires_grad_(False)
         self._network = network
         self.fingerprint = fingerprint
@@ -63,12 +85,12 @@ class Encoder:
 
     @property
     def config(self) -> VQVAEConfig:
-        """What the network is."""
+        """The network's configuration."""
         return self._model.config
 
     @property
     def patch_px(self) -> int:
-        """Side of the patch that it is meant for, in pixels."""
+        """Side, in pixels at `mpp`, of the patches that it is meant for."""
         return self.config.patch_px
 
     @property
@@ -78,7 +100,7 @@ class Encoder:
 
     @property
     def stride(self) -> int:
-        """Pixels a code stands for, on a side."""
+        """Side, in pixels, of the square that a code stands for."""
         return self.config.stride
 
     @property
@@ -88,34 +110,48 @@ class Encoder:
 
     @property
     def binarisation(self) -> BitRule:
-        """What makes bits of the features: each against its left neighbour (``minmax``) or 0 (``sign``)."""
+        """How features become bits: each against its left neighbour (``minmax``) or against 0 (``sign``)."""
         return "minmax" if self._network is not None else self._model.head.binarisation
 
     @property
     def n_features(self) -> int:
-        """Numbers that a patch's features are."""
+        """Length of a patch's features."""
         return N_FEATURES
 
     @property
     def licence(self) -> str:
-        """Of the weights, in short; those of sish are Apache-2.0, and your own are yours."""
+        """Licence of the weights, in short: the shipped ones are Apache-2.0."""
         return "Apache-2.0 if shipped, else your own"
 
     @property
     def orientation_invariant(self) -> bool:
-        """Whether a patch has the same features, but for rounding, however it is turned or mirrored."""
+        """Whether turning or mirroring a patch leaves its features the same, up to rounding."""
         return self._network is None and isinstance(self._model.head, WhitenedFeatures)
 
     @property
     def codebook(self) -> NDArray[np.float32]:
-        """float32 (K, D), a copy."""
+        """float32 (K, D): a copy of the codebook."""
         return self._model.quantizer.codebook.detach().cpu().numpy().copy()
 
     @torch.inference_mode()
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
-        """Codes and features of patches, uint8 (N, H, W, 3) with H and W multiples of the stride.
+        """Return codes and features of patches.
 
-        256 x 256 px give 32 x 32 codes with the default weights. Another shape or dtype is a ParameterError.
+        Parameters
+        ----------
+        images : NDArray[np.uint8]
+            Shape (N, H, W, 3), H and W multiples of the stride.
+
+        Returns
+        -------
+        Encoded
+            With the default weights, of stride 8, patches (16, 256, 256, 3) have codes (16, 32, 32) and
+            features (16, 1024).
+
+        Raises
+        ------
+        ParameterError
+            If the patches have another shape or dtype.
         """
         _check_images(images, self.stride)
         grid = (len(images), images.shape[1] // self.stride, images.shape[2] // self.stride)
@@ -133,30 +169,39 @@ class Encoder:
 
     @torch.inference_mode()
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The features of `encode` alone, float32 (N, 1024): all that an index of texture keys needs."""
+        """Return only the features of `encode`, float32 (N, 1024): indexes with texture keys need no more."""
         _check_images(images, self.stride)
         found = np.empty((len(images), N_FEATURES), np.float32)
         pooled = self._network is None and self._model.config.features == "pooled"
         for number, image in enumerate(images):
             pixels = self._pixels(image)
             unit = to_unit(pixels)
-            maps = self._model.maps(unit) if pooled else []  # another network reads the pixels themselves
+            maps = self._model.maps(unit) if pooled else []  # DenseNet121 reads pixels, not maps
             found[number] = self._features(pixels, unit, maps)[0].cpu().numpy()
         return found
 
     def _features(self, pixels: Tensor, unit: Tensor, maps: list[Tensor]) -> Tensor:
-        """Features (1, 1024) of one patch, from whichever network makes them."""
+        """Return features (1, 1024) of one patch, from the network that makes them."""
         if self._network is not None:
             return self._network(pixels)
         if self._model.config.features == "pooled":
-            return self._model.head.normal(self._model.pooled.raw(maps))  # from maps that are there anyway
+            return self._model.head.normal(self._model.pooled.raw(maps))  # `maps` are there already
         return self._model.features(unit)
 
     @torch.inference_mode()
     def maps(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Feature maps of patches uint8 (N, H, W, 3), from the first layer to the latent grid.
+        """Return the feature maps of patches, from the first layer to the latent grid.
 
-        One float32 (N, C, h, w) a layer. The shapes allowed are those of `encode`.
+        Parameters
+        ----------
+        images : NDArray[np.uint8]
+            Shape (N, H, W, 3), as for `encode`.
+
+        Returns
+        -------
+        list of NDArray[np.float32]
+            One (N, C, h, w) for each layer: with the default weights (1, 256, 256, 3) gives (1, 48, 128, 128)
+            first and (1, 64, 32, 32) last.
         """
         _check_images(images, self.stride)
         rows = [self._model.maps(to_unit(self._pixels(image))) for image in images]
@@ -164,7 +209,7 @@ class Encoder:
 
     @torch.inference_mode()
     def reconstruct(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What the decoder makes of the patches' codes: uint8 (N, H, W, 3), as given."""
+        """Return the patches as the decoder draws them from their codes, uint8 (N, H, W, 3)."""
         _check_images(images, self.stride)
         out = np.empty_like(images)
         for number, image in enumerate(images):
@@ -173,7 +218,7 @@ class Encoder:
         return out
 
     def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
-        """One image as a batch of one, where the network is. Copied: torch dislikes read-only arrays."""
+        """Return a copy of one image as a batch on the network's device; torch warns of read-only arrays."""
         return torch.from_numpy(np.array(image)[None]).to(self._model.quantizer.codebook.device)
 
 

@@ -1,14 +1,15 @@
-"""Features for the barcode: 1,024 numbers a patch, from means and deviations of feature maps.
+"""Features for the barcode: 1,024 numbers for each patch, from means and deviations of feature maps.
 
 The published SISH takes them from a second network (DenseNet121 of ImageNet, see `sish.vqvae.timm_network`).
-`WhitenedFeatures` are made of statistics that do not depend on how a patch lies (`sish.vqvae.oriented` and
-`sish.vqvae.texture`); `PooledFeatures` of all maps that the encoder has computed anyway, as the patch lies.
+`WhitenedFeatures` are made of statistics that do not change when a patch is turned or mirrored
+(`sish.vqvae.oriented` and `sish.vqvae.texture`). `PooledFeatures` are made of all maps that the encoder
+computes for the codes; they depend on the patch's orientation.
 
-Why the latter are standardised and shuffled: the barcode keeps only whether a feature is at least its left
-neighbour (MinMax barcode, Kumar et al. 2018, as SISH uses it). On raw statistics that is almost always the
-same answer (one channel is simply larger than the next); on standardised ones it is a coin whose side
-depends on the patch. Shuffling by a fixed seed keeps the mean and the deviation of neighbouring
-channels, which move together, from standing side by side.
+Pooled features are standardised and shuffled, because the barcode keeps only whether a feature is at least
+its left neighbour (MinMax barcode, Kumar et al. 2018, as SISH uses it). Raw statistics almost always give
+the same answer, as one channel is simply larger than the next. Standardised statistics give an answer that
+depends on the patch. The mean and the deviation of a channel, and those of neighbouring channels, move
+together; shuffling by a fixed seed puts them apart.
 """
 
 from collections.abc import Sequence
@@ -22,32 +23,37 @@ from torch import Tensor, nn
 from sish.errors import ParameterError
 from sish.vqvae.random_pairs import random_pair_distances
 
-__all__ = ["N_FEATURES", "PERCENTILES", "BitRule", "PooledFeatures", "WhitenedFeatures"]
+__all__ = ["N_FEATURES", "PERCENTILES", "BitRule", "PooledFeatures", "WhitenedFeatures", "by_position"]
 
 N_FEATURES = 1024
-"""Features a patch, and bits of a barcode."""
+"""Features of a patch, and bits of a barcode."""
 
 PERCENTILES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0)
-"""The percentiles of the Hamming distances of random pairs of patches that are kept with the weights."""
+"""Percentiles, of the Hamming distances of random pairs of patches, that are kept with the weights."""
 
 BitRule = Literal["minmax", "sign"]
-"""What makes bits of features: each against its left neighbour (``minmax``), or against 0 (``sign``)."""
+"""How features become bits: each against its left neighbour (``minmax``), or against 0 (``sign``)."""
 
 _ORDER_SEED = 1024
 _ROTATION_SEED = 1024
 _AXES = 256
 _SHARE_OF_BETWEEN = 0.03
-_FLOOR = 1e-4  # of the mean variance: no axis is quieter
-_TINY = 1e-6  # a channel that never fires has no spread; its feature stays 0
+_FLOOR = 1e-4  # added to each variance, as a share of the mean variance
+_TINY = 1e-6  # a smaller deviation is rounding: that channel never fires, and its feature stays 0
+
+
+def by_position(maps: Tensor) -> Tensor:
+    """Return maps (N, C, h, w) as float32 (N, h w, C), the order in memory, in which sums are fastest."""
+    return maps.permute(0, 2, 3, 1).float().flatten(1, 2)
 
 
 class _Calibrated(nn.Module):
-    """What both kinds of features keep of the patches that they were measured on."""
+    """What both kinds of features share: the distances measured on training patches."""
 
     distances: Tensor
-    """float32 (8,): Hamming distance of random pairs of patches at each of `PERCENTILES`."""
+    """float32 (8,): `PERCENTILES` of the Hamming distances of random pairs of patches."""
     patches: Tensor
-    """int64 scalar: how many patches it was measured on; 0 = not calibrated yet."""
+    """int64 scalar: number of patches measured; 0: not calibrated yet."""
     binarisation: BitRule
 
     def __init__(self) -> None:
@@ -64,9 +70,24 @@ class _Calibrated(nn.Module):
     def calibrate(
         self, raw: Tensor, changes: Tensor | None = None, *, pairs: int = 200_000, seed: int = 0
     ) -> None:
-        """Measure everything on the raw statistics (M, S) of M training patches.
+        """Measure the statistics and the distances of random pairs on training patches.
 
-        ``changes`` (P, S) are differences between two views of a patch each; pooled features need none.
+        Parameters
+        ----------
+        raw : Tensor
+            Raw statistics, float (M, S), of M training patches.
+        changes : Tensor, optional
+            Differences between the statistics of two views of a patch, float (P, S). Pooled features need
+            none.
+        pairs : int
+            Random pairs of patches to compare.
+        seed : int
+            Seed of the pairs.
+
+        Raises
+        ------
+        ParameterError
+            If there are fewer than 2 patches.
         """
         if len(raw) < 2:
             raise ParameterError(f"calibration needs at least 2 patches, got {len(raw)}; give more data")
@@ -77,7 +98,7 @@ class _Calibrated(nn.Module):
         self.patches.fill_(len(raw))
 
     def normal(self, raw: Tensor) -> Tensor:
-        """Features float32 (N, 1024) of raw statistics (N, S)."""
+        """Return features float32 (N, 1024) of raw statistics (N, S)."""
         raise NotImplementedError
 
     def _measure(self, raw: Tensor, changes: Tensor) -> None:
@@ -85,18 +106,25 @@ class _Calibrated(nn.Module):
 
 
 class PooledFeatures(_Calibrated):
-    """Mean and deviation of each channel of each map, standardised by training patches, in fixed order."""
+    """Mean and deviation of each channel of each map, standardised on training patches, in a fixed order.
+
+    Examples
+    --------
+    >>> features = PooledFeatures((256, 256))
+    >>> features([torch.zeros(2, 256, 16, 16), torch.zeros(2, 256, 8, 8)]).shape
+    torch.Size([2, 1024])
+    """
 
     order: Tensor
-    """int64 (1024,): which statistics are used, and where."""
+    """int64 (1024,): the statistic that becomes each feature."""
     mean: Tensor
-    """float32 (1024,): mean of each over the calibration patches."""
+    """float32 (1024,): mean of each feature's statistic over the calibration patches."""
     std: Tensor
-    """float32 (1024,): their standard deviation."""
+    """float32 (1024,): its standard deviation."""
     binarisation = "minmax"
 
     def __init__(self, channels: Sequence[int]) -> None:
-        """``channels`` of each feature map; twice their sum is at least 1,024 where features are wanted."""
+        """Take the ``channels`` of each feature map; to make features, they must sum to 512 or more."""
         super().__init__()
         statistics = 2 * sum(channels)
         generator = torch.Generator().manual_seed(_ORDER_SEED)
@@ -106,21 +134,20 @@ class PooledFeatures(_Calibrated):
         self.register_buffer("std", torch.ones(len(order)))
 
     def raw(self, maps: Sequence[Tensor]) -> Tensor:
-        """The statistics before standardising: maps (N, C, h, w), several, to float32 (N, 1024)."""
+        """Return the statistics before standardising, float32 (N, 1024), of maps (N, C, h, w)."""
         pooled: list[Tensor] = []
         for feature_map in maps:
-            # positions first, as channels-last maps lie in memory: 12 times faster than torch.var_mean here
-            positions = feature_map.float().permute(0, 2, 3, 1).flatten(1, 2)
+            positions = by_position(feature_map)
             mean = positions.mean(1)
             pooled += [mean, (positions - mean[:, None]).square_().mean(1).sqrt_()]
         return torch.cat(pooled, 1)[:, self.order]
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Standardised features float32 (N, 1024) of maps (N, C, h, w), one for each layer."""
+        """Return standardised features float32 (N, 1024) of maps (N, C, h, w), one for each layer."""
         return self.normal(self.raw(maps))
 
     def normal(self, raw: Tensor) -> Tensor:
-        """Raw statistics (N, 1024), standardised."""
+        """Return raw statistics (N, 1024) standardised."""
         return (raw - self.mean) / self.std
 
     def _measure(self, raw: Tensor, changes: Tensor) -> None:
@@ -132,29 +159,30 @@ class PooledFeatures(_Calibrated):
 class WhitenedFeatures(_Calibrated):
     """Statistics of maps, whitened, as directions in 1,024 dimensions.
 
-    A direction in which two views of one patch differ (stain, sharpness, a little elsewhere) says little of
-    the tissue, however much it varies between patches. Standardised statistics are therefore whitened
-    by the covariance of such differences plus 3 % of the covariance between patches (within-class covariance
-    normalisation, Hatch and others, Interspeech 2006, the class being a patch), and the 256
-    axes that then vary most are kept. The result has length 1 and is turned at random into 1,024
-    dimensions, which keeps all angles, so that the signs of its numbers are a barcode whose Hamming
-    distance grows with the angle (Charikar, STOC 2002).
+    Two views of one patch differ in stain, sharpness and place. A direction in which they differ tells little
+    about the tissue, however much it varies between patches. So standardised statistics are whitened by the
+    covariance of such differences plus 3 % of the covariance between patches (within-class covariance
+    normalisation, Hatch and others, Interspeech 2006; the class is a patch). The 256 axes that then vary
+    most are kept, and the result is scaled to length 1.
+
+    A random rotation into 1,024 dimensions keeps all angles. The signs of its numbers are a barcode, whose
+    Hamming distance grows with the angle (Charikar, STOC 2002).
     """
 
     mean: Tensor
     """float32 (S,): mean of each statistic over the calibration patches."""
     projection: Tensor
-    """float32 (S, 1024): standardising, whitening and the random turn in one matrix."""
+    """float32 (S, 1024): standardising, whitening and the random rotation in one matrix."""
     binarisation = "sign"
 
     def __init__(self, statistics: int) -> None:
-        """So many statistics, S."""
+        """Take the number of statistics, S."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(statistics))
         self.register_buffer("projection", torch.zeros(statistics, N_FEATURES))
 
     def normal(self, raw: Tensor) -> Tensor:
-        """Raw statistics (N, S) to features float32 (N, 1024) of length 1."""
+        """Return features float32 (N, 1024) of length 1 of raw statistics (N, S)."""
         features: Tensor = (raw - self.mean) @ self.projection
         return nn.functional.normalize(features, dim=1)
 
@@ -176,7 +204,7 @@ def _covariance(rows: Tensor) -> Tensor:
 
 
 def _telling_axes(between: Tensor, within: Tensor) -> Tensor:
-    """Axes (S, up to 256) that whiten ``within`` and a share of ``between``, those that tell most first."""
+    """Return axes (S, up to 256) that whiten ``within`` and a share of ``between``, most telling first."""
     noise = within + _SHARE_OF_BETWEEN * between
     floor = _FLOOR * noise.trace() / len(noise)
     noise = noise + torch.diag(floor.expand(len(noise)))

@@ -1,4 +1,4 @@
-"""A name for numbers: the same tensors have the same one, however and wherever they are stored."""
+"""Digests of tensors: the same numbers have the same digest, in whatever file they are stored."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,10 +9,22 @@ __all__ = ["digest_of"]
 
 
 def digest_of(header: str, tensors: Mapping[str, Tensor]) -> str:
-    """sha256, as hexadecimal digits, of ``header`` and of each tensor's name, dtype, shape and numbers.
+    """Return the sha256 of a header and of each tensor's name, dtype, shape and numbers.
 
-    The order of the mapping does not matter.
+    Parameters
+    ----------
+    header : str
+        Text that counts, too, such as a configuration.
+    tensors : mapping of str to Tensor
+        The tensors by name, in any order.
 
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Examples
+    --------
     >>> import torch
     >>> a, b = torch.zeros(2), torch.ones(3)
     >>> digest_of("x", {"a": a, "b": b}) == digest_of("x", {"b": b, "a": a})

@@ -1,7 +1,7 @@
-"""Squares cut from images: which files, which part of each, turned how.
+"""Training patches from image files: square crops, at random places and in random orientations.
 
-Labels are never read. Everything random comes from torch's global generator, which Lightning seeds in the
-main process and in every worker.
+Labels are never read. All randomness comes from torch's global generator, which Lightning seeds in the main
+process and in every worker.
 """
 
 import csv
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import ParameterError, SlideNotFoundError, SlideOpenError
+from sish.slides.files import OPENSLIDE_SUFFIXES, SLIDE_SUFFIXES
 from sish.slides.folders import files_below
 from sish.slides.orientations import ORIENTATIONS, oriented
 from sish.slides.pictures import decode_picture
@@ -23,18 +24,31 @@ from sish.slides.pyramid import Pixels
 
 __all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "list_images", "random_below"]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-"""What counts as an image in a folder of images."""
+IMAGE_SUFFIXES = SLIDE_SUFFIXES - OPENSLIDE_SUFFIXES
+"""Endings, in lower case, of the files that count as images."""
 
 _DRAWN = (0, 1, 2, 3, 6, 5, 4, 7)  # orientation of each random number: a seed trains the same as ever
 
 
 def list_images(source: Path, prefix: str = "") -> list[Path]:
-    """Image files of a folder, of its ``labels.csv``, or of a CSV file with a column ``path``.
+    """Return the image files of a folder, of its ``labels.csv``, or of a CSV file with a column ``path``.
 
-    Paths in a CSV file are relative to it. Only paths that begin with ``prefix`` (as written there, or
-    relative to the folder) are kept. Sorted, so the order does not hang on the file system. A missing
-    source, a CSV file without ``path``, or an empty answer is a ParameterError.
+    Parameters
+    ----------
+    source : Path
+        A folder or a CSV file. Paths in a CSV file are relative to it.
+    prefix : str
+        Keep only paths that begin with this, as written in the CSV file or relative to the folder.
+
+    Returns
+    -------
+    list of Path
+        The files, sorted, so that the order does not depend on the file system.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such source, the CSV file has no column ``path``, or no image is left.
     """
     table = source / "labels.csv" if source.is_dir() else source
     if not source.exists():
@@ -65,21 +79,21 @@ def _paths_of_csv(table: Path) -> list[str]:
 
 
 def random_below(high: int) -> int:
-    """A whole number in [0, high) from torch's global generator."""
+    """Return a whole number in [0, high) from torch's global generator."""
     return int(torch.randint(high, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """How a square is cut out of an image."""
+    """Cuts a square out of an image."""
 
     size_px: int
     """Side of the square."""
     augment: bool
-    """A random place, flip and quarter turn instead of the centre."""
+    """Take a random place and orientation instead of the centre."""
 
     def __call__(self, pixels: Pixels, name: object) -> Tensor:
-        """uint8 (size, size, 3) out of uint8 (H, W, 3)."""
+        """Return a square uint8 (size, size, 3) of an image (H, W, 3); ParameterError if that is smaller."""
         spare_y, spare_x = pixels.shape[0] - self.size_px, pixels.shape[1] - self.size_px
         if min(spare_y, spare_x) < 0:
             height, width = pixels.shape[:2]
@@ -101,22 +115,22 @@ class Crop:
 class ImagePatches(Dataset[Tensor]):
     """One square crop, uint8 (size, size, 3), from each image file.
 
-    A file that does not decode is replaced by the next one that does, with one warning for the first; if
-    none decodes, that is a ParameterError.
+    A file that cannot be decoded is replaced by the next file. The first such file is warned of. If no file
+    can be decoded, a crop raises ParameterError.
     """
 
     def __init__(self, paths: Sequence[Path], size_px: int, *, augment: bool) -> None:
-        """Files to read, the side of the crop, and whether it is random."""
+        """Take the files, the side of a crop, and whether crops are random."""
         self.paths = list(paths)
         self.unreadable: set[int] = set()
         self._crop = Crop(size_px, augment)
 
     def __len__(self) -> int:
-        """Number of files."""
+        """Return the number of files."""
         return len(self.paths)
 
     def __getitem__(self, number: int) -> Tensor:
-        """The crop of file ``number``, or of the next one that decodes."""
+        """Return a crop of file ``number``, or of the next file that can be decoded."""
         for step in range(len(self.paths)):
             candidate = (number + step) % len(self.paths)
             pixels = self._decode(candidate)

@@ -1,8 +1,7 @@
-"""Networks of other people by name: where their weights are, how they want their pixels, under which licence.
+"""Published networks by name: where their weights are, which pixels they take, and their licence.
 
-The facts are as they are generally given; the cards themselves are on the hub, behind a gate, and have
-the last word, on licences above all. A network that is not in the table is looked for in timm, and takes
-pixels as timm says.
+The facts are as they are generally given. The model cards on the hub, behind a gate, have precedence, above
+all on licences. A network that is not in the table is looked up in timm, and takes pixels as timm says.
 """
 
 from collections.abc import Mapping
@@ -26,28 +25,28 @@ _OPTIMUS = {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": False, "gl
 
 @dataclass(frozen=True, slots=True)
 class KnownNetwork:
-    """A network and how it wants to be used."""
+    """A published network and how to use it."""
 
     repository: str
     """Its name on the model hub."""
     architecture: str
     """Its name in timm."""
     licence: str
-    """Of its weights, in short; the terms themselves are at the hub."""
+    """Licence of its weights, in short; the terms are on the hub."""
     n_features: int
-    """Numbers a patch."""
+    """Length of a patch's features."""
     px: int = 224
     """Side of the patches that it takes."""
     mpp: float = 0.5
-    """Micrometres per pixel that it was trained at (for several: the one that its authors evaluate at)."""
+    """Micrometres per pixel that it was trained at; of several, the one that its authors evaluate at."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted from red, green and blue in [0, 1]."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """What they are divided by then."""
+    """Then divides them."""
     class_and_mean: bool = False
-    """Whether a patch's feature is the class token beside the mean of the patch tokens, not the output."""
+    """Whether features are the class token and the mean of the patch tokens, instead of the output."""
     arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """What timm needs to be told to build it; layers by name."""
+    """Arguments with which timm builds it; layers by name."""
 
 
 KNOWN: Mapping[str, KnownNetwork] = MappingProxyType(
@@ -89,7 +88,7 @@ KNOWN: Mapping[str, KnownNetwork] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""By the names that `timm:` takes."""
+"""The networks by the names that follow `timm:`."""
 
 ELSEWHERE: Mapping[str, str] = MappingProxyType(
     {
@@ -103,4 +102,4 @@ ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "phikon-v2": "owkin/phikon-v2, non-commercial, for transformers",
     }
 )
-"""Known networks that timm cannot load: where they are published, their licence, and for what."""
+"""Networks that timm cannot load: where they are published, their licence, and what loads them."""

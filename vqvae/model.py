@@ -1,7 +1,7 @@
-"""The autoencoder: pixels to a grid of codes and back.
+"""The autoencoder: from pixels to a grid of codes and back.
 
-As published (SISH, Chen et al. 2022, Methods, "VQ-VAE"): stride-2 convolutions with kernel 4, residual
-blocks, a codebook, and a decoder that mirrors the encoder; pixels scaled to [-1, 1]; the loss is
+It is the published one (SISH, Chen et al. 2022, Methods, "VQ-VAE"): stride-2 convolutions with kernel 4,
+residual blocks, a codebook, and a decoder that mirrors the encoder. Pixels are scaled to [-1, 1]. The loss is
 reconstruction MSE + codebook term + beta times commitment (van den Oord et al. 2017, equation 3).
 """
 
@@ -32,21 +32,30 @@ __all__ = [
 ]
 
 CONFIG_KEY = "sish_vqvae_config"
-"""Where a checkpoint keeps the model's configuration, as plain values (loaded without pickle)."""
+"""Key of the configuration in a checkpoint, as plain values, which load without pickle."""
 
 _TEXTURE_OUT = 128
 _MOST_LAYERS = 1_000
 FeatureSource = Literal["oriented", "texture", "pooled", "densenet121"]
+"""What the barcode's features are made of; see `VQVAEConfig.features`."""
 
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class VQVAEConfig:
-    """What the network is. Everything else about a training run lives elsewhere."""
+    """The architecture of a network.
+
+    The default is light: stride 8, made for patches of 256 px at 1.0 um/px.
+
+    Examples
+    --------
+    >>> PRESETS["paper"].stride, PRESETS["paper"].patch_px, PRESETS["paper"].mpp
+    (16, 1024, 0.5)
+    """
 
     name: str = "default"
     """Name of the architecture; the first part of the fingerprint."""
     channels: tuple[int, ...] = (48, 96, 128)
-    """Channels after each stride-2 convolution; n of them make a total stride of 2**n."""
+    """Channels after each stride-2 convolution; n convolutions have a total stride of 2**n."""
     residual_blocks: int = 2
     """Residual blocks after the convolutions."""
     residual_channels: int = 64
@@ -56,20 +65,20 @@ class VQVAEConfig:
     code_dim: int = 64
     """Numbers in a codebook entry."""
     codebook: CodebookUpdate = "ema"
-    """How codes learn: moving averages of what chose them (ema), or the published gradient."""
+    """How codes learn: as moving averages of the vectors nearest to them (ema), or by the gradient."""
     decay: float = 0.99
-    """Share of the old value in the moving averages of the codebook."""
+    """Share of the old value in the codebook's moving averages."""
     revive_below: float = 0.05
-    """A code used less than this share of the mean is moved onto a vector of the batch; 0 turns it off."""
+    """A code used less than this share of the mean use is moved onto a vector of the batch; 0: never."""
     commitment_cost: float = 0.25
-    """beta: the weight of the commitment term."""
+    """Weight of the commitment term, beta."""
     features: FeatureSource = "oriented"
-    """Where the barcode's 1,024 features come from: the first filters in all orientations, the texture
-    network, all maps as the patch lies, or DenseNet121."""
+    """Source of the barcode's 1,024 features: the first filters in all orientations (oriented), the texture
+    network, all maps of the encoder (pooled), or DenseNet121."""
     texture_channels: tuple[int, ...] = (4, 8, 16)
     """Channels of each stage of the texture network (times eight orientations)."""
     texture_blocks: tuple[int, ...] = (0, 1, 2)
-    """Residual blocks of each of its stages."""
+    """Residual blocks of each stage of the texture network."""
     patch_px: int = 256
     """Side of the square patch that the encoder is meant for, in pixels at `mpp`."""
     mpp: float = 1.0
@@ -107,11 +116,11 @@ class VQVAEConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels a code stands for, on a side."""
+        """Side, in pixels, of the square that a code stands for."""
         return 1 << len(self.channels)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         left_out = frozenset[str]() if self.features == "texture" else _TEXTURE
         return {
@@ -122,7 +131,7 @@ class VQVAEConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "VQVAEConfig":
-        """The inverse of `as_dict`; an unknown or missing name is a WeightsError."""
+        """Return the inverse of `as_dict`; WeightsError for an unknown or missing name."""
         known = {field.name for field in fields(cls)}
         if not known - _TEXTURE <= set(values) <= known:
             odd = sorted(set(values) ^ known)
@@ -131,7 +140,7 @@ class VQVAEConfig:
         return cls(**plain)
 
 
-_TEXTURE = frozenset({"texture_channels", "texture_blocks"})  # said only where there is a texture network
+_TEXTURE = frozenset({"texture_channels", "texture_blocks"})  # only in the dictionary of a texture network
 _DEFAULT = VQVAEConfig()
 PRESETS: dict[str, VQVAEConfig] = {
     "default": _DEFAULT,
@@ -148,25 +157,41 @@ PRESETS: dict[str, VQVAEConfig] = {
         mpp=0.5,
     ),
 }
-"""`default`: light, stride 8, one 256 px patch at 1.0 um/px; `paper`: as published, 1024 px at 0.5 um/px."""
+"""`default`: light, stride 8, 256 px at 1.0 um/px. `paper`: as published, stride 16, 1024 px at 0.5 um/px."""
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Pixels uint8 (N, H, W, 3) as the network reads them: float32 (N, 3, H, W) in [-1, 1], channels last."""
+    """Return pixels as the network reads them.
+
+    Parameters
+    ----------
+    images : Tensor
+        uint8 (N, H, W, 3).
+
+    Returns
+    -------
+    Tensor
+        float32 (N, 3, H, W) in [-1, 1], channels last in memory.
+
+    Examples
+    --------
+    >>> to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)).flatten()
+    tensor([-1.0000, -0.6000,  1.0000])
+    """
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def from_unit(images: Tensor) -> Tensor:
-    """The inverse of `to_unit`, rounded and clipped: float (N, 3, H, W) to uint8 (N, H, W, 3)."""
+    """Return images float (N, 3, H, W) in [-1, 1] as pixels uint8 (N, H, W, 3), rounded and clipped."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class VQVAEOutput:
-    """One pass through the whole autoencoder."""
+    """The result of one pass through the whole autoencoder."""
 
     reconstruction: Tensor
-    """float (N, 3, H, W), about [-1, 1]."""
+    """float (N, 3, H, W), about in [-1, 1]."""
     quantized: Quantized
     """Codes and their losses."""
     mse: Tensor
@@ -176,7 +201,7 @@ class VQVAEOutput:
 
 
 class _Residual(nn.Sequential):
-    """x + 1x1(relu(3x3(relu(x)))), the residual block of the VQ-VAE paper."""
+    """The residual block of the VQ-VAE paper: x + 1x1(relu(3x3(relu(x))))."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__(
@@ -187,7 +212,7 @@ class _Residual(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape out as in."""
+        """Return maps of the shape of ``x``."""
         branch = x
         for layer in self:
             branch = layer(branch)
@@ -195,7 +220,7 @@ class _Residual(nn.Sequential):
 
 
 class _Down(nn.Module):
-    """The encoder: stride-2 convolutions, residual blocks, and a 1x1 convolution to the codes' dimension."""
+    """The encoder: stride-2 convolutions, residual blocks, and a 1x1 convolution to the code dimension."""
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
@@ -214,7 +239,7 @@ class _Down(nn.Module):
         return convolution
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """All feature maps from the first convolution to the latent grid, which is the last one."""
+        """Return all feature maps, from the first convolution to the latent grid."""
         maps: list[Tensor] = []
         for convolution in self.convolutions:
             x = F.relu(convolution(x))
@@ -238,25 +263,33 @@ class _Up(nn.Sequential):
 
 
 class Texture(nn.Module):
-    """The texture network and the features that are made of its maps."""
+    """The texture network, and the features that are made of its maps."""
 
     def __init__(self, config: VQVAEConfig) -> None:
-        """Random weights, not calibrated."""
+        """Make random weights, not calibrated."""
         super().__init__()
         self.net = TextureNet(config.texture_channels, config.texture_blocks, _TEXTURE_OUT)
         self.features = WhitenedFeatures(self.net.n_statistics)
 
 
 class VQVAE(nn.Module):
-    """Encoder, codebook, decoder, and what makes the barcode's features."""
+    """Encoder, codebook, decoder, and the layer that makes the barcode's features.
+
+    Examples
+    --------
+    >>> model = VQVAE().eval()
+    >>> out = model(torch.zeros(1, 3, 64, 64))
+    >>> out.reconstruction.shape, out.quantized.codes.shape
+    (torch.Size([1, 3, 64, 64]), torch.Size([1, 8, 8]))
+    """
 
     texture: Texture
-    """Where `VQVAEConfig.features` is ``texture``."""
+    """Only if `VQVAEConfig.features` is ``texture``."""
     oriented: WhitenedFeatures
-    """Where `VQVAEConfig.features` is ``oriented``."""
+    """Only if `VQVAEConfig.features` is ``oriented``."""
 
     def __init__(self, config: VQVAEConfig = _DEFAULT) -> None:
-        """Random weights; `sish.vqvae.pretrained` loads trained ones."""
+        """Make random weights; `sish.vqvae.pretrained` loads trained ones."""
         super().__init__()
         self.config = config
         self.encoder = _Down(config)
@@ -276,12 +309,12 @@ class VQVAE(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def autoencoder(self) -> dict[str, Tensor]:
-        """The state of encoder, codebook and decoder, and the statistics of all maps as they lie."""
+        """Return the state of encoder, codebook, decoder and pooled features."""
         parts = ("encoder.", "quantizer.", "decoder.", "pooled.")
         return {name: it for name, it in self.state_dict().items() if name.startswith(parts)}
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of images float (N, 3, H, W) in [-1, 1]; the last one is the latent (N, D, h, w)."""
+        """Return the feature maps of images float (N, 3, H, W) in [-1, 1], the latent (N, D, h, w) last."""
         self._check_sides(images)
         out: list[Tensor] = self.encoder(images)
         return out
@@ -297,13 +330,13 @@ class VQVAE(nn.Module):
 
     @property
     def head(self) -> PooledFeatures | WhitenedFeatures:
-        """What makes features of raw statistics."""
+        """The layer that makes features of raw statistics."""
         if self.config.features == "oriented":
             return self.oriented
         return self.texture.features if self.config.features == "texture" else self.pooled
 
     def raw_features(self, images: Tensor) -> Tensor:
-        """Raw statistics (N, S) of images float (N, 3, H, W) in [-1, 1]: what `head` takes."""
+        """Return the raw statistics (N, S), for `head`, of images float (N, 3, H, W) in [-1, 1]."""
         if self.config.features == "oriented":
             self._check_sides(images)
             return oriented_statistics(self.encoder.first, images)
@@ -312,11 +345,23 @@ class VQVAE(nn.Module):
         return self.pooled.raw(self.maps(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Features float32 (N, 1024) of images float (N, 3, H, W) in [-1, 1]."""
+        """Return features float32 (N, 1024) of images float (N, 3, H, W) in [-1, 1]."""
         return self.head.normal(self.raw_features(images))
 
     def forward(self, images: Tensor) -> VQVAEOutput:
-        """Images float (N, 3, H, W) in [-1, 1], H and W multiples of the stride, to their reconstruction."""
+        """Encode, quantise and reconstruct images.
+
+        Parameters
+        ----------
+        images : Tensor
+            float (N, 3, H, W) in [-1, 1], H and W multiples of the stride.
+
+        Returns
+        -------
+        VQVAEOutput
+            With the default network, images (16, 3, 64, 64) have latents (16, 64, 8, 8), codes (16, 8, 8) and
+            reconstructions (16, 3, 64, 64).
+        """
         quantized: Quantized = self.quantizer(self.maps(images)[-1])
         reconstruction: Tensor = self.decoder(quantized.vectors)
         mse = F.mse_loss(reconstruction.float(), images)

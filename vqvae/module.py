@@ -1,4 +1,4 @@
-"""Training: the optimiser and what is logged."""
+"""Training of the autoencoder: the losses, the optimiser, and what is logged."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ __all__ = ["VQVAEModule"]
 class VQVAEModule(pl.LightningModule):
     """A VQ-VAE in training.
 
-    Logged for ``train`` (each step) and ``valid`` (whole set): ``loss``, ``mse`` (reconstruction, on the
+    Logged for ``train`` (each step) and ``valid`` (the whole set): ``loss``, ``mse`` (reconstruction, on the
     [-1, 1] scale), ``commitment``, ``perplexity`` and ``codes_in_use``.
     """
 
@@ -29,13 +29,23 @@ class VQVAEModule(pl.LightningModule):
         warmup_steps: int = 200,
         weight_decay: float = 0.0,
     ) -> None:
-        """One network and its schedule.
+        """Build a network, and set how it is trained.
 
-        Args:
-            net: what the network is; see the two files in vqvae/configs for presets.
-            learning_rate: highest learning rate of AdamW; it falls to 0 along a cosine.
-            warmup_steps: steps of linear rise before that.
-            weight_decay: weight decay of AdamW.
+        Parameters
+        ----------
+        net : VQVAEConfig
+            what the network is; see the files in vqvae/configs for presets.
+        learning_rate : float
+            highest learning rate of AdamW; it falls to 0 along a cosine.
+        warmup_steps : int
+            steps of linear rise before that.
+        weight_decay : float
+            weight decay of AdamW.
+
+        Raises
+        ------
+        ParameterError
+            If a number is out of range.
         """
         super().__init__()
         if learning_rate <= 0 or warmup_steps < 0 or weight_decay < 0:
@@ -51,45 +61,45 @@ class VQVAEModule(pl.LightningModule):
         self.valid_counts: Tensor
 
     def forward(self, images: Tensor) -> VQVAEOutput:
-        """Images float (N, 3, H, W) in [-1, 1] through the whole autoencoder."""
+        """Return the autoencoder's output for images float (N, 3, H, W) in [-1, 1]."""
         out: VQVAEOutput = self.vqvae(images)
         return out
 
     def embed(self, images: Tensor) -> Tensor:
-        """What patches, float (N, 3, H, W) in [-1, 1], are compared by: float (N, 1024)."""
+        """Return the features float (N, 1024) of patches float (N, 3, H, W) in [-1, 1]."""
         return self.vqvae.features(images)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The loss of one batch, float (N, 3, H, W)."""
+        """Return the loss of a batch, float (N, 3, H, W) in [-1, 1]."""
         out: VQVAEOutput = self(batch)
         self._log_losses("train", out, on_step=True)
         self._log_codes("train", out.quantized.counts)
         return out.loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Losses of one batch; its codes are counted for the end of the epoch."""
+        """Log the losses of a batch, and count its codes for the end of the epoch."""
         out: VQVAEOutput = self(batch)
         self._log_losses("valid", out, on_step=False, batch_size=len(batch), sync_dist=True)
         self.valid_counts += out.quantized.counts
 
     def on_validation_epoch_start(self) -> None:
-        """Count anew."""
+        """Start the counts of codes again."""
         self.valid_counts.zero_()
 
     def on_validation_epoch_end(self) -> None:
-        """Perplexity of the whole set: that of a batch says little about it."""
+        """Log the perplexity of the whole set; that of a batch is much lower."""
         counts = self.trainer.strategy.reduce(self.valid_counts, reduce_op="sum")
         self._log_codes("valid", counts)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, linear warm-up, cosine to zero at the last step of the run."""
+        """Return AdamW with a linear warm-up and a cosine to zero at the last step of the run."""
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, self.learning_rate, weight_decay=self.weight_decay)
         steps = training_steps(self.trainer)
         return warmup_cosine(optimizer, steps, min(self.warmup_steps, steps // 2))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint says what it holds."""
+        """Add the configuration to a checkpoint."""
         checkpoint[CONFIG_KEY] = self.vqvae.config.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Squares of pixels kept on disk, so that a slide is decoded once and not in every epoch.
 
-One sparse file of slots, each a checksum and its pixels. A slot that was never written, was cut short by a
-crash, or is being written by another process fails its checksum and counts as empty: so workers, the
-processes of several GPUs and later runs share the file without a lock.
+The cache is one sparse file of slots. A slot is a checksum and its pixels. It counts as empty if its checksum
+fails: it was never written, a crash cut it short, or another process is writing it. So workers, the processes
+of several GPUs and later runs share the file without a lock, which an HDF5 file or a database would need.
 """
 
 import hashlib
@@ -20,12 +20,26 @@ __all__ = ["PatchCache", "slots_within"]
 
 _SUFFIX = ".squares"
 _CHECK_BYTES = 4
-_CHECK_SEED = zlib.crc32(b"sish squares 1")  # an empty slot is zeros, which this makes no checksum of zeros
+_CHECK_SEED = zlib.crc32(b"sish squares 1")  # with it, an empty slot (all zeros) fails its checksum
 
 
 def slots_within(limit_bytes: int, side_px: int) -> int:
-    """How many squares of a side fit into so many bytes.
+    """Return how many squares of a side fit into a number of bytes.
 
+    Parameters
+    ----------
+    limit_bytes : int
+        Size of the file, at most.
+    side_px : int
+        Side of a square.
+
+    Returns
+    -------
+    int
+        Number of slots.
+
+    Examples
+    --------
     >>> slots_within(1000, 10)
     3
     """
@@ -36,10 +50,16 @@ class PatchCache:
     """Numbered slots of squares uint8 (side, side, 3) on disk."""
 
     def __init__(self, folder: Path, side_px: int, about: Any) -> None:
-        """Squares of ``about`` in ``folder``; those of anything else there are deleted.
+        """Open the cache of some squares, and delete the caches of other squares in its folder.
 
-        ``about`` is plain data (JSON) that says what the squares are of: a run that gives the same goes on
-        with what is there.
+        Parameters
+        ----------
+        folder : Path
+            Where the file lies.
+        side_px : int
+            Side of a square.
+        about : Any
+            Plain data (JSON) that identifies the squares. A run with the same data reuses the file.
         """
         self.side_px = side_px
         name = hashlib.sha256(json.dumps([side_px, about], sort_keys=True).encode()).hexdigest()[:16]
@@ -55,7 +75,7 @@ class PatchCache:
             self._give_up(error)
 
     def get(self, slot: int) -> Pixels | None:
-        """The square of a slot, None where there is none (yet)."""
+        """Return the square of a slot; None if the slot is empty."""
         if self._broken:
             return None
         size = 3 * self.side_px**2
@@ -72,7 +92,7 @@ class PatchCache:
         return np.frombuffer(pixels, np.uint8).reshape(self.side_px, self.side_px, 3)
 
     def put(self, slot: int, square: Pixels) -> None:
-        """Keep a square. A full disk is warned of once and costs only time."""
+        """Keep a square in a slot. A full disk gives one warning, and costs only time."""
         if self._broken:
             return
         pixels = square.tobytes()

@@ -1,4 +1,4 @@
-"""Pictures of what the network does: reconstructions, codes as colours, nearest neighbours, curves."""
+"""Pictures of a training run: reconstructions, codes as colours, nearest neighbours, curves."""
 
 import csv
 import io
@@ -28,9 +28,22 @@ _ON_A_LOG_SCALE = ("mse", "commitment")
 
 
 def code_colors(codebook: NDArray[np.float32]) -> Pixels:
-    """A colour for each code, uint8 (K, 3): the ranks along the first three principal axes of (K, D).
+    """Return a colour for each code, so that near codewords get near colours.
 
-    Near codewords get near colours.
+    Parameters
+    ----------
+    codebook : NDArray[np.float32]
+        Shape (K, D).
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Shape (K, 3): the ranks of the codewords along the first three principal axes.
+
+    Examples
+    --------
+    >>> code_colors(np.zeros((128, 64), np.float32)).shape
+    (128, 3)
     """
     centred = codebook - codebook.mean(0)
     axes = np.linalg.svd(centred, full_matrices=False)[2][:3]
@@ -42,9 +55,19 @@ def code_colors(codebook: NDArray[np.float32]) -> Pixels:
 
 @torch.no_grad()
 def draw_reconstructions(model: VQVAE, images: Tensor) -> Pixels:
-    """Three rows: inputs float (N, 3, H, W) in [-1, 1], their reconstructions, their codes as colours.
+    """Return a picture of inputs, reconstructions and codes, one below the other.
 
-    The model is in evaluation mode.
+    Parameters
+    ----------
+    model : VQVAE
+        A network in evaluation mode.
+    images : Tensor
+        Inputs, float (N, 3, H, W) in [-1, 1].
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Three rows of N tiles: inputs, reconstructions, codes as colours.
     """
     out = model(images)
     colors = code_colors(model.quantizer.codebook.detach().float().cpu().numpy())
@@ -54,22 +77,38 @@ def draw_reconstructions(model: VQVAE, images: Tensor) -> Pixels:
 
 
 def draw_neighbours(images: Pixels, features: NDArray[np.float32], *, queries: int = 8, k: int = 5) -> Pixels:
-    """A column for each of some evenly spread images: itself, and below it the ``k`` nearest others.
+    """Return a picture of some images, each with its nearest neighbours below it.
 
-    Images uint8 (N, H, W, 3); near by the cosine of their standardised ``features`` (N, F).
+    Neighbours are near by the cosine of their standardised features.
+
+    Parameters
+    ----------
+    images : NDArray[np.uint8]
+        Shape (N, H, W, 3).
+    features : NDArray[np.float32]
+        Shape (N, F).
+    queries : int
+        Images to show, evenly spread over all.
+    k : int
+        Neighbours of each.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        One column of k + 1 tiles for each query.
     """
     spread = features.std(0)
     standard = (features - features.mean(0)) / np.where(spread > 0, spread, 1)
     standard /= np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-12)
     chosen = np.unique(np.linspace(0, len(images) - 1, min(queries, len(images))).round().astype(int))
     nearness = standard[chosen] @ standard.T
-    nearness[np.arange(len(chosen)), chosen] = -np.inf  # itself is no answer
+    nearness[np.arange(len(chosen)), chosen] = -np.inf  # an image is not its own neighbour
     nearest = np.argsort(-nearness, axis=1, kind="stable")[:, : min(k, len(images) - 1)]
     return _sheet([images[chosen], *(images[column] for column in nearest.T)])
 
 
 def _sheet(rows: Sequence[Pixels]) -> Pixels:
-    """Rows of tiles uint8 (N, H, W, 3), set beside and below each other with thin gaps."""
+    """Return one image of rows of tiles uint8 (N, H, W, 3), with thin gaps between them."""
     count, height, width, _ = rows[0].shape
     high, wide = height + _GAP_PX, width + _GAP_PX
     sheet = np.full((len(rows) * high - _GAP_PX, count * wide - _GAP_PX, 3), 255, np.uint8)
@@ -80,7 +119,7 @@ def _sheet(rows: Sequence[Pixels]) -> Pixels:
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw what a ``metrics.csv`` of CSVLogger has of training and validation, one plot a name."""
+    """Draw the training and validation curves of CSVLogger's ``metrics.csv``, one plot for each name."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -110,23 +149,26 @@ def draw_curves(metrics: Path, picture: Path) -> None:
 
 
 def _place(name: str) -> tuple[int, str]:
-    """The autoencoder's errors first, then others by name."""
+    """Return where a plot stands: the autoencoder's errors first, then others by name."""
     known = ("mse", "commitment")
     return (known.index(name) if name in known else len(known), name)
 
 
 class SavePictures(pl.Callback):
-    """After each validation, draw reconstructions and nearest neighbours; at the end the curves.
+    """After each validation, draw reconstructions and nearest neighbours; at the end, draw the curves.
 
-    In ``pictures/`` of the folder of the run's logs, and in its TensorBoard if it has one.
+    Pictures go to ``pictures/`` in the folder of the run's logs, and to its TensorBoard if it has one.
     """
 
     def __init__(self, patches: int = 10, among: int = 256) -> None:
-        """Show so many patches.
+        """Set how many patches to show.
 
-        Args:
-            patches: validation patches in the picture of reconstructions.
-            among: validation patches among which nearest neighbours are looked for.
+        Parameters
+        ----------
+        patches : int
+            validation patches in the picture of reconstructions.
+        among : int
+            validation patches among which nearest neighbours are searched.
         """
         self.patches = patches
         self.among = among
@@ -164,7 +206,7 @@ class SavePictures(pl.Callback):
 
 
 def _keep(sheet: Pixels, folder: Path, name: str, trainer: pl.Trainer) -> None:
-    """Write a picture, and show it to TensorBoard."""
+    """Write a picture, and add it to TensorBoard."""
     folder.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     Image.fromarray(sheet).save(stream, "PNG", optimize=True)

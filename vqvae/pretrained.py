@@ -1,6 +1,6 @@
-"""Weights on disk: safetensors with everything that is needed to use them, and a fingerprint.
+"""Weights on disk: safetensors files with all that is needed to use them, and a fingerprint.
 
-No pickle: safetensors holds numbers only, and checkpoints are read with ``weights_only=True``.
+Nothing is unpickled: safetensors holds numbers only, and checkpoints are read with ``weights_only=True``.
 """
 
 import json
@@ -38,7 +38,7 @@ __all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "ship
 _FORMAT = "sish-vqvae-1"
 _PUBLISHED_THRESHOLD = 128
 _THRESHOLD_PERCENTILE = 1.0
-# what only training needs is neither exported nor part of the fingerprint
+# used only in training: neither exported nor part of the fingerprint
 _TRAINING_ONLY = ("quantizer.ema_counts", "quantizer.ema_sums", "quantizer.batches")
 
 
@@ -51,10 +51,21 @@ def _inference_tensors(model: VQVAE) -> dict[str, Tensor]:
 
 
 def fingerprint_of(model: VQVAE, network: FeatureNetwork | None = None) -> str:
-    """Name of these weights, like ``default-1a2b3c4d5e6f``: sha256 over configuration and tensors.
+    """Return the name of a network's weights, such as ``default-1a2b3c4d5e6f``.
 
-    Two files with the same numbers have the same fingerprint, however they are laid out; training facts do
-    not count. A second ``network`` that has a ``fingerprint`` counts.
+    Two files with the same numbers have the same fingerprint, however they are laid out.
+
+    Parameters
+    ----------
+    model : VQVAE
+        Its configuration and tensors count; facts about its training do not.
+    network : FeatureNetwork, optional
+        The network that makes the features, if ``model`` does not. Its ``fingerprint`` counts, if it has one.
+
+    Returns
+    -------
+    str
+        The architecture's name and 12 digits of a sha256.
     """
     header = {"config": model.config.as_dict(), "network": getattr(network, "fingerprint", "")}
     digest = digest_of(json.dumps(header, sort_keys=True), _inference_tensors(model))
@@ -64,10 +75,30 @@ def fingerprint_of(model: VQVAE, network: FeatureNetwork | None = None) -> str:
 def save_weights(
     model: VQVAE, path: Path, *, training: dict[str, Any] | None = None, inputs: Iterable[Path] = ()
 ) -> str:
-    """Write ``model`` as safetensors and give back its fingerprint.
+    """Write a network as safetensors.
 
-    ``training`` are facts to keep with it (plain values); ``inputs`` are files that must not be replaced. The
-    features must have been calibrated: otherwise WeightsError.
+    Parameters
+    ----------
+    model : VQVAE
+        A network whose features were calibrated; WeightsError for another, or if the file cannot be written.
+    path : Path
+        The file, ``.safetensors``.
+    training : dict, optional
+        Facts about the training to keep in the file, as plain values.
+    inputs : iterable of Path
+        Files that must not be replaced.
+
+    Returns
+    -------
+    str
+        The fingerprint.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "mine.safetensors"
+    >>> save_weights(shipped_model(), path) == load_encoder(path).fingerprint == load_encoder().fingerprint
+    True
     """
     facts = json.dumps(training or {}, sort_keys=True)
     hamming = hamming_scale(model)
@@ -86,7 +117,7 @@ def save_weights(
 
 
 def hamming_scale(model: VQVAE) -> HammingScale:
-    """The scale of Hamming distances that the model's calibration gives, or the paper's for its features."""
+    """Return the distances that calibration measured; for DenseNet121, the published threshold."""
     if model.config.features == "densenet121":
         return HammingScale(_PUBLISHED_THRESHOLD, (), "published for DenseNet121 features (SISH, Methods)")
     if not model.head.calibrated:
@@ -107,10 +138,27 @@ def hamming_scale(model: VQVAE) -> HammingScale:
 def load_encoder(
     path: str | Path | None = None, *, features: str | Path | None = None, device: str = "cpu"
 ) -> Encoder:
-    """The frozen encoder of a weights file (.safetensors) or checkpoint (.ckpt); None: the shipped weights.
+    """Load a frozen encoder. WeightsError for a file that cannot be used.
 
-    ``features`` is a file with DenseNet121 weights, for models whose barcode comes from it (without one
-    they come from the model hub). What cannot be used is a WeightsError.
+    Parameters
+    ----------
+    path : str or Path, optional
+        A weights file (.safetensors) or a checkpoint (.ckpt). Default: the shipped weights.
+    features : str or Path, optional
+        A file of DenseNet121 weights, for a network whose barcode is made of them. Default: from the model
+        hub.
+    device : str
+        Where the encoder runs, as torch names it.
+
+    Returns
+    -------
+    Encoder
+        Ready to encode patches.
+
+    Examples
+    --------
+    >>> load_encoder().stride
+    8
     """
     model = shipped_model() if path is None else read_model(Path(path))[0]
     network: FeatureNetwork | None = None
@@ -121,7 +169,7 @@ def load_encoder(
 
 
 def shipped_model() -> VQVAE:
-    """The network whose weights come with this release."""
+    """Return the network whose weights come with this release."""
     shipped = resources.files("sish.vqvae").joinpath("weights/default.safetensors")
     with resources.as_file(shipped) as file:
         return read_model(file)[0]
@@ -129,10 +177,22 @@ def shipped_model() -> VQVAE:
 
 @about_its_path
 def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE, dict[str, Any]]:
-    """The network in a weights file or checkpoint, and the facts of its training.
+    """Read a network from a weights file or a checkpoint. WeightsError for a file that cannot be used.
 
-    With ``features`` only its autoencoder, for a barcode of these that is still to be calibrated (``pooled``
-    may be already).
+    Parameters
+    ----------
+    path : Path
+        The file, .safetensors or .ckpt.
+    features : FeatureSource, optional
+        Read only the autoencoder, and make the barcode of these features. They are still to be calibrated,
+        except ``pooled`` if the file has their statistics.
+
+    Returns
+    -------
+    VQVAE
+        The network, in evaluation mode.
+    dict
+        Facts about its training.
     """
     check_there(path)
     if path.suffix == ".ckpt":
@@ -155,7 +215,7 @@ def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE
 
 
 def _check_numbers(path: Path, model: VQVAE) -> None:
-    """WeightsError for numbers that no training makes; distances are none before they are measured."""
+    """Refuse numbers that training cannot make (WeightsError); distances are NaN before calibration."""
     state = model.state_dict()
     check_finite(path, {name: it for name, it in state.items() if not name.endswith("distances")})
     order, distances = model.pooled.order, model.head.distances
@@ -166,7 +226,7 @@ def _check_numbers(path: Path, model: VQVAE) -> None:
 
 
 def _check_fit(path: Path, model: VQVAE, odd: list[str]) -> None:
-    """WeightsError where tensors misfit; one of its own where only those of the barcode do."""
+    """Refuse tensors that do not fit (WeightsError), with a hint if only those of the barcode do not."""
     if odd and not model.autoencoder().keys() & set(odd):
         raise WeightsError(
             f"{path} has a barcode of another release ({odd[0]} does not fit); its autoencoder is whole:"

@@ -1,15 +1,16 @@
-"""The codebook: nearest code of a vector, and how the codes learn.
+"""The codebook: the nearest code of a vector, and how the codes learn.
 
-Two ways to learn, both published with the VQ-VAE (van den Oord et al., NeurIPS 2017, arXiv 1711.00937):
+There are two ways to learn, both published with the VQ-VAE (van den Oord et al., NeurIPS 2017, arXiv
+1711.00937):
 
-- ``ema`` (its appendix A.1): each code is the moving average of the vectors that chose it. The codebook
-  has no gradient; the codebook term of the loss *is* this update, so only commitment remains in the loss.
+- ``ema`` (its appendix A.1): each code is the moving average of the vectors nearest to it. The codebook has
+  no gradient. This update replaces the codebook term, so only the commitment term remains in the loss.
 - ``gradient`` (its equation 3, and the published SISH): codes are ordinary parameters, moved by
   ``|sg[z] - e|^2``.
 
-Statistics are summed over the processes of ``torch.distributed`` before they are used, and random choices
-are made on rank 0 and broadcast, so all ranks hold the same codebook, and for the moving averages the one
-that a single process would have on the joined batch.
+Statistics are summed over the processes of ``torch.distributed``. Random choices are made on rank 0 and
+broadcast. So all ranks have the same codebook; with moving averages it is the codebook that one process would
+have learnt from the joined batch.
 """
 
 from dataclasses import dataclass
@@ -24,14 +25,24 @@ __all__ = ["CodebookUpdate", "Quantized", "VectorQuantizer", "perplexity"]
 
 CodebookUpdate = Literal["ema", "gradient"]
 
-_LAPLACE = 1e-5  # keeps the moving average of an unused code finite
+_LAPLACE = 1e-5  # keeps the average of an unused code finite
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """How many codes are in use, as the exponential of the entropy of their shares: 1 to K.
+    """Return the number of codes in use: the exponential of the entropy of their shares.
 
-    ``counts`` is (K,), any non-negative numbers. Without counts the answer is 1 (nothing is one choice).
+    Parameters
+    ----------
+    counts : Tensor
+        How often each code was chosen, (K,), not negative.
 
+    Returns
+    -------
+    Tensor
+        Scalar, 1 to K; 1 if all counts are 0.
+
+    Examples
+    --------
     >>> round(perplexity(torch.tensor([5.0, 5.0, 0.0, 0.0])).item(), 6)
     2.0
     """
@@ -42,14 +53,14 @@ def perplexity(counts: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """What the quantizer makes of a latent grid."""
+    """A quantised latent grid."""
 
     vectors: Tensor
-    """float32 (N, D, h, w): the code of each position; its gradient goes straight through to the input."""
+    """float32 (N, D, h, w): the code of each position; gradients pass unchanged to the input."""
     codes: Tensor
-    """int64 (N, h, w): the number of each position's code."""
+    """int64 (N, h, w): the index of each position's code."""
     counts: Tensor
-    """float32 (K,): how often each code was chosen; in training over all processes, else in this one."""
+    """float32 (K,): how often each code was chosen; in training by all processes together."""
     codebook_loss: Tensor
     """Scalar: mean squared distance that moves the codes (zero under ``ema``)."""
     commitment: Tensor
@@ -57,21 +68,29 @@ class Quantized:
 
 
 def _sum_over_ranks(tensor: Tensor) -> Tensor:
-    """``tensor`` summed over all processes, in place; unchanged where there is one."""
+    """Sum ``tensor`` over all processes, in place, and return it; one process changes nothing."""
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
 
 
 def _same_on_all_ranks(tensor: Tensor) -> Tensor:
-    """Rank 0's ``tensor``, in place, on every process."""
+    """Copy rank 0's ``tensor`` to every process, in place, and return it."""
     if dist.is_available() and dist.is_initialized():
         dist.broadcast(tensor, src=0)
     return tensor
 
 
 class VectorQuantizer(nn.Module):
-    """A codebook of K codes with D numbers each, started from the first batch that it sees in training."""
+    """A codebook of K codes of D numbers each. The first training batch initialises it.
+
+    Examples
+    --------
+    >>> quantizer = VectorQuantizer(codes=128, dim=64)
+    >>> quantized = quantizer(torch.randn(16, 64, 8, 8))
+    >>> quantized.vectors.shape, quantized.codes.shape, quantized.counts.shape
+    (torch.Size([16, 64, 8, 8]), torch.Size([16, 8, 8]), torch.Size([128]))
+    """
 
     codebook: nn.Parameter
     """float32 (K, D)."""
@@ -80,7 +99,7 @@ class VectorQuantizer(nn.Module):
     ema_sums: Tensor
     """float32 (K, D): moving average of the sum of the vectors that chose each code."""
     batches: Tensor
-    """int64 scalar: training batches seen; 0 = the codebook has not been started."""
+    """int64 scalar: training batches seen; 0: the codebook is not initialised."""
 
     def __init__(
         self,
@@ -92,7 +111,23 @@ class VectorQuantizer(nn.Module):
         revive_below: float = 0.05,
         revive_every: int = 100,
     ) -> None:
-        """A code is dead if its use is below the share ``revive_below`` of the mean use (0: never)."""
+        """Make a random codebook.
+
+        Parameters
+        ----------
+        codes : int
+            Number of codes, K.
+        dim : int
+            Length of a code, D.
+        update : {"ema", "gradient"}
+            How codes learn; see the module.
+        decay : float
+            Share of the old value in the moving averages.
+        revive_below : float
+            A code is dead if its use is below this share of the mean use; 0: never.
+        revive_every : int
+            Training batches between two searches for dead codes.
+        """
         super().__init__()
         self.update = update
         self.decay = decay
@@ -106,15 +141,24 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """The code nearest to each vector: float32 (M, D) to int64 (M,); ties go to the lower number."""
+        """Return the nearest code int64 (M,) of vectors float32 (M, D), the lowest of equally near ones."""
         codebook = self.codebook.detach()
-        # |z - e|^2 without |z|^2, which is the same for every code
+        # |z - e|^2 without |z|^2, which is the same for every code; torch.cdist would round in another way,
+        # and stored codes depend on it
         return (codebook.square().sum(1) - 2 * vectors @ codebook.T).argmin(1)
 
     def forward(self, latent: Tensor) -> Quantized:
-        """Quantise a latent grid, float (N, D, h, w); in training, learn from it.
+        """Quantise a latent grid; in training, learn from it.
 
-        [16, 64, 8, 8] is read as 1,024 vectors of 64 numbers.
+        Parameters
+        ----------
+        latent : Tensor
+            float (N, D, h, w): (16, 64, 8, 8) is read as 1,024 vectors of 64 numbers.
+
+        Returns
+        -------
+        Quantized
+            Vectors, codes and losses.
         """
         with torch.autocast(latent.device.type, enabled=False):  # codes must not depend on bf16 rounding
             grid = latent.float().permute(0, 2, 3, 1)
@@ -130,7 +174,7 @@ class VectorQuantizer(nn.Module):
             else:
                 codebook_loss = torch.zeros_like(commitment)
             straight = flat + (chosen - flat).detach()
-            if self.training:  # only here, so that one rank alone may draw a picture
+            if self.training:  # not in evaluation, where one rank alone may draw a picture
                 counts = _sum_over_ranks(counts)
                 self._learn(flat.detach(), codes, counts)
         vectors = straight.reshape(grid.shape).permute(0, 3, 1, 2)
@@ -138,7 +182,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _learn(self, flat: Tensor, codes: Tensor, counts: Tensor) -> None:
-        """Move the averages by one batch, then the codes (under ``ema``), then look for dead codes."""
+        """Update the averages by one batch, then the codes (under ``ema``), then revive dead codes."""
         sums = _sum_over_ranks(torch.zeros_like(self.ema_sums).index_add_(0, codes, flat))
         self.ema_counts.lerp_(counts, 1 - self.decay)
         self.ema_sums.lerp_(sums, 1 - self.decay)
@@ -152,7 +196,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _start_from(self, flat: Tensor) -> None:
-        """Make the codes vectors of the first batch: a random encoder's latents are nowhere near noise."""
+        """Initialise the codes with vectors of the first batch: latents lie far from random codes."""
         picked = self._pick(flat, len(self.codebook))
         mean_use = _sum_over_ranks(torch.tensor(float(len(flat)), device=flat.device)) / len(picked)
         self.codebook.copy_(picked)
@@ -161,7 +205,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _revive(self, flat: Tensor) -> None:
-        """Move codes that almost nothing chooses onto vectors of this batch, with a fresh start in use."""
+        """Move dead codes onto vectors of this batch, and set their use to the mean."""
         mean_use = self.ema_counts.mean()
         dead = self.ema_counts < self.revive_below * mean_use
         if not bool(dead.any()):
@@ -172,7 +216,7 @@ class VectorQuantizer(nn.Module):
         self.ema_sums[dead] = picked * mean_use
 
     def _pick(self, flat: Tensor, count: int) -> Tensor:
-        """``count`` random vectors of rank 0's batch (repeated if it is shorter), the same on every rank."""
+        """Return ``count`` random vectors of rank 0's batch (repeated if it is shorter), on every rank."""
         rounds = -(-count // len(flat))
         order = torch.cat([torch.randperm(len(flat), device=flat.device) for _ in range(rounds)])
         return _same_on_all_ranks(flat[order[:count]].contiguous())

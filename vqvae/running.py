@@ -1,4 +1,4 @@
-"""Running a command line of Lightning as a command of sish: quiet, errors on one line, interrupts told."""
+"""Running a Lightning command line as a command of sish: little output, errors on one line."""
 
 import logging
 import warnings
@@ -15,7 +15,7 @@ __all__ = ["run_command"]
 
 
 def run_command(command: Callable[[], object]) -> int:
-    """Run a command of training: 0 when it worked, 1 with one line on stderr when not, 130 interrupted."""
+    """Run a training command; return 0, 1 after an error (one line on stderr), or 130 if interrupted."""
     _be_quiet()
     try:
         with warnings_on_one_line(), _interrupts():
@@ -30,19 +30,19 @@ def run_command(command: Callable[[], object]) -> int:
 
 
 def _be_quiet() -> None:
-    """Leave out what Lightning says about every run; warnings of this package stay."""
+    """Silence what Lightning prints about every run; warnings of this package stay."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("pytorch_lightning", "lightning_fabric", "torch", "jsonargparse"):
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
-    # --ckpt_path last starts anew where there is no checkpoint yet, and should say so
+    # without a checkpoint, --ckpt_path last starts a new run, and should say so
     warnings.filterwarnings("default", message=".*there is no last checkpoint")
 
 
 @contextmanager
 def _interrupts() -> Iterator[None]:
-    """Let an interrupt of a run be one: Lightning makes an exit with 1 of it, and says nothing."""
+    """Raise KeyboardInterrupt for an interrupted run; Lightning turns it into a silent SystemExit."""
     try:
         yield
     except SystemExit as stop:

@@ -1,8 +1,8 @@
-"""Squares of tissue, drawn from slides while training goes on.
+"""Training patches from slides: squares of tissue, drawn during training.
 
-Where tissue is, is looked up once a slide. Without a cache every epoch draws places anew; with one, each
-slide has a fixed number of squares, a little larger than what training sees: they are decoded on first use
-and read back from disk afterwards, and only crop, flip and turn change from epoch to epoch.
+The tissue of a slide is found once. Without a cache, every epoch draws new places. With a cache, each slide
+has a fixed number of squares, a little larger than the patches. They are decoded on first use and read from
+disk afterwards; only the crop and its orientation change from epoch to epoch.
 """
 
 import warnings
@@ -26,30 +26,30 @@ from sish.vqvae.patch_cache import PatchCache, slots_within
 
 __all__ = ["Cut", "SlidePatches", "SlideSquares", "TissuePlaces", "find_places"]
 
-_PLACES = 8192  # mask pixels kept of a slide: its whole mask may have millions
-_MARGIN = 1.5  # a kept square is so much wider than the crop that is cut from it at random
+_PLACES = 8192  # mask pixels kept for a slide, of perhaps millions
+_MARGIN = 1.5  # side of a kept square by that of the crop that is cut from it at random
 
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class Cut:
-    """How patches are cut, and which are kept."""
+    """How patches are cut, and how many are kept on disk."""
 
     train_px: int = 64
-    """Side of the random square that training sees, a multiple of the network's stride."""
+    """Side of the random square for training, a multiple of the network's stride."""
     valid_px: int = 96
-    """Side of the centre square that validation sees, a multiple of the network's stride."""
+    """Side of the centre square for validation, a multiple of the network's stride."""
     mpp: float = 1.0
-    """Micrometres per pixel at which slides are read (images are taken as they are)."""
+    """Micrometres per pixel at which slides are read; images are taken as they are."""
     slide_mpp: float | None = None
-    """Micrometres per pixel of level 0, for slides that do not tell."""
+    """Micrometres per pixel of level 0, for slides without a scale."""
     override_slide_mpp: float | None = None
-    """Micrometres per pixel of level 0 of all slides, whatever they tell."""
+    """Micrometres per pixel of level 0 of all slides, whatever their files say."""
     per_slide: int = 500
     """Patches drawn from each slide in an epoch."""
     cache_gb: float = 4.0
-    """Keep patches of slides on disk, up to so many gigabytes; 0: draw new places in every epoch."""
+    """Gigabytes of patches of slides to keep on disk, at most; 0: draw new places in every epoch."""
     cache_folder: Path = Path("runs/patches")
-    """Where they are kept; patches of other slides or settings there are deleted."""
+    """Folder for these patches; patches of other slides or settings in it are deleted."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be cut (ParameterError)."""
@@ -59,22 +59,22 @@ class Cut:
 
     @property
     def square_px(self) -> int:
-        """Side of a kept square: room for a random crop, and for what validation sees."""
+        """Side of a kept square: room for a random crop, and for the crop of validation."""
         return max(round(_MARGIN * self.train_px), self.valid_px)
 
 
 @dataclass(frozen=True, slots=True)
 class TissuePlaces:
-    """A slide, and where on it tissue is."""
+    """A slide, and the places of its tissue."""
 
     path: Path
     """Its file."""
     slide_mpp: float
     """Micrometres per pixel of level 0."""
     l0_xy: NDArray[np.float64]
-    """(N, 2), level-0 pixels: top left corners of pixels of the tissue mask."""
+    """(N, 2), level-0 pixels, x first: top left corners of pixels of the tissue mask."""
     l0_span: float
-    """Level-0 pixels that each of these spans."""
+    """Side of a pixel of the mask, in level-0 pixels."""
 
 
 @lru_cache(maxsize=64)  # per process: a worker opens each slide once
@@ -85,10 +85,26 @@ def _opened(path: Path, slide_mpp: float) -> Slide:
 def find_places(
     paths: Sequence[Path], slide_mpp: float | None = None, override_slide_mpp: float | None = None
 ) -> list[TissuePlaces]:
-    """Tissue of the slides that open, have a scale (or are given one) and hold any; a warning for others.
+    """Find the tissue of slides. Slides that cannot be used are skipped with a warning.
 
-    ``slide_mpp`` is the scale of slides that do not tell theirs, ``override_slide_mpp`` of all. A
-    ParameterError if there are none.
+    Parameters
+    ----------
+    paths : sequence of Path
+        The slides.
+    slide_mpp : float, optional
+        Micrometres per pixel of level 0, for slides without a scale.
+    override_slide_mpp : float, optional
+        The same for all slides, whatever their files say.
+
+    Returns
+    -------
+    list of TissuePlaces
+        One for each slide that opens, has a scale and has tissue.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
     """
     usable = []
     for path in paths:
@@ -123,14 +139,14 @@ def _places_of(path: Path, slide_mpp: float | None, override_slide_mpp: float | 
 
 
 class SlideSquares:
-    """Squares of the tissue of slides: any number at random places, and fixed ones that may be kept."""
+    """Squares of the tissue of slides, at random places, or at fixed places and kept on disk."""
 
     def __init__(self, slides: Sequence[TissuePlaces], cut: Cut) -> None:
-        """Squares as ``cut`` says; its cache is shared with other processes that were given the same."""
+        """Take the slides and ``cut``; processes with the same arguments share one cache."""
         self.slides = list(slides)
         self.cut = cut
         self.kept = 0
-        """Squares of each slide that the cache has room for."""
+        """Squares of each slide that fit into the cache."""
         if cut.cache_gb:
             room = slots_within(int(cut.cache_gb * 1e9), cut.square_px)
             self.kept = min(cut.per_slide, room // len(self.slides))
@@ -138,8 +154,8 @@ class SlideSquares:
             self._cache = PatchCache(cut.cache_folder, cut.square_px, about)
 
     def fixed(self, slide: int, number: int) -> Pixels:
-        """Square ``number`` of a slide, uint8 (square_px, square_px, 3): the same each time."""
-        # A fixed part is kept, not what was used last: an epoch asks for everything once, in another order
+        """Return square ``number`` of a slide, uint8 (square_px, square_px, 3): always the same."""
+        # The first squares are kept, not the last used: an epoch asks for each once, in another order
         slot = slide * self.kept + number
         found = self._cache.get(slot) if number < self.kept else None
         if found is None:
@@ -149,7 +165,7 @@ class SlideSquares:
         return found
 
     def fresh(self, slide: int, side_px: int) -> Pixels:
-        """A square of a slide at a place drawn now, uint8 (side, side, 3)."""
+        """Return a square of a slide, uint8 (side, side, 3), at a new random place."""
         return self._read(slide, random_below(2**31), side_px)
 
     def _read(self, number: int, seed: int, side_px: int) -> Pixels:
@@ -168,20 +184,20 @@ def _identity(places: TissuePlaces) -> list[str | float | None]:
 
 
 class SlidePatches(Dataset[Tensor]):
-    """Patches uint8 (size, size, 3) from the tissue of some slides, others in each epoch if ``augment``."""
+    """Patches uint8 (size, size, 3) of the tissue of some slides; with ``augment`` new ones in each epoch."""
 
     def __init__(self, squares: SlideSquares, slides: Sequence[int], size_px: int, *, augment: bool) -> None:
-        """``cut.per_slide`` patches an epoch from each of ``slides``, numbers into those of ``squares``."""
+        """Take ``cut.per_slide`` patches an epoch from each of ``slides``, numbers in ``squares``."""
         self.squares = squares
         self.slides = list(slides)
         self._crop = Crop(size_px, augment)
 
     def __len__(self) -> int:
-        """Patches in an epoch."""
+        """Return the number of patches in an epoch."""
         return len(self.slides) * self.squares.cut.per_slide
 
     def __getitem__(self, number: int) -> Tensor:
-        """A patch of slide ``number // per_slide``; without augmentation the place depends on number only."""
+        """Return a patch of slide ``number // per_slide``; without augmentation always the same."""
         which, square = divmod(number, self.squares.cut.per_slide)
         slide = self.slides[which]
         if self._crop.augment and square >= self.squares.kept:

@@ -1,4 +1,4 @@
-"""An end to training that no longer helps."""
+"""Stopping a training run that no longer improves."""
 
 import logging
 
@@ -14,15 +14,24 @@ _LOG = logging.getLogger(__name__)
 
 
 class StopEarly(EarlyStopping):
-    """Stop when what validation measures has not become smaller for a while."""
+    """Stop when a number that validation measures has not improved for some validations."""
 
     def __init__(self, patience: int = 0, min_delta: float = 0.0, monitor: str = "valid/mse") -> None:
-        """Watch one number; how long it has been still is part of each checkpoint.
+        """Choose the number to watch. Checkpoints keep how long it has not improved.
 
-        Args:
-            patience: validations without a better one before training stops; 0: train to the end.
-            min_delta: what counts as better is smaller by more than this.
-            monitor: what to watch; smaller is better.
+        Parameters
+        ----------
+        patience : int
+            validations without a better one before training stops; 0: train to the end.
+        min_delta : float
+            a better number is smaller by more than this.
+        monitor : str
+            the number to watch; smaller is better.
+
+        Raises
+        ------
+        ParameterError
+            If a number is negative.
         """
         if patience < 0 or min_delta < 0:
             raise ParameterError(f"patience and min_delta must not be negative, got {patience}, {min_delta}")
@@ -30,7 +39,7 @@ class StopEarly(EarlyStopping):
         super().__init__(monitor, min_delta, patience or _NEVER, mode="min", **how)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say why there are fewer steps than were asked for."""
+        """Log why training stopped before its last step."""
         if self.wait_count >= self.patience and trainer.is_global_zero:
             _LOG.warning(
                 "stopped at step %d: %s was best %d validations ago, at %.4g",

@@ -1,8 +1,7 @@
-"""Tensors in files that somebody else may have made: read with checks, written aside and renamed.
+"""Files of tensors: read with checks, as anybody may have made them, and written in one piece.
 
-A file can say anything: sizes that no machine has, numbers that are none, JSON without end. A network is
-therefore made without memory first (on torch's ``meta`` device), its shapes are compared with the file's,
-and only then is it made.
+A file can hold anything: sizes beyond any memory, NaN, endless JSON. So a network is first made without
+memory, on torch's ``meta`` device. Its shapes are compared with those in the file; only then is it made.
 """
 
 import json
@@ -39,7 +38,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def check_there(path: Path) -> None:
-    """WeightsError where there is no file."""
+    """Refuse a path at which there is no file (WeightsError)."""
     if not path.is_file():
         raise WeightsNotFoundError(
             f"no weights file at {path}; give a .safetensors file or a .ckpt", path=path
@@ -47,7 +46,7 @@ def check_there(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The metadata and the tensors of a file; WeightsError where it is none."""
+    """Return the metadata and the tensors of a safetensors file; WeightsError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -59,7 +58,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of a training run, read without pickle; WeightsError where it is none."""
+    """Return a checkpoint of a training run, read without pickle; WeightsError for any other file."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
@@ -72,7 +71,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def tensors_of(
     path: Path, checkpoint: Mapping[str, Any], prefix: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint whose names begin so, without that, and the facts of its training."""
+    """Return the tensors whose names begin with ``prefix``, without it, and the facts of the training."""
     try:
         tensors = {
             name.removeprefix(prefix): tensor
@@ -89,10 +88,10 @@ def tensors_of(
 def write_safetensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], *, inputs: Iterable[Path] = ()
 ) -> None:
-    """Write a file, never over one of ``inputs`` or of another kind; OutputError where that fails."""
+    """Write a file, never over one of ``inputs`` or of another kind; OutputError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = save(tensors, metadata)  # bytes of our own, because save_file would make the file private
+        data = save(tensors, metadata)  # not save_file, which would make a file that only its owner can read
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"cannot write weights to {path}: {error}; give another --output", path=path
@@ -101,7 +100,7 @@ def write_safetensors(
 
 
 def read_json(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
-    """A JSON object that the metadata holds under a name, empty if there is none; WeightsError for others."""
+    """Return a JSON object from the metadata, empty if it is missing; WeightsError for anything else."""
     try:
         found = json.loads(metadata.get(name, "{}"))
     except (ValueError, RecursionError) as error:
@@ -112,9 +111,26 @@ def read_json(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, A
 
 
 def fitting_config(path: Path, values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as it may be given to its class: each value is of the type of its default.
+    """Return a configuration with values of the types of their defaults; the caller checks the names.
 
-    Lists become tuples. WeightsError for another type; names are the class's to check.
+    Parameters
+    ----------
+    path : Path
+        The file that it is from, for the error.
+    values : mapping
+        The configuration, as JSON gives it.
+    default : mapping
+        The default configuration.
+
+    Returns
+    -------
+    dict
+        The values, with tuples instead of lists.
+
+    Raises
+    ------
+    WeightsError
+        If a value has another type than its default.
     """
     for name, value in values.items():
         if name in default and not _fits(value, default[name]):
@@ -136,7 +152,7 @@ def _short(value: object) -> str:
 
 
 def skeleton(path: Path, make: Callable[[], _Network]) -> _Network:
-    """The network that ``make`` makes, without numbers and memory; WeightsError if it cannot be made."""
+    """Return the network that ``make`` makes, without its numbers; WeightsError if it cannot be made."""
     try:
         with torch.device("meta"):
             return make()
@@ -147,18 +163,18 @@ def skeleton(path: Path, make: Callable[[], _Network]) -> _Network:
 
 
 def misfits(needed: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> list[str]:
-    """Sorted names of tensors that one side lacks, or that differ in shape or in being of floats."""
+    """Return the sorted names of tensors that one side lacks, or that differ in shape or are no floats."""
     wanted, found = _shapes(needed), _shapes(got)
     return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
-    """The shape of each tensor, and whether it is of floats."""
+    """Return the shape of each tensor, and whether it has floats."""
     return {name: (it.shape, it.is_floating_point()) for name, it in tensors.items()}
 
 
 def of_another_architecture(path: Path, odd: Sequence[str]) -> WeightsError:
-    """The error for a file whose tensors of these names do not fit."""
+    """Return the error for a file in which the tensors of some names do not fit."""
     return WeightsError(
         f"{path} is of another architecture than its configuration says: {odd[0]} and {len(odd) - 1} more"
         " do not fit; export it again"
@@ -166,12 +182,12 @@ def of_another_architecture(path: Path, odd: Sequence[str]) -> WeightsError:
 
 
 def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """WeightsError where a number is NaN or endless: everything would be similar to everything."""
+    """Refuse NaN and infinity (WeightsError): all patches would be similar."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path}: {name} has numbers that are not finite; export or train it again")
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error, or its kind."""
+    """Return the first line of an error's message, or its class if there is none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

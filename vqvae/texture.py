@@ -1,8 +1,8 @@
-"""The texture network: what tells tissues apart, the same for a patch however it lies.
+"""The texture network: features of tissue that do not change when a patch is turned or mirrored.
 
-A small residual network of p4m convolutions (see `sish.vqvae.p4m`), trained without labels by contrast
-(`sish.vqvae.contrast`). What is kept of its maps are statistics over positions and orientations, of
-early layers (stain, edges) and late ones (nuclei, arrangement).
+It is a small residual network of p4m convolutions (see `sish.vqvae.p4m`), trained without labels by contrast
+(`sish.vqvae.contrast`). Its features are statistics, over positions and orientations, of the maps of early
+layers (stain, edges) and late layers (nuclei, their arrangement).
 """
 
 from itertools import pairwise
@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sish.slides.orientations import ORIENTATIONS
+from sish.vqvae.features import by_position
 from sish.vqvae.p4m import RELU_GAIN, GroupConv, LiftingConv
 
 __all__ = ["TextureNet"]
 
-_BRANCH_GAIN = 0.5  # of a residual branch at first: the depth then matters little to the sum
+_BRANCH_GAIN = 0.5  # of a residual branch before training: sums then grow little with depth
 _TINY = 1e-6
 
 
 class _Block(nn.Module):
-    """x + conv(relu(conv(relu(x))))."""
+    """A residual block: x + conv(relu(conv(relu(x))))."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -29,21 +30,26 @@ class _Block(nn.Module):
         self.second = GroupConv(channels, channels, 3, gain=_BRANCH_GAIN)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Same shape out as in."""
+        """Return maps of the same shape."""
         inner = functional.relu_(self.first(functional.relu(maps)))
         out: Tensor = maps + self.second(inner)
         return out
 
 
 class TextureNet(nn.Module):
-    """Stages of p4m maps, each at half the scale of the one before, and wide maps at the last.
+    """Stages of p4m maps, each at half the scale of the one before, and a last layer of wide maps.
 
-    ``channels`` C and ``blocks`` of each stage, ``out`` channels of the last maps; times eight for the
-    orientations. Stage i sees the image at 1 / 2**(i + 1).
+    Stage i has maps at 1 / 2**(i + 1) of the image's scale. All maps have eight orientations of each channel.
+
+    Examples
+    --------
+    >>> network = TextureNet((4, 8, 16), (0, 1, 2), 128)
+    >>> [tuple(maps.shape) for maps in network.maps(torch.zeros(2, 3, 48, 48))]
+    [(2, 32, 24, 24), (2, 64, 12, 12), (2, 128, 6, 6), (2, 1024, 6, 6)]
     """
 
     def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], out: int) -> None:
-        """Random weights."""
+        """Make random weights: stages of ``channels`` and residual ``blocks``, and ``out`` last channels."""
         super().__init__()
         self.out = out
         self.n_statistics = 3 * (sum(channels) + out)
@@ -57,11 +63,11 @@ class TextureNet(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Sides of images are multiples of it."""
+        """The sides of images must be multiples of it."""
         return 1 << len(self.stages)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Maps (N, 8 C, h, w) of each stage and the last ones, of images (N, 3, H, W) in [-1, 1]."""
+        """Return the maps (N, 8 C, h, w) of each stage and the last, of images (N, 3, H, W) in [-1, 1]."""
         found: list[Tensor] = []
         x = images
         for stage in self.stages:
@@ -70,19 +76,17 @@ class TextureNet(nn.Module):
         return [*found, functional.relu(self.last(x))]
 
     def forward(self, images: Tensor) -> Tensor:
-        """What contrast is learnt on: the means of the last maps, float32 (N, out)."""
+        """Return the means of the last maps, float32 (N, out), on which contrast is learnt."""
         return _oriented(self.maps(images)[-1]).mean(1).mean(1)
 
     def statistics(self, images: Tensor) -> Tensor:
-        """Statistics float32 (N, `n_statistics`) that turns and flips do not change."""
+        """Return statistics float32 (N, `n_statistics`) that turning or mirroring images does not change."""
         return torch.cat([_statistics(it) for it in self.maps(images)], 1)
 
 
 def _statistics(maps: Tensor) -> Tensor:
-    """Of maps (N, 8 C, h, w): mean, deviation, and the deviation of the orientations' mean, (N, 3 C).
-
-    The two deviations differ where structures have a direction.
-    """
+    """Return mean, deviation, and deviation of the mean orientation, (N, 3 C), of maps (N, 8 C, h, w)."""
+    # the two deviations differ where structures have a direction
     oriented = _oriented(maps)
     mean = oriented.mean(1).mean(1)
     deviation = (oriented - mean[:, None, None]).square_().mean(1).mean(1)
@@ -91,10 +95,6 @@ def _statistics(maps: Tensor) -> Tensor:
 
 
 def _oriented(maps: Tensor) -> Tensor:
-    """Maps (N, 8 C, h, w) as float32 (N, h w, 8, C).
-
-    Positions first, as channels-last maps lie in memory: sums over them are then many times faster.
-    """
-    return (
-        maps.permute(0, 2, 3, 1).float().reshape(len(maps), -1, ORIENTATIONS, maps.shape[1] // ORIENTATIONS)
-    )
+    """Return maps (N, 8 C, h, w) as float32 (N, h w, 8, C)."""
+    positions = by_position(maps)
+    return positions.reshape(*positions.shape[:2], ORIENTATIONS, -1)

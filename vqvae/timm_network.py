@@ -1,7 +1,7 @@
-"""Any network of timm as a source of features (extra ``[timm]``): ImageNet's, and pathology's by name.
+"""Any network of timm as a source of features (extra ``[timm]``): of ImageNet, and of pathology by name.
 
-The published source of SISH's barcodes is one of them: DenseNet121 of ImageNet, whose last feature map is
-averaged over the patch (Chen et al. 2022, Methods): 1,024 numbers, used as they are.
+The published SISH makes its barcodes of one of them: DenseNet121 of ImageNet. Its last feature map, averaged
+over the patch, is 1,024 numbers, used as they are (Chen et al. 2022, Methods).
 """
 
 from pathlib import Path
@@ -22,33 +22,33 @@ from sish.vqvae.tensor_files import misfits, one_line
 __all__ = ["DENSENET121", "TimmNetwork"]
 
 DENSENET121 = "densenet121.tv_in1k"
-"""torchvision's weights, which the authors used; timm's own are others."""
+"""torchvision's weights, which the authors used; timm has others of its own."""
 
-_ANY_MPP = 1.0  # a network of photographs has no scale of its own: sish's default
+_ANY_MPP = 1.0  # a network of photographs has no scale: that of sish
 _SMALLEST_PX = 32
 
 
 class TimmNetwork:
-    """A frozen network: patches uint8 (N, H, W, 3) to features float32 (N, F).
+    """A frozen network that turns patches uint8 (N, H, W, 3) into features float32 (N, F).
 
     Parameters
     ----------
     name : str
         One of `KNOWN`, or any name that timm knows (``resnet50.a1_in1k``, ``hf-hub:owner/network``).
     weights : Path, optional
-        A file of its weights in timm's names (.safetensors, .pth, .bin). Default: from the model hub.
+        A file of its weights under timm's names (.safetensors, .pth, .bin). Default: from the model hub.
     device : str
         Where it runs, as torch names it.
 
     Raises
     ------
     WeightsError
-        If timm is missing or cannot load the network, the hub cannot be reached or wants its licence accepted
-        first, or the file does not fit.
+        If timm is missing or cannot load the network, if the hub cannot be reached or its licence is not
+        accepted yet, or if the file does not fit.
     """
 
     def __init__(self, name: str, weights: Path | None = None, *, device: str = "cpu") -> None:
-        """Build it and load its weights; see the class for the arguments."""
+        """Build the network and load its weights; see the class for the arguments."""
         known = KNOWN.get(name.lower())
         network = _create(name, known, pretrained=weights is None)
         if weights is not None:
@@ -70,14 +70,27 @@ class TimmNetwork:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Where the network runs."""
         return self._mean.device
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features float32 (N, F) of images uint8 (N, H, W, 3), H and W at least 32.
+        """Return the features of patches.
 
-        Transformers take patches of `px`: others are resized, smoothly.
+        Parameters
+        ----------
+        images : Tensor
+            uint8 (N, H, W, 3), H and W at least 32. For transformers, patches are resized to `px`.
+
+        Returns
+        -------
+        Tensor
+            float32 (N, `n_features`): DenseNet121 turns (16, 256, 256, 3) into (16, 1024).
+
+        Raises
+        ------
+        WeightsError
+            If the network's features are not one vector for each patch.
         """
         scaled = ((images.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
         if self._resizes and scaled.shape[2:] != (self.px, self.px):
@@ -135,16 +148,17 @@ def _no_network(name: str, known: KnownNetwork | None, *, pretrained: bool, erro
 
 
 def _near(name: str) -> str:
-    """The networks that sish knows by names like this one; nothing where it knows it."""
+    """Return a hint with known names like this one; empty for a known name."""
     return "" if name.lower() in KNOWN else nearest_to(name, KNOWN)
 
 
 def _numbers(network: nn.Module) -> dict[str, Tensor]:
-    """What decides the features: not the batch counts of batch norm, nor a classifier."""
+    """Return the tensors that features depend on."""
     return _of_features(network.state_dict(), network)
 
 
 def _of_features(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a state, without the classifier and the batch counts of batch norm."""
     heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or "classifier"
     prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
     return {

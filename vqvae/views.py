@@ -1,7 +1,7 @@
-"""Views of a patch: the same tissue from a little elsewhere, as another scanner or laboratory shows it.
+"""Views of a patch: the same tissue, slightly moved, as another scanner or laboratory would show it.
 
-Views differ in place, angle and scale, in stain (scaled and shifted in haematoxylin, eosin and DAB, see
-`sish.vqvae.stain`), in strength and in sharpness.
+Views differ in place, angle and scale, in stain (haematoxylin, eosin and DAB are scaled and shifted, see
+`sish.vqvae.stain`), in the strength of the staining, and in sharpness.
 """
 
 import math
@@ -19,32 +19,40 @@ __all__ = ["Views"]
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class Views:
-    """How a view is made of a patch."""
+    """How views are drawn from a patch, at random.
+
+    Examples
+    --------
+    >>> Views(size_px=48).draw(torch.zeros(16, 3, 96, 96)).shape
+    torch.Size([16, 3, 48, 48])
+    """
 
     size_px: int = 48
     """Side of a view, a multiple of the network's stride."""
     zoom: float = 1.35
-    """A view shows tissue at 1 / zoom to zoom times its scale."""
+    """A view has 1 / zoom to zoom times the scale of the patch."""
     shift_px: float = 10.0
-    """Its centre lies up to so far from the patch's, in both directions."""
+    """The centre of a view lies up to this far from that of the patch, in x and in y."""
     stain: float = 0.2
     """Each stain is scaled by up to 1 +- this."""
     stain_shift: float = 0.04
-    """And shifted by up to this, in units of optical density."""
+    """Each stain is shifted by up to this, in units of optical density."""
     strength: float = 0.15
-    """The optical density as a whole is scaled by up to exp(+- this)."""
+    """The optical density of all stains together is scaled by up to exp(+- this)."""
     blur: float = 0.2
     """Share of views that are blurred."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn (ParameterError)."""
+        """Refuse numbers out of range (ParameterError)."""
         numbers = (self.shift_px, self.stain, self.stain_shift, self.strength)
         if self.size_px < 8 or self.zoom < 1 or min(numbers) < 0 or not 0 <= self.blur <= 1:
             raise ParameterError(f"views need size_px >= 8, zoom >= 1, a share of blur, got {self}")
 
     def draw(self, images: Tensor) -> Tensor:
-        """One view (N, 3, size, size) of each of the images float (N, 3, H, W), both in [-1, 1]."""
-        with torch.autocast(images.device.type, enabled=False):  # places in bfloat16 are half a pixel off
+        """Return a view (N, 3, size, size) of each of the images float (N, 3, H, W), all in [-1, 1]."""
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # coordinates in bfloat16 are half a pixel off
             return self._drawn(images)
 
     def _drawn(self, images: Tensor) -> Tensor:
@@ -58,7 +66,7 @@ class Views:
         return views.contiguous(memory_format=torch.channels_last)
 
     def _grid(self, images: Tensor) -> Tensor:
-        """Where the pixels of the views lie in the images."""
+        """Return where the pixels of the views lie, float (N, size, size, 2), for `grid_sample`."""
         count, side = len(images), images.shape[-1]
         angle = torch.rand(count) * 2 * math.pi
         zoom = math.log(self.zoom)
@@ -70,7 +78,7 @@ class Views:
         return functional.affine_grid(torch.stack(rows, 1), shape, align_corners=False).to(images.device)
 
     def _stained(self, density: Tensor) -> Tensor:
-        """Optical densities (N, 3, h, w) in other stains; separating and mixing them is one 3 x 3 matrix."""
+        """Return optical densities (N, 3, h, w) in other stains, by one 3 x 3 matrix for each image."""
         count = len(density)
         scale = 1 + torch.empty(count, 3).uniform_(-1, 1) * self.stain
         shift = torch.empty(count, 3).uniform_(-1, 1) * self.stain_shift
@@ -82,6 +90,6 @@ class Views:
 
 
 def _blurred(images: Tensor) -> Tensor:
-    """Mostly the mean of 3 x 3 pixels."""
+    """Return images (N, 3, h, w), each pixel blended with the mean of its 3 x 3 neighbourhood."""
     padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
     return 0.7 * functional.avg_pool2d(padded, 3, stride=1) + 0.3 * images
