@@ -47,8 +47,10 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
 
     Raises
     ------
+    SlideNotFoundError
+        If there is no such source.
     ParameterError
-        If there is no such source, the CSV file has no column ``path``, or no image is left.
+        If the CSV file has no column ``path``, or no image is left.
     """
     table = source / "labels.csv" if source.is_dir() else source
     if not source.exists():

@@ -80,9 +80,9 @@ def save_weights(
     Parameters
     ----------
     model : VQVAE
-        A network whose features were calibrated; WeightsError for another, or if the file cannot be written.
+        A network whose features were calibrated; WeightsError for another.
     path : Path
-        The file, ``.safetensors``.
+        The file, ``.safetensors``; OutputError if it cannot be written.
     training : dict, optional
         Facts about the training to keep in the file, as plain values.
     inputs : iterable of Path

@@ -38,7 +38,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def check_there(path: Path) -> None:
-    """Refuse a path at which there is no file (WeightsError)."""
+    """Refuse a path at which there is no file (WeightsNotFoundError)."""
     if not path.is_file():
         raise WeightsNotFoundError(
             f"no weights file at {path}; give a .safetensors file or a .ckpt", path=path
