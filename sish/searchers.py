@@ -26,11 +26,19 @@ from sish.index.params import BUDGET, SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store
 from sish.index.store.segment import Segment
 from sish.index.table import KeyTable
-from sish.index.texture.archive import Archive, learn_keys, root_tree
+from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed, root_tree
 from sish.index.texture.tree import MOST_KEYS, TextureTree
 from sish.recipe import Keys
 
-__all__ = ["GuidedSearcher", "Searcher", "SlideMask", "TextureKeys", "TextureSearcher", "searcher_of"]
+__all__ = [
+    "GuidedSearcher",
+    "Searcher",
+    "SlideMask",
+    "TextureKeys",
+    "TextureSearcher",
+    "searcher_in_memory",
+    "searcher_of",
+]
 
 _CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new one has about 20
 
@@ -282,6 +290,34 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
         raise IndexCorruptError(
             f"{state.folder}: its patches do not fit its tree ({error}): index the slides again"
         ) from error
+
+
+def searcher_in_memory(patches: Snapshot, keys: Keys, params: SearchParams, *, seed: int = 0) -> Searcher:
+    """Return a searcher of patches in memory, which an index on disk would search alike.
+
+    Parameters
+    ----------
+    patches : Snapshot
+        Slides and their patches; for the paper's keys, in key order.
+    keys : {"texture", "paper"}
+        What the patches are searched by. Texture keys are made here, by a tree that is learnt from the
+        barcodes; those of `patches` are not read.
+    params : SearchParams
+        Budget and threshold.
+    seed : int
+        Seed of the tree.
+
+    Returns
+    -------
+    Searcher
+        Its slides are those of `patches`, in the same order.
+    """
+    if keys == "paper":
+        return GuidedSearcher.of(patches, params)
+    small = len(patches) <= BUDGET
+    tree = root_tree(patches.barcodes.shape[1]) if small else learn_tree([patches.barcodes], seed=seed)
+    archive = Archive.in_memory(tree, rekeyed(patches, tree))
+    return TextureSearcher(archive, params, _rank_by_id(archive.slides), BUDGET if small else 1)
 
 
 def _state_of(source: Store | State) -> State:

@@ -74,7 +74,9 @@ def test_segments_with_other_keys_get_a_tree_of_their_own(stored, tmp_path):
         for number, (name, (own, xy)) in enumerate(live.items()):
             keys = np.stack([np.arange(len(own))[::-1], np.full(len(own), number)], axis=1)
             store.append(slide_row(name, len(own)), keys, own, xy)
-        tree, same_tree = (learn_tree(store.segments, seed=3) for _ in range(2))
+        tree, same_tree = (
+            learn_tree([part.patches.barcodes for part in store.segments], seed=3) for _ in range(2)
+        )
         store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
         archive, again = (Archive.of(one, store.segments) for one in (tree, same_tree))
     want = expected(live, queries, 8)
@@ -119,6 +121,6 @@ def test_an_empty_store_answers(tmp_path):
     barcodes = clustered(np.random.default_rng(1), 10)
     with Store.create(tmp_path / "index", {}) as store:
         archive = Archive.of(TextureTree.learn(barcodes), store.segments)
-        learnt = Archive.of(learn_tree(store.segments), store.segments)
+        learnt = Archive.of(learn_tree([part.patches.barcodes for part in store.segments]), store.segments)
     assert len(archive) == 0 and archive.search(barcodes).lengths().tolist() == [0] * 10
     assert len(learnt) == 0

@@ -66,7 +66,7 @@ def change(path: Path, rounds: int, tell: Callable[[dict[str, int]], None]) -> N
                 tell(there)
                 store.append_many([slide(store, chosen, version)], replace=True)
             if version % 4 == 0:
-                tree = learn_tree(store.segments, seed=version)
+                tree = learn_tree([part.patches.barcodes for part in store.segments], seed=version)
                 store.rekey(tree.to_arrays(), lambda patches, tree=tree: rekeyed(patches, tree))
 
 
@@ -160,7 +160,7 @@ def test_a_tree_and_its_segments_are_of_one_commit(path, monkeypatch):
     def commit_between(state):
         tree = original(state)
         with Store.open(path, write=True) as store:
-            other = learn_tree(store.segments, seed=7)
+            other = learn_tree([part.patches.barcodes for part in store.segments], seed=7)
             store.rekey(other.to_arrays(), lambda patches: rekeyed(patches, other))
         assert reader.refresh()
         return tree
@@ -176,7 +176,7 @@ def test_a_reader_keeps_its_tree_and_patches_when_a_writer_makes_others(path):
     tree, keys = {name: array.copy() for name, array in reader.tree.items()}, reader.snapshot().keys.copy()
     with Store.open(path, write=True) as store:
         for seed in (5, 6):
-            other = learn_tree(store.segments, seed=seed)
+            other = learn_tree([part.patches.barcodes for part in store.segments], seed=seed)
             store.rekey(other.to_arrays(), lambda patches, other=other: rekeyed(patches, other))
         assert not np.array_equal(store.tree["leaves"], tree["leaves"])
     assert len(list(path.glob("tree.*.npz"))) == 1

@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from plain_encoder import OnceDescriber, PlainEncoder
 from system_contract import SystemContract
 
 import sish
+from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
 from sish.index.params import SearchParams
+from sish.index.store import Store
+from sish.index.store.snapshot import SlideRow, merge, slide_snapshot
+from sish.searchers import TextureKeys, searcher_in_memory, searcher_of
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, Tiles
 from sish.systems.sish_system import Sish
@@ -64,6 +69,34 @@ def test_both_keys_answer_as_the_index_does(synthetic_slides, built_index):
         assert [(hit.item_id, hit.score) for hit in system.search(item, 4)] == [
             (hit.slide_id, hit.score) for hit in want
         ]
+
+
+@pytest.mark.parametrize("keys", ["texture", "paper"])
+def test_a_searcher_in_memory_finds_what_that_of_a_store_finds(keys, tmp_path, monkeypatch):
+    monkeypatch.setattr("sish.searchers.BUDGET", 100)  # enough patches for a tree
+    rng = np.random.default_rng(5)
+    slides = [
+        slide_snapshot(
+            SlideRow(f"s{n}", "s.svs", 60, 256.0, 0.5, "given", 9, 9, None, "", None),
+            rng.integers(0, 50, (60, 1)), rng.integers(0, 256, (60, 16), np.uint8), np.zeros((60, 2), int),
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    with Store.create(tmp_path / "store", {}) as store:
+        store.append_many(slides)
+        if keys == "texture":
+            TextureKeys(store, seed=0).grow(0)
+    params = SearchParams(budget=40, threshold=60, interval=1, visit_query_key=True)
+    stored = searcher_of(Store.open(tmp_path / "store"), keys, params)
+    loose = searcher_in_memory(merge(slides), keys, params)
+    assert keys == "paper" or loose.archive.cells.tree.n_keys == stored.archive.cells.tree.n_keys > 1
+    codes = SlideCodes(
+        rng.integers(0, 50, (9, 1)), rng.integers(0, 256, (9, 16), np.uint8), np.zeros((9, 2), int)
+    )
+    for exclude in (None, np.arange(5) == 2):
+        want, got = (each.bags(codes, exclude, params) for each in (stored, loose))
+        assert got.patch.tolist() == want.patch.tolist() and len(got.patch)
+        assert got.hamming.tolist() == want.hamming.tolist()
 
 
 def test_paper_keys_want_codes(pictures):

@@ -41,19 +41,21 @@ class Archive:
     @classmethod
     def of(cls, tree: TextureTree, segments: Sequence[Segment]) -> "Archive":
         """The archive of segments whose first keys are `tree`'s: opened, not read."""
-        return cls._of(tree, [segment.patches for segment in segments], segments)
-
-    @classmethod
-    def _of(cls, tree: TextureTree, parts: Sequence[Snapshot], segments: Sequence[Segment]) -> "Archive":
         tables: list[KeyTable] = []
         slides: list[SlideRow] = []
         removed: list[bool] = []
-        for part, segment in zip(parts, segments, strict=True):
-            keys = np.ascontiguousarray(part.keys[:, 0])
-            tables.append(KeyTable(keys, part.barcodes, part.slide, part.row, first_slide=len(slides)))
-            removed += [number in segment.removed for number in range(len(part.slides))]
-            slides += part.slides
-        return cls(tuple(parts), Cells.of(tree, tables), tuple(slides), np.array(removed, bool))
+        for segment in segments:
+            tables.append(_table(segment.patches, len(slides)))
+            removed += [number in segment.removed for number in range(len(segment.patches.slides))]
+            slides += segment.patches.slides
+        parts = tuple(segment.patches for segment in segments)
+        return cls(parts, Cells.of(tree, tables), tuple(slides), np.array(removed, bool))
+
+    @classmethod
+    def in_memory(cls, tree: TextureTree, patches: Snapshot) -> "Archive":
+        """Return the archive of patches in memory whose first keys are `tree`'s, as `rekeyed` makes them."""
+        cells = Cells.of(tree, [_table(patches, 0)])
+        return cls((patches,), cells, patches.slides, np.zeros(len(patches.slides), bool))
 
     def __len__(self) -> int:
         """Number of patches, those of removed slides included."""
@@ -92,6 +94,11 @@ class Archive:
         return out
 
 
+def _table(patches: Snapshot, first_slide: int) -> KeyTable:
+    keys = np.ascontiguousarray(patches.keys[:, 0])
+    return KeyTable(keys, patches.barcodes, patches.slide, patches.row, first_slide=first_slide)
+
+
 def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
     """A copy of some patches in the order of their texture keys, which become their only ones, (P, 1)."""
     keys = tree.keys(patches.barcodes)
@@ -115,19 +122,18 @@ def root_tree(barcode_bytes: int) -> TextureTree:
 def learn_keys(store: Store, *, seed: int = 0) -> TextureTree:
     """Learn a tree of what is in a store that is open for writing, and give all patches keys by it."""
     store.compact()  # a tree depends on the order it sees: that must not be one of chance commits
-    tree = learn_tree(store.segments, seed=seed)
+    tree = learn_tree([segment.patches.barcodes for segment in store.segments], seed=seed)
     store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
     return tree
 
 
-def learn_tree(segments: Sequence[Segment], *, seed: int = 0) -> TextureTree:
-    """The texture tree of what is in some segments, from a sample of their own barcodes.
+def learn_tree(barcodes: Sequence[NDArray[np.uint8]], *, seed: int = 0) -> TextureTree:
+    """Return the texture tree of an archive in parts, learnt from a sample of their barcodes, each (P, B).
 
     Not from barcodes of other tissue: a tree of lymph nodes found 0.15 of the neighbours among breast
     tissue where the archive's own found 0.95.
     """
-    sample = _sample([segment.patches.barcodes for segment in segments], seed)
-    return TextureTree.learn(sample, seed=seed, patches=sum(len(segment.patches) for segment in segments))
+    return TextureTree.learn(_sample(barcodes, seed), seed=seed, patches=sum(map(len, barcodes)))
 
 
 def _sample(barcodes: Sequence[NDArray[np.uint8]], seed: int) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
-"""What every search system is: describe an image or slide, build a database of descriptions, rank it.
+"""The interface of search systems: describe images or slides, build a database of descriptions, rank it.
 
-A system says three things, :meth:`System.describe`, :meth:`System.build` and :meth:`System.score` (and how
-many bytes it holds); everything that all of them must do alike is here once: fitting, leaving out the
-query's own group, ordering, ties, short answers, errors.
+A system implements :meth:`System.describe`, :meth:`System.build`, :meth:`System.score` and
+:meth:`System.nbytes`. This module does the rest for all of them: it fits, leaves out the query's own group,
+orders hits and ties, notes short answers and raises the errors.
 
 >>> from pathlib import Path
 >>> class Brightness(System[float]):
@@ -38,28 +38,28 @@ from sish.systems.item import Item
 __all__ = ["Allowed", "ItemHit", "ItemResults", "OnError", "Scores", "System", "check_item_ids"]
 
 D = TypeVar("D")
-"""What a system keeps of an item while it builds."""
+"""Description of an item: what `describe` returns and `build` takes."""
 
 Allowed = NDArray[np.bool_]
-"""bool (N,): which items of the database may be found."""
+"""bool (N,): true for items of the database that may be found."""
 
 OnError = Literal["raise", "skip"]
-"""What `fit` does with an item that cannot be described: stop with its error, or go on and keep account."""
+"""What `fit` does with an item that cannot be described: raise its error, or note it in `skipped`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How similar items of the database are to a query."""
+    """The similarity of items of the database to a query."""
 
     value: NDArray[np.floating]
-    """(M,): larger is more similar; minus infinity where an item is not to be found."""
+    """(M,): larger is more similar; an item with minus infinity is not found."""
     place: NDArray[np.integer] | None = None
-    """(M,): places in the database that the values are of, each once; equal values rank as they come here.
-    None: one value for each item."""
+    """(M,): the place in the database of each value's item, each place once. Equal values keep this order.
+    None: there is one value for each item of the database."""
     looked_at: int | None = None
-    """Items that the query was compared with; None: all that were allowed."""
+    """Number of items that the query was compared with; None: all that were allowed."""
     placed: NDArray[np.bool_] | None = None
-    """(M,): which of them the ranking itself placed, where others fill the list up to k; None: all."""
+    """(M,): true for items that the ranking placed, false for those that fill the list. None: all placed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,11 @@ class ItemHit:
     score: float
     """Similarity as the system defines it; never larger further down the list."""
     placed: bool = True
-    """False where the ranking left it out, and it fills the list."""
+    """False if the ranking left it out, and it only fills the list."""
 
     @property
     def item_id(self) -> str:
-        """The item's name."""
+        """Name of the item."""
         return self.item.item_id
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,10 +94,17 @@ class ItemHit:
 
 @dataclass(frozen=True, slots=True)
 class ItemResults(HitList[Item, ItemHit]):
-    """The answer of a system: a :class:`sish.results.HitList` of items, as `sish.Results` is of slides."""
+    """The answer of a system: a :class:`sish.results.HitList` of items, as `sish.Results` is of slides.
+
+    >>> from pathlib import Path
+    >>> query, found = Item("a", Path("a.png")), Item("b", Path("b.png"))
+    >>> results = ItemResults(query, "yottixel", (ItemHit(1, found, 0.9),), looked_at=12)
+    >>> [(hit.rank, hit.item_id, hit.score) for hit in results], results.looked_at
+    ([(1, 'b', 0.9)], 12)
+    """
 
     looked_at: int = 0
-    """Items of the database that the query was compared with."""
+    """Number of items of the database that the query was compared with."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: those of every answer, and ``looked_at``."""
@@ -105,28 +112,27 @@ class ItemResults(HitList[Item, ItemHit]):
 
 
 class System(ABC, Generic[D]):
-    """A search system. Subclasses say how an item is described and how descriptions compare.
+    """A search system. Subclasses say how an item is described and how two descriptions compare.
 
-    ``fit`` describes a database and builds; ``search`` describes a query and ranks. Both halves are also
-    there alone (``describe`` and ``rank``), so that a benchmark describes once and times the ranking.
+    ``fit`` describes the items of a database and builds it. ``search`` describes a query and ranks the
+    database. A benchmark can call ``describe`` once and time ``rank`` alone.
 
-    What is asked of every system, and kept by this class:
+    This class keeps the following rules for every system:
 
-    - the query's own group is never found; a query with an empty group leaves out only itself (by its id);
-    - equal scores are in the order of the database, unless the system has an order of its own;
-    - fewer than k items that may be found give a short answer with a note, none an empty one: no error;
-    - an empty database is allowed, and gives empty answers;
-    - searching before `fit` is a QueryError, k below 1 and two items of one id are ParameterErrors;
-    - a system that learns from labels (``needs_labels``) raises LabelsError where the database has none, or
-      only one class;
-    - a file that does not open or tell its scale raises a SlideError (MissingMppError where the scale is
-      missing), an item without the mask that its system needs MissingMaskError, one in which there is
-      nothing to describe QueryError; ``fit(..., on_error="skip")`` keeps account of them in ``skipped``
-      and goes on.
+    - A query never finds items of its own group. A query without a group leaves out only itself, by its id.
+    - Equal scores are in the order of the database, unless the system has an order of its own.
+    - If fewer than k items may be found, the answer is short and has a note. This is no error.
+    - The database may be empty. Its answers are empty.
+    - A search before `fit` raises QueryError. k below 1, or two items of one id, raise ParameterError.
+    - A system that learns from labels (``needs_labels``) raises LabelsError if the database has no labels, or
+      only one class.
+    - A file that does not open raises SlideOpenError, a file without a scale MissingMppError, an item without
+      the mask that its system needs MissingMaskError, and an item with nothing to describe QueryError.
+      ``fit(..., on_error="skip")`` goes on and lists these items in ``skipped``.
     """
 
     name: str
-    """Short name, as in tables and on the command line."""
+    """Short name, as in tables."""
     needs_labels: ClassVar[bool] = False
     """Whether `build` learns from labels."""
 
@@ -135,53 +141,76 @@ class System(ABC, Generic[D]):
     skipped: tuple[Skipped, ...] = ()
     """Items that the last `fit` could not describe, with the reason."""
 
-    # ---- what a system says
+    # ---- what a system implements
 
     @abstractmethod
     def describe(self, item: Item) -> D:
-        """What the system needs to know of an item: reads its pixels; the expensive part.
+        """Read the pixels of an item and describe it; this is the expensive part.
+
+        Parameters
+        ----------
+        item : Item
+            A slide or image.
+
+        Returns
+        -------
+        D
+            What the system needs to know of it.
 
         Raises
         ------
         SlideError
             If its file does not open (SlideOpenError), does not tell its scale (MissingMppError) or lacks
-            its mask (MissingMaskError) where the system needs them.
+            its mask (MissingMaskError), where the system needs them.
         QueryError
             If there is nothing to describe in it, as on a slide without tissue.
         """
 
     def describe_query(self, item: Item) -> D:
-        """What the system needs to know of a query; the same, unless it asks more of queries."""
+        """Describe a query: as an item of the database, unless the system needs more of a query."""
         return self.describe(item)
 
     @abstractmethod
     def build(self, descriptions: Sequence[D]) -> None:
-        """Make the database of the descriptions of ``self.items``, in their order; there may be none."""
+        """Build the database from the descriptions of ``self.items``, in their order; there may be none."""
 
     @abstractmethod
     def score(self, description: D, allowed: Allowed, k: int) -> Scores:
-        """Compare a query with the database. Never called with an empty one.
+        """Compare a query with the database, which is never empty here.
 
-        `allowed` bool (N,) are the items that may be found, at least one, and `k` is how many are wanted.
-        What is said of other items is not looked at, so a system that compares with everything may ignore
-        both; one that looks at a part of the database needs them.
+        A system that compares the query with everything may ignore `allowed` and `k`, since scores of other
+        items are not read. One that looks at a part of the database needs both.
+
+        Parameters
+        ----------
+        description : D
+            The query, as `describe_query` returned it.
+        allowed : ndarray of bool, (N,)
+            Items that may be found, at least one.
+        k : int
+            How many hits are wanted.
+
+        Returns
+        -------
+        Scores
+            The similarity of the items, or of some of them.
         """
 
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes that the database takes: what must be kept to answer a query, without items and weights."""
+        """Return the bytes of what must be kept to answer a query, without the items and the weights."""
 
-    # ---- what all of them do
+    # ---- what all systems do
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The database, in order. QueryError before `fit`."""
+        """The database, in order; QueryError before `fit`."""
         if self._items is None:
             raise QueryError(f"{self.name}: got a search before there is a database; call fit(items) first")
         return self._items
 
     def __len__(self) -> int:
-        """Items in the database."""
+        """Return the number of items in the database."""
         return len(self.items)
 
     def fit(
@@ -191,16 +220,26 @@ class System(ABC, Generic[D]):
         *,
         on_error: OnError = "raise",
     ) -> Self:
-        """Describe items and build the database of them; a database that was there is replaced.
+        """Describe items and build the database from them, in place of an older one.
 
         Parameters
         ----------
         items : iterable of Item
             The database; ids differ. It may be empty.
         descriptions : sequence, optional
-            What `describe` gave for each item, where that is known already.
+            What `describe` returned for each item. By default, every item is described now.
         on_error : {"raise", "skip"}
-            What to do with an item that cannot be described. A description that is given is not made again.
+            What to do with an item that cannot be described.
+
+        Returns
+        -------
+        System
+            This system.
+
+        Raises
+        ------
+        ParameterError
+            If two items have one id, or there is not one description for each item.
         """
         given = tuple(items)
         check_item_ids(given, self.name)
@@ -219,16 +258,37 @@ class System(ABC, Generic[D]):
         return self
 
     def set_items(self, items: Sequence[Item]) -> None:
-        """Say what the database is of; for systems that come by their database otherwise than by `fit`."""
+        """Set the items of the database, for a system that did not get its database from `fit`."""
         self._items = tuple(items)
         self._groups = np.array([item.group or None for item in items], dtype=object)
 
     def describe_all(
         self, items: Sequence[Item], on_error: OnError, describe: Callable[[Item], D] | None = None
     ) -> tuple[tuple[Item, ...], list[D]]:
-        """The items that can be described, and their descriptions; `skipped` tells of the others.
+        """Describe items, and list those that cannot be described in `skipped`.
 
-        ``describe`` stands in for the method of that name, as one that keeps what it has made.
+        Parameters
+        ----------
+        items : sequence of Item
+            The items.
+        on_error : {"raise", "skip"}
+            What to do with an item that cannot be described.
+        describe : callable, optional
+            Used in place of the method `describe`, for example because it keeps what it has made.
+
+        Returns
+        -------
+        tuple of Item
+            The items that were described.
+        list
+            Their descriptions.
+
+        Raises
+        ------
+        SlideError
+            If the file of an item does not open, or lacks what the system needs.
+        QueryError
+            If there is nothing to describe in an item. Both only if `on_error` is "raise".
         """
         describe = describe or self.describe
         done: list[Item] = []
@@ -247,13 +307,41 @@ class System(ABC, Generic[D]):
         return tuple(done), found
 
     def search(self, query: Item, k: int = 5) -> ItemResults:
-        """The `k` items most like a query, which need not be in the database; own group left out."""
+        """Find the items most similar to a query, without those of its own group.
+
+        Parameters
+        ----------
+        query : Item
+            A slide or image; it need not be in the database.
+        k : int
+            How many hits are wanted.
+
+        Returns
+        -------
+        ItemResults
+            At most `k` hits, best first.
+        """
         _check_k(k)
         _ = self.items  # a search before fit() is refused before anything is read
         return self.rank(query, self.describe_query(query), k)
 
     def rank(self, query: Item, description: D, k: int = 5) -> ItemResults:
-        """:meth:`search` for a query that is described already: no pixels are read."""
+        """Do as :meth:`search` for a query that is described already: no pixels are read.
+
+        Parameters
+        ----------
+        query : Item
+            A slide or image; it need not be in the database.
+        description : D
+            What `describe_query` returned for it.
+        k : int
+            How many hits are wanted.
+
+        Returns
+        -------
+        ItemResults
+            At most `k` hits, best first.
+        """
         _check_k(k)
         allowed = self.allowed(query)
         n_allowed = int(np.count_nonzero(allowed))
@@ -270,13 +358,13 @@ class System(ABC, Generic[D]):
         return ItemResults(query, self.name, hits, short_note(len(hits), k), looked_at)
 
     def allowed(self, query: Item) -> Allowed:
-        """Items that a query may find: those outside its group, and never itself; bool (N,)."""
+        """Return bool (N,): true for items that a query may find, those of other groups."""
         own = np.array([item.item_id == query.item_id for item in self.items], bool)
         return ~own if not query.group else ~(own | (self._groups == query.group))
 
     @property
     def bytes_per_item(self) -> float:
-        """Bytes of the database an item; 0 for an empty one."""
+        """Bytes of the database per item; 0 for an empty one."""
         return self.nbytes() / len(self) if len(self) else 0.0
 
 
@@ -291,14 +379,14 @@ def _check_k(k: int) -> None:
 
 
 def check_item_ids(items: Sequence[Item], name: str) -> None:
-    """ParameterError where two items have one id."""
+    """Refuse two items of one id (ParameterError)."""
     twice = [item_id for item_id, count in Counter(item.item_id for item in items).items() if count > 1]
     if twice:
         raise ParameterError(f"{name}: got several items with the id {twice[0]!r}; give each its own")
 
 
 def _check_labels(items: Sequence[Item], name: str) -> None:
-    """LabelsError where there is nothing to learn from: no labels, or the same for all."""
+    """Refuse a database without labels, or with the same for all items (LabelsError)."""
     known = {item.labels for item in items}
     if items and not any(known):
         raise LabelsError(
@@ -312,7 +400,7 @@ def _check_labels(items: Sequence[Item], name: str) -> None:
 
 
 def _best(scores: Scores, allowed: Allowed, k: int, name: str) -> tuple[list[int], list[float], list[bool]]:
-    """The `k` best allowed items, best first, ties as they come: places, values, whether they were placed."""
+    """Return places, values and `placed` of the `k` best allowed items, best first, ties as they come."""
     value = np.asarray(scores.value, np.float64)
     place = np.arange(len(allowed)) if scores.place is None else np.asarray(scores.place)
     if value.shape != place.shape:
@@ -320,7 +408,7 @@ def _best(scores: Scores, allowed: Allowed, k: int, name: str) -> tuple[list[int
     if np.isnan(value).any():
         raise QueryError(f"{name}: got scores that are no numbers; want finite features")
     keep = np.flatnonzero(allowed[place] & (value > -np.inf))
-    if 4 * k < len(keep):  # all that are as good as the k-th best, ties included
+    if 4 * k < len(keep):  # keep all items as good as the k-th best, ties included
         least = np.partition(value[keep], len(keep) - k)[len(keep) - k]
         keep = keep[value[keep] >= least]
     best = keep[np.argsort(-value[keep], kind="stable")[:k]]

@@ -1,4 +1,4 @@
-"""What every system is given: an image or a slide, with what is known of it."""
+"""``Item``: an image or slide, with what is known of it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ __all__ = ["Item"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image or slide that can be searched for, or found."""
+    """An image or slide that can be searched for, or found.
+
+    >>> Item("p7", Path("p7.png"), frozenset({"nevus", "melanoma"})).label
+    'melanoma|nevus'
+    """
 
     item_id: str
     """Its name, unique in its data set."""
     path: Path
     """Its file."""
     labels: frozenset[str] = frozenset()
-    """What is known to be in it: one label, or several findings; none where nothing is known."""
+    """Its label, or its findings; empty if nothing is known."""
     group: str = ""
-    """Patient, lesion or source tile: a query never finds items of its own group. Empty: it is its own."""
+    """Patient, lesion or source tile: a query never finds items of its own group. Empty: it has none."""
     mpp: float | None = None
-    """Micrometres per pixel, where the file does not tell."""
+    """Micrometres per pixel, used if the file does not tell."""
     mask: Path | None = None
-    """Picture of what matters in it (not 0 is inside), for systems that look at shapes."""
+    """File of its mask (inside is not 0), for systems that compare shapes."""
     override_mpp: float | None = None
-    """Micrometres per pixel, whatever the file tells."""
+    """Micrometres per pixel, used whatever the file tells."""
 
     @property
     def label(self) -> str:
-        """Its labels as one word, joined by a bar; empty where it has none."""
+        """Its labels in alphabetical order, joined by a bar; empty if it has none."""
         return "|".join(sorted(self.labels))
 
     def to_dict(self) -> dict[str, Any]:

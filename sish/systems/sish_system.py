@@ -1,14 +1,10 @@
-"""SISH as one of the systems: the machinery of :class:`sish.Index`, on a database for as long as it is used.
+"""SISH as one of the systems: the keys, tree, search and ranking of :class:`sish.Index`, in memory.
 
-For an archive that stays on disk use :class:`sish.Index`; this sets it beside the other systems.
-Descriptions go into a store in a temporary folder, as ingest would put them there; keys, tree, search and
-ranking are those of the index.
+It stands here to be compared with the other systems. For an archive on disk use :class:`sish.Index`.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,11 +13,10 @@ import numpy as np
 from sish.encode import SlideCodes
 from sish.errors import ParameterError
 from sish.index.params import SearchParams
-from sish.index.store import Store
-from sish.index.store.snapshot import SlideRow, Snapshot, slide_snapshot
+from sish.index.store.snapshot import ARRAYS, SlideRow, merge, slide_snapshot
 from sish.recipe import Keys
 from sish.results import Query
-from sish.searchers import TextureKeys, searcher_of
+from sish.searchers import TextureSearcher, searcher_in_memory
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, PatchFeatures, Tiles
@@ -33,16 +28,16 @@ __all__ = ["Sish"]
 class Sish(System[PatchFeatures]):
     """SISH (Chen et al., Nat Biomed Eng 2022) with either key and either ranking.
 
-    ``uncertainty`` needs a label for every item, and raises QueryError in a search where one has none.
+    ``uncertainty`` needs a label for every item. A search raises QueryError if an item has none.
 
     Parameters
     ----------
     keys : {"texture", "paper"}
-        What orders patches: the texture tree, or the paper's key.
+        The order of patches: by the leaves of a texture tree, or by the paper's key.
     ranking : {"similarity", "uncertainty"}
         Label-free, or as published.
     describer : PatchDescriber, optional
-        What is looked at, and by what encoder. Default: a mosaic at 1 um/px and the shipped encoder.
+        Which patches are read, and the encoder. Default: a mosaic at 1 um/px and the shipped encoder.
     search : SearchParams, optional
         Budget and threshold. Default: the budget of :class:`sish.Index` and the encoder's threshold.
     """
@@ -66,7 +61,23 @@ class Sish(System[PatchFeatures]):
         self._params = search
 
     def describe(self, item: Item) -> PatchFeatures:
-        """Features and keys of the mosaic's patches."""
+        """Return features and keys of the mosaic's patches.
+
+        Parameters
+        ----------
+        item : Item
+            A slide or image.
+
+        Returns
+        -------
+        PatchFeatures
+            Its patches.
+
+        Raises
+        ------
+        ParameterError
+            If the paper's keys are wanted and the describer makes none.
+        """
         found = self._describer.describe(item)
         if self._keys == "paper" and len(found.keys) < len(found):
             raise ParameterError(
@@ -76,74 +87,48 @@ class Sish(System[PatchFeatures]):
         return found
 
     def build(self, descriptions: Sequence[PatchFeatures]) -> None:
-        """Put everything into a store, as ingest does, and open a view of it."""
+        """Put all patches in the order of their keys; learn the tree of texture keys if there are enough."""
+        self._nbytes = 0
+        if not descriptions:
+            return
         threshold = getattr(self._describer.encoder, "hamming_threshold", 0)
         params = self._params or SearchParams(threshold=threshold, visit_query_key=True)
-        self._budget = params.budget
-        self._folder = tempfile.TemporaryDirectory(prefix="sish-")  # goes with this object
-        with Store.create(self._folder.name, {}) as store:
-            texture = TextureKeys(store, seed=0) if self._keys == "texture" else None
-            described = zip(self.items, descriptions, strict=True)
-            store.append_many([self._rows(place, *pair) for place, pair in enumerate(described)])
-            if texture is not None:
-                texture.grow(sum(map(len, descriptions)))  # enough of them learn a tree, and get its keys
-        reader = Store.open(self._folder.name)
-        self._bytes = reader.info().bytes
-        self._view = View.of(searcher_of(reader, self._keys, params))
-        self._of_patient = Counter(map(_patient, self.items))
-        self._place = {_slide_id(place, item): place for place, item in enumerate(self.items)}
-
-    def _rows(self, place: int, item: Item, found: PatchFeatures) -> Snapshot:
-        """An item's patches as the store takes them."""
-        codes = self._codes(found)
-        row = _row(_slide_id(place, item), item, found)
-        return slide_snapshot(row, codes.keys, codes.barcodes, codes.l0_xy)
+        rows = map(_row, range(len(self)), self.items, descriptions)
+        codes = map(self._codes, descriptions)
+        patches = merge(
+            [slide_snapshot(row, it.keys, it.barcodes, it.l0_xy) for row, it in zip(rows, codes, strict=True)]
+        )
+        searcher = searcher_in_memory(patches, self._keys, params)
+        self._view = View.of(searcher)
+        self._nbytes = sum(getattr(patches, name).nbytes for name in ARRAYS)
+        if isinstance(searcher, TextureSearcher):
+            self._nbytes += sum(array.nbytes for array in searcher.archive.cells.tree.to_arrays().values())
 
     def _codes(self, found: PatchFeatures) -> SlideCodes:
         keys = found.keys if self._keys == "paper" else np.zeros(len(found), np.int64)
         return SlideCodes(keys[:, None], found.barcodes, found.l0_xy)
 
     def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
-        """The hits of the index, in its order: what a score rises down its list is cut off."""
+        """Return the hits of the index in its order; where its scores rise down the list, they are cut off."""
         codes = self._codes(description)
-        patient = self._patient_of(~allowed)
-        query = Query("query", None, patient or "", 1.0, None, len(codes), 0.0)
-        wanted = k if patient else k + int(np.count_nonzero(~allowed))
-        hits = self._view.search(query, codes, k=wanted, ranking=self._ranking, exclude_patient=bool(patient))
+        query = Query("query", None, "", 1.0, None, len(codes), 0.0)
+        hits = self._view.search(query, codes, k=k, ranking=self._ranking, mask=allowed)
         return Scores(
             np.minimum.accumulate(np.array([hit.score for hit in hits])),
-            np.array([self._place[hit.slide_id] for hit in hits], np.int64),
-            looked_at=min(int(np.count_nonzero(allowed)), self._budget * len(codes)),
+            np.array([int(hit.slide_id) for hit in hits], np.int64),
+            looked_at=min(int(np.count_nonzero(allowed)), self._view.searcher.params.budget * len(codes)),
             placed=np.array([hit.placed and not hit.below_threshold for hit in hits], bool),
         )
 
-    def _patient_of(self, shut_out: Allowed) -> str:
-        """The patient whose items, all of them and no others, may not be found; empty where there is none."""
-        patients = {_patient(self.items[place]) for place in np.flatnonzero(shut_out)}
-        if len(patients) != 1:
-            return ""
-        (patient,) = patients
-        return patient if self._of_patient[patient] == np.count_nonzero(shut_out) else ""
-
     def nbytes(self) -> int:
-        """The store's files: keys, barcodes, coordinates, the tree, and what is known of the items."""
-        return self._bytes
+        """Return the bytes of keys, barcodes, coordinates and the tree."""
+        return self._nbytes
 
 
-def _patient(item: Item) -> str:
-    """Whose an item is; one without a group is its own."""
-    return f"group {item.group}" if item.group else f"item {item.item_id}"
-
-
-def _slide_id(place: int, item: Item) -> str:
-    """An item's name in the store, which orders slides of equal score by it: as the database does."""
-    return f"{place:09d} {item.item_id}"
-
-
-def _row(slide_id: str, item: Item, found: PatchFeatures) -> SlideRow:
-    """An item as the store keeps it; what a slide's file would tell is not asked for, and not used."""
+def _row(place: int, item: Item, found: PatchFeatures) -> SlideRow:
+    """Return an item as a slide of an index; slides of equal score are in order of the id, its place here."""
     return SlideRow(
-        slide_id=slide_id,
+        slide_id=f"{place:09d}",
         path=str(item.path),
         n_patches=len(found),
         patch_l0_px=float(found.l0_px[0]),
@@ -152,6 +137,6 @@ def _row(slide_id: str, item: Item, found: PatchFeatures) -> SlideRow:
         width=0,
         height=0,
         label=item.label or None,
-        patient=_patient(item),
+        patient="",
         site=None,
     )
