@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_hierarchy import clustered
 
-from sish.errors import QueryError
+from sish.errors import ParameterError
 from sish.index.store import SlideRow, Store
 from sish.index.texture.archive import Archive, learn_tree, rekeyed
 from sish.index.texture.tree import TextureTree
@@ -93,7 +93,7 @@ def test_excluded_slides_are_left_out_beside_removed_ones(stored):
     exclude = np.array([row.slide_id in ("s0", "s10") for row in archive.slides])
     bags = archive.search(queries, k=5, budget=EVERYTHING, exclude=exclude)
     assert answer(archive, bags, live) == expected(live, queries, 5, skip=("s0", "s10"))
-    with pytest.raises(QueryError):
+    with pytest.raises(ParameterError):
         archive.search(queries, exclude=exclude[:3])
 
 
