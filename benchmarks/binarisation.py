@@ -20,7 +20,7 @@ from benchmarks.rows import write_rows
 from benchmarks.timm_networks import random_network
 from sish.encoders import load
 from sish.index.barcode import barcodes_of, minmax_barcodes, nearest
-from sish.slides.pictures import decode_picture
+from sish.slides.formats.pictures import decode_picture
 
 K = 10
 NETWORKS = ("resnet50", "densenet121", "vit_tiny_patch16_224")

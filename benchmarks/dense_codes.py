@@ -35,7 +35,7 @@ from torch.nn.functional import avg_pool2d
 from sish.errors import ParameterError
 from sish.index.barcode import minmax_barcodes
 from sish.index.keys import order_codebook, paper_keys
-from sish.slides.pictures import decode_picture
+from sish.slides.formats.pictures import decode_picture
 from sish.vqvae.encoder import Encoder
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import VQVAE, to_unit

@@ -16,8 +16,8 @@ from pathlib import Path
 from sish.errors import SlideError, SlideOpenError
 from sish.feature_files import is_feature_file, read_features
 from sish.index.store.snapshot import SlideRow
-from sish.slides.dicom import is_same_series, series_files
-from sish.slides.files import unreadable
+from sish.slides.formats.checks import unreadable
+from sish.slides.formats.dicom import is_same_series, series_files
 from sish.slides.scale import GIVEN, OVERRIDE
 from sish.slides.slide import open_slide
 

@@ -23,8 +23,8 @@ from sish.nearest import nearest_to
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
 from sish.searchers import TextureKeys
-from sish.slides.dicom import is_dicom, series_files
 from sish.slides.files import absolute, find_slides, slide_id_of
+from sish.slides.formats.dicom import is_dicom, series_files
 from sish.slides.reader_threads import (
     PATIENCE_S,
     SLIDE_TIMEOUT_S,

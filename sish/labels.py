@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 
 from sish.errors import LabelsError, LabelsNotFoundError, about_its_path
 from sish.index.store import SlideRow
-from sish.slides.dicom import names_of_series
 from sish.slides.files import slide_id_of
+from sish.slides.formats.dicom import names_of_series
 from sish.slides.scale import MAX_MPP, MIN_MPP
 
 __all__ = ["MISSING", "LabelRow", "Labels", "read_labels"]

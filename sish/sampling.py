@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideError
 from sish.slides.files import find_slides
-from sish.slides.levels import Pixels
+from sish.slides.formats.levels import Pixels
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, start
 from sish.slides.scale import check_given
 from sish.slides.slide import open_slide

@@ -9,9 +9,9 @@ import pytest
 import sish
 from sish.errors import SlideOpenError
 from sish.labels import read_labels
-from sish.slides.dicom import dicom_slide_id, holds_ycbcr
 from sish.slides.files import find_slides, slide_id_of
-from sish.slides.jpeg import read_jpeg_header
+from sish.slides.formats.dicom import dicom_slide_id, holds_ycbcr
+from sish.slides.formats.jpeg import read_jpeg_header
 from sish.slides.slide import open_slide
 from sish.systems.items import read_items
 

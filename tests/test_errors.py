@@ -21,7 +21,7 @@ from sish.index.store.disk import storage_errors
 from sish.labels import read_labels
 from sish.outputs import write_output
 from sish.slides.files import find_slides
-from sish.slides.pictures import decode_mask, decode_picture
+from sish.slides.formats.pictures import decode_mask, decode_picture
 
 CLASSES = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sish.errors import MissingMppError
-from sish.slides.ome import ome_pixel_size
+from sish.slides.formats.ome import ome_pixel_size
 from sish.slides.scale import find_scale
 from sish.slides.slide import open_slide
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from sish.errors import ParameterError, SishError, SlideOpenError
-from sish.slides.pictures import decode_mask, decode_picture
+from sish.slides.formats.pictures import decode_mask, decode_picture
 from sish.slides.slide import open_slide, slide_from_array
 from sish.systems.item import Item
 from sish.systems.small_pictures import read_given_mask, read_picture

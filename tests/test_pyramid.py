@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyramids import write_pyramid
 
-from sish.slides.levels import plain_tiff_levels
-from sish.slides.pyramid import candidates, settle
+from sish.slides.formats.opening import plain_tiff_levels
+from sish.slides.formats.pyramid import candidates, settle
 from sish.slides.scale import Scale
 from sish.slides.slide import Slide, open_slide
 

@@ -14,12 +14,12 @@ from store_cases import append, arrays_of, assert_whole, make_row
 import sish
 from sish.cli import main
 from sish.errors import IndexCorruptError, StoreError
+from sish.index.params import BUDGET
 from sish.index.repair import repair
 from sish.index.store import SlideRow, Store
 from sish.index.store.segment import Segment, open_segment
 from sish.index.store.verify import verify
 from sish.index.texture.archive import learn_keys
-from sish.index.params import BUDGET
 from sish.labels import read_labels
 from sish.searchers import stored_tree
 

@@ -18,7 +18,7 @@ from pyramids import write_pyramid, write_strips
 from scipy import ndimage
 
 from sish.errors import ParameterError, SlideReadError
-from sish.slides.levels import ArrayLevels
+from sish.slides.formats.levels import ArrayLevels
 from sish.slides.resample import BLOCK_PX
 from sish.slides.scale import Scale
 from sish.slides.slide import Slide, open_slide, slide_from_array

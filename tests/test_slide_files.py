@@ -13,7 +13,7 @@ from pyramids import write_pyramid, write_strips
 
 from sish.errors import MissingMppError, ParameterError, SishError, SlideOpenError, SlideReadError
 from sish.slides.files import find_slides
-from sish.slides.levels import level_downsample
+from sish.slides.formats.pyramid import level_downsample
 from sish.slides.scale import find_scale
 from sish.slides.slide import open_slide
 

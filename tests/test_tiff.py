@@ -11,9 +11,9 @@ from PIL import Image
 from pyramids import write_strips
 
 from sish.errors import SlideOpenError
-from sish.slides.jpeg import read_jpeg_header
-from sish.slides.limits import MAX_SIDE_PX
-from sish.slides.pictures import decode_mask, decode_picture
+from sish.slides.formats.checks import MAX_SIDE_PX
+from sish.slides.formats.jpeg import read_jpeg_header
+from sish.slides.formats.pictures import decode_mask, decode_picture
 from sish.slides.slide import open_slide
 
 PHOTOMETRIC_TAG = 262

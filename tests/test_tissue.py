@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sish.slides.levels import ArrayLevels
+from sish.slides.formats.levels import ArrayLevels
 from sish.slides.scale import Scale
 from sish.slides.slide import Slide, open_slide, slide_from_array
 from sish.slides.tissue import MAX_MASK_AREA_PX, TissueMask, find_tissue, mask_mpp

@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 from sish.errors import ParameterError, SlideNotFoundError, SlideOpenError
 from sish.slides.files import OPENSLIDE_SUFFIXES, SLIDE_SUFFIXES
 from sish.slides.folders import files_below
+from sish.slides.formats.levels import Pixels
+from sish.slides.formats.pictures import decode_picture
 from sish.slides.orientations import ORIENTATIONS, oriented
-from sish.slides.pictures import decode_picture
-from sish.slides.pyramid import Pixels
 
 __all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "list_images", "random_below"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sish.slides.pyramid import Pixels
+from sish.slides.formats.levels import Pixels
 
 __all__ = ["PatchCache", "slots_within"]
 

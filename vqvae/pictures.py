@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from sish.outputs import write_output
-from sish.slides.pyramid import Pixels
+from sish.slides.formats.levels import Pixels
 from sish.vqvae.data import PatchData
 from sish.vqvae.model import VQVAE, from_unit, to_unit
 from sish.vqvae.module import VQVAEModule

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sish.errors import MissingMppError, ParameterError, SishError
-from sish.slides.pyramid import Pixels
+from sish.slides.formats.levels import Pixels
 from sish.slides.scale import check_given, is_unused
 from sish.slides.slide import Slide, open_slide
 from sish.slides.tissue import find_tissue

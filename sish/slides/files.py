@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sish.errors import SlideNotFoundError, SlideOpenError
-from sish.slides.dicom import (
+from sish.errors import SlideOpenError
+from sish.slides.folders import files_below
+from sish.slides.formats.checks import check_file
+from sish.slides.formats.dicom import (
     dicom_series,
     dicom_slide_id,
     is_dicom,
     series_files,
 )
-from sish.slides.folders import files_below
 
 __all__ = [
     "COMPOUND_ENDINGS",
     "OPENSLIDE_SUFFIXES",
     "SLIDE_SUFFIXES",
     "absolute",
-    "check_file",
     "find_slides",
     "first_of_series",
     "slide_id_of",
@@ -85,23 +84,3 @@ def slide_id_of(path: str | os.PathLike[str]) -> str:
 def absolute(path: str | os.PathLike[str]) -> Path:
     """The path from the root, without `..`; a symbolic link keeps its own name."""
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
-
-
-def unreadable(path: str | os.PathLike[str], error: OSError) -> SlideOpenError:
-    """Return the error for a file that the operating system does not let us read."""
-    kind = SlideNotFoundError if isinstance(error, FileNotFoundError) else SlideOpenError
-    return kind(f"{path}: cannot be read: {error.strerror}; check the path", path=path)
-
-
-def check_file(path: Path) -> None:
-    """Refuse what is not a file with something in it."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if stat.S_ISDIR(found.st_mode):
-        raise SlideOpenError(f"{path}: is a folder; give a slide file, or list its slides with find_slides")
-    if not stat.S_ISREG(found.st_mode):
-        raise SlideOpenError(f"{path}: is not a regular file; give a slide file")
-    if found.st_size == 0:
-        raise SlideOpenError(f"{path}: is empty; copy it again")

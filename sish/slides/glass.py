@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sish.slides.levels import Pixels
+from sish.slides.formats.levels import Pixels
 
 __all__ = [
     "BLACK",

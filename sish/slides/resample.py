@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sish.slides.levels import Levels, Pixels
+from sish.slides.formats.levels import Levels, Pixels
 
 __all__ = ["choose_level", "read_box"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from numbers import Real
 
 from sish.errors import MissingMppError, ParameterError
-from sish.slides.ome import number, ome_pixel_size
+from sish.slides.formats.levels import is_generic
+from sish.slides.formats.ome import number, ome_pixel_size
 
 __all__ = [
     "GIVEN",
@@ -22,7 +23,6 @@ __all__ = [
     "Scale",
     "check_given",
     "find_scale",
-    "is_generic",
     "is_unused",
 ]
 
@@ -149,11 +149,6 @@ def is_sane(mpp: float) -> bool:
 def vendor(properties: Mapping[str, str]) -> Pair | None:
     """Pixel size in the field of a scanner's vendor."""
     return None if is_generic(properties) else numbers(properties, "openslide.mpp-x", "openslide.mpp-y")
-
-
-def is_generic(properties: Mapping[str, str]) -> bool:
-    """Whether OpenSlide knows no vendor of a TIFF: the mpp that it tells is then that of the TIFF tags."""
-    return properties.get("openslide.vendor") == "generic-tiff"
 
 
 def ome_xml(properties: Mapping[str, str]) -> Pair | None:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import ParameterError, errors_about
-from sish.slides.dicom import dicom_slide_id
-from sish.slides.levels import ArrayLevels, Levels, Pixels, open_levels
-from sish.slides.limits import check_read
+from sish.slides.formats.checks import check_read
+from sish.slides.formats.dicom import dicom_slide_id
+from sish.slides.formats.levels import ArrayLevels, Levels, Pixels
+from sish.slides.formats.opening import open_levels
 from sish.slides.resample import read_box
 from sish.slides.scale import Scale, find_scale
 

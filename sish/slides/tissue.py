@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sish.slides.formats.levels import Pixels
 from sish.slides.glass import (
     BLACK,
     UNSEEN,
@@ -26,7 +27,6 @@ from sish.slides.glass import (
     shrink,
 )
 from sish.slides.ink import ink_of
-from sish.slides.levels import Pixels
 from sish.slides.slide import Slide
 
 __all__ = ["MIN_SPECK_UM2", "TissueMask", "all_tissue", "find_tissue"]

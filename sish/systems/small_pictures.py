@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sish.errors import MissingMaskError
-from sish.slides.pictures import decode_mask, decode_picture
+from sish.slides.formats.pictures import decode_mask, decode_picture
 from sish.systems.item import Item
 
 __all__ = ["SizePx", "read_given_mask", "read_picture"]
@@ -26,7 +26,7 @@ SizePx = tuple[int, int]
 def read_picture(path: Path, size_px: SizePx, mode: Literal["RGB", "L"] = "RGB") -> NDArray[np.uint8]:
     """Return an image file as uint8 (height, width, 3), or (height, width) for mode L (grey).
 
-    It is read as `sish.slides.pictures.decode_picture` says: upright, on white, grey of 16 bits scaled to 8.
+    It is read as `sish.slides.formats.pictures.decode_picture` says: upright, on white, grey of 16 bits scaled to 8.
     SlideOpenError where the file is missing or does not decode.
     """
     picture = decode_picture(path).convert(mode)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sish.errors import SlideOpenError
-from sish.slides.jpeg import read_jpeg_header
+from sish.slides.formats.jpeg import read_jpeg_header
 
 __all__ = [
     "dicom_series",

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sish.errors import SlideOpenError, SlideReadError, about_its_path
-from sish.slides.files import unreadable
-from sish.slides.limits import check_decoded
-from sish.slides.pyramid import Pixels
-from sish.slides.tiff import TiffLevels, UnsuitedTiff, main_page_number, one_line
-from sish.slides.upright import turn
+from sish.slides.formats.checks import check_decoded, one_line, unreadable
+from sish.slides.formats.levels import Pixels
+from sish.slides.formats.tiff import TiffLevels
+from sish.slides.formats.tiff_pages import UnsuitedTiff, main_page_number
+from sish.slides.formats.upright import turn
 
 __all__ = [
     "PLAIN_FORMATS",

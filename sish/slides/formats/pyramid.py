@@ -9,24 +9,17 @@ compared with a finer one. A level that nothing explains or decides is left out:
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sish.errors import SlideReadError
+from sish.slides.formats.levels import Levels, Pixels, Size
 
-if TYPE_CHECKING:
-    from sish.slides.levels import Levels
+__all__ = ["ChosenLevels", "level_downsample", "settle"]
 
-__all__ = ["ChosenLevels", "Pixels", "Size", "level_downsample", "settle"]
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
-
-Pixels = NDArray[np.uint8]
-"""Shape (H, W, 3) where nothing else is said."""
 
 Pair = tuple[float, float]
 
@@ -70,7 +63,7 @@ def level_downsample(level0: Size, level: Size, stated: float) -> Pair:
     return (x, y) if abs(x - y) < SAME_SHAPE * stated else (stated, stated)
 
 
-def settle(levels: "Levels", tiles: Sequence[Size | None]) -> "Levels":
+def settle(levels: Levels, tiles: Sequence[Size | None]) -> Levels:
     """Return the levels whose downsample is known, with it; the same object where nothing changes.
 
     tiles: width and height of the tiles of each level, None where it has none.
@@ -93,7 +86,7 @@ def settle(levels: "Levels", tiles: Sequence[Size | None]) -> "Levels":
 class ChosenLevels:
     """Some levels of a pyramid with their true downsamples, without what fills them up beyond the slide."""
 
-    def __init__(self, levels: "Levels", numbers: Sequence[int], downsamples: Sequence[Pair]) -> None:
+    def __init__(self, levels: Levels, numbers: Sequence[int], downsamples: Sequence[Pair]) -> None:
         """Wrap ``levels``: which of them, and the downsample of each."""
         self._levels, self._numbers = levels, tuple(numbers)
         self.downsamples = tuple(downsamples)
@@ -190,7 +183,7 @@ def true_size(level0: Size, level: Size, down: Pair) -> Size:
     return width, height
 
 
-def decide(levels: "Levels", number: int, found: list[Pair], finer: tuple[int, Pair]) -> list[Pair]:
+def decide(levels: Levels, number: int, found: list[Pair], finer: tuple[int, Pair]) -> list[Pair]:
     """The candidate by which a level's pixels are those of a finer level; none where pixels do not tell."""
     level0 = levels.sizes[0]
     extent = [min(int(side / down[axis]) for down in found) for axis, side in enumerate(level0)]
@@ -203,7 +196,7 @@ def decide(levels: "Levels", number: int, found: list[Pair], finer: tuple[int, P
         return []
 
 
-def textured(levels: "Levels", number: int, extent: Size) -> list[tuple[Size, Pixels]]:
+def textured(levels: Levels, number: int, extent: Size) -> list[tuple[Size, Pixels]]:
     """Squares of a level with most texture, with their places."""
     side = min(SQUARE_PX, *extent)
     places = [np.unique(np.linspace(0, length - side, GRID).astype(int)) for length in extent]
@@ -222,7 +215,7 @@ def texture(pixels: Pixels) -> float:
 
 
 def difference(
-    levels: "Levels", squares: list[tuple[Size, Pixels]], down: Pair, finer: tuple[int, Pair]
+    levels: Levels, squares: list[tuple[Size, Pixels]], down: Pair, finer: tuple[int, Pair]
 ) -> float:
     """Mean difference in grey levels between squares of a level and the same places of a finer one."""
     number, finer_down = finer
@@ -234,7 +227,7 @@ def difference(
     )
 
 
-def shrunk(levels: "Levels", number: int, place: Size, like: Pixels, step: Pair) -> NDArray[np.float64]:
+def shrunk(levels: Levels, number: int, place: Size, like: Pixels, step: Pair) -> NDArray[np.float64]:
     """What a level shows at a square of a coarser one, ``step`` times smaller: float64 (h, w, 3)."""
     shape = (like.shape[1], like.shape[0])
     low = [corner * times for corner, times in zip(place, step, strict=True)]

@@ -1,4 +1,4 @@
-"""How much memory a file may ask for: checked against its header, before anything is decoded.
+"""What is checked before anything is decoded: that a file is one, and how much memory it asks for.
 
 ============================  ===============================  ========================================
 what                          limit                            why
@@ -10,13 +10,25 @@ pages of a TIFF               10,000                           a slide has tens
 ============================  ===============================  ========================================
 """
 
+import os
+import stat
 from pathlib import Path
 
 from PIL import Image
 
-from sish.errors import ParameterError, SlideOpenError
+from sish.errors import ParameterError, SlideNotFoundError, SlideOpenError
 
-__all__ = ["MAX_PAGES", "MAX_READ_PX", "MAX_SIDE_PX", "check_decoded", "check_read", "check_side"]
+__all__ = [
+    "MAX_PAGES",
+    "MAX_READ_PX",
+    "MAX_SIDE_PX",
+    "check_decoded",
+    "check_file",
+    "check_read",
+    "check_side",
+    "one_line",
+    "unreadable",
+]
 
 MAX_SIDE_PX = 1 << 20
 MAX_READ_PX = 1 << 28
@@ -49,3 +61,28 @@ def check_read(size_px: tuple[int, int]) -> None:
         raise ParameterError(
             f"size_px is {width} x {height}; give at most {MAX_READ_PX} pixels at once, or a larger mpp"
         )
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is not a file with something in it."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise SlideOpenError(f"{path}: is a folder; give a slide file, or list its slides with find_slides")
+    if not stat.S_ISREG(found.st_mode):
+        raise SlideOpenError(f"{path}: is not a regular file; give a slide file")
+    if found.st_size == 0:
+        raise SlideOpenError(f"{path}: is empty; copy it again")
+
+
+def unreadable(path: str | os.PathLike[str], error: OSError) -> SlideOpenError:
+    """Return the error for a file that the operating system does not let us read."""
+    kind = SlideNotFoundError if isinstance(error, FileNotFoundError) else SlideOpenError
+    return kind(f"{path}: cannot be read: {error.strerror}; check the path", path=path)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())

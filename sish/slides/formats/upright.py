@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.slides.pyramid import Size
-
-if TYPE_CHECKING:
-    from sish.slides.levels import Levels
+from sish.slides.formats.levels import Levels, Size
 
 __all__ = ["UPRIGHT", "TurnedLevels", "turn", "upright_levels"]
 
@@ -59,7 +56,7 @@ def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 class TurnedLevels:
     """A pyramid that is stored turned or mirrored, as it is shown."""
 
-    def __init__(self, levels: "Levels", orientation: int) -> None:
+    def __init__(self, levels: Levels, orientation: int) -> None:
         """Wrap the stored levels; ``orientation`` is 2 to 8."""
         self._levels, self._orientation = levels, orientation
         swap = TURNS[orientation].swap
@@ -83,7 +80,7 @@ class TurnedLevels:
         self._levels.close()
 
 
-def upright_levels(levels: "Levels", orientation: int) -> "Levels":
+def upright_levels(levels: Levels, orientation: int) -> Levels:
     """Return levels as they are shown; the same where they are stored so, or the tag means nothing."""
     return TurnedLevels(levels, orientation) if orientation in TURNS else levels
 

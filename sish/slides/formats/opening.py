@@ -1,0 +1,114 @@
+"""Which reader opens a file: OpenSlide, our own reader of TIFF, or the one of plain pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+from PIL import UnidentifiedImageError
+
+from sish.errors import SlideOpenError
+from sish.slides.formats.checks import check_decoded, check_file, check_side, one_line
+from sish.slides.formats.levels import ArrayLevels, Levels, is_generic
+from sish.slides.formats.openslide_levels import OpenSlideLevels
+from sish.slides.formats.pictures import is_deep, is_tiff, open_picture, plain
+from sish.slides.formats.pyramid import settle
+from sish.slides.formats.tiff import TiffLevels
+from sish.slides.formats.tiff_pages import (
+    WANTED,
+    UnsuitedTiff,
+    check_directories,
+    check_pixels,
+    contradicts_its_tiles,
+    describe,
+    is_deep_grey,
+    main_page,
+    odd_tags_refused,
+    open_tiff,
+    orientation_of,
+    size_of,
+)
+from sish.slides.formats.upright import UPRIGHT, upright_levels
+
+__all__ = ["open_levels"]
+
+
+def open_levels(path: Path) -> Levels:
+    """Open a file by OpenSlide, else as a plain TIFF, PNG or JPEG.
+
+    Raises SlideOpenError on one line for a folder, a missing, empty, truncated or foreign file, one that asks
+    for too much memory, and one whose pixels are no bright-field picture.
+    """
+    check_file(path)
+    try:
+        levels = OpenSlideLevels(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        reason = ""
+    except openslide.OpenSlideError as error:
+        reason = one_line(error)
+    else:
+        try:
+            check_memory(levels, path)
+            if is_shown_rightly(levels, path):
+                return settle(levels, levels.tiles) if is_generic(levels.properties) else levels
+        except Exception:
+            levels.close()
+            raise
+        levels.close()
+        reason = "OpenSlide shows other pixels than it holds"
+    if not is_tiff(path):
+        return picture_levels(path, reason or "neither OpenSlide nor Pillow knows this format")
+    check_directories(path)
+    check_pixels(path)
+    try:
+        return plain_tiff_levels(path)
+    except UnsuitedTiff as error:
+        return picture_levels(path, reason or one_line(error))
+
+
+def check_memory(levels: "OpenSlideLevels", path: Path) -> None:
+    """Refuse what OpenSlide has opened if reading it would burst memory, or if its end is missing."""
+    check_side(levels.sizes[0], path)
+    for tile in levels.tiles:
+        check_decoded(tile or (0, 0), path)
+    if is_tiff(path):
+        check_pixels(path)
+
+
+def is_shown_rightly(levels: "OpenSlideLevels", path: Path) -> bool:
+    """Whether OpenSlide shows what a TIFF of no vendor holds; it refuses what no reader should show.
+
+    OpenSlide takes the first page for the slide, believes a wrong tag of colours, turns tile by tile what is
+    stored turned, and does not look into sub-IFDs.
+    """
+    if not is_generic(levels.properties):
+        return True
+    try:
+        with open_tiff(path) as tiff, odd_tags_refused():
+            page = main_page(tiff, path)
+            if is_deep_grey(page):
+                raise SlideOpenError(f"{path}: has {describe(page)}, more than 8 bits of grey; {WANTED}")
+            return bool(
+                size_of(page) == levels.sizes[0]
+                and orientation_of(page) == UPRIGHT
+                and not page.subifds
+                and not contradicts_its_tiles(page, path)
+            )
+    except UnsuitedTiff:
+        return True
+
+
+def plain_tiff_levels(path: Path) -> Levels:
+    """A TIFF by our own reader; raises UnsuitedTiff where Pillow may know more of it."""
+    levels = TiffLevels(path)
+    return upright_levels(settle(levels, levels.tiles), levels.orientation)
+
+
+def picture_levels(path: Path, reason: str) -> Levels:
+    """A plain picture, decoded now so that a truncated file fails at once; else refused for the reason."""
+    try:
+        with open_picture(path) as image:
+            if is_deep(image):
+                raise SlideOpenError(f"{path}: has pixels of more than 8 bits ({image.mode}); {WANTED}")
+            return ArrayLevels(np.asarray(plain(image, path).convert("RGB")))
+    except UnidentifiedImageError:
+        raise SlideOpenError(f"{path}: not a readable slide or image: {reason}") from None
