@@ -182,19 +182,10 @@ class MissingMaskError(SlideError):
 
 
 class LabelsError(SishError, ValueError):
-    """Labels do not fit what was asked; `line` is the line of the labels file, None where it is no line's."""
+    """Labels do not fit what was asked."""
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        path: PathLike | None = None,
-        slide_id: str | None = None,
-        line: int | None = None,
-    ) -> None:
-        """Keep the message, and what it is about."""
-        super().__init__(message, path=path, slide_id=slide_id)
-        self.line = line
+    line: int | None = None
+    """The line of the labels file; None where it is not about a line."""
 
 
 class LabelsNotFoundError(LabelsError, FileNotFoundError):

@@ -111,6 +111,7 @@ def is_feature_file(path: object) -> bool:
     return isinstance(path, str | os.PathLike) and Path(path).suffix.lower() in SUFFIXES
 
 
+@about_its_path
 def find_feature_files(
     folder: str | os.PathLike[str], on_error: Callable[[SlideOpenError], None] | None = None
 ) -> list[Path]:
@@ -124,14 +125,12 @@ def find_feature_files(
     if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises for a name too long, and where it may not look
         if not os.path.isfile(place):  # noqa: PTH113  as Path.is_dir
             raise SlideNotFoundError(
-                f"{place}: there is no such file or folder; want features of TRIDENT or CLAM", path=place
+                f"{place}: there is no such file or folder; want features of TRIDENT or CLAM"
             )
         return [place]
     found = [path for path in files_below(place, SUFFIXES, on_error) if not path.stem.endswith("_patches")]
     if not found:
-        raise SlideOpenError(
-            f"{place}: got a folder without feature files (.h5); want at least one", path=place
-        )
+        raise SlideOpenError(f"{place}: got a folder without feature files (.h5); want at least one")
     return found
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
-from sish.errors import SlideError, SlideOpenError
+from sish.errors import SlideError, SlideOpenError, about_its_path
 from sish.feature_files import is_feature_file, read_features
 from sish.index.store.snapshot import SlideRow
 from sish.slides.formats.checks import unreadable
@@ -38,6 +38,7 @@ class Standing(Enum):
     """It is another slide."""
 
 
+@about_its_path
 def file_digest(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 in hex of a file's length and of five blocks of 64 KiB.
 
@@ -48,9 +49,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise SlideOpenError(
-                f"{path}: cannot be read: it is not a regular file; give a slide file", path=path
-            )
+            raise SlideOpenError(f"{path}: cannot be read: it is not a regular file; give a slide file")
         with Path(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             digest = hashlib.sha256(str(size).encode())

@@ -240,9 +240,7 @@ class Ingest:
         """The slides of a folder, or the file itself."""
         found = find_slides(given, on_error=partial(self._fail, Path(given)))
         if not found:
-            raise SlideOpenError(
-                f"{given}: got a folder without slides or images in it; want at least one", path=given
-            )
+            raise SlideOpenError(f"{given}: got a folder without slides or images in it; want at least one")
         return found
 
     def _check_labels(self, seen: dict[Path, str], stored: dict[str, SlideRow]) -> None:
@@ -366,7 +364,8 @@ class Ingest:
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
         if self._on_error == "raise":
-            raise error
+            with errors_about(path):
+                raise error
         self._report.failed.append(Skipped(str(path), str(error)))
 
 
@@ -385,7 +384,6 @@ def _taken(slide_id: str, path: Path, other: Path) -> SlideError:
     return SlideError(
         f"{path}: its slide id {slide_id!r} is that of {other}: "
         "rename one, or give both ids in a labels file with the columns path and slide_id",
-        path=path,
         slide_id=slide_id,
     )
 
@@ -394,7 +392,6 @@ def _changed(path: Path, slide_id: str) -> SlideError:
     return SlideError(
         f"{path}: is another file now than when it was added as {slide_id!r}: "
         "--replace (replace=True) makes its codes anew; if it is another slide, give it an id of its own",
-        path=path,
         slide_id=slide_id,
     )
 

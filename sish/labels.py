@@ -243,7 +243,9 @@ def _not_text(file: Path, data: bytes, place: int) -> LabelsError:
 
 def _odd_line(file: Path, line: int, wrong: str) -> LabelsError:
     """The error for a line that does not fit."""
-    return LabelsError(f"{file}, line {line}: {wrong}", path=file, line=line)
+    error = LabelsError(f"{file}, line {line}: {wrong}", path=file)
+    error.line = line
+    return error
 
 
 def _short(text: str) -> str:

@@ -70,7 +70,9 @@ def test_each_class_keeps_its_line_and_what_it_is_about_through_a_pickle(kind):
 
 
 def test_a_line_of_labels_is_kept_in_a_pickle():
-    assert pickle.loads(pickle.dumps(errors.LabelsError("odd", line=7))).line == 7
+    error = errors.LabelsError("odd")
+    error.line = 7
+    assert pickle.loads(pickle.dumps(error)).line == 7
 
 
 def test_what_an_error_is_about_is_not_replaced_by_where_it_was_seen():

@@ -40,9 +40,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 def check_there(path: Path) -> None:
     """Refuse a path at which there is no file (WeightsNotFoundError)."""
     if not path.is_file():
-        raise WeightsNotFoundError(
-            f"no weights file at {path}; give a .safetensors file or a .ckpt", path=path
-        )
+        raise WeightsNotFoundError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -53,7 +51,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
-            f"{path} is not a weights file ({one_line(error)}); give one that `export` wrote", path=path
+            f"{path} is not a weights file ({one_line(error)}); give one that `export` wrote"
         ) from error
 
 
@@ -63,7 +61,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
         raise WeightsError(
-            f"{path} is not a readable checkpoint ({one_line(error)}); give one of `fit`", path=path
+            f"{path} is not a readable checkpoint ({one_line(error)}); give one of `fit`"
         ) from error
     return checkpoint if isinstance(checkpoint, dict) else {}
 
@@ -80,9 +78,7 @@ def tensors_of(
         }
         return tensors, {"steps": int(checkpoint["global_step"]), "epochs": int(checkpoint["epoch"])}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(
-            f"{path} lacks parts of a checkpoint ({error}); give one of `fit`", path=path
-        ) from error
+        raise WeightsError(f"{path} lacks parts of a checkpoint ({error}); give one of `fit`") from error
 
 
 def write_safetensors(

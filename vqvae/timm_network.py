@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sish.errors import MissingPackageError, WeightsError, WeightsNotFoundError
+from sish.errors import MissingPackageError, WeightsError, WeightsNotFoundError, errors_about
 from sish.extras import install
 from sish.nearest import nearest_to
 from sish.vqvae.fingerprint import digest_of
@@ -52,7 +52,8 @@ class TimmNetwork:
         known = KNOWN.get(name.lower())
         network = _create(name, known, pretrained=weights is None)
         if weights is not None:
-            _load(network, name, weights)
+            with errors_about(weights):
+                _load(network, name, weights)
         settings = dict(getattr(network, "pretrained_cfg", None) or {})
         self.name = name
         self.licence = known.licence if known else str(settings.get("license") or "see the model hub")
@@ -172,9 +173,7 @@ def _of_features(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tens
 
 def _load(network: nn.Module, name: str, path: Path) -> None:
     if not path.is_file():
-        raise WeightsNotFoundError(
-            f"no weights of {name} at {path}; give a .safetensors, .pth or .bin file", path=path
-        )
+        raise WeightsNotFoundError(f"no weights of {name} at {path}; give a .safetensors, .pth or .bin file")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -183,12 +182,11 @@ def _load(network: nn.Module, name: str, path: Path) -> None:
         found = _of_features(state, network)
     except Exception as error:  # torch.load raises a dozen kinds for bytes that are no checkpoint
         raise WeightsError(
-            f"{path} does not hold weights ({one_line(error)}); give a .safetensors or .pth", path=path
+            f"{path} does not hold weights ({one_line(error)}); give a .safetensors or .pth"
         ) from error
     if odd := misfits(_numbers(network), found):
         raise WeightsError(
             f"{path} does not hold a {name} in timm's names ({odd[0]} and {len(odd) - 1} more do not fit);"
-            " give its own weights",
-            path=path,
+            " give its own weights"
         )
     network.load_state_dict(found, strict=False)

@@ -23,20 +23,15 @@ def check_vacant(folder: Path) -> None:
     """
     names = {path.name for path in folder.iterdir()}
     if MANIFEST in names:
-        raise IndexExistsError(
-            f"there is an index at {folder} already: open it, or give another path", path=folder
-        )
+        raise IndexExistsError(f"there is an index at {folder} already: open it, or give another path")
     if names - {LOCK, SEGMENTS, MANIFEST + NEW}:
         raise IndexFormatError(
-            f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: "
-            "give a new or an empty folder",
-            path=folder,
+            f"{folder} is not empty (it holds {sorted(names)[0]}) and no index: give a new or an empty folder"
         )
     if SEGMENTS in names and (segment := next((folder / SEGMENTS).iterdir(), None)):
         raise IndexFormatError(
             f"{folder} holds {SEGMENTS}/{segment.name} and no {MANIFEST}: "
-            "restore the whole folder from a backup, or give a new or an empty one",
-            path=folder,
+            "restore the whole folder from a backup, or give a new or an empty one"
         )
 
 
@@ -61,6 +56,6 @@ def check_ids(path: Path, ids: Sequence[str], taken: Iterable[str]) -> None:
     for slide_id in ids:
         if slide_id in seen:
             raise SlideExistsError(
-                f"slide {slide_id} is in {path} already: ask to replace it", path=path, slide_id=slide_id
+                f"slide {slide_id} is in {path} already: ask to replace it", slide_id=slide_id
             )
         seen.add(slide_id)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sish.errors import IndexCorruptError, SishError, StoreError
+from sish.errors import IndexCorruptError, SishError, StoreError, errors_about
 
 __all__ = [
     "FileRecord",
@@ -119,14 +119,14 @@ def replace_file(path: Path, data: bytes) -> None:
 @contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
     """Turn the operating system's errors into a `StoreError` of one line."""
-    try:
-        yield
-    except SishError:  # some are an OSError too, and say already what is wrong
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"cannot {doing} {path}: {reason}; nothing stored is lost: "
-            "see to the space and the rights of that folder, and run it again",
-            path=path,
-        ) from error
+    with errors_about(path):
+        try:
+            yield
+        except SishError:  # some are an OSError too, and say already what is wrong
+            raise
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(
+                f"cannot {doing} {path}: {reason}; nothing stored is lost: "
+                "see to the space and the rights of that folder, and run it again"
+            ) from error

@@ -52,8 +52,7 @@ class WriterLock:
             _close(descriptor)
             raise IndexLockedError(
                 f"{path.parent} is being written to by process {holder}: wait until that ends, "
-                "or open the index for reading only",
-                path=path.parent,
+                "or open the index for reading only"
             ) from None
         except BaseException:
             _close(descriptor)

@@ -15,7 +15,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeAlias
 
-from sish.errors import IndexCorruptError, IndexFormatError, IndexNotFoundError, ParameterError
+from sish.errors import IndexCorruptError, IndexFormatError, IndexNotFoundError, ParameterError, errors_about
 from sish.index.store.disk import FileRecord, check_plain, storage_errors
 
 __all__ = [
@@ -106,7 +106,7 @@ class Manifest:
         _check_format(body, path)
         try:
             if body.pop("sha256", None) != _checksum(body):
-                raise IndexCorruptError(f"{path} does not match its own checksum: {_WAY_OUT}", path=path)
+                raise IndexCorruptError(f"{path} does not match its own checksum: {_WAY_OUT}")
             return cls(
                 header=_header(body["header"]),
                 generation=_count(body["generation"]),
@@ -117,9 +117,7 @@ class Manifest:
                 extras=_extras(body.get("extras", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise IndexCorruptError(
-                f"{path} has a wrong entry ({repr(error)[:200]}): {_WAY_OUT}", path=path
-            ) from None
+            raise IndexCorruptError(f"{path} has a wrong entry ({repr(error)[:200]}): {_WAY_OUT}") from None
 
 
 def encode_json(value: Any, what: str) -> bytes:
@@ -159,7 +157,7 @@ def read_manifest(folder: Path) -> Manifest:
         IndexCorruptError: the manifest is damaged, or a link.
     """
     path = folder / MANIFEST
-    with storage_errors(folder, "read the index at"):
+    with storage_errors(folder, "read the index at"), errors_about(path):
         check_plain(path)
         try:
             return Manifest.from_bytes(_read_bytes(path), path)
@@ -179,7 +177,7 @@ def _read_bytes(path: Path) -> bytes:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise IndexCorruptError(
-            f"{path} has more than {_MOST_BYTES} bytes, which no manifest has: {_WAY_OUT}", path=path
+            f"{path} has more than {_MOST_BYTES} bytes, which no manifest has: {_WAY_OUT}"
         )
     return data
 
@@ -191,12 +189,11 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 def _check_format(body: Any, path: Path) -> None:
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise IndexFormatError(f"{path} is not the manifest of a sish index: check the path", path=path)
+        raise IndexFormatError(f"{path} is not the manifest of a sish index: check the path")
     if body.get("version") != FORMAT_VERSION:
         raise IndexFormatError(
             f"{path} is of index format {short(body.get('version'))}, this release reads format "
-            f"{FORMAT_VERSION}: use the release of sish that wrote it, or index the slides again",
-            path=path,
+            f"{FORMAT_VERSION}: use the release of sish that wrote it, or index the slides again"
         )
 
 

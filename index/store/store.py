@@ -129,9 +129,7 @@ class Store:
             raise ParameterError("the header is nested too deep to be read again: give a flatter one")
         with storage_errors(folder, "create an index at"):
             if folder.exists() and not folder.is_dir():
-                raise IndexFormatError(
-                    f"{folder} is a file, wanted a folder that is missing or empty", path=folder
-                )
+                raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
             make_folder(folder)
             check_vacant(folder)
             lock = WriterLock.acquire(folder / LOCK)
@@ -326,9 +324,7 @@ class Store:
             for slide_id, row in rows.items():
                 if slide_id not in old:
                     raise UnknownSlideError(
-                        f"slide {slide_id} is not in {self.path}: add it first",
-                        path=self.path,
-                        slide_id=slide_id,
+                        f"slide {slide_id} is not in {self.path}: add it first", slide_id=slide_id
                     )
                 if (row.slide_id, row.n_patches) != (slide_id, old[slide_id].n_patches):
                     raise ParameterError(
@@ -486,8 +482,7 @@ class Store:
         """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
         for problem in damaged_files(self._folder(segment), segment.record.files):
             raise IndexCorruptError(
-                f"{problem}: nothing was changed; restore the index from a backup, or see sish index repair",
-                path=self._folder(segment),
+                f"{problem}: nothing was changed; restore the index from a backup, or see sish index repair"
             )
         return segment
 

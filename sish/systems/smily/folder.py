@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from sish.errors import IndexFormatError, IndexNotFoundError, ParameterError, StoreError
+from sish.errors import IndexFormatError, IndexNotFoundError, ParameterError, StoreError, about_its_path
 from sish.index.store.disk import NEW, replace_file
 from sish.index.store.lock import WriterLock
 from sish.outputs import check_outside_databases
@@ -86,6 +86,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@about_its_path
 def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, EmbeddingTable]) -> None:
     """Write a database, or replace the one that is there; the caller holds the lock.
 
@@ -116,23 +117,22 @@ def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, Embeddin
         raise _not_written(folder, error) from error
 
 
+@about_its_path
 def _check_ours(folder: Path) -> None:
     """StoreError for a folder with something else in it: ours has a header, or what a cut build leaves."""
     try:
         check_outside_databases(folder)
     except ParameterError as error:
-        raise StoreError(str(error), path=folder) from error
+        raise StoreError(str(error)) from error
     if not folder.exists():
         return
     if holds_database(folder):
         try:
             _read_header(folder)
         except IndexFormatError as error:
-            raise StoreError(f"{error}, or give a folder that is missing or empty", path=folder) from error
+            raise StoreError(f"{error}, or give a folder that is missing or empty") from error
     elif folder.is_file() or not all(_is_leftover(path.name) for path in folder.iterdir()):
-        raise StoreError(
-            f"{folder} holds something else; give a folder that is missing or empty", path=folder
-        )
+        raise StoreError(f"{folder} holds something else; give a folder that is missing or empty")
 
 
 def _is_leftover(name: str) -> bool:
@@ -152,6 +152,7 @@ def _not_written(folder: Path, error: OSError) -> StoreError:
     )
 
 
+@about_its_path
 def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]:
     """A database that `write_folder` wrote, its arrays mapped.
 
@@ -170,9 +171,7 @@ def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]
 
 def _read_header(folder: Path) -> dict[str, Any]:
     if not holds_database(folder):
-        raise IndexNotFoundError(
-            f"{folder} holds no smily database; make one with sish smily build", path=folder
-        )
+        raise IndexNotFoundError(f"{folder} holds no smily database; make one with sish smily build")
     try:
         plain = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
         found = plain.get("format") if isinstance(plain, dict) else None
