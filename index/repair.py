@@ -1,13 +1,13 @@
-"""Find what is damaged in an index, and go on without it.
+"""Find damaged segments of an index, and go on without them.
 
-Nothing is thrown away: a damaged segment's files are moved into a folder of their own within the index,
+Nothing is deleted. The files of a damaged segment are first moved into a folder within the index::
 
     archive.sish/damaged/00000012/          one folder a repair, named by the generation that it started from
         00000003/                           the segment as it was found
         add_again.csv                       its slides, as a labels file: `sish index add --labels` takes it
 
-and only then a manifest of the sound segments is committed. The texture tree holds nothing that the patches
-do not: a damaged one is made anew.
+Then a manifest of the sound segments is committed. The texture tree is learnt from the patches alone, so a
+damaged one is made anew.
 """
 
 import csv
@@ -43,33 +43,33 @@ class DamageReport:
     segment: str
     """Its folder's name."""
     problems: tuple[str, ...]
-    """What is wrong, a line each."""
+    """Its problems, one line for each."""
     slides: tuple[SlideRow, ...]
     """Its live slides, to be added again; none where its table cannot be read."""
     unknown_slides: int
-    """How many slides its table held, where it cannot be read; removed ones are counted too."""
+    """How many slides, removed ones included, were in a table that cannot be read; else 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What a repair found, and what it did."""
+    """The findings and the actions of a repair."""
 
     sound_segments: int
-    """Segments of which every byte is as it was written."""
+    """How many segments have every byte as it was written."""
     sound_slides: int
-    """Their slides."""
+    """How many slides they hold."""
     damaged: tuple[DamageReport, ...]
-    """The segments that are not."""
+    """The other segments."""
     tree: str | None
-    """What is wrong with the texture tree; None if nothing is."""
+    """The problem of the texture tree; None if there is none."""
     tree_mended: bool
     """Whether it was made anew."""
     kept_in: str | None
-    """Where the files of the damaged segments are now; None if they are where they were."""
+    """The folder that the damaged segments were moved into; None if they were not moved."""
 
     @property
     def add_again(self) -> tuple[SlideRow, ...]:
-        """The slides of the damaged segments, as far as they are known."""
+        """The slides of the damaged segments, where their tables can be read."""
         return tuple(row for damage in self.damaged for row in damage.slides)
 
     @property
@@ -78,7 +78,7 @@ class RepairReport:
         return (not self.damaged or self.kept_in is not None) and (self.tree is None or self.tree_mended)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can say it; the slides to add again with their ids and paths."""
+        """Return the report as JSON, the slides to add again with their ids and paths."""
         return {
             "is_sound": self.is_sound,
             "sound_segments": self.sound_segments,
@@ -100,9 +100,21 @@ class RepairReport:
 
 
 def repair(path: str | os.PathLike[str], *, drop: bool = False, seed: int = 0) -> RepairReport:
-    """Mend the index at `path` where no slide is lost by it; see :meth:`sish.Index.repair`.
+    """Repair an index where no slide is lost by it; see :meth:`sish.Index.repair`.
 
-    `seed` is that of the texture tree, where one has to be made anew.
+    Parameters
+    ----------
+    path : path-like
+        The index.
+    drop : bool
+        Go on without damaged segments, too.
+    seed : int
+        The seed of the texture tree, if it is made anew.
+
+    Returns
+    -------
+    RepairReport
+        The findings and the actions.
     """
     folder = Path(path)
     found = _look(folder)
@@ -117,7 +129,7 @@ def repair(path: str | os.PathLike[str], *, drop: bool = False, seed: int = 0) -
 
 
 def _look(folder: Path) -> RepairReport:
-    """Read every byte; again if there is damage and a writer committed meanwhile."""
+    """Read every byte; do it again if there is damage and a writer committed meanwhile."""
     while True:
         state = load_state(folder)
         found = _report(state)
@@ -143,7 +155,7 @@ def _report(state: State) -> RepairReport:
 
 
 def _set_aside(store: Store, damaged: Sequence[DamageReport]) -> str:
-    """Commit an index without these segments, whose files are moved; returns where they are."""
+    """Move these segments and commit an index without them; return the folder that they are in."""
     target = _new_folder(store.path, store.state.manifest)
     with storage_errors(target, "write to"):
         write_file(target / ADD_AGAIN, _labels_file([row for damage in damaged for row in damage.slides]))
@@ -153,7 +165,7 @@ def _set_aside(store: Store, damaged: Sequence[DamageReport]) -> str:
 
 
 def _new_folder(index: Path, manifest: Manifest) -> Path:
-    """A new folder for what is set aside, which is really within the index."""
+    """Make a new folder for damaged segments, which no link leads out of the index."""
     aside = index / ASIDE
     if aside.is_symlink():
         raise StoreError(f"{aside} is a symbolic link: remove it, and run the repair again", path=aside)
@@ -169,7 +181,7 @@ def _new_folder(index: Path, manifest: Manifest) -> Path:
 
 
 def _labels_file(rows: Sequence[SlideRow]) -> bytes:
-    """A labels file of slides: where they were, and all that was known of them but the pixels."""
+    """Return a labels file of slides with their paths and all other facts in their rows."""
     told = [_told(row) for row in rows]
     columns = list(dict.fromkeys(["path", "slide_id", *(name for it in told for name in it)]))
     text = io.StringIO(newline="")

@@ -1,4 +1,4 @@
-"""How to install what is optional: sish is not published yet, so hints name the clone."""
+"""Say how to install optional packages; sish is not published yet, so the hint names the clone."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ __all__ = ["install"]
 
 
 def install(extra: str) -> str:
-    """Return the command that installs an extra, from the clone that is running if one is."""
+    """Return the command that installs an extra, from the clone that is running if there is one."""
     clone = Path(__file__).resolve().parents[1]
     if (clone / "setup.cfg").is_file():
         return f"pip install -e {shlex.quote(f'{clone}[{extra}]')}"

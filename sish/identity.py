@@ -1,7 +1,7 @@
-"""Whether a file is a slide that an index holds: by what is in it, never by its name alone.
+"""Tell whether a file is a slide of an index, by its bytes and never by its name alone.
 
-While a drive is away, another drive may hold another patient's ``1.svs``; a file may be replaced in place; an
-archive may move. The index keeps a digest of each slide's file (:func:`file_digest`), and that decides.
+While a drive is away, another drive may hold another patient's ``1.svs``. A file may be replaced in place. An
+archive may move. So the index keeps a digest of each slide's file (:func:`file_digest`), and compares that.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ _BLOCKS = 5
 
 
 class Standing(Enum):
-    """What a file is to a slide of the index."""
+    """The relation of a file to a slide of the index."""
 
     SAME = "same"
-    """It is the slide: where it was, moved, or a copy."""
+    """The file is the slide: in its place, moved, or a copy."""
     CHANGED = "changed"
-    """It is where the slide was, and another file than the one that was added."""
+    """The file is in the slide's place, and another one than was added."""
     OTHER = "other"
-    """It is another slide."""
+    """The file is another slide."""
 
 
 @about_its_path
@@ -43,10 +43,24 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 in hex of a file's length and of five blocks of 64 KiB.
 
     The blocks are spread evenly over the file, its ends included; a file of up to 320 KiB is read whole. The
-    middle tells slides apart whose ends are headers and white glass. A slide of several files (MIRAX,
-    DICOM) has the digest of the one that is opened, the first of a series. SlideOpenError if the file cannot
-    be read, or is none: a pipe would be waited for.
-    """
+    middle distinguishes slides whose ends are headers and white glass. A slide of several files (MIRAX,
+    DICOM) has the digest of the one that is opened, which is the first of a series.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    SlideOpenError
+        If it cannot be read, or is not a regular file: reading a pipe would wait for its writer.
+    """  # noqa: DOC501  unreadable() makes that error
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise SlideOpenError(f"{path}: cannot be read: it is not a regular file; give a slide file")
@@ -62,10 +76,22 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def compare(path: Path, row: SlideRow) -> Standing:
-    """Return what a file is to an indexed slide.
+    """Return the relation of a file to an indexed slide.
 
-    Rows of older indexes have no digest. Their file is the one at their path or, if nothing is there any
-    more, one of their size in pixels and their scale: it is opened to know. SlideError if it cannot be read.
+    Rows of older indexes have no digest. Their file is the one at their path. If that is gone, the file is
+    opened, and is the slide if it has the size in pixels and the scale of the row.
+
+    Parameters
+    ----------
+    path : Path
+        The file; SlideError if it cannot be read.
+    row : SlideRow
+        The slide.
+
+    Returns
+    -------
+    Standing
+        The relation.
     """
     here = _is_at(path, row)
     if row.file_digest is None:
@@ -77,9 +103,23 @@ def compare(path: Path, row: SlideRow) -> Standing:
 
 
 def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | None:
-    """Return the row of the slide that a file is, whatever its name; None if it is none of them.
+    """Find the slide that a file is, whatever its name.
 
-    Of several rows of the same file, the one of its path comes first, then the one of its id.
+    If several rows have the same file, the one of its path is preferred, then the one of its id.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    slide_id : str
+        The id that its name gives.
+    rows : sequence of SlideRow
+        The slides of the index.
+
+    Returns
+    -------
+    SlideRow or None
+        The slide's row; None if it is none of them, or cannot be read.
     """
     path = series_files(path)[0]  # by which a DICOM series is added
     with suppress(SlideError):
@@ -100,7 +140,7 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
 
 
 def _is_at(path: Path, row: SlideRow) -> bool:
-    """Whether the slide was added from this file, by any name of it, or from another of its DICOM series."""
+    """Return whether the slide was added from this file or link, or from another file of its DICOM series."""
     there = Path(row.path)
     if path == there or is_same_series(path, there):
         return True
@@ -108,7 +148,7 @@ def _is_at(path: Path, row: SlideRow) -> bool:
 
 
 def _measures_the_same(path: Path, row: SlideRow) -> bool:
-    """Whether a file has the size of an indexed slide, and its scale unless a user gave that."""
+    """Return whether a file has the size of an indexed slide and, unless a user gave that, its scale."""
     given = row.mpp_source in (GIVEN, OVERRIDE)
     override_mpp = row.mpp if given else None
     if is_feature_file(path):

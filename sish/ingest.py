@@ -1,5 +1,6 @@
-"""Slides into the store: resumable, as they are committed every two seconds; broken slides are skipped and
-reported.
+"""Add slides to a store, and skip and report broken ones.
+
+Slides are committed every two seconds, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ OnError = Literal["skip", "raise"]
 
 
 _COMMIT_S = 2.0
-"""Seconds of work between commits, about: a crash may cost these, beside the slide at hand."""
+"""About the seconds of work between commits; a crash may cost these and the slide at hand."""
 
 _COMMIT_PATCHES = 65_536
 """Patches that wait to be committed, at most: 10 MB of codes."""
 
 _MOST_AHEAD = 4
-"""Slides whose mosaics are chosen while one is encoded, at most: a very large one takes 100 MB meanwhile."""
+"""Slides whose mosaics are chosen while one is encoded, at most; a very large slide takes 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +62,21 @@ class Job:
     path: Path
     """Its file."""
     labels: LabelRow | None
-    """What the labels file says of it."""
+    """Its row of the labels file, if there is one."""
     stored: SlideRow | None
     """Its row, if it is in the store already."""
     limit: TimeLimit
     """How long it may take."""
     file_digest: str | None = None
-    """Which file it is (`sish.identity`), once it is prepared."""
+    """The digest of its file (`sish.identity`), once it is prepared."""
 
 
 Encode = Callable[[], tuple[SlideRow, SlideCodes]]
-"""What remains to be done for a slide, one at a time: gives its row and its codes, or raises a SlideError."""
+"""The rest of the work on a slide, done one slide at a time: it gives row and codes, or raises SlideError."""
 
 
 class Scaled(Protocol):
-    """The facts on a slide that the store keeps."""
+    """The facts on a slide's pixels that the store keeps."""
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -89,7 +90,7 @@ class Scaled(Protocol):
 
     @property
     def mpp_source(self) -> str:
-        """Who says so."""
+        """Where the mpp comes from."""
         ...
 
 
@@ -109,7 +110,7 @@ class _Waiting:
     """When the last commit was done."""
 
     def take(self, job: Job, row: SlideRow, codes: SlideCodes) -> None:
-        """Let one more wait."""
+        """Add a slide to those that wait."""
         self.jobs.append(job)
         self.rows.append(row)
         self.codes.append(codes)
@@ -117,7 +118,7 @@ class _Waiting:
 
     @property
     def is_long(self) -> bool:
-        """Whether more would be lost by a crash than should be."""
+        """Whether so much waits that it must be committed now."""
         return self.patches >= _COMMIT_PATCHES or time.monotonic() - self.since >= _COMMIT_S
 
 
@@ -129,15 +130,15 @@ class Ingest:
     store : Store
         Where they go.
     encoder : SlideEncoder
-        What makes codes of them.
+        It makes their codes.
     labels : Labels, optional
-        What is known of them.
+        Their labels.
     mpp : float, optional
-        Scale of slides that do not tell theirs; a row of the labels file comes first.
+        Scale of slides whose files have none; a row of the labels file takes precedence.
     override_mpp : float, optional
-        Scale of all slides, whatever they tell; a row of the labels file comes first.
+        Scale of all slides, whatever their files say; a row of the labels file takes precedence.
     replace : bool
-        Make the codes of slides anew that are in the store already.
+        Encode slides again that are in the store already.
     on_error : {"skip", "raise"}
         Go on after a slide that fails, or stop with its error.
     slide_timeout : float
@@ -175,7 +176,7 @@ class Ingest:
         """Add slides: files, or folders that are searched for slides."""
         jobs = list(self._plan(slides))
         if jobs:
-            self._encoder.load()  # weights that do not fit are known before any slide is opened
+            self._encoder.load()  # weights that do not fit are refused before any slide is opened
         self._waiting = _Waiting()
         with progress("adding", len(jobs), show=show_progress) as bar:
             try:
@@ -207,7 +208,7 @@ class Ingest:
         self._check_labels(seen, stored)
 
     def _standing(self, path: Path, there: SlideRow) -> Standing:
-        """What a file is to the indexed slide of its id; the report says why one is left out."""
+        """Return the relation of a file to the indexed slide of its id; report one that is left out."""
         try:
             standing = compare(path, there)
         except SlideError as error:
@@ -220,7 +221,7 @@ class Ingest:
         return standing
 
     def _id_of(self, path: Path, stored: dict[str, SlideRow]) -> str:
-        """A slide's id; a DICOM series keeps the one that it was indexed by, which was once a file's name."""
+        """Return a slide's id; a DICOM series keeps the id by which it was indexed, once a file's name."""
         slide_id = slide_id_of(path)
         if slide_id in stored or not is_dicom(path):
             return slide_id
@@ -237,14 +238,14 @@ class Ingest:
             yield from map(absolute, found)
 
     def _list(self, given: str | os.PathLike[str]) -> list[Path]:
-        """The slides of a folder, or the file itself."""
+        """Return the slides of a folder, or the file itself."""
         found = find_slides(given, on_error=partial(self._fail, Path(given)))
         if not found:
             raise SlideOpenError(f"{given}: got a folder without slides or images in it; want at least one")
         return found
 
     def _check_labels(self, seen: dict[Path, str], stored: dict[str, SlideRow]) -> None:
-        """Rows of the labels file that no slide answers to are most likely typing errors: say so."""
+        """Report the rows of the labels file that fit no slide, which are most likely typing errors."""
         if self._labels is None:
             return
         known = list(seen.items())
@@ -260,12 +261,12 @@ class Ingest:
             )
 
     def _prepare_ahead(self, jobs: list[Job]) -> Iterator[tuple[Job, Future[Encode]]]:
-        """Each job with its mosaic; those of the next slides are chosen while this one is encoded."""
+        """Yield each job with its mosaic; those of the next slides are chosen while it is encoded."""
         ahead = min(self._encoder.workers, _MOST_AHEAD)
         waiting = deque[tuple[Job, Future[Encode]]]()
         try:
             for job in jobs:
-                # a thread for each: one that hangs does not keep others from theirs
+                # a thread for each, so that one that hangs does not hold up the others
                 waiting.append((job, start(self._prepare_timed, job)))
                 if len(waiting) == ahead + 1:
                     yield waiting.popleft()
@@ -281,13 +282,13 @@ class Ingest:
             return self._prepare(job)
 
     def _abandon(self, job: Job) -> None:
-        """Let whatever still prepares a slide fail at its next read."""
+        """Close a slide that is still being prepared, so that its next read fails."""
         slide = self._open.pop(job.path, None)
         if slide is not None:
             start(slide.close)
 
     def _prepare(self, job: Job) -> Encode:
-        """Do what may be done ahead, in a thread; return what remains to be done."""
+        """Do the part that can be done ahead, in a thread; return the rest of the work."""
         job = replace(job, file_digest=file_digest(job.path))
         mpp, override_mpp = self._given_for(job)
         slide = open_slide(job.path, mpp=mpp, override_mpp=override_mpp)
@@ -302,7 +303,7 @@ class Ingest:
         return partial(self._encode, job, prepared)
 
     def _given_for(self, job: Job) -> tuple[float | None, float | None]:
-        """The `mpp` and `override_mpp` of a slide: by its labels, as given now, or as when it was added."""
+        """Return the `mpp` and `override_mpp` of a slide: of its labels, as given now, or as stored."""
         row = job.labels
         mpp = row.mpp if row and row.mpp else self._mpp
         override_mpp = row.override_mpp if row and row.override_mpp else self._override_mpp
@@ -337,7 +338,7 @@ class Ingest:
         bar.step(job.slide_id)
 
     def _commit(self) -> None:
-        """Make durable what waits, and only then report it."""
+        """Commit the slides that wait, and only then report them."""
         done, self._waiting = self._waiting, _Waiting()
         if not done.jobs:
             return
@@ -372,7 +373,7 @@ class Ingest:
 def remembered(
     stored: SlideRow | None, mpp: float | None, override_mpp: float | None
 ) -> tuple[float | None, float | None]:
-    """The `mpp` and `override_mpp` to open a slide with: what is given now, else when it was added."""
+    """Return the `mpp` and `override_mpp` to open a slide with: given now, else as when added."""
     if stored is not None and mpp is None and stored.mpp_source == GIVEN:
         mpp = stored.mpp
     if stored is not None and override_mpp is None and stored.mpp_source == OVERRIDE:
@@ -397,7 +398,7 @@ def _changed(path: Path, slide_id: str) -> SlideError:
 
 
 def row_of(job: Job, slide: Scaled, patch_l0_px: float, codes: SlideCodes) -> SlideRow:
-    """The row of a slide in the store, with what is told or was known of it."""
+    """Return the row of a slide for the store; its labels fill it, or its earlier row."""
     width, height = slide.dimensions
     row = SlideRow(
         slide_id=job.slide_id,

@@ -1,4 +1,4 @@
-"""Files that a command writes for its user: never over what it reads, and whole or not at all.
+"""Write the files that a command makes for its user: whole or not at all, and never over an input.
 
 >>> import tempfile
 >>> page = Path(tempfile.mkdtemp()) / "page.html"
@@ -73,7 +73,22 @@ def check_output(
     inputs: Iterable[str | os.PathLike[str]] = (),
     replaces: tuple[str, ...],
 ) -> None:
-    """Refuse what :func:`write_output` would refuse, before the work for it is done; see there."""
+    """Refuse a path that :func:`write_output` would refuse, before the work for it is done.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write.
+    inputs : iterable of path-like
+        Files that must stay as they are.
+    replaces : tuple of str
+        Endings of the files that it may replace.
+
+    Raises
+    ------
+    ParameterError
+        As :func:`write_output`.
+    """
     check_outside_databases(path)
     target = Path(os.path.realpath(path))
     if not target.is_file():
@@ -88,7 +103,7 @@ def check_output(
 
 
 def check_outside_databases(path: str | os.PathLike[str]) -> None:
-    """ParameterError for a path inside the folder of an index, or of a database of regions."""
+    """Refuse a path inside an index or a database of regions (ParameterError)."""
     target = Path(os.path.realpath(path))
     inside = next((folder for folder in target.parents if _is_database(folder)), None)
     if inside is not None:
@@ -104,7 +119,7 @@ def _is_database(folder: Path) -> bool:
 
 
 def _same_file(target: Path, inputs: Iterable[str | os.PathLike[str]]) -> str | None:
-    """The first input that is this very file, under whatever name; None if none is."""
+    """Return the first input that is this very file, under whatever name; None if there is none."""
     here = target.stat()
     for given in inputs:
         with suppress(OSError, ValueError):  # a query may be an id, and an indexed slide may be gone

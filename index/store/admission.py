@@ -1,4 +1,4 @@
-"""What may come into a store: a folder that is vacant, slides of the index's widths, ids that are free."""
+"""Check what comes into a store: a vacant folder, slides of the index's widths, ids that are free."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +17,17 @@ LOCK = "lock"
 def check_vacant(folder: Path) -> None:
     """Refuse a folder that holds anything but what an interrupted `Store.create` left.
 
-    Raises:
-        IndexExistsError: it holds an index.
-        IndexFormatError: it holds something else, or segments that have lost their manifest.
+    Parameters
+    ----------
+    folder : Path
+        Where an index is to be made.
+
+    Raises
+    ------
+    IndexExistsError
+        If it holds an index.
+    IndexFormatError
+        If it holds something else, or segments that have lost their manifest.
     """
     names = {path.name for path in folder.iterdir()}
     if MANIFEST in names:
@@ -36,7 +44,7 @@ def check_vacant(folder: Path) -> None:
 
 
 def check_widths(new: Sequence[Snapshot], manifest: Manifest) -> None:
-    """Refuse slides whose keys and barcodes are of another width than the index's, or than the first's."""
+    """Refuse slides whose keys or barcodes have another width than those of the index, or of the first."""
     want = (manifest.key_orders, manifest.barcode_bytes)
     if want == (None, None):
         want = (new[0].keys.shape[1], new[0].barcodes.shape[1])
@@ -51,7 +59,7 @@ def check_widths(new: Sequence[Snapshot], manifest: Manifest) -> None:
 
 
 def check_ids(path: Path, ids: Sequence[str], taken: Iterable[str]) -> None:
-    """Refuse a slide that is there already, and two of one id."""
+    """Refuse a slide that is in the index already, and two slides of one id."""
     seen = set(taken)
     for slide_id in ids:
         if slide_id in seen:

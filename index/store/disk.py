@@ -1,10 +1,13 @@
-"""Files that are really on the disk: durable writes, atomic replacement, checksums.
+"""Write files durably, replace them atomically, and take their checksums.
 
-A file is durable once its bytes and the folder entry that names it are both flushed (``fsync``); a
-rename within a folder is atomic on POSIX file systems, so a reader sees the old file or the new one.
+A file is durable once its bytes and the folder entry that names it are both flushed (``fsync``). A rename
+within a folder is atomic on POSIX file systems, so a reader sees the old file or the new one.
 
-An index may come from a stranger, and a symbolic link in it may lead to any file. So files are only ever
+An index may come from a stranger, and a symbolic link in it may lead to any file. So files are only
 written as new ones, and `check_plain` refuses links before anything is read through them.
+
+The package atomicwrites, which nobody maintains, flushes the folder only after the rename; a commit needs it
+before too (`replace_file`). So these few lines are our own.
 """
 
 import hashlib
@@ -34,7 +37,7 @@ NEW = ".new"
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What a file was when it was written."""
+    """The length and checksum of a file when it was written."""
 
     size: int
     """Its length in bytes."""
@@ -48,7 +51,7 @@ class FileRecord:
 
 
 def record_file(path: Path) -> FileRecord:
-    """Read ``path`` from end to end and say its length and checksum."""
+    """Read a file from end to end; return its length and checksum."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileRecord(file.tell(), digest.hexdigest())
@@ -64,10 +67,17 @@ def sync(path: Path) -> None:
 
 
 def check_plain(path: Path) -> None:
-    """Refuse a symbolic link, a pipe or a device; a file, a folder and a missing path pass.
+    """Refuse a symbolic link, a pipe or a device; accept a file, a folder and a missing path.
 
-    Raises:
-        IndexCorruptError: ``path`` is something that no writer of an index makes.
+    Parameters
+    ----------
+    path : Path
+        What is about to be read or written.
+
+    Raises
+    ------
+    IndexCorruptError
+        If it is something that no writer of an index makes.
     """
     try:
         mode = path.lstat().st_mode
@@ -83,7 +93,7 @@ def check_plain(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its missing parents, and flush the names of all of them."""
+    """Make a folder and its missing parents, and flush the entries of all of them."""
     missing = [parent for parent in path.parents if not parent.exists()]
     for folder in (*reversed(missing), path):
         folder.mkdir(exist_ok=True)
@@ -91,10 +101,22 @@ def make_folder(path: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> FileRecord:
-    """Write ``data`` to a new file and flush it; the folder's entry is not flushed yet (see `sync`).
+    """Write a new file and flush it; its entry in the folder is not flushed yet (see `sync`).
 
-    A file that an interrupted writer left at ``path`` is unlinked first, and so is a link, whose target
-    stays as it is.
+    A file that an interrupted writer left at the path is unlinked first. So is a link, and its target stays
+    as it is.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    data : bytes
+        All of it.
+
+    Returns
+    -------
+    FileRecord
+        Its length and checksum.
     """
     path.unlink(missing_ok=True)
     with path.open("xb") as file:  # O_EXCL: never through a link, even one that is made at this moment
@@ -105,9 +127,9 @@ def write_file(path: Path, data: bytes) -> FileRecord:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of ``path``, so that a crash leaves the old file or the new one.
+    """Replace the file at ``path``; a crash leaves the old file or the new one.
 
-    The folder is flushed before the rename too: the new file may tell of other new ones beside it.
+    The folder is flushed before the rename too, because the new file may name other new files beside it.
     """
     new = path.with_name(path.name + NEW)
     write_file(new, data)
@@ -118,7 +140,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn the operating system's errors into a `StoreError` of one line."""
+    """Turn the operating system's errors into a StoreError of one line, and set the `path` of our own."""
     with errors_about(path):
         try:
             yield

@@ -13,10 +13,22 @@ __all__ = ["count_bytes", "delete_unnamed", "find_leftovers", "sweep"]
 
 
 def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
-    """Return the files and folders that a writer made and that ``manifest`` does not name.
+    """Return the files and folders that a writer made and that the manifest does not name.
 
-    They are harmless: a crash or a failed clean-up left them, or a writer is at work. Only files and folders
-    of a writer's names are among them, never a link, nor a folder that holds anything else.
+    They are harmless: a crash or a failed clean-up left them, or a writer is at work. Links, files of other
+    names and folders that hold anything else are not among them.
+
+    Parameters
+    ----------
+    folder : Path
+        The index.
+    manifest : Manifest
+        Its state.
+
+    Returns
+    -------
+    list of Path
+        The leftovers.
     """
     records = {record.name: record for record in manifest.segments}
     found = [
@@ -37,15 +49,15 @@ def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
 
 
 def count_bytes(paths: Iterable[Path]) -> int:
-    """Return the length of all files at or below ``paths`` together."""
+    """Return the total length in bytes of all files at or below some paths."""
     return sum(_size(file) for path in paths for file in (path, *path.rglob("*")))
 
 
 def sweep(folder: Path, manifest: Manifest) -> None:
-    """Delete the leftovers; only the writer may do this. What resists stays.
+    """Delete the leftovers; only the writer may do this. What cannot be deleted stays.
 
-    The manifest on the disk may be a commit older than the one that is read here, if its writer was killed
-    before the flush. So it is flushed before anything that the older one may name is deleted.
+    If the writer was killed before the flush, the manifest that is really on the disk may be one commit older
+    than the one that is read here. So the folder is flushed before files of the older one are deleted.
     """
     found = find_leftovers(folder, manifest)
     if not found:
@@ -59,7 +71,7 @@ def sweep(folder: Path, manifest: Manifest) -> None:
 
 
 def delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
-    """Unlink the files that ``old`` named and ``new`` does not; what resists stays as a leftover."""
+    """Delete the files that only the old manifest names; what cannot be deleted is a leftover."""
     now = {record.name: record.files for record in new.segments}
     for name in old.extras.keys() - new.extras.keys():
         _delete(folder / name)
@@ -73,7 +85,7 @@ def delete_unnamed(folder: Path, old: Manifest, new: Manifest) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """The files and folders in ``folder``, without links; none if it is not readable, or just deleted."""
+    """Return the files and folders in a folder, without links; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(folder / entry.name for entry in entries if not entry.is_symlink())
@@ -82,7 +94,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_segment(folder: Path) -> bool:
-    """Whether ``folder`` holds only what a writer puts there: all of a segment, or a part of one."""
+    """Return whether a folder holds only what a writer puts there: a segment or a part of one."""
     try:
         return all(OWN_NAME.fullmatch(path.name) for path in folder.iterdir())
     except OSError:  # a file, not readable, or just deleted

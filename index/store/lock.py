@@ -1,4 +1,8 @@
-"""One writer at a time: an advisory lock that the operating system drops when its process ends."""
+"""One writer at a time: an advisory lock that the operating system drops when its process ends.
+
+The package filelock refuses a second writer as well. But it keeps no process number to name in the error,
+and without ``flock`` it falls back to a file that a killed writer leaves behind. So this lock is our own.
+"""
 
 import os
 from pathlib import Path
@@ -20,9 +24,9 @@ __all__ = ["WriterLock"]
 class WriterLock:
     """The right to write to one index folder, held from `acquire` to `release`.
 
-    The lock is ``flock`` on a file that holds the writer's process number. It belongs to the open file,
-    so that a second writer in the same process is refused too, and a killed writer leaves none behind.
-    A forked child shares the open file and would keep the lock alive after its parent: it closes its copy.
+    The lock is ``flock`` on a file that holds the writer's process number. It belongs to the open file. So
+    a second writer in the same process is refused too, and a killed writer leaves no lock behind. A forked
+    child shares the open file and would keep the lock alive after its parent, so the child closes its copy.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -33,12 +37,26 @@ class WriterLock:
 
     @classmethod
     def acquire(cls, path: Path) -> "WriterLock":
-        """Lock the file at ``path``, made if it is missing, without waiting.
+        """Lock a file without waiting; it is made if it is missing.
 
-        Raises:
-            IndexLockedError: another writer holds it.
-            IndexCorruptError: it is a symbolic link, or no plain file.
-            OSError: the file cannot be written.
+        Parameters
+        ----------
+        path : Path
+            The file.
+
+        Returns
+        -------
+        WriterLock
+            The lock, held.
+
+        Raises
+        ------
+        IndexLockedError
+            If another writer holds it.
+        IndexCorruptError
+            If it is a symbolic link, or no plain file.
+        OSError
+            If the file cannot be written.
         """
         check_plain(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -61,13 +79,13 @@ class WriterLock:
 
     @property
     def held(self) -> bool:
-        """Whether this process holds the lock (a forked child does not)."""
+        """Whether this process holds the lock; a forked child does not."""
         return self._descriptor >= 0 and os.getpid() == self._owner
 
     def release(self) -> None:
-        """Give the lock back; doing it twice is allowed, and a forked child has none to give.
+        """Give the lock back; a second call does nothing, nor does one in a forked child.
 
-        The file stays: to unlink it would let two writers lock two files of one name.
+        The file stays. If it were unlinked, two writers could lock two files of one name.
         """
         if self.held:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)

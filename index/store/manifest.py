@@ -1,4 +1,4 @@
-"""The manifest: the one file that says which others make up the index, and the only commit point.
+"""The manifest: the file that names all others of the index; replacing it is the only commit point.
 
 ``manifest.json`` of format version 1 is an object of ``format`` ("sish index"), ``version`` (1),
 ``generation`` (commits so far), ``header`` (the creator's, verbatim), ``next_segment``, ``key_orders`` and
@@ -51,7 +51,7 @@ JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JS
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """What the manifest says of one segment."""
+    """The manifest's entry of one segment."""
 
     name: str
     """Its folder under ``segments/``: a number that is never used again."""
@@ -96,11 +96,26 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, path: Path) -> "Manifest":
-        """Read what `to_bytes` wrote; ``path`` is named in errors.
+        """Read what `to_bytes` wrote.
 
-        Raises:
-            IndexFormatError: not one of ours, or of another version.
-            IndexCorruptError: not what was written.
+        Parameters
+        ----------
+        data : bytes
+            The bytes of ``manifest.json``.
+        path : Path
+            Its path, for errors.
+
+        Returns
+        -------
+        Manifest
+            The state that it describes.
+
+        Raises
+        ------
+        IndexFormatError
+            If it is not one of ours, or of another version.
+        IndexCorruptError
+            If it is not what was written.
         """
         body = decode_json(data, path, _WAY_OUT)
         _check_format(body, path)
@@ -121,10 +136,24 @@ class Manifest:
 
 
 def encode_json(value: Any, what: str) -> bytes:
-    """Return ``value`` as JSON; ``what`` is named in the error.
+    """Return a value as JSON.
 
-    Raises:
-        ParameterError: JSON cannot say it.
+    Parameters
+    ----------
+    value : any
+        The value.
+    what : str
+        Its name, for the error.
+
+    Returns
+    -------
+    bytes
+        JSON in ASCII.
+
+    Raises
+    ------
+    ParameterError
+        If JSON cannot say it.
     """
     try:
         return json.dumps(value, allow_nan=False).encode("ascii")
@@ -135,10 +164,26 @@ def encode_json(value: Any, what: str) -> bytes:
 
 
 def decode_json(data: bytes, path: Path, way_out: str) -> Any:
-    """Return what JSON says; ``path`` and what to do are named in the error.
+    """Return the value of a JSON file.
 
-    Raises:
-        IndexCorruptError: it is not JSON, or nested without end.
+    Parameters
+    ----------
+    data : bytes
+        Its bytes.
+    path : Path
+        Its path, for the error.
+    way_out : str
+        What to do about it, for the error.
+
+    Returns
+    -------
+    any
+        The value.
+
+    Raises
+    ------
+    IndexCorruptError
+        If it is not JSON, or nested too deep.
     """
     try:
         return json.loads(data)
@@ -149,12 +194,26 @@ def decode_json(data: bytes, path: Path, way_out: str) -> Any:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the state of the index at ``folder`` as it is on the disk now.
+    """Return the state of an index as it is on the disk now.
 
-    Raises:
-        IndexNotFoundError: there is no index at ``folder``.
-        IndexFormatError: it is a file, or of another format.
-        IndexCorruptError: the manifest is damaged, or a link.
+    Parameters
+    ----------
+    folder : Path
+        The index.
+
+    Returns
+    -------
+    Manifest
+        Its state.
+
+    Raises
+    ------
+    IndexNotFoundError
+        If there is no index.
+    IndexFormatError
+        If it is a file, or of another format.
+    IndexCorruptError
+        If the manifest is damaged, or a link.
     """
     path = folder / MANIFEST
     with storage_errors(folder, "read the index at"), errors_about(path):
@@ -198,7 +257,7 @@ def _check_format(body: Any, path: Path) -> None:
 
 
 def _header(value: Any) -> Mapping[str, JSON]:
-    """The creator's header, if it is an object that is not nested too deep to be copied."""
+    """Return the creator's header; ValueError unless it is an object that is not nested too deep."""
     if not isinstance(value, dict):
         raise ValueError(f"header {short(value)}")
     if is_deep(value):
@@ -207,7 +266,7 @@ def _header(value: Any) -> Mapping[str, JSON]:
 
 
 def is_deep(value: JSON) -> bool:
-    """Return whether lists and objects lie within each other so deep that copying them may fail."""
+    """Return whether lists and objects are nested so deep that copying them may fail."""
     level: list[Any] = [value]
     for _ in range(_DEEPEST):
         level = [
@@ -253,7 +312,7 @@ def _segment_records(items: Any) -> tuple[SegmentRecord, ...]:
 
 
 def _segment_record(item: Mapping[str, Any]) -> SegmentRecord:
-    """Read one segment's record; its names become paths, so they must be ours."""
+    """Read the entry of one segment; its names become paths, so they must be ones that a writer gives."""
     record = SegmentRecord(**{**item, "files": {k: _file_record(v) for k, v in item["files"].items()}})
     tables = [record.table, *([] if record.tombstones is None else [record.tombstones])]
     if not SEGMENT_NAME.fullmatch(record.name) or not all(FILE_NAME.fullmatch(name) for name in record.files):

@@ -1,10 +1,10 @@
-"""Segments: immutable files that hold some slides and their patches in key order.
+"""Segments: immutable files of some slides and of their patches in key order.
 
 A segment is a zarr 3 group of the arrays ``keys``, ``barcodes``, ``l0_xy``, ``slide`` and ``row`` (see
-`Snapshot`), each one uncompressed chunk: that chunk's file is the plain little-endian array, which is
-mapped into memory here and can be read by any zarr tool. Beside them are ``slides.json``, the slide table
-in insertion order, and, if slides were removed since, ``tombstones.GENERATION.json``, their numbers in
-the table. Relabelling writes a new table ``slides.GENERATION.json``; a file never changes once a manifest
+`Snapshot`). Each array is one uncompressed chunk, so the chunk's file is the plain little-endian array: it
+is mapped into memory here and can be read by any zarr tool. Beside the arrays is ``slides.json``, the slide
+table in insertion order. If slides were removed since, ``tombstones.GENERATION.json`` holds their numbers in
+the table. Relabelling writes a new table ``slides.GENERATION.json``. A file never changes once a manifest
 has named it.
 """
 
@@ -53,7 +53,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 _BLOCK = 1 << 20  # numbers that are counted at a time
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
-"""Errors of the system that mean damage; others (no rights, too many open files) go by themselves."""
+"""Errors of the system that mean damage; others (no rights, too many open files) are no damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ class DamagedSegment:
     """A segment of which something is missing or damaged."""
 
     record: SegmentRecord
-    """What the manifest says of it."""
+    """Its entry in the manifest."""
     reason: str
-    """What is wrong, on one line that names the file and what to do."""
+    """The problem, on one line that names the file and the next step."""
     slides: tuple[SlideRow, ...]
     """Its live slides, where its tables can be read."""
     knows_slides: bool = True
-    """Whether they can."""
+    """Whether its tables can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Segment:
     """An open segment, with the changes made to it since it was written."""
 
     record: SegmentRecord
-    """What the manifest says, or will say, of it."""
+    """Its entry in the manifest, or in the next one."""
     patches: Snapshot
     """All of its patches and slides, those of removed slides included."""
     removed: frozenset[int] = frozenset()
@@ -83,7 +83,7 @@ class Segment:
     unsaved: frozenset[str] = frozenset()
     """Which of "table" and "tombstones" differ from the files: see `save_changes`."""
     checked: set[str] = field(default_factory=set, compare=False, repr=False)
-    """What of its arrays was checked already; copies share it, as they share the arrays."""
+    """The checks of its arrays that were done; copies share it, as they share the arrays."""
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
@@ -94,7 +94,7 @@ class Segment:
 
     @property
     def weight(self) -> int:
-        """What rewriting it costs: its live patches, and one for each live slide."""
+        """The cost of rewriting it: its live patches, and one for each live slide."""
         return sum(row.n_patches + 1 for row in self.slides)
 
     @property
@@ -108,10 +108,16 @@ class Segment:
         return sum(getattr(self.patches, name).nbytes for name in ARRAYS)
 
     def check(self, folder: Path, *, every_byte: bool) -> None:
-        """Compare the arrays with what was written to ``folder``, each kind of check once.
+        """Compare the mapped arrays with what was written; each kind of check is done once.
 
-        Counts and the order of the keys are always compared, checksums only where ``every_byte`` is asked.
-        Both look at the mapped arrays: the files may be gone.
+        Counts and the order of the keys are always checked. The files themselves may be gone.
+
+        Parameters
+        ----------
+        folder : Path
+            The segment's folder, for errors.
+        every_byte : bool
+            Check the checksums too.
 
         Raises
         ------
@@ -134,7 +140,7 @@ class Segment:
                 raise corrupt(folder / file, "has other bytes than were written")
 
     def wrong_contents(self, folder: Path) -> Iterator[str]:
-        """Yield a line for each way in which the arrays do not fit the slide table or each other."""
+        """Yield a line for each misfit between the arrays and the slide table, or among the arrays."""
         patches = self.patches
         counts = _count(patches.slide, len(patches.slides))
         if counts.tolist() != [row.n_patches for row in patches.slides]:
@@ -144,7 +150,7 @@ class Segment:
             yield f"{folder / 'keys'}: not sorted by the first key"
 
     def live(self) -> Snapshot:
-        """Return the live slides' patches: the mapped files themselves if nothing was removed."""
+        """Return the patches of the live slides: the mapped files themselves if no slide was removed."""
         if not self.removed:
             return self.patches
         alive = np.ones(len(self.patches.slides), bool)
@@ -173,7 +179,7 @@ class Segment:
 
 
 def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
-    """How often each number below `n` is there; block by block, as `bincount` copies what it counts."""
+    """Count each number below `n`; block by block, because `bincount` copies its input."""
     counts = np.zeros(n, np.int64)
     for first in range(0, len(numbers), _BLOCK):
         counts += np.bincount(numbers[first : first + _BLOCK], minlength=n)
@@ -181,9 +187,21 @@ def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
 
 
 def write_segment(folder: Path, patches: Snapshot) -> Segment:
-    """Write ``patches`` as a new segment at ``folder`` (which must not exist), durably, and open it.
+    """Write a new segment durably and open it.
 
     Only the folder's own entry in its parent remains to be flushed.
+
+    Parameters
+    ----------
+    folder : Path
+        The segment's folder, which must not exist.
+    patches : Snapshot
+        Its slides and patches.
+
+    Returns
+    -------
+    Segment
+        The segment, mapped from its files.
     """
     check_plain(folder.parent)
     _write_arrays(folder, patches)
@@ -201,13 +219,31 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
 def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_bytes: int) -> Segment:
     """Map a segment's arrays into memory and read its tables.
 
-    Sizes are checked for all files, checksums for the tables, and that each patch and each tombstone is of
-    a slide in them, so that nothing that is in the files can lead out of the arrays; `Segment.check` and
+    It checks the sizes of all files, the checksums of the tables, and that each patch and each tombstone
+    belongs to a slide of the table, so no number in the files leads out of the arrays. `Segment.check` and
     `sish.index.store.verify` check the rest.
 
-    Raises:
-        IndexCorruptError: a file is missing, or not of its size, or a link, or a table is damaged.
-    """
+    Parameters
+    ----------
+    folder : Path
+        The segment's folder.
+    record : SegmentRecord
+        Its entry in the manifest.
+    key_orders : int
+        T, the keys of a patch.
+    barcode_bytes : int
+        B, the bytes of a barcode.
+
+    Returns
+    -------
+    Segment
+        The segment.
+
+    Raises
+    ------
+    IndexCorruptError
+        If a file is missing, not of its size, or a link, or a table is damaged.
+    """  # noqa: DOC501  corrupt() makes that error
     check_no_links(folder, record)
     for name, file in record.files.items():
         _check_size(folder / name, file)
@@ -221,11 +257,27 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
 
 
 def read_slides(folder: Path, record: SegmentRecord) -> tuple[tuple[SlideRow, ...], frozenset[int]]:
-    """Read a segment's slide table, and the numbers of its removed slides.
+    """Read a segment's slide table and the numbers of its removed slides.
 
-    Raises:
-        IndexCorruptError: a table is missing or damaged, or does not say what a table of slides says.
-    """
+    Parameters
+    ----------
+    folder : Path
+        The segment's folder.
+    record : SegmentRecord
+        Its entry in the manifest.
+
+    Returns
+    -------
+    slides : tuple of SlideRow
+        All slides, removed ones included.
+    removed : frozenset of int
+        The numbers of the removed slides.
+
+    Raises
+    ------
+    IndexCorruptError
+        If a table is missing, damaged, or no table of slides.
+    """  # noqa: DOC501  corrupt() makes that error
     path = folder / record.table
     slides = tuple(_slide_of(path, item) for item in _read_list(path, record.files[record.table]))
     counts = len(slides), sum(row.n_patches for row in slides)
@@ -242,7 +294,7 @@ def read_slides(folder: Path, record: SegmentRecord) -> tuple[tuple[SlideRow, ..
 
 
 def save_changes(folder: Path, segment: Segment, generation: int) -> Segment:
-    """Write the table and tombstones that changed, durably, under names of their own for ``generation``."""
+    """Write the table and tombstones that changed, durably, under new names of this generation."""
     if not segment.unsaved:
         return segment
     record, files = segment.record, dict(segment.record.files)
@@ -260,7 +312,7 @@ def save_changes(folder: Path, segment: Segment, generation: int) -> Segment:
 
 
 def array_shapes(patches: int, key_orders: int, barcode_bytes: int) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array of a segment of so many patches."""
+    """Return the shape of each array of a segment with this number of patches."""
     return {
         "keys": (patches, key_orders),
         "barcodes": (patches, barcode_bytes),
@@ -311,14 +363,14 @@ def _encode_row(row: SlideRow) -> dict[str, Any]:
 
 
 def check_no_links(folder: Path, record: SegmentRecord) -> None:
-    """Refuse a segment that leads elsewhere (IndexCorruptError): that is no damage to be mended."""
+    """Refuse a segment with a link in it (IndexCorruptError): no repair may read through it."""
     files = [folder / name for name in record.files]
     for path in {folder.parent, folder, *(file.parent for file in files), *files}:
         check_plain(path)
 
 
 def _slide_of(path: Path, item: object) -> SlideRow:
-    """The row that an entry of a slide table says; IndexCorruptError where it is none."""
+    """Read a row from an entry of a slide table; IndexCorruptError if it is none."""
     try:
         row = SlideRow(**item) if isinstance(item, dict) else None
     except TypeError:
@@ -347,7 +399,7 @@ def corrupt(path: Path, wrong: str) -> IndexCorruptError:
 
 @contextmanager
 def damage_told(path: Path) -> Iterator[None]:
-    """Raise IndexCorruptError where a file is gone or its disk cannot read it; other errors pass."""
+    """Raise IndexCorruptError if a file is gone or the disk cannot read it; other errors pass."""
     try:
         yield
     except OSError as error:

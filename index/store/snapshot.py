@@ -1,4 +1,4 @@
-"""The rows of the store: what is known of a slide, and the table of patches in key order."""
+"""The rows of the store: the facts on a slide, and the table of patches in key order."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ NO_TISSUE = "no tissue"
 
 @dataclass(frozen=True, slots=True)
 class SlideRow:
-    """What the index keeps of one slide, beside its patches."""
+    """The facts on one slide that the index keeps beside its patches."""
 
     slide_id: str
     """Its name within the index."""
@@ -34,15 +34,15 @@ class SlideRow:
     mpp: float
     """Micrometres per level-0 pixel."""
     mpp_source: str
-    """What told the mpp (the user, a vendor's field, ...)."""
+    """Where the mpp comes from (the user, a vendor's field, ...)."""
     width: int
     """Width of level 0 in pixels."""
     height: int
     """Height of level 0 in pixels."""
     label: str | None
-    """Its diagnosis or site to be found again, where known."""
+    """Its diagnosis, or its site to be found again, where known."""
     patient: str
-    """Whose it is; a slide without a patient is its own."""
+    """Its patient; the slide's own id where no patient is known."""
     site: str | None
     """Anatomic site or hospital, where known."""
     status: str = INDEXED
@@ -83,8 +83,20 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 
 
 def wrong_field(row: SlideRow) -> str | None:
-    """Return which field of a row is not of its kind, and what was wanted; None if all are.
+    """Find the first field of a row that has a wrong type or value.
 
+    Parameters
+    ----------
+    row : SlideRow
+        The row.
+
+    Returns
+    -------
+    str or None
+        The field and what was wanted; None if all fields are right.
+
+    Examples
+    --------
     >>> row = SlideRow("a", "/a.svs", True, 256.0, 0.5, "given", 9, 9, None, "a", None)
     >>> wrong_field(row)
     'n_patches True, wanted a whole number of at least 0'
@@ -132,7 +144,7 @@ ARRAYS = tuple(f.name for f in fields(Snapshot) if f.name != "slides")
 def _checked(
     name: str, array: npt.ArrayLike, dtype: npt.DTypeLike, shape: tuple[int | None, ...]
 ) -> npt.NDArray[Any]:
-    """Return ``array`` as ``dtype`` if nothing is lost and its shape fits (None: any size from 1 on)."""
+    """Return an array as ``dtype`` if no value changes and its shape fits (None: any size from 1 on)."""
     got = np.asarray(array)
     fits = got.ndim == len(shape) and all(
         n >= 1 if want is None else n == want for n, want in zip(got.shape, shape, strict=True)
@@ -149,10 +161,28 @@ def _checked(
 def slide_snapshot(
     row: SlideRow, keys: npt.ArrayLike, barcodes: npt.ArrayLike, l0_xy: npt.ArrayLike
 ) -> Snapshot:
-    """Return one slide's N patches in key order (keys (N, T), barcodes (N, B), l0_xy (N, 2), any order).
+    """Return a table of one slide's N patches in key order.
 
-    Raises:
-        ParameterError: a shape or dtype does not fit.
+    Parameters
+    ----------
+    row : SlideRow
+        The slide; its `n_patches` is N.
+    keys : array-like of int, shape (N, T)
+        The keys of each patch.
+    barcodes : array-like of uint8, shape (N, B)
+        The barcode of each patch.
+    l0_xy : array-like of int, shape (N, 2)
+        The top left corner of each patch in level-0 pixels.
+
+    Returns
+    -------
+    Snapshot
+        The patches, sorted by their first key; patches of one key keep their order.
+
+    Raises
+    ------
+    ParameterError
+        If a shape or dtype does not fit.
     """
     n = row.n_patches
     all_keys = _checked("keys", keys, np.int64, (n, None))
@@ -168,10 +198,20 @@ def slide_snapshot(
 
 
 def merge(parts: Sequence[Snapshot]) -> Snapshot:
-    """Return one table of all ``parts`` (at least one), whose slides follow each other in insertion order.
+    """Merge tables, whose slides follow each other in insertion order, into one.
 
-    The sort is stable and the parts are sorted runs, so ties stay in insertion order and the time is
-    O(P log(parts)).
+    The sort is stable and the parts are sorted runs. So patches of one key stay in insertion order, and the
+    time is O(P log(parts)).
+
+    Parameters
+    ----------
+    parts : sequence of Snapshot
+        The tables, at least one.
+
+    Returns
+    -------
+    Snapshot
+        All of their patches in key order.
     """
     if len(parts) == 1:
         return parts[0]

@@ -1,11 +1,11 @@
 """One committed state of an index, opened: it is read once and passed on.
 
-All that belongs to one answer (the query's row, the tree, the segments, the slides) is taken from one
-`State`, so that no commit can come between two reads. Its files, the tree's too, stay mapped while it is
-held, whatever a writer unlinks meanwhile.
+Everything that belongs to one answer (the query's row, the tree, the segments, the slides) is taken from one
+`State`, so no commit can come between two reads. Its files stay mapped while it is held, even if a writer
+unlinks them meanwhile.
 
-A damaged segment does not keep the others from being opened. It stands among them with its reason and, where
-its table can be read, its slides. But no search goes on without it in silence: `State.segments` raises
+A damaged segment does not prevent the others from being opened. It is listed among them with its problem and,
+where its table can be read, its slides. But no search leaves it out in silence: `State.segments` raises
 IndexCorruptError until `sish.index.repair` has set it aside.
 """
 
@@ -36,12 +36,12 @@ from sish.index.store.tree_file import TreeFile, open_tree
 __all__ = ["SMALL_BYTES", "State", "load_state"]
 
 SMALL_BYTES = 1 << 26
-"""Arrays of up to so many bytes in all are compared with their checksums when a search first maps them."""
+"""Arrays of at most this many bytes in all are compared with their checksums when a search maps them."""
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One committed state, opened; two states are the same one only if they are the same object."""
+    """One committed state, opened; two states are equal only if they are the same object."""
 
     folder: Path
     """The index."""
@@ -54,17 +54,17 @@ class State:
 
     @property
     def header(self) -> Mapping[str, JSON]:
-        """What `Store.create` was given, as JSON gives it back (tuples are lists)."""
+        """The header that `Store.create` was given, as JSON gives it back (tuples are lists)."""
         return MappingProxyType(dict(self.manifest.header))
 
     @property
     def generation(self) -> int:
-        """How many commits there were since the index was created."""
+        """The number of commits since the index was created."""
         return self.manifest.generation
 
     @cached_property
     def slides(self) -> tuple[SlideRow, ...]:
-        """The live slides in insertion order, those of damaged segments included where they are known."""
+        """The live slides in insertion order; those of damaged segments too, where they are known."""
         return tuple(row for part in self.parts for row in part.slides)
 
     @property
@@ -79,7 +79,7 @@ class State:
         Raises
         ------
         IndexCorruptError
-            If one is damaged: without it an answer would lack slides in silence.
+            If one is damaged: without it an answer would silently lack slides.
         """
         sound = tuple(part for part in self.parts if isinstance(part, Segment))
         if len(sound) < len(self.parts):
@@ -104,10 +104,15 @@ class State:
         return not self.damaged and (self.tree_file is None or self.tree_file.data is not None)
 
     def check(self, *, every_byte: bool = False) -> None:
-        """Compare the mapped arrays with what was written; what was compared once is not compared again.
+        """Compare the mapped arrays with what was written; each check is done once.
 
-        Counts and the order of keys always are, checksums where ``every_byte`` is asked or where the arrays
-        are no larger than `SMALL_BYTES`.
+        Counts and the order of keys are always checked, and so are the checksums of arrays that are no larger
+        than `SMALL_BYTES`.
+
+        Parameters
+        ----------
+        every_byte : bool
+            Check the checksums of larger arrays too.
 
         Raises
         ------
@@ -120,10 +125,15 @@ class State:
             segment.check(self.folder / SEGMENTS / segment.record.name, every_byte=thorough)
 
     def snapshot(self) -> Snapshot:
-        """Return all live patches in key order, valid for as long as it is held; `check` comes first.
+        """Return all live patches in key order, after a `check`.
 
-        One segment without removed slides is served straight from its mapped files; anything else is
-        merged in memory. An empty index has T = B = 1.
+        One segment without removed slides is served straight from its mapped files; anything else is merged
+        in memory.
+
+        Returns
+        -------
+        Snapshot
+            The patches, valid for as long as it is held; of an empty index with T = B = 1.
         """
         self.check()
         live = [segment.live() for segment in self.segments if segment.slides]
@@ -134,9 +144,19 @@ class State:
 
 
 def load_state(folder: Path, before: State | None = None) -> State:
-    """Open the state on the disk; a writer that unlinks files meanwhile has committed a newer one.
+    """Open the state on the disk; if a writer unlinks files meanwhile, open the newer state instead.
 
-    Segments that ``before`` has opened, and that did not change since, are taken from it.
+    Parameters
+    ----------
+    folder : Path
+        The index.
+    before : State, optional
+        An earlier state; its segments that did not change are taken from it.
+
+    Returns
+    -------
+    State
+        The state.
     """
     manifest = read_manifest(folder)
     while True:
@@ -162,7 +182,7 @@ def _open_parts(folder: Path, manifest: Manifest, before: State | None) -> Itera
 
 
 def _open(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment | DamagedSegment:
-    """Open a segment; a damaged one keeps the slides that its table still tells."""
+    """Open a segment; a damaged one keeps the slides of its table, if that can be read."""
     check_no_links(folder, record)
     try:
         return open_segment(folder, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
@@ -177,7 +197,7 @@ def _open(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment | 
 
 
 def _unique(folder: Path, parts: Iterable[Segment | DamagedSegment]) -> Iterator[Segment | DamagedSegment]:
-    """Yield the parts; one that names a slide for the second time counts as damaged."""
+    """Yield the segments; one that names a slide for the second time counts as damaged."""
     seen: set[str] = set()
     for part in parts:
         ids = [row.slide_id for row in part.slides]

@@ -6,9 +6,9 @@
         tree.00000012.npz       the texture tree that made the keys, if one did (`sish.index.texture.tree`)
         segments/00000001/      keys, barcodes, ... and slides.json (`sish.index.store.segment`)
 
-A commit writes new files, flushes them, and then replaces the manifest; a crash at any moment leaves the
-old index or the new one. Files that the new manifest no longer names are unlinked after the commit, and
-readers keep theirs mapped, so a snapshot stays valid while a writer goes on.
+A commit writes new files, flushes them, and then replaces the manifest. A crash at any moment leaves the old
+index or the new one. After the commit the files that the new manifest does not name are unlinked. Readers
+keep theirs mapped, so a snapshot stays valid while a writer goes on.
 """
 
 import os
@@ -55,8 +55,8 @@ __all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "State", "Store", "St
 MERGE_RATIO = 2
 """A segment joins an append if it weighs at most this many times what is merged so far.
 
-So every segment weighs more than twice the next one: n appends leave O(log n) segments, and a patch is
-rewritten O(log n) times, for the segment that holds it grows by half or more each time.
+So every segment weighs more than twice the next one, and n appends leave O(log n) segments. A patch is
+rewritten O(log n) times, because the segment that holds it grows by half or more each time.
 """
 
 
@@ -79,7 +79,7 @@ class StoreInfo:
     segments: int
     """Segments."""
     damaged_segments: int
-    """Those among them that are damaged: `sish index repair` tells what is wrong."""
+    """Damaged segments among them; `sish index repair` tells what is wrong."""
     bytes: int
     """Bytes of all files that belong to the index."""
     leftovers: int
@@ -99,9 +99,12 @@ class _Rekeying:
 class Store:
     """An index folder, open for reading or for writing.
 
-    A reader stays at the state that it opened until `refresh`. Methods may be called from several threads;
-    one process at a time may write. It is a context manager; closing gives the writer's lock back, and
-    snapshots outlive it.
+    A reader stays at the state that it opened until `refresh`. Methods may be called from several threads,
+    and one process at a time may write. A store is a context manager; closing it gives the lock back.
+    Snapshots stay valid after that.
+
+    Every method that writes raises IndexCorruptError if a segment is damaged, and StoreError if the store is
+    not open for writing or the disk fails. The index is then as it was.
     """
 
     def __init__(self, path: Path, state: State, lock: WriterLock | None) -> None:
@@ -113,15 +116,32 @@ class Store:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], header: Mapping[str, JSON]) -> "Store":
-        """Make an empty index at ``path``, a folder that is missing or empty, and open it for writing.
+        """Make an empty index and open it for writing.
 
-        Args:
-            path: the folder; missing parents are made too.
-            header: what must be known of every key and barcode in it; kept verbatim.
+        Parameters
+        ----------
+        path : path-like
+            A folder that is missing or empty; missing parents are made too.
+        header : mapping
+            The facts on every key and barcode of the index; kept verbatim.
 
-        Raises:
-            ParameterError: the header is not JSON.
-            StoreError: ``path`` is taken, or cannot be written.
+        Returns
+        -------
+        Store
+            The index, open for writing.
+
+        Raises
+        ------
+        ParameterError
+            If the header is not JSON, or is nested too deep.
+        IndexExistsError
+            If there is an index already.
+        IndexFormatError
+            If the path is a file, or the folder holds something else.
+        IndexLockedError
+            If another process makes an index there.
+        StoreError
+            If the folder cannot be written.
         """
         folder = Path(path)
         encode_json(dict(header), "the header")
@@ -144,18 +164,36 @@ class Store:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> "Store":
-        """Open the index at ``path``; for reading, nothing is written at all.
+        """Open an index; a reader writes nothing at all.
 
-        A writer deletes what interrupted writers before it left behind. A damaged segment or tree does not
-        keep the index from being opened: what needs them raises IndexCorruptError, and `sish.index.repair`
-        sets them aside.
+        A writer deletes the files that interrupted writers left behind. An index with a damaged segment or
+        tree can be opened. Methods that need the damaged part raise IndexCorruptError until
+        `sish.index.repair` has set it aside.
 
-        Raises:
-            IndexNotFoundError: there is none.
-            IndexFormatError: it is of another format, or a file.
-            IndexCorruptError: the manifest is damaged.
-            IndexLockedError: ``write`` was asked and another writer is at work.
-            StoreError: ``write`` was asked and the folder cannot be written.
+        Parameters
+        ----------
+        path : path-like
+            The index.
+        write : bool
+            Open it for writing.
+
+        Returns
+        -------
+        Store
+            The index.
+
+        Raises
+        ------
+        IndexNotFoundError
+            If there is none.
+        IndexFormatError
+            If it is of another format, or a file.
+        IndexCorruptError
+            If the manifest is damaged.
+        IndexLockedError
+            If `write` is asked and another writer is at work.
+        StoreError
+            If `write` is asked and the folder cannot be written.
         """
         folder = Path(path)
         state = load_state(folder)
@@ -196,12 +234,12 @@ class Store:
 
     @property
     def header(self) -> Mapping[str, JSON]:
-        """What `create` was given, as JSON gives it back (tuples are lists)."""
+        """The header that `create` was given, as JSON gives it back (tuples are lists)."""
         return self._state.header
 
     @property
     def generation(self) -> int:
-        """How many commits there were since the index was created."""
+        """The number of commits since the index was created."""
         return self._state.generation
 
     @property
@@ -211,27 +249,32 @@ class Store:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """As `State.segments` of the state at hand."""
+        """`State.segments` of the state at hand."""
         return self._state.segments
 
     @property
     def state(self) -> State:
-        """The state at hand; take it once for all that belongs together, as a refresh replaces it."""
+        """The state at hand; a refresh replaces it, so take it once for everything that belongs together."""
         return self._state
 
     def current(self) -> State:
-        """Go on to the state that is on the disk now, and return the state at hand."""
+        """Go on to the state that is on the disk now, and return it."""
         self.refresh()
         return self._state
 
     def snapshot(self) -> Snapshot:
-        """As `State.snapshot` of the state at hand."""
+        """Return `State.snapshot` of the state at hand."""
         return self._state.snapshot()
 
     def refresh(self) -> bool:
-        """Go on to the state that is on the disk now, and return whether it is another one.
+        """Go on to the state that is on the disk now.
 
-        What was damaged or missing when it was opened is opened anew: it may have been restored.
+        Files that were damaged or missing are opened anew, because they may have been restored.
+
+        Returns
+        -------
+        bool
+            Whether it is another state than before.
         """
         with self._thread_lock:
             if self._state.is_whole and read_manifest(self.path) == self._state.manifest:
@@ -250,33 +293,46 @@ class Store:
     ) -> None:
         """Add one slide; when this returns it is on the disk.
 
-        Args:
-            row: the slide; ``row.n_patches`` is N, 0 for a slide without tissue.
-            keys: integers (N, T); the first column orders the index.
-            barcodes: uint8 (N, B).
-            l0_xy: integers (N, 2), top left corners in level-0 pixels.
-            replace: remove the slide of that id, if there is one, in the same commit.
+        Parameters
+        ----------
+        row : SlideRow
+            The slide; its `n_patches` is N, 0 for a slide without tissue.
+        keys : array-like of int, shape (N, T)
+            The keys of each patch; the first column orders the index.
+        barcodes : array-like of uint8, shape (N, B)
+            The barcode of each patch.
+        l0_xy : array-like of int, shape (N, 2)
+            The top left corner of each patch in level-0 pixels.
+        replace : bool
+            Remove the slide of that id, if there is one, in the same commit.
 
-        Raises:
-            SlideExistsError: the id is taken and ``replace`` is off.
-            ParameterError: shapes or types do not fit the slide or the index.
-            IndexCorruptError: a segment is damaged; the index is as it was.
-            StoreError: not open for writing, or the disk failed; the index is as it was.
+        Raises
+        ------
+        SlideExistsError
+            If the id is taken and `replace` is off.
+        ParameterError
+            If shapes or types do not fit the slide or the index.
         """
         self.append_many([slide_snapshot(row, keys, barcodes, l0_xy)], replace=replace)
 
     def append_many(self, new: Sequence[Snapshot], *, replace: bool = False) -> None:
-        """Add several slides in one commit, which takes as long as one slide's: all of them, or none.
+        """Add several slides in one commit: all of them, or none.
 
-        Args:
-            new: the slides in the order in which they come, each as `slide_snapshot` gives it.
-            replace: remove the slides of these ids, where there are any, in the same commit.
+        The commit flushes as many files as that of one slide.
 
-        Raises:
-            SlideExistsError: an id is taken and ``replace`` is off, or two of them have one id.
-            ParameterError: shapes do not fit the index.
-            IndexCorruptError: a segment is damaged; the index is as it was.
-            StoreError: not open for writing, or the disk failed; the index is as it was.
+        Parameters
+        ----------
+        new : sequence of Snapshot
+            The slides in insertion order, each as `slide_snapshot` gives it.
+        replace : bool
+            Remove the slides of these ids, where there are any, in the same commit.
+
+        Raises
+        ------
+        SlideExistsError
+            If an id is taken and `replace` is off, or two of the slides have one id.
+        ParameterError
+            If shapes do not fit the index.
         """
         with self._writing() as state:
             if not new:
@@ -292,11 +348,22 @@ class Store:
             self._commit(state, segments[:kept], segments[kept:], new)
 
     def remove(self, slide_ids: Collection[str]) -> int:
-        """Remove slides in one commit and return how many there were; ids that are not there do not matter.
+        """Remove slides in one commit; ids that are not in the index are ignored.
 
-        Raises:
-            IndexCorruptError: a segment is damaged; the index is as it was.
-            StoreError: not open for writing, or the disk failed; the index is as it was.
+        Parameters
+        ----------
+        slide_ids : collection of str
+            Their ids.
+
+        Returns
+        -------
+        int
+            How many slides were removed.
+
+        Raises
+        ------
+        ParameterTypeError
+            If it is one string.
         """
         if isinstance(slide_ids, str):
             raise ParameterTypeError(f"slide_ids is the string {slide_ids!r}, wanted a list of ids")
@@ -308,16 +375,19 @@ class Store:
             return count
 
     def relabel(self, rows: Mapping[str, SlideRow]) -> None:
-        """Replace what is known of some slides in one commit; patches and insertion order stay.
+        """Replace the rows of some slides in one commit; patches and insertion order stay.
 
-        Args:
-            rows: the new row of each slide id, with the same ``slide_id`` and ``n_patches`` as before.
+        Parameters
+        ----------
+        rows : mapping of str to SlideRow
+            The new row of each slide id, with the same `slide_id` and `n_patches` as before.
 
-        Raises:
-            UnknownSlideError: an id is not in the index.
-            ParameterError: a row is not of that slide.
-            IndexCorruptError: a segment is damaged; the index is as it was.
-            StoreError: not open for writing, or the disk failed; the index is as it was.
+        Raises
+        ------
+        UnknownSlideError
+            If an id is not in the index.
+        ParameterError
+            If a row is not of that slide.
         """
         with self._writing() as state:
             old = {row.slide_id: row for row in self.slides}
@@ -337,12 +407,7 @@ class Store:
                 self._commit(state, segments)
 
     def compact(self) -> None:
-        """Write all live slides into one segment and delete leftovers.
-
-        Raises:
-            IndexCorruptError: a segment is damaged; the index is as it was.
-            StoreError: not open for writing, or the disk failed; the index is as it was.
-        """
+        """Write all live slides into one segment and delete leftovers."""
         with self._writing() as state:
             if len(state.segments) > 1 or any(segment.removed for segment in state.segments):
                 self._commit(state, [], state.segments)
@@ -353,30 +418,39 @@ class Store:
     ) -> None:
         """Give all patches new keys, in one commit and one segment, and keep the tree that made them.
 
-        Args:
-            tree: arrays to keep with the keys; `tree` returns them. None: no tree made them.
-            change: returns a copy of the patches with their new keys, in the order of these.
-
-        Raises:
-            IndexCorruptError: a segment is damaged; the index is as it was.
-            StoreError: not open for writing, or the disk failed; the index is as it was.
+        Parameters
+        ----------
+        tree : mapping of str to array, or None
+            The arrays to keep with the keys, which the property `tree` returns; None if no tree made them.
+        change : callable
+            It returns a copy of the patches with their new keys, sorted by these.
         """
         with self._writing() as state:
             self._commit(state, [], state.segments, rekeying=_Rekeying(tree, change))
 
     @property
     def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
-        """As `State.tree` of the state at hand."""
+        """`State.tree` of the state at hand."""
         return self._state.tree
 
     def set_aside(self, names: Collection[str], target: Path) -> None:
-        """Go on without some segments, whose folders are moved into ``target``, in one commit.
+        """Move some segments into another folder and go on without them, in one commit.
 
-        Their folders are moved first: a crash in between leaves an index that lacks them and says so.
+        Their folders are moved first. A crash in between leaves an index that lacks them and says so.
 
-        Raises:
-            IndexCorruptError: another segment is damaged; the index is as it was.
-            StoreError: not open for writing, or the disk failed; the index is as it was, or lacks files.
+        Parameters
+        ----------
+        names : collection of str
+            The names of the segments.
+        target : Path
+            The folder that they are moved into.
+
+        Raises
+        ------
+        IndexCorruptError
+            If another segment is damaged; the index is as it was.
+        StoreError
+            If it is not open for writing, or the disk failed; the index is as it was, or lacks files.
         """
         with self._writing() as state:
             kept = replace(
@@ -390,7 +464,7 @@ class Store:
             self._commit(state, kept)
 
     def verify(self) -> list[str]:
-        """Return what is wrong with the index as it is on the disk now, one line for each problem."""
+        """Return the problems of the index as it is on the disk now, one line for each (`verify.verify`)."""
         return verify(self.path)
 
     def leftovers(self) -> list[str]:
@@ -399,7 +473,7 @@ class Store:
         return [path.relative_to(self.path).as_posix() for path in find_leftovers(self.path, manifest)]
 
     def info(self) -> StoreInfo:
-        """Count what is in the index."""
+        """Return counts of the state at hand."""
         state = self._state
         manifest, slides = state.manifest, state.slides
         segments = [part for part in state.parts if isinstance(part, Segment)]
@@ -423,7 +497,7 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[State]:
-        """Hold the right to write; after any failure, go by what the disk says."""
+        """Hold the right to write; after any failure, go on from the state on the disk."""
         with self._thread_lock:
             if self._lock is None or not self._lock.held:
                 raise StoreError(
@@ -438,9 +512,9 @@ class Store:
                 raise
 
     def _recover(self, before: State) -> None:
-        """Take the state on the disk (failing after the rename is a commit); drop what was half written."""
+        """Take the state on the disk and delete half-written files; a renamed manifest is a commit."""
         if read_manifest(self.path) != before.manifest:
-            # The rename was done and perhaps not flushed: the old files must stay until a later commit is.
+            # The rename was perhaps not flushed: the old files must stay until a later commit is.
             self._state = load_state(self.path, before)
             return
         sweep(self.path, before.manifest)
@@ -479,7 +553,7 @@ class Store:
         delete_unnamed(self.path, old, manifest)
 
     def _sound(self, segment: Segment) -> Segment:
-        """Return a segment whose bytes are those once written: else a copy would get checksums of its own."""
+        """Return the segment if its bytes are as written; else a copy would hide the damage."""
         for problem in damaged_files(self._folder(segment), segment.record.files):
             raise IndexCorruptError(
                 f"{problem}: nothing was changed; restore the index from a backup, or see sish index repair"

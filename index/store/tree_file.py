@@ -25,12 +25,12 @@ _NO_TREE = (
     RuntimeError,
     zipfile.BadZipFile,
 )
-"""What reading raises for bytes that someone vouched for and that are no arrays."""
+"""The errors of numpy and zipfile for a file that has the right checksum and holds no arrays."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TreeFile:
-    """A tree's file, mapped when its state was opened: it can be read after a writer has unlinked it."""
+    """The file of a tree, mapped when its state was opened, so it stays readable once a writer unlinks it."""
 
     path: Path
     """Where it was."""
@@ -40,7 +40,7 @@ class TreeFile:
     """Its bytes; None if there was no such file."""
 
     def arrays(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """Return the arrays; IndexCorruptError where the bytes are not those that were written."""
+        """Return the arrays; IndexCorruptError if the bytes are not the ones that were written."""
         if self.data is None:
             raise self._corrupt("is missing")
         data = self.data.tobytes()
@@ -59,7 +59,7 @@ class TreeFile:
 
 
 def open_tree(path: Path, record: FileRecord) -> TreeFile:
-    """Map a tree's file; damage is told when it is read, a link at once (IndexCorruptError)."""
+    """Map the file of a tree; a link is refused now (IndexCorruptError), damage when the arrays are read."""
     check_plain(path)
     try:
         return TreeFile(path, record, np.memmap(path, np.uint8, mode="r").view(np.ndarray))
@@ -70,7 +70,7 @@ def open_tree(path: Path, record: FileRecord) -> TreeFile:
 def write_tree(
     folder: Path, generation: int, arrays: Mapping[str, npt.NDArray[np.uint8]]
 ) -> dict[str, FileRecord]:
-    """Write the arrays durably, named by ``generation``; the name and what was written."""
+    """Write the arrays durably to a file named by the generation; return its name and record."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     name = f"tree.{generation:08d}.npz"
@@ -78,7 +78,7 @@ def write_tree(
 
 
 def _arrays(data: bytes) -> dict[str, npt.NDArray[np.uint8]]:
-    """The arrays of an npz as `write_tree` makes it, which is not compressed: it cannot swell."""
+    """Read the arrays of an npz without compression, as `write_tree` makes it: they fit in its length."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if sum(item.file_size for item in archive.infolist()) > len(data):
             raise ValueError("its arrays are larger than the file")

@@ -1,4 +1,4 @@
-"""Checking an index folder byte by byte."""
+"""Check an index folder byte by byte."""
 
 import os
 from collections import Counter
@@ -18,11 +18,20 @@ __all__ = ["damaged_files", "segment_problems", "tree_problems", "verify"]
 
 
 def verify(path: str | os.PathLike[str]) -> list[str]:
-    """Return what is wrong with the index at ``path``, one line for each problem; empty if all is well.
+    """Check an index: files, sizes, checksums, key order, slide numbers and counts.
 
-    Every byte is read: missing files, sizes, checksums, key order, slide numbers, and counts. Writers may
-    go on meanwhile. What a crash left behind is no problem: see `sish.index.store.leftovers`. It never
-    raises: that there is no index, or none that can be read, is a problem too.
+    Every byte is read, and writers may go on meanwhile. It never raises: an index that is missing or cannot
+    be read is a problem like others. What a crash left behind is no problem (`sish.index.store.leftovers`).
+
+    Parameters
+    ----------
+    path : path-like
+        The index.
+
+    Returns
+    -------
+    list of str
+        One line for each problem; empty if all is well.
     """
     folder = Path(path)
     try:
@@ -33,7 +42,7 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
                 return problems
     except StoreError as error:
         return [str(error)]
-    # Damage may look like anything at all; whatever reading it raises is a finding, never a crash.
+    # Damage may look like anything. Whatever reading it raises is a problem to report, never a crash.
     except Exception as error:
         return [
             f"{folder}: cannot be checked ({error!r}): restore it from a backup, or index the slides again"
@@ -41,7 +50,7 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _changed_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """A change of the manifest's bytes that says the same in other words, which its checksum does not see."""
+    """Yield a line if the manifest's bytes changed in a way that its checksum ignores, such as a space."""
     path = folder / MANIFEST
     with storage_errors(path, "read"):
         if path.read_bytes() != manifest.to_bytes():
@@ -56,7 +65,7 @@ def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def tree_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield a line for each thing that is wrong with the tree."""
+    """Yield a line for each problem of the texture tree."""
     damaged = list(damaged_files(folder, manifest.extras))
     yield from damaged
     if damaged:
@@ -71,9 +80,23 @@ def tree_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
 def segment_problems(
     folder: Path, record: SegmentRecord, manifest: Manifest, seen: set[str]
 ) -> Iterator[str]:
-    """Yield a line for each thing that is wrong with a segment, every byte of which is read.
+    """Read every byte of a segment and yield a line for each problem.
 
-    ``seen`` are the ids of the slides before it; those of its own are added.
+    Parameters
+    ----------
+    folder : Path
+        The index.
+    record : SegmentRecord
+        The segment.
+    manifest : Manifest
+        The state that names it.
+    seen : set of str
+        The ids of the slides in the segments before it; those of its own are added.
+
+    Yields
+    ------
+    str
+        One problem.
     """
     path = folder / SEGMENTS / record.name
     damaged = list(damaged_files(path, record.files))
@@ -96,10 +119,24 @@ def segment_problems(
 
 
 def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str]:
-    """Yield a line for each of the ``files`` in ``folder`` whose bytes are not as recorded.
+    """Yield a line for each file whose bytes are not as recorded.
 
-    Raises:
-        StoreError: a file cannot be read for another reason than damage, such as missing rights.
+    Parameters
+    ----------
+    folder : Path
+        Where the files are.
+    files : mapping of str to FileRecord
+        Their names in the folder, and what was written.
+
+    Yields
+    ------
+    str
+        One problem.
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be read for a reason other than damage, such as missing rights.
     """
     for name, wanted in files.items():
         path = folder / name
@@ -117,7 +154,7 @@ def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str
 
 
 def _wrong_ties(folder: Path, segment: Segment) -> Iterator[str]:
-    """Check what a search does not: the order of patches of one key, and their numbers within a slide."""
+    """Check the order of patches of one key and their numbers in a slide, which no search checks."""
     patches = segment.patches
     order = np.lexsort((patches.row, patches.slide, patches.keys[:, 0]))
     if not np.array_equal(order, np.arange(len(order))):
