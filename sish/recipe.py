@@ -11,7 +11,7 @@ from reprlib import repr as short
 from typing import Any, Literal, get_args
 
 from sish.encoders import FEATURES, TIMM
-from sish.errors import IndexFormatError, ParameterError
+from sish.errors import IndexFormatError, ParameterError, ParameterTypeError
 from sish.index.keys import Pooling
 from sish.nearest import nearest_to
 from sish.slides.files import absolute
@@ -99,7 +99,9 @@ class Recipe:
             value, wanted = getattr(self, field.name), type(field.default)
             fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
             if not fits or (isinstance(value, bool) and wanted is not bool):
-                raise ParameterError(f"got {field.name}={value!r}; want a value of type {wanted.__name__}")
+                raise ParameterTypeError(
+                    f"got {field.name}={value!r}; want a value of type {wanted.__name__}"
+                )
         if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith((TIMM, FEATURES))):
             raise ParameterError(
                 f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"

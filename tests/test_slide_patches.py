@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sish.demo.synthetic import write_slides
-from sish.errors import ParameterError
+from sish.errors import ParameterError, SlideOpenError
 from sish.vqvae.data import Cut, PatchData, Split
 from sish.vqvae.patch_cache import PatchCache, slots_within
 from sish.vqvae.slide_patches import SlidePatches, SlideSquares, _opened, find_places
@@ -68,7 +68,7 @@ def test_a_slide_that_tells_its_scale_keeps_it_unless_that_is_replaced(slides):
 def test_slides_that_cannot_be_used_are_skipped(data_dir):
     slides = data_dir / "slides"
     paths = [slides / "bad" / "broken.svs", slides / "tcga-cr-7395-01a-01-ts1.svs"]
-    with pytest.warns(UserWarning) as caught, pytest.raises(ParameterError, match="none of the 2 slides"):
+    with pytest.warns(UserWarning) as caught, pytest.raises(SlideOpenError, match="none of the 2 slides"):
         find_places(paths)
     assert len(caught) == 2
     assert "slide_mpp" in str(caught[1].message)

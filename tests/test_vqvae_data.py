@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sish.errors import ParameterError, SishError, SlideNotFoundError
+from sish.errors import ParameterError, SishError, SlideNotFoundError, SlideOpenError
 from sish.vqvae.data import Cut, PatchData, Split
 from sish.vqvae.images import ImagePatches, list_images
 
@@ -50,10 +50,10 @@ def test_images_of_a_csv_file(folder):
 def test_sources_that_hold_nothing(tmp_path):
     with pytest.raises(SlideNotFoundError, match=r"--data\.folder"):
         list_images(tmp_path / "none")
-    with pytest.raises(ParameterError, match="no images"):
+    with pytest.raises(SlideOpenError, match="no images"):
         list_images(tmp_path)
     write_image(tmp_path / "a.png")
-    with pytest.raises(ParameterError, match="'train/'"):
+    with pytest.raises(SlideOpenError, match="'train/'"):
         list_images(tmp_path, "train/")
     (tmp_path / "labels.csv").write_text("file,label\na.png,1\n")
     with pytest.raises(ParameterError, match="no column 'path'"):
@@ -123,7 +123,7 @@ def test_images_that_do_not_decode_are_replaced(tmp_path):
     assert all(torch.equal(patch, drawn[2]) for patch in drawn)
     assert len(patches.unreadable) == 2
     assert [warning.category for warning in caught].count(UserWarning) == 1
-    with pytest.raises(ParameterError, match="none of the 2 images decodes"), warnings.catch_warnings():
+    with pytest.raises(SlideOpenError, match="none of the 2 images decodes"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ImagePatches(bad, 16, augment=False)[0]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from sish.errors import ParameterError
+from sish.errors import ParameterError, SlideOpenError
 from sish.slides.files import find_slides
 from sish.vqvae.images import ImagePatches, list_images
 from sish.vqvae.model import to_unit
@@ -146,7 +146,7 @@ class PatchData(pl.LightningDataModule):
             return [], []
         found = find_slides(self.slides)
         if not found:
-            raise ParameterError(f"no slides in {self.slides}; give a folder of slides with --data.slides")
+            raise SlideOpenError(f"no slides in {self.slides}; give a folder of slides with --data.slides")
         usable = find_places(found, self.cut.slide_mpp, self.cut.override_slide_mpp)
         self._squares = SlideSquares(usable, self.cut)
         number = {places.path: number for number, places in enumerate(usable)}

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sish.errors import ParameterError
+from sish.errors import ParameterError, ParameterTypeError
 from sish.vqvae.features import N_FEATURES, BitRule, WhitenedFeatures
 from sish.vqvae.model import VQVAE, VQVAEConfig, from_unit, to_unit
 
@@ -224,7 +224,7 @@ class Encoder:
 
 def _check_images(images: NDArray[np.uint8], stride: int) -> None:
     if not isinstance(images, np.ndarray):
-        raise ParameterError(f"wanted patches as a uint8 array (N, H, W, 3), got {type(images).__name__}")
+        raise ParameterTypeError(f"wanted patches as a uint8 array (N, H, W, 3), got {type(images).__name__}")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         got = f"{images.dtype} {images.shape}"
         raise ParameterError(f"wanted patches as uint8 (N, H, W, 3), got {got}")

@@ -50,7 +50,9 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
     SlideNotFoundError
         If there is no such source.
     ParameterError
-        If the CSV file has no column ``path``, or no image is left.
+        If the CSV file has no column ``path``.
+    SlideOpenError
+        If no image is left.
     """
     table = source / "labels.csv" if source.is_dir() else source
     if not source.exists():
@@ -64,7 +66,7 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
     found = sorted({name for name in names if name.startswith(prefix)})
     if not found:
         begin = f" whose path begins with {prefix!r}" if prefix else ""
-        raise ParameterError(f"no images{begin} in {source}; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise SlideOpenError(f"no images{begin} in {source}; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
     return [(source if source.is_dir() else source.parent) / name for name in found]
 
 
@@ -118,7 +120,7 @@ class ImagePatches(Dataset[Tensor]):
     """One square crop, uint8 (size, size, 3), from each image file.
 
     A file that cannot be decoded is replaced by the next file. The first such file is warned of. If no file
-    can be decoded, a crop raises ParameterError.
+    can be decoded, a crop raises SlideOpenError.
     """
 
     def __init__(self, paths: Sequence[Path], size_px: int, *, augment: bool) -> None:
@@ -138,7 +140,7 @@ class ImagePatches(Dataset[Tensor]):
             pixels = self._decode(candidate)
             if pixels is not None:
                 return self._crop(pixels, self.paths[candidate])
-        raise ParameterError(f"none of the {len(self.paths)} images decodes, e.g. {self.paths[0]}")
+        raise SlideOpenError(f"none of the {len(self.paths)} images decodes, e.g. {self.paths[0]}")
 
     def _decode(self, number: int) -> Pixels | None:
         if number in self.unreadable:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sish.errors import MissingMppError, ParameterError, SishError
+from sish.errors import MissingMppError, ParameterError, SishError, SlideOpenError
 from sish.slides.formats.levels import Pixels
 from sish.slides.scale import check_given, is_unused
 from sish.slides.slide import Slide, open_slide
@@ -103,7 +103,7 @@ def find_places(
 
     Raises
     ------
-    ParameterError
+    SlideOpenError
         If there is none.
     """
     usable = []
@@ -122,7 +122,7 @@ def find_places(
             stacklevel=2,
         )
     if not usable:
-        raise ParameterError(f"none of the {len(paths)} slides can be used; see the warnings for each")
+        raise SlideOpenError(f"none of the {len(paths)} slides can be used; see the warnings for each")
     return usable
 
 
