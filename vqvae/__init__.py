@@ -20,64 +20,6 @@ name                      what it is
 Each name is imported from its module when it is first used: ``import sish.vqvae`` does not import torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from sish.vqvae.calibration import calibrate
-    from sish.vqvae.contrast import contrast_loss
-    from sish.vqvae.encoder import Encoded, Encoder
-    from sish.vqvae.model import PRESETS, VQVAE, VQVAEConfig, from_unit, to_unit
-    from sish.vqvae.p4m import GroupConv, LiftingConv
-    from sish.vqvae.pretrained import load_encoder, save_weights
-    from sish.vqvae.quantizer import VectorQuantizer, perplexity
-    from sish.vqvae.stain import jitter_stain
-    from sish.vqvae.timm_network import TimmNetwork
-    from sish.vqvae.views import Views
-
-__all__ = [
-    "PRESETS",
-    "VQVAE",
-    "Encoded",
-    "Encoder",
-    "GroupConv",
-    "LiftingConv",
-    "TimmNetwork",
-    "VQVAEConfig",
-    "VectorQuantizer",
-    "Views",
-    "calibrate",
-    "contrast_loss",
-    "from_unit",
-    "jitter_stain",
-    "load_encoder",
-    "perplexity",
-    "save_weights",
-    "to_unit",
-]
-
-_NAMES = {
-    "calibration": ["calibrate"],
-    "contrast": ["contrast_loss"],
-    "encoder": ["Encoded", "Encoder"],
-    "model": ["PRESETS", "VQVAE", "VQVAEConfig", "from_unit", "to_unit"],
-    "p4m": ["GroupConv", "LiftingConv"],
-    "pretrained": ["load_encoder", "save_weights"],
-    "quantizer": ["VectorQuantizer", "perplexity"],
-    "stain": ["jitter_stain"],
-    "timm_network": ["TimmNetwork"],
-    "views": ["Views"],
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module when it is first asked for (PEP 562)."""
-    for module, names in _NAMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """Return the public names."""
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,41 @@
+from .errors import (
+    EncoderMismatchError as EncoderMismatchError,
+    IndexCorruptError as IndexCorruptError,
+    IndexExistsError as IndexExistsError,
+    IndexFormatError as IndexFormatError,
+    IndexLockedError as IndexLockedError,
+    IndexNotFoundError as IndexNotFoundError,
+    LabelsError as LabelsError,
+    LabelsNotFoundError as LabelsNotFoundError,
+    MissingMppError as MissingMppError,
+    MissingPackageError as MissingPackageError,
+    OutputError as OutputError,
+    ParameterError as ParameterError,
+    ParameterTypeError as ParameterTypeError,
+    QueryError as QueryError,
+    SishError as SishError,
+    SlideError as SlideError,
+    SlideNotFoundError as SlideNotFoundError,
+    SlideOpenError as SlideOpenError,
+    SlideReadError as SlideReadError,
+    StoreError as StoreError,
+    UnknownSlideError as UnknownSlideError,
+    WeightsError as WeightsError,
+    WeightsNotFoundError as WeightsNotFoundError,
+)
+from .evaluation import evaluate as evaluate
+from .index.params import SearchParams as SearchParams
+from .index.store.verify import verify as verify
+from .recipe import Recipe as Recipe
+from .report import write_report as write_report
+from .results import (
+    AddReport as AddReport,
+    Hit as Hit,
+    PatchPair as PatchPair,
+    Query as Query,
+    RelabelReport as RelabelReport,
+    Results as Results,
+)
+from .slide_index import Index as Index
+from .slides.slide import Slide as Slide, open_slide as open_slide
+from .version import __version__ as __version__
