@@ -1,4 +1,4 @@
-"""How well an index finds slides of the same label: every slide is searched with its own patient left out."""
+"""Measure how well an index finds slides of the same label: search each with its own patient left out."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from sish.view import RankingName
 __all__ = ["Evaluation", "evaluate"]
 
 
-_FEWER = (1, 3)  # majorities of so few are told beside the one of k
-_HITS = 5  # hit rates look at so many
+_FEWER = (1, 3)  # the majority votes of so few results are told too
+_HITS = 5  # hit rates look at so many results
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Retrieval measured on an index by leave-one-patient-out."""
+    """The retrieval figures of an index, measured by leave-one-patient-out."""
 
     index: str
     """The index's folder."""
     ranking: str
     """How hits were ranked."""
     note: str
-    """Why that is not the ranking that reads labels; else empty."""
+    """Why that is not the ranking by uncertainty; else empty."""
     slides: int
     """Slides in the database."""
     metrics: Metrics
-    """Majority votes, precisions and hit rates at k; every labelled slide with tissue is a query once."""
+    """Majority votes, precisions and hit rates at k. Every labelled slide with tissue is a query once."""
     fewer: tuple[Metrics, ...]
     """The same at 1 and at 3."""
     placed: Metrics
-    """The same, of the slides alone that the ranking itself placed: its list is not filled by similarity."""
+    """The same at k, counting only slides that the ranking placed, without those that fill its list."""
     query_ms_median: float
-    """Milliseconds of a query slide from codes to ranked slides, without reading and encoding it."""
+    """Milliseconds from the codes of a query slide to ranked slides, without reading and encoding it."""
     query_ms_p95: float
     """The same, 95th percentile."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with names like ``mmv5`` and ``map5``."""
+        """Return plain values for JSON, with names like ``mmv5`` and ``map5``."""
         found, k = self.metrics, self.metrics.k
         majorities = {f"mmv{at.k}": at.figures()[f"mmv{at.k}"] for at in self.fewer}
         figures = {**majorities, **found.figures()}
@@ -70,7 +70,7 @@ class Evaluation:
         }
 
     def rows(self) -> Iterator[tuple[str, float | int | str]]:
-        """Name and value of every figure, for a table."""
+        """Yield name and value of every figure, for a table."""
         yield "ranking", self.ranking + (f": {self.note}" if self.note else "")
         yield "slides", self.slides
         yield from ((f"mMV@{at.k}", at.mmv) for at in self.fewer)
@@ -87,16 +87,23 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
     Parameters
     ----------
     index : Index
-        With labels.
+        An index with labels.
     k : int
-        Hits a query.
+        Number of hits of each query that are measured.
     ranking : {"auto", "uncertainty", "similarity"}
         As in :meth:`sish.Index.search`.
+
+    Returns
+    -------
+    Evaluation
+        The figures.
 
     Raises
     ------
     QueryError
         If fewer than two patients have labelled slides.
+    ParameterError
+        If `k` is below 1.
     """
     state, view = index.state_and_view()
     snapshot = state.snapshot()
@@ -137,7 +144,7 @@ def evaluate(index: Index, *, k: int = 5, ranking: RankingName = "auto") -> Eval
 
 
 def _queries(snapshot: Snapshot) -> Iterator[tuple[Query, str, SlideCodes]]:
-    """Each labelled slide as a query, from its stored codes."""
+    """Yield each labelled slide as a query, with its label and stored codes."""
     rows = enumerate(snapshot.slides)
     numbers = [number for number, row in rows if row.label is not None and row.n_patches]
     for number, codes in zip(numbers, stored_codes(snapshot, numbers), strict=True):

@@ -1,9 +1,12 @@
-"""How good ranked answers are, by the labels of the query and of the slides that it got.
+"""Measure ranked answers by the labels of the queries and of their results.
 
-An *answer* is the query's label and the labels of its results, best first. Definitions follow Chen et al.
-2022 (Methods, evaluation); where theirs is unusual the usual one stands beside it. Images with several
-labels are measured by the labels that they share with what is found (AvG@K of Haq et al., see
-:func:`average_shared`). Every figure has a 95 % bootstrap interval over queries.
+An *answer* is the label of a query and the labels of its results, best first. The definitions follow Chen et
+al. 2022 (Methods, evaluation). Where theirs is unusual, the usual one is given too. For images with several
+labels, :func:`average_shared` counts the labels shared with the results (AvG@K of Haq et al.). Every figure
+has a 95 % bootstrap interval over queries.
+
+Why not a library: scikit-learn has neither the majority vote nor an average precision at k; it would replace
+`_f1` alone. `scipy.stats.bootstrap` refuses a class of one query.
 """
 
 import math
@@ -30,10 +33,10 @@ __all__ = [
 ]
 
 Answer = tuple[str, Sequence[str]]
-"""Label of a query, labels of its results."""
+"""Label of a query, and the labels of its results, best first."""
 
 SetAnswer = tuple[Set[str], Sequence[Set[str]]]
-"""Labels of a query, and of each of its results."""
+"""Labels of a query, and the labels of each of its results, best first."""
 
 Interval = tuple[float, float]
 """Lower and upper end."""
@@ -54,38 +57,38 @@ _PAPER_DIVISOR = 5  # the authors divide by 5 whatever k is
 
 @dataclass(frozen=True, slots=True)
 class LabelMetrics:
-    """The queries of one label."""
+    """The figures of the queries of one label."""
 
     label: str
     """The label."""
     queries: int
     """Number of queries with it."""
     mmv: float
-    """Share of them whose majority label is right."""
+    """Share of these queries with the right majority label."""
     map: float
     """Mean average precision, usual definition."""
     map_paper: float
-    """Mean average precision, divided by 5 always."""
+    """Mean average precision, always divided by 5."""
     f1: float
-    """F1 of the majority label as a classifier, this label against the others."""
+    """F1 of the majority label as a classifier of this label against all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Retrieval measured on labelled queries; the means over classes weigh every class alike."""
+    """The figures of all labelled queries; a mean over classes weighs every class alike."""
 
     k: int
-    """Results looked at."""
+    """Number of results looked at."""
     queries: int
     """Number of queries."""
     short: int
-    """Queries with fewer than k results."""
+    """Number of queries with fewer than k results."""
     mmv: float
     """mMV@k: mean over classes of the share of queries with the right majority label."""
     map: float
-    """Mean over classes of mean average precision at k, usual definition."""
+    """Mean over classes of the mean average precision at k, usual definition."""
     map_paper: float
-    """The same with the authors' divisor."""
+    """The same, with the authors' divisor."""
     macro_f1: float
     """Mean over classes of the F1 of the majority label."""
     precision: float
@@ -97,19 +100,19 @@ class Metrics:
     hit_5: float
     """The same among the first 5."""
     by_label: tuple[LabelMetrics, ...]
-    """One row a class, in the order of the labels."""
+    """One row for each class, in alphabetical order."""
     ci: Mapping[str, Interval]
-    """95 % bootstrap interval over queries of each figure, by its name here (``mmv``, ``hit_1``, ...)."""
+    """95 % bootstrap interval over queries of each figure, by its field (``mmv``, ``hit_1``, ...)."""
 
     def figures(self) -> dict[str, tuple[float, Interval]]:
-        """Value and 95 % interval of every figure, by names with k in them: ``mmv5``, ``map5``, ``hit3``."""
+        """Return value and 95 % interval of every figure, by names with k in them, such as ``mmv5``."""
         return {
             _SHORT_NAMES[name].format(k=self.k): (float(getattr(self, name)), interval)
             for name, interval in self.ci.items()
         }
 
     def named(self) -> Iterator[tuple[str, float | int]]:
-        """Name and value of every figure, for a table."""
+        """Yield name and value of every figure, for a table."""
         yield "queries", self.queries
         yield f"queries with fewer than {self.k} results", self.short
         yield f"mMV@{self.k}", self.mmv
@@ -133,10 +136,22 @@ class Metrics:
 
 
 def majority_label(results: Sequence[str], k: int = 5) -> str | None:
-    """The most frequent of the first `k` labels, the first seen of equals.
+    """Return the most frequent of the first `k` labels; of equally frequent ones, the first seen.
 
-    With fewer than `k` results it needs at least ceil(k / 2) votes; None where it has not.
+    Parameters
+    ----------
+    results : sequence of str
+        Labels of the results, best first.
+    k : int
+        How many of them vote.
 
+    Returns
+    -------
+    str or None
+        The label. With fewer than `k` results it needs at least ceil(k / 2) votes, else None is returned.
+
+    Examples
+    --------
     >>> majority_label(["b", "a", "a", "b", "c"]), majority_label(["a", "a", "b"]), majority_label(["a"] * 3)
     ('b', None, 'a')
     """
@@ -147,12 +162,27 @@ def majority_label(results: Sequence[str], k: int = 5) -> str | None:
 def average_precision(
     answer: Answer, k: int = 5, *, relevant: int | None = None, as_paper: bool = False
 ) -> float:
-    """AP@k: the sum of the precision at the ranks of right results among the first `k`, over a divisor.
+    """Return AP@k: the sum of the precisions at the ranks of right results, divided by how many there are.
 
-    The divisor is min(`k`, `relevant`), `relevant` being the number of right slides that there were to
-    find; where it is not given, the number of right results among the first `k`. `as_paper` divides by 5
-    whatever `k` is. 0 where nothing is right.
+    Parameters
+    ----------
+    answer : Answer
+        Label of the query, labels of its results.
+    k : int
+        Number of results looked at.
+    relevant : int, optional
+        Number of right slides in the archive: the divisor is then min(`k`, `relevant`). By default it is the
+        number of right results among the first `k`.
+    as_paper : bool
+        Divide by 5, whatever `k` is.
 
+    Returns
+    -------
+    float
+        In [0, 1]; 0 if no result is right.
+
+    Examples
+    --------
     Right at ranks 1 and 3 of 5: (1/1 + 2/3) / 2, and / 5 in the paper.
 
     >>> answer = ("a", ["a", "b", "a", "b", "b"])
@@ -172,10 +202,27 @@ def average_precision(
 
 
 def average_shared(answer: SetAnswer, k: int = 5) -> float:
-    """AvG@k: the mean number of labels that the first `k` results share with the query.
+    """Return AvG@k, the mean number of labels that the first `k` results share with the query.
 
-    (Haq, Moradi & Wang, X-ray retrieval by codes and subspaces.) A result that is missing shares none.
+    Parameters
+    ----------
+    answer : SetAnswer
+        Labels of the query, and of each result. A missing result shares none.
+    k : int
+        Number of results looked at.
 
+    Returns
+    -------
+    float
+        As defined by Haq, Moradi & Wang (X-ray retrieval by codes and subspaces).
+
+    Raises
+    ------
+    ParameterError
+        If `k` is below 1.
+
+    Examples
+    --------
     >>> average_shared(({"Mass", "Edema"}, [{"Mass", "Edema"}, {"Edema"}, set(), {"Mass", "Hernia"}]), k=4)
     1.0
     """
@@ -188,11 +235,31 @@ def average_shared(answer: SetAnswer, k: int = 5) -> float:
 def retrieval_metrics(
     answers: Sequence[Answer], k: int = 5, *, relevant: Sequence[int] | None = None
 ) -> Metrics:
-    """All figures of `answers` at `k`; 5 is the paper's choice for subtypes and 10 for sites.
+    """Return all figures of some answers.
 
-    `relevant`, one number a query, is passed on to the usual average precision. A query without results
-    counts as wrong everywhere. Raises QueryError where there are no answers.
+    Parameters
+    ----------
+    answers : sequence of Answer
+        One for each query. A query without results counts as wrong in every figure.
+    k : int
+        Number of results looked at; the paper takes 5 for subtypes and 10 for sites.
+    relevant : sequence of int, optional
+        Number of right slides in the archive for each query: see :func:`average_precision`.
 
+    Returns
+    -------
+    Metrics
+        The figures with their intervals.
+
+    Raises
+    ------
+    ParameterError
+        If `k` is below 1, or `relevant` has another length than `answers`.
+    QueryError
+        If there are no answers.
+
+    Examples
+    --------
     >>> found = retrieval_metrics([("a", ["a", "a", "b"]), ("b", ["b", "b", "b", "a"])], k=3)
     >>> found.mmv, round(found.map, 3), found.hit_1
     (1.0, 1.0, 1.0)
@@ -229,7 +296,7 @@ def retrieval_metrics(
         queries=len(answers),
         short=sum(len(results) < k for _, results in answers),
         **{name: _over_classes(own, labels) for name, own in values.items()},
-        macro_f1=_over(rows, lambda row: row.f1),
+        macro_f1=float(np.mean([row.f1 for row in rows])),
         **{name: float(np.mean(own)) for name, own in hits.items()},
         by_label=rows,
         ci={
@@ -241,22 +308,17 @@ def retrieval_metrics(
 
 
 def _mean_of(label: str, labels: Sequence[str], values: Sequence[float]) -> float:
-    """Mean value of the queries of one label."""
+    """Return the mean value of the queries of one label."""
     return float(np.mean([value for own, value in zip(labels, values, strict=True) if own == label]))
 
 
 def _over_classes(values: Sequence[float], labels: Sequence[str]) -> float:
-    """Mean over classes of the mean value of their queries."""
+    """Return the mean over classes of the mean value of their queries."""
     return float(np.mean([_mean_of(label, labels, values) for label in sorted(set(labels))]))
 
 
-def _over(rows: Sequence[LabelMetrics], value: Callable[[LabelMetrics], float]) -> float:
-    """Mean over classes."""
-    return float(np.mean([value(row) for row in rows]))
-
-
 def _f1(label: str, labels: Sequence[str], votes: Sequence[str | None]) -> float:
-    """F1 of one label: twice the right votes over the queries with the label and the votes for it."""
+    """Return the F1 of a label: twice the right votes, over the queries with it plus the votes for it."""
     right = sum(own == vote == label for own, vote in zip(labels, votes, strict=True))
     return 2 * right / (labels.count(label) + votes.count(label))
 
@@ -270,12 +332,38 @@ def bootstrap_interval(
     seed: int = 0,
     over_classes: bool = True,
 ) -> Interval:
-    """Percentile bootstrap interval of the mean over classes of the mean of `values`, one a query.
+    """Return the percentile bootstrap interval of a mean over queries.
 
-    Queries are drawn with replacement within their class, so that no class vanishes; with `over_classes` off
-    it is the mean over all queries. Queries of one patient are taken as independent, which makes the interval
-    a little too narrow.
+    Queries are drawn with replacement within their class, so that no class vanishes. Queries of one patient
+    count as independent, which makes the interval a little too narrow.
 
+    Parameters
+    ----------
+    values : sequence of float
+        One for each query.
+    labels : sequence of str
+        Class of each query.
+    level : float
+        Share of the resampled means inside the interval, in (0, 1).
+    repeats : int
+        Number of resampled means.
+    seed : int
+        Seed of the draws.
+    over_classes : bool
+        Take the mean over classes of the mean of their queries, or else the mean over all queries.
+
+    Returns
+    -------
+    Interval
+        Lower and upper end.
+
+    Raises
+    ------
+    ParameterError
+        If `level` or `repeats` is out of range, or there are no values.
+
+    Examples
+    --------
     >>> bootstrap_interval([1.0, 1.0, 0.0], ["a", "a", "b"])
     (0.5, 0.5)
     """
@@ -294,7 +382,7 @@ def bootstrap_interval(
 
 
 def _f1_interval(labels: Sequence[str], votes: Sequence[str | None], *, seed: int = 0) -> Interval:
-    """The same of the macro-F1, which is no mean over queries: votes are drawn within each class."""
+    """Return the interval of the macro-F1, which is no mean over queries: draw the votes of each class."""
     random = np.random.default_rng(seed)
     classes = sorted(set(labels))
     column = {label: number for number, label in enumerate(classes)}
@@ -313,6 +401,6 @@ def _f1_interval(labels: Sequence[str], votes: Sequence[str | None], *, seed: in
 
 
 def _percentiles(means: NDArray[np.float64], level: float) -> Interval:
-    """The interval that holds `level` of the resampled means."""
+    """Return the interval that holds the share `level` of the resampled means."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

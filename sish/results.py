@@ -1,4 +1,4 @@
-"""What comes back: ranked hits of a search, and the account of an add."""
+"""Answers: the ranked hits of a search, and the reports of adding slides and labels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SCORE = (
     "score: how close the query's patches come to their nearest match in the slide, on average: "
     "1 equal, 0 unrelated or no match; patches that few slides match weigh more"
 )
-"""What `Hit.score` says, on one line; the formula is in `sish.ranking.NearestMatches`."""
+"""The meaning of `Hit.score`, on one line; the formula is in `sish.ranking.NearestMatches`."""
 
 _NAMED = 5
-"""How many slides a hint names."""
+"""Number of slides that a hint names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class PatchPair:
     xy: tuple[int, int]
     """Top left corner of the hit's patch, level-0 pixels of the hit."""
     hamming: int
-    """Bits in which their barcodes differ."""
+    """Number of bits in which their barcodes differ."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {"query_xy": list(self.query_xy), "xy": list(self.xy), "hamming": self.hamming}
 
 
@@ -54,68 +54,68 @@ class Hit:
     slide_id: str
     """The slide's name in the index."""
     path: str
-    """Its file when it was added."""
+    """Its file at the time it was added."""
     mpp: float
     """Scale of its level 0, um per pixel."""
     patch_l0_px: float
-    """Edge of its patches in level-0 pixels."""
+    """Side of its patches in level-0 pixels."""
     label: str | None
-    """Its diagnosis, if known."""
+    """Its diagnosis; None if not known."""
     patient: str
-    """Its patient; the slide's own id where none was given."""
+    """Its patient; the slide's own id if none was given."""
     score: float
     """How close the query's patches come to their nearest match in this slide, on average: 1 equal, 0
-    unrelated or no match; patches that few slides match weigh more.
+    unrelated or no match. Patches that few slides match weigh more.
 
-    It is the same in both rankings. Slides that were ranked by similarity are in order of it. It may rise
-    down a list that was ranked by uncertainty, and where slides begin that only fill the list."""
+    Both rankings compute it alike. A ranking by similarity is in order of it. In a ranking by uncertainty it
+    may rise from one hit to the next, and so it may where the slides begin that only fill the list."""
     n_matched: int
-    """Patches of the query that have a match in this slide, of `Query.n_patches`."""
+    """Number of patches of the query that have a match in this slide, of `Query.n_patches`."""
     median_distance: float
     """Median distance in bits of these patches to their nearest match."""
     uncertainty: float | None
-    """Entropy in bits of the labels in the bag that found it; None where the ranking reads no labels."""
+    """Entropy in bits of the labels in the bag that found it; None if the ranking reads no labels."""
     placed: bool
     """False if the ranking left the slide out, and it fills the list by similarity alone."""
     below_threshold: bool
-    """True if no patch of it passed the distance threshold: it is among the nearest there are, no more."""
+    """True if none of its patches is within the distance threshold: it is only among the nearest."""
     patches: tuple[PatchPair, ...]
     """The patch pairs that made it a hit, best first."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The other columns of the labels file."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         plain = {it.name: getattr(self, it.name) for it in fields(self)}
         return plain | {"patches": [pair.to_dict() for pair in self.patches], "metadata": dict(self.metadata)}
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was searched for."""
+    """A slide, a region of it or an image that was searched for."""
 
     slide_id: str
     """Name of the query slide."""
     path: str | None
     """Its file; None for an image in memory."""
     patient: str
-    """Its patient: as given, else as the index has it, else the slide's id."""
+    """Its patient as given, else as in the index, else the slide's id."""
     mpp: float
     """Scale of its level 0, um per pixel."""
     region: tuple[int, int, int, int] | None
     """The part that was searched for: x, y, width, height in level-0 pixels; None for all of it."""
     n_patches: int
-    """Patches of its mosaic."""
+    """Number of patches of its mosaic."""
     patch_l0_px: float
-    """Edge of a patch in level-0 pixels."""
+    """Side of a patch in level-0 pixels."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self) | {"region": None if self.region is None else list(self.region)}
 
 
 class _Plain(Protocol):
-    """Anything that tells itself in plain values."""
+    """Anything with plain values for JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -123,7 +123,7 @@ class _Plain(Protocol):
 
 
 class RankedHit(_Plain, Protocol):
-    """What every hit tells, whatever was searched: a slide, an image or a region."""
+    """The fields of every hit: of a slide, an image or a region."""
 
     @property
     def rank(self) -> int:
@@ -132,12 +132,12 @@ class RankedHit(_Plain, Protocol):
 
     @property
     def score(self) -> float:
-        """How similar it is to the query; more is more similar."""
+        """Similarity to the query; larger is more similar."""
         ...
 
     @property
     def placed(self) -> bool:
-        """False where the ranking left it out, and it only fills the list."""
+        """False if the ranking left it out, and it only fills the list."""
         ...
 
 
@@ -164,11 +164,11 @@ class HitList(Generic[Q, H]):
     hits: tuple[H, ...]
     """The hits, best first."""
     note: str = ""
-    """Why the answer is not quite what was asked for, as where it is short; else empty."""
+    """Why the answer differs from what was asked for, for example is short; else empty."""
 
     @property
     def headline(self) -> str:
-        """How hits were ranked and the note, on one line."""
+        """The ranking and the note, on one line."""
         return f"ranked by {self.ranking}" + (f": {self.note}" if self.note else "")
 
     def __iter__(self) -> Iterator[H]:
@@ -198,44 +198,43 @@ class Results(HitList[Query, Hit]):
     """The answer of an index: a :class:`HitList` of slides.
 
     In ``to_dict``, a matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left
-    corner) of the file at ``path``, and at ``query_xy`` of the query's; ``mpp`` is the scale of these pixels.
-    Its fields are those of :class:`Query`, :class:`Hit` and :class:`PatchPair`. ``note`` says why the ranking
-    is not the one that reads labels, and why it placed nothing.
+    corner) of the file at ``path``, and at ``query_xy`` of the query's file. ``mpp`` is the scale of these
+    pixels. ``note`` says why the ranking is not by uncertainty, or why it placed nothing.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A slide that could not be added, or a row of the labels file that names none."""
+    """A slide that could not be added, or a row of the labels file that names no slide."""
 
     path: str
     """Its file, or its name in the labels file."""
     reason: str
-    """One line: what was wrong, and what to do."""
+    """What was wrong and what to do, on one line."""
 
 
 @dataclass(slots=True)
 class AddReport:
-    """What an add did: every slide that was asked for is in one of the lists."""
+    """The report of adding slides: every slide that was asked for is in one of the lists."""
 
     added: list[str] = field(default_factory=list)
     """Ids of slides that are new in the index."""
     replaced: list[str] = field(default_factory=list)
-    """Ids of slides whose codes were made anew."""
+    """Ids of slides whose codes were made again."""
     already: list[str] = field(default_factory=list)
-    """Ids of slides that were there, and stay as they were."""
+    """Ids of slides that were in the index, and stay as they were."""
     no_tissue: list[str] = field(default_factory=list)
-    """Ids of slides in which no tissue was found: recorded, so that they are not tried again, never found."""
+    """Ids of slides without tissue. The index keeps their ids, so that they are not read again."""
     failed: list[Skipped] = field(default_factory=list)
     """Slides that could not be read, and rows of the labels file without a slide."""
     own_scale: list[str] = field(default_factory=list)
-    """Ids of slides, also listed above, that tell their own scale, so that the given ``mpp`` was not used."""
+    """Ids of slides, also listed above, that tell their own scale: the given ``mpp`` was not used."""
     notes: list[str] = field(default_factory=list)
-    """What else a reader should know, a line each: fields of the labels file that were taken as missing."""
+    """Notes on the labels file, a line each: fields that were taken as missing."""
 
     @property
     def hint(self) -> str:
-        """One line on slides without tissue, what to look at and what to try; empty where there are none."""
+        """What to try for slides without tissue, on one line; empty if there are none."""
         if not self.no_tissue:
             return ""
         named = ", ".join(self.no_tissue[:_NAMED]) + ("" if len(self.no_tissue) <= _NAMED else ", ...")
@@ -245,7 +244,7 @@ class AddReport:
         )
 
     def summary(self) -> str:
-        """One line, as in ``12 added, 3 already there, 1 failed``."""
+        """Return one line, such as ``12 added, 3 already there, 1 failed``."""
         counts = {
             "added": len(self.added),
             "replaced": len(self.replaced),
@@ -258,11 +257,11 @@ class AddReport:
 
 @dataclass(frozen=True, slots=True)
 class RelabelReport:
-    """What new labels did."""
+    """The report of new labels."""
 
     changed: tuple[str, ...]
-    """Ids of slides whose label, patient, site or metadata are different now."""
+    """Ids of slides whose label, patient, site or metadata changed."""
     unknown: tuple[str, ...]
     """Rows of the labels file that name no slide of the index."""
     notes: tuple[str, ...] = ()
-    """What else a reader should know, a line each: fields of the labels file that were taken as missing."""
+    """Notes on the labels file, a line each: fields that were taken as missing."""

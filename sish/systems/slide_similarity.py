@@ -1,9 +1,9 @@
-"""Slide against slide by a matrix of cosines (Afshari and Tizhoosh, A similarity measure of histopathology
-images by deep embeddings).
+"""Slide similarity: compare two slides by the cosines of all their patches.
 
-Patches of 224 px at one magnification, without background; the cosine of every patch of the query with every
-patch of the other; the mean of the largest of each column and the mean of the largest of each row, averaged.
-Nothing is thrown away but features: optionally all but the 128 that vary most.
+Afshari and Tizhoosh, A similarity measure of histopathology images by deep embeddings. Patches have 224 px at
+one magnification; background is left out. Every patch of the query is compared with every patch of the other
+slide. The similarity is the average of two means: that of the largest cosine of each row, and that of each
+column. Optionally only the 128 features that vary most are kept.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ __all__ = ["GridTiles", "SlideSimilarity", "most_varying", "similarity", "variat
 Rows = NDArray[np.float32]
 
 SCALES = {"1x": 10.0, "2.5x": 4.0, "5x": 2.0, "10x": 1.0}
-"""The paper's magnifications as micrometres per pixel: 10x is 1 um/px by the custom of scanner vendors."""
+"""The paper's magnifications in micrometres per pixel; scanner vendors call 1 um/px 10x."""
 
 DARK, BRIGHT = 200, 235
 """The bounds a and b of the three histogram bins [0, a], (a, b], (b, 255]; see `GridTiles`."""
 
 BRIGHT_TO_DARK = 9.0
-"""A patch is background where its third bin holds more than so many times what the first holds."""
+"""A patch is background if its third bin holds more than this many times the pixels of its first."""
 
-_BLOCK = 65_536  # patches of the database whose cosines are in memory at once
+_BLOCK = 65_536  # number of patches of the database whose cosines are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class GridTiles:
-    """All tiles of a slide's grid that are no background by their histogram of three bins.
+    """All tiles of a slide's grid that are not background.
 
-    The paper cuts a slide of w x h px into floor(w / s) * floor(h / s) patches and throws away background by
-    three bins of grey, [0, a], (a, b] and (b, 255]. It gives no a, b or constant, and its sentence on the
-    ratio of the third bin to the first would, read word by word, throw away tissue; ours goes where the
-    bright bin is more than 9 times the dark one, which for a patch of two greys is this library's own
-    rule: more than 90 % of it brighter than 235.
+    The paper cuts a slide of w x h px into floor(w / s) * floor(h / s) patches. It finds background by three
+    bins of grey, [0, a], (a, b] and (b, 255], but gives neither a and b nor its constant, and its sentence on
+    the ratio of the third bin to the first, taken literally, would remove tissue. Here a patch is removed if
+    its bright bin holds more than 9 times the pixels of its dark bin. For a patch without greys between, this
+    is the rule of this library: more than 90 % of it is brighter than 235.
     """
 
     mpp: float = 2.0
@@ -55,7 +55,7 @@ class GridTiles:
     """Side of a patch in pixels at ``mpp``."""
 
     def __post_init__(self) -> None:
-        """Refuse a scale or size that is none."""
+        """Refuse scales and sizes out of range (ParameterError)."""
         if not 0.05 <= self.mpp <= 64 or self.size_px < 1:
             raise ParameterError(f"got {self.size_px} px at {self.mpp} um/px; want 0.05 to 64 um/px")
 
@@ -81,8 +81,20 @@ class GridTiles:
 
 
 def is_background(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which patches uint8 (N, H, W, 3) are background by three bins of grey, bool (N,); see `GridTiles`.
+    """Return which patches are background by three bins of grey; see `GridTiles`.
 
+    Parameters
+    ----------
+    pixels : uint8 (N, H, W, 3)
+        Patches.
+
+    Returns
+    -------
+    bool (N,)
+        True for background.
+
+    Examples
+    --------
     >>> is_background(np.full((2, 4, 4, 3), [[[[250]]], [[[180]]]], np.uint8)).tolist()
     [True, False]
     """
@@ -92,16 +104,16 @@ def is_background(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 class SlideSimilarity(System[PatchFeatures]):
-    """The matrix measure at one scale.
+    """Search by slide similarity at one scale; O(Q P) for Q patches of the query and P of the database.
 
     Parameters
     ----------
     mpp : float
         Scale of the patches, um per pixel: 10, 4, 2 and 1 are the paper's 1x, 2.5x, 5x and 10x.
     keep : int, optional
-        Keep only so many features, those that vary most over the database's patches (the paper: 128).
+        Number of features to keep: those that vary most over the database's patches (the paper: 128).
     describer : PatchDescriber, optional
-        What is looked at, and by what encoder, instead of the tiles of ``mpp`` and the shipped encoder.
+        Which patches are read, and the encoder. Default: tiles at ``mpp`` and the shipped encoder.
     """
 
     def __init__(
@@ -115,11 +127,11 @@ class SlideSimilarity(System[PatchFeatures]):
         self._describer = describer or PatchDescriber(GridTiles(mpp))
 
     def describe(self, item: Item) -> PatchFeatures:
-        """Features of all patches that are no background."""
+        """Return the features of all patches that are not background."""
         return self._describer.describe(item)
 
     def build(self, descriptions: Sequence[PatchFeatures]) -> None:
-        """Keep all features of all patches, as directions."""
+        """Keep the features of all patches, divided by their length."""
         self._starts = np.cumsum([0, *map(len, descriptions)])[:-1]
         rows = [found.features for found in descriptions]
         features = np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
@@ -129,29 +141,44 @@ class SlideSimilarity(System[PatchFeatures]):
         self._rows = self._directions(features)
 
     def _directions(self, features: NDArray[np.floating]) -> Rows:
-        """The features that are kept, of unit length."""
+        """Return the features that are kept, of unit length."""
         return unit(features if self._columns is None else features[:, self._columns])
 
     def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
-        """The measure for each slide."""
+        """Return the similarity of each slide."""
         return Scores(similarity(self._directions(description.features), self._rows, self._starts))
 
     def nbytes(self) -> int:
-        """All directions."""
+        """Return the bytes of all features that are kept."""
         return self._rows.nbytes
 
 
 def similarity(query: Rows, rows: Rows, starts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """The measure of a query with each of N slides, float64 (N,); Afshari and Tizhoosh, eq. 1 and 2.
+    """Return the similarity of a query with each of N slides (Afshari and Tizhoosh, eq. 1 and 2); O(Q P).
 
-    `query` (n_q, F) and `rows` (P, F) are features of unit length, one slide after another; `starts` int (N,)
-    where each begins, every slide having one patch at least. With S the cosines (n_q, n_r),
+    With S the cosines (Q, n_r) of the query's patches and those of one slide,
 
         sim = 1/2 [ mean over columns of the column's maximum + mean over rows of the row's maximum ].
 
-    Symmetric; 1 for a slide with itself; in [0, 1] where no feature is negative, in [-1, 1] else. Compared
-    in blocks of whole slides, so that memory stays that of 65,536 patches (or of the largest slide).
+    It is symmetric, and 1 for a slide with itself.
 
+    Parameters
+    ----------
+    query : float32 (Q, F)
+        Features of the query's patches, of unit length.
+    rows : float32 (P, F)
+        Features of all slides, of unit length, one slide after another. Whole slides are compared at a time,
+        up to 65,536 patches or the largest slide.
+    starts : int (N,)
+        Where each slide begins; every slide has at least one patch.
+
+    Returns
+    -------
+    float64 (N,)
+        In [0, 1] if no feature is negative, else in [-1, 1].
+
+    Examples
+    --------
     Query patches (1, 0) and (0, 1) against one patch (0.6, 0.8): S = (0.6, 0.8), its only column's maximum is
     0.8, its rows' are 0.6 and 0.8, so sim = (0.8 + 0.7) / 2.
 
@@ -173,12 +200,20 @@ def similarity(query: Rows, rows: Rows, starts: NDArray[np.integer]) -> NDArray[
 
 
 def variation(features: ArrayLike) -> NDArray[np.float64]:
-    """Coefficient of variation of each feature, float64 (F,), over patches (N, F): sigma / mean.
+    """Return the coefficient of variation of each feature, sigma / |mean|, with the population's sigma.
 
-    Sigma is that of the population, as in the paper. Features of one sign only are meant; of features of both
-    signs the size of the mean is taken, and where a mean is 0 the variation is infinite, or 0 if the
-    feature is 0 always.
+    Parameters
+    ----------
+    features : float (N, F)
+        Features of patches. The measure is meant for features of one sign.
 
+    Returns
+    -------
+    float64 (F,)
+        Infinite for a feature whose mean is 0, but 0 for a feature that is always 0.
+
+    Examples
+    --------
     >>> variation([[1.0, 4.0, 0.0], [3.0, 4.0, 0.0]]).tolist()      # means 2, 4, 0; sigmas 1, 0, 0
     [0.5, 0.0, 0.0]
     """
@@ -189,8 +224,22 @@ def variation(features: ArrayLike) -> NDArray[np.float64]:
 
 
 def most_varying(features: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Numbers of the `count` features (all, if there are no more) that vary most, ascending; ties by number.
+    """Return the numbers of the features that vary most.
 
+    Parameters
+    ----------
+    features : float (N, F)
+        Features of patches.
+    count : int
+        How many are wanted.
+
+    Returns
+    -------
+    int64 (min(count, F),)
+        Ascending. Of features that vary alike, the first are taken.
+
+    Examples
+    --------
     >>> most_varying([[1.0, 4.0, 0.0, 5.0], [3.0, 4.0, 1.0, 6.0]], 2).tolist()
     [0, 2]
     """

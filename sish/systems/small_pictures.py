@@ -1,7 +1,7 @@
-"""Small pictures for the systems that look at whole images: X-rays, photographs of lesions, their masks.
+"""Read whole images at a small size: X-rays, photographs of lesions and their masks.
 
-Sizes are (width, height) in pixels, arrays (height, width). A picture is resized as a whole, whatever its
-aspect; where it shrinks, pixels are averaged, so nothing aliases.
+Sizes are (width, height) in pixels, arrays (height, width). A picture is resized as a whole, its aspect is
+not kept. Shrinking averages pixels, so that nothing aliases.
 """
 
 from __future__ import annotations
@@ -24,10 +24,21 @@ SizePx = tuple[int, int]
 
 
 def read_picture(path: Path, size_px: SizePx, mode: Literal["RGB", "L"] = "RGB") -> NDArray[np.uint8]:
-    """Return an image file as uint8 (height, width, 3), or (height, width) for mode L (grey).
+    """Read an image file at a size, as `sish.slides.formats.pictures.decode_picture` does.
 
-    It is read as `sish.slides.formats.pictures.decode_picture` says: upright, on white, grey of 16 bits scaled to 8.
-    SlideOpenError where the file is missing or does not decode.
+    Parameters
+    ----------
+    path : Path
+        A picture.
+    size_px : (int, int)
+        Width and height wanted.
+    mode : {"RGB", "L"}
+        Colour or grey.
+
+    Returns
+    -------
+    uint8 (height, width, 3), or (height, width) for grey
+        Upright, transparent parts white, 16 bits scaled to 8.
     """
     picture = decode_picture(path).convert(mode)
     if picture.size != size_px:
@@ -36,9 +47,24 @@ def read_picture(path: Path, size_px: SizePx, mode: Literal["RGB", "L"] = "RGB")
 
 
 def read_given_mask(item: Item, size_px: SizePx) -> NDArray[np.bool_]:
-    """Return the mask that comes with an image, bool (height, width): true where its file is not 0.
+    """Read the mask that comes with an image.
 
-    MissingMaskError where it has none, or one of another size than the image.
+    Parameters
+    ----------
+    item : Item
+        An image with a mask of its size.
+    size_px : (int, int)
+        Width and height wanted.
+
+    Returns
+    -------
+    bool (height, width)
+        True inside, where at least half of a pixel is not 0 in the file.
+
+    Raises
+    ------
+    MissingMaskError
+        If the item has no mask, or one of another size than the image.
     """
     if item.mask is None:
         raise MissingMaskError(

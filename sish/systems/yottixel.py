@@ -1,9 +1,9 @@
 """Yottixel: a mosaic of barcodes for each slide, and the median of their smallest distances.
 
-Kalra, Tizhoosh, Choi et al., Yottixel, Med Image Anal 2020. Of a slide a mosaic is kept, of each of its
-patches a barcode of 1,023 bits. The distance of a query slide to another is the median, over the query's
-barcodes, of the smallest Hamming distance to any barcode of the other. There is no tree: every barcode is
-compared with every other. (Its authors state patents on their engine: see docs/systems.md.)
+Kalra, Tizhoosh, Choi et al., Yottixel, Med Image Anal 2020. A slide is kept as a mosaic of patches, and a
+patch as a barcode of 1,023 bits. The distance of a query slide to another slide is the median, over the
+query's barcodes, of the smallest Hamming distance to any barcode of the other. There is no tree: every
+barcode is compared with every other. The authors state patents on their engine: see docs/systems.md.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ Barcodes = NDArray[np.uint8]
 
 
 class Yottixel(System[PatchFeatures]):
-    """Yottixel over the library's mosaic and features.
+    """Yottixel, with the library's mosaic and features.
 
-    A score is 1 - d / bits with d the median of minima: 1 for a slide that holds all of the query's barcodes.
+    A score is 1 - d / bits, where d is the median of minima: 1 for a slide that holds all of the query's
+    barcodes. A search is O(Q P) for Q patches of the query and P of the database.
 
     Parameters
     ----------
     describer : PatchDescriber, optional
-        What is looked at, and by what encoder. Default: a mosaic at 1 um/px and the shipped encoder.
+        Which patches are read, and the encoder. Default: a mosaic at 1 um/px and the shipped encoder.
     """
 
     name = "yottixel"
@@ -42,7 +43,7 @@ class Yottixel(System[PatchFeatures]):
         self._describer = describer or PatchDescriber(Tiles())
 
     def describe(self, item: Item) -> PatchFeatures:
-        """Features of the mosaic's patches."""
+        """Return the features of the mosaic's patches."""
         return self._describer.describe(item)
 
     def build(self, descriptions: Sequence[PatchFeatures]) -> None:
@@ -52,21 +53,36 @@ class Yottixel(System[PatchFeatures]):
         self._barcodes = np.concatenate(rows) if rows else np.zeros((0, 1), np.uint8)
 
     def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
-        """One number for each slide, from all barcodes of both."""
+        """Compare all barcodes of the query with all barcodes of each slide."""
         bits = description.features.shape[1] - 1
         query = falling_barcodes(description.features)
         return Scores(1 - median_of_minima(query, self._barcodes, self._starts) / bits)
 
     def nbytes(self) -> int:
-        """All barcodes."""
+        """Return the bytes of all barcodes."""
         return self._barcodes.nbytes
 
 
 def falling_barcodes(features: ArrayLike) -> Barcodes:
-    """Barcodes uint8 (N, ceil((F - 1) / 8)) of features (N, F): bit i is 1 where the feature falls.
+    """Return barcodes of features: bit i is 1 if feature i + 1 is smaller than feature i.
 
-    Bit i compares feature i + 1 with feature i: F features give F - 1 bits, and the last byte ends with 0.
+    Parameters
+    ----------
+    features : float (N, F)
+        F of at least 2.
 
+    Returns
+    -------
+    uint8 (N, ceil((F - 1) / 8))
+        F features give F - 1 bits, most significant bit first; the rest of the last byte is 0.
+
+    Raises
+    ------
+    ParameterError
+        If the shape is another, or a feature is not finite.
+
+    Examples
+    --------
     >>> bin(falling_barcodes([[5.0, 6.0, 6.0, 1.0, 2.0, 0.0, 0.0, 9.0]])[0, 0])     # 0 0 1 0 1 0 0, and a 0
     '0b101000'
     """
@@ -79,12 +95,24 @@ def falling_barcodes(features: ArrayLike) -> Barcodes:
 
 
 def median_of_minima(query: Barcodes, barcodes: Barcodes, starts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """The distance of a query to each of N slides, float64 (N,), in bits.
+    """Return the distance of a query to each of N slides, in bits; O(Q P).
 
-    `query` uint8 (Q, B) are its barcodes, `barcodes` uint8 (P, B) those of all slides, one slide after
-    another, `starts` int (N,) where each begins; every slide has one at least. The median of an even number
-    is the mean of the middle two.
+    Parameters
+    ----------
+    query : uint8 (Q, B)
+        Barcodes of the query.
+    barcodes : uint8 (P, B)
+        Barcodes of all slides, one slide after another.
+    starts : int (N,)
+        Where each slide begins; every slide has at least one barcode.
 
+    Returns
+    -------
+    float64 (N,)
+        Medians of the smallest distances. The median of an even number is the mean of the middle two.
+
+    Examples
+    --------
     Two query barcodes, 0 and 3, against slides {1} and {0, 7}: smallest distances 1 and 1, 0 and 1.
 
     >>> median_of_minima(np.uint8([[0], [3]]), np.uint8([[1], [0], [7]]), np.array([0, 1])).tolist()
