@@ -1,4 +1,4 @@
-"""Items from files: slides or images, with what a labels file says of them."""
+"""Make items of slides, images and folders, with their rows of a labels file."""
 
 from __future__ import annotations
 
@@ -27,23 +27,35 @@ def read_items(
     mpp: float | None = None,
     override_mpp: float | None = None,
 ) -> tuple[Item, ...]:
-    """The slides and images of files and folders, in order.
+    """Make items of files and folders, in order.
 
     Parameters
     ----------
     given : iterable of path-like
-        Files, or folders that are searched for them.
+        Slides and images, or folders that are searched for them.
     labels : path-like, optional
         CSV with ``path`` or ``slide_id``, and any of ``label`` (or ``labels``, joined by a bar), ``patient``,
         ``patient_id``, ``lesion_id``, ``source_tile``, ``mask``, ``mpp`` and ``override_mpp``. Pictures that
-        it names as masks are no items.
+        it names as masks are left out.
     mpp : float, optional
-        Scale of files that do not tell theirs; a row of ``labels`` comes first.
+        Micrometres per pixel of files that do not tell their scale. A row of ``labels`` takes precedence.
     override_mpp : float, optional
-        Scale of all files, whatever they tell; a row of ``labels`` comes first.
+        Micrometres per pixel of all files, whatever they tell. A row of ``labels`` takes precedence.
 
-    Raises SlideOpenError where a folder holds none, LabelsError where the file does not fit, ParameterError
-    where a scale is out of range.
+    Returns
+    -------
+    tuple of Item
+        One for each file.
+
+    Raises
+    ------
+    SlideOpenError
+        If a folder holds no slides or images.
+
+    Warns
+    -----
+    UserWarning
+        If fields of the labels file are taken as missing.
     """
     check_given(mpp, override_mpp)
     rows = None if labels is None else read_labels(labels)
@@ -79,9 +91,25 @@ def item_of(
     mpp: float | None = None,
     override_mpp: float | None = None,
 ) -> Item:
-    """A file with what its row of a labels file says; LabelsError where the mask that it names is missing.
+    """Make an item of a file and its row of a labels file.
 
-    `groups` are those of `groups_of`, for all rows of the file.
+    Parameters
+    ----------
+    path : Path
+        The slide or image.
+    row : LabelRow or None
+        Its row; None if there is none.
+    rows : Labels or None
+        The labels file.
+    groups : mapping of int to str
+        The group of each row of the file by its line, from `groups_of`.
+    mpp, override_mpp : float, optional
+        Scales, if the row gives none.
+
+    Returns
+    -------
+    Item
+        The file with its id, labels, group, scale and mask.
     """
     if row is None or rows is None:
         return Item(slide_id_of(path), path, mpp=mpp, override_mpp=override_mpp)
@@ -98,13 +126,26 @@ def item_of(
 
 
 class ScaleWarning(UserWarning):
-    """A file tells its own scale, and the item's ``mpp`` was not used."""
+    """A warning: a file tells its own scale, so the item's ``mpp`` was not used."""
 
 
 def open_item(item: Item) -> Slide:
-    """Open an item's file, at the scale that the item says; as :func:`sish.open_slide`.
+    """Open an item's file at the item's scale, as :func:`sish.open_slide` does.
 
-    Python shows the ScaleWarning once, however many items it is true of.
+    Parameters
+    ----------
+    item : Item
+        A slide or image.
+
+    Returns
+    -------
+    Slide
+        To be closed by the caller.
+
+    Warns
+    -----
+    ScaleWarning
+        If the file tells its own scale and the item's ``mpp`` is another. Python shows it once for all items.
     """
     slide = open_slide(item.path, mpp=item.mpp, override_mpp=item.override_mpp)
     if item.override_mpp is None and is_unused(item.mpp, slide.mpp):
@@ -127,11 +168,21 @@ def _mask(row: LabelRow, rows: Labels) -> Path | None:
 
 
 def groups_of(rows: Labels) -> dict[int, str]:
-    """The group of each row by its line: one name for all rows that share a patient, lesion or source tile.
+    """Return the group of each row of a labels file: rows of one patient, lesion or source tile.
 
-    Rows are joined by any of these that they have in common, also over others: two lesions of one patient are
-    one group, named after the first of them in the alphabet, whatever the order of the rows. A row that says
-    none has the empty name, and is its own.
+    Rows that share any of these are one group, also by way of other rows: two lesions of one patient are in
+    the same group.
+
+    Parameters
+    ----------
+    rows : Labels
+        The labels file.
+
+    Returns
+    -------
+    dict of int to str
+        Group by the row's line. Its name is the alphabetically first of the group; empty for a row that gives
+        none.
     """
     parent: dict[str, str] = {}
 
@@ -149,7 +200,7 @@ def groups_of(rows: Labels) -> dict[int, str]:
 
 
 def _said(row: LabelRow) -> list[str]:
-    """What a row belongs to: ``patient 7``, ``lesion 7``, ``source tile 7``."""
+    """Return the names that a row belongs to: ``patient 7``, ``lesion 7``, ``source tile 7``."""
     patient = [f"patient {row.patient}"] if row.patient else []
     return patient + [
         f"{kind} {row.metadata[column]}" for column, kind in _GROUPS.items() if column in row.metadata

@@ -1,7 +1,7 @@
-"""Networks of the systems on disk: safetensors with their configuration and a fingerprint, never pickle.
+"""Read and write the networks of the systems: safetensors with configuration and fingerprint, never pickle.
 
-The same for every kind of network; a *kind*, such as ``sish-codes-1``, says which one a file holds and in
-what version. Checkpoints of a training run are read with ``weights_only=True``.
+Every kind of network has the same file format. A *kind*, such as ``sish-codes-1``, says which network a file
+holds and its version. Checkpoints of a training run are read with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ __all__ = [
 ]
 
 KIND_KEY = "sish_kind"
-"""Where a checkpoint says what kind of network it holds."""
+"""Key of a checkpoint's kind of network."""
 CONFIG_KEY = "sish_config"
-"""Where it keeps the network's configuration, as plain values."""
+"""Key of the network's configuration, as plain values."""
 MOST_PX = 4_096
-"""The largest side of the pictures that a network reads: a file that asks for more is none of ours."""
-_PREFIX = "network."  # of the network's tensors in a checkpoint of a module that trains it
+"""The largest side of the pictures that a network may read; a file that asks for more is refused."""
+_PREFIX = "network."  # begins the names of the network's tensors in a checkpoint of its training
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A network as it lies on disk."""
+    """The contents of a network's file."""
 
     path: Path
-    """Where it was read from."""
+    """The file."""
     config: dict[str, Any]
-    """Its configuration, plain values."""
+    """The network's configuration, plain values."""
     tensors: dict[str, Tensor]
-    """Its numbers, by name."""
+    """Its weights by name."""
     training: dict[str, Any]
     """Facts of its training."""
 
 
 def fingerprint_of(network: nn.Module, config: Mapping[str, Any]) -> str:
-    """Name of a network's numbers, like ``xray-1a2b3c4d5e6f``: its name and a sha256 over the rest."""
+    """Return the fingerprint of a network's weights, such as ``xray-1a2b3c4d5e6f``: name and SHA-256."""
     digest = digest_of(json.dumps(dict(config), sort_keys=True), network.state_dict())
     return f"{config['name']}-{digest[:12]}"
 
@@ -80,9 +80,27 @@ def write_stored(
     training: Mapping[str, Any],
     inputs: Iterable[Path] = (),
 ) -> str:
-    """Write a network as safetensors; gives back its fingerprint. WeightsError where that fails.
+    """Write a network as safetensors.
 
-    ``inputs`` are files that must not be replaced.
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+    kind : str
+        Kind of the network, such as ``sish-codes-1``.
+    network : Module
+        The network.
+    config : mapping of str to object
+        Its configuration, plain values, with a ``name``.
+    training : mapping of str to object
+        Facts of its training, plain values.
+    inputs : iterable of Path
+        Files that must not be replaced.
+
+    Returns
+    -------
+    str
+        The fingerprint.
     """
     fingerprint = fingerprint_of(network, config)
     metadata = {
@@ -97,7 +115,25 @@ def write_stored(
 
 
 def read_stored(path: Path, kind: str) -> Stored:
-    """Read a weights file (.safetensors) or a checkpoint (.ckpt) of one kind; WeightsError for any other."""
+    """Read a weights file (.safetensors) or a checkpoint (.ckpt) of one kind.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str
+        Kind of network that is wanted.
+
+    Returns
+    -------
+    Stored
+        Its contents.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or of another kind.
+    """
     check_there(path)
     stored = _read_checkpoint(path, kind) if path.suffix == ".ckpt" else _read_safetensors(path, kind)
     if not stored.config:
@@ -106,10 +142,8 @@ def read_stored(path: Path, kind: str) -> Stored:
 
 
 def filled(make: Callable[[], _Network], stored: Stored) -> _Network:
-    """The network that ``make`` makes of the stored configuration, with the stored numbers in it.
-
-    WeightsError if they misfit, or are none; nothing as large as the configuration says is made before.
-    """
+    """Build the network of the stored configuration by ``make``, with the stored weights (WeightsError)."""
+    # first compared with a network without memory: a damaged file cannot ask for a huge one
     if odd := misfits(skeleton(stored.path, make).state_dict(), stored.tensors):
         raise of_another_architecture(stored.path, odd)
     check_finite(stored.path, stored.tensors)

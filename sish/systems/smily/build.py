@@ -1,8 +1,8 @@
-"""Building a SMILY database so that an interrupted build goes on where it stopped.
+"""Build a SMILY database; a build that was interrupted goes on where it stopped.
 
-Embedding all tissue of a slide takes minutes, writing it a moment. Each slide's embeddings are therefore kept
-in the database's folder as soon as they are made; the database takes them in at the end of the build. A build
-that was cut short, by whatever, finds them there.
+Embedding all tissue of a slide takes minutes, writing it a moment. So each slide's embeddings are saved in
+the database's folder as soon as they are made, and the database takes them in at the end of the build. A
+build after an interruption finds them there.
 """
 
 from __future__ import annotations
@@ -31,32 +31,33 @@ _KEPT = re.compile(rf"[0-9a-f]{{64}}\.npz({re.escape(NEW)})?")
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build did."""
+    """The report of a build."""
 
     added: int
-    """Items that are new in the database."""
+    """Number of items that are new in the database."""
     holds: int
-    """Items that it holds now."""
+    """Number of items that it holds now."""
     skipped: tuple[Skipped, ...]
     """Items that could not be described."""
 
 
 def build_folder(folder: Path, items: Iterable[Item], *, mpps: tuple[float, ...] | None = MPPS) -> Built:
-    """Add items to the database in a folder, made if it is missing; items that are there stay as they are.
+    """Add items to the database in a folder; items that are in it stay as they are.
 
     Parameters
     ----------
     folder : Path
-        The database's folder.
+        The database's folder; it is made if it is missing.
     items : iterable of Item
         Slides and images.
     mpps : tuple of float, optional
-        Scales of a new database (:class:`sish.systems.smily.regions.Smily`); one that is there keeps its own.
+        Scales of a new database, as of :class:`sish.systems.smily.regions.Smily`. An older database keeps its
+        own.
 
-    Raises
-    ------
-    StoreError
-        If the folder cannot be written; IndexLockedError if another process is building in it.
+    Returns
+    -------
+    Built
+        The report.
     """
     new = Smily(mpps)  # refuses wrong scales before a folder is made for them
     with locked(folder):
@@ -73,13 +74,13 @@ def build_folder(folder: Path, items: Iterable[Item], *, mpps: tuple[float, ...]
 
 
 class _Kept:
-    """Embeddings of items on disk, by everything that they depend on."""
+    """Embeddings of items on disk, named by everything that they depend on."""
 
     def __init__(self, smily: Smily, folder: Path) -> None:
         self._smily, self._folder = smily, folder
 
     def describe(self, item: Item) -> SmilyPatches:
-        """The embeddings of an item: kept ones, else made and kept."""
+        """Return the embeddings of an item: those on disk, or new ones, which are saved."""
         path = self._folder / f"{self._digest(item)}.npz"
         found = _read(path)
         if found is None:
@@ -88,7 +89,7 @@ class _Kept:
         return found
 
     def clear(self) -> None:
-        """Delete what the database has taken in; a file of any other name stays."""
+        """Delete the files that the database has taken in; files of other names stay."""
         if not self._folder.is_dir():
             return
         for path in self._folder.iterdir():
@@ -98,7 +99,7 @@ class _Kept:
             self._folder.rmdir()
 
     def _digest(self, item: Item) -> str:
-        """A name for the item's pixels and for how they are embedded."""
+        """Return a name for the item's file and for how it is embedded."""
         try:
             state = item.path.stat()
             file = [str(item.path.resolve()), state.st_size, state.st_mtime_ns]
@@ -109,7 +110,7 @@ class _Kept:
 
 
 def _write(path: Path, found: SmilyPatches) -> None:
-    """Keep embeddings, whole or not at all."""
+    """Save embeddings, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
     new = path.with_name(path.name + NEW)
     new.unlink(missing_ok=True)
@@ -119,7 +120,7 @@ def _write(path: Path, found: SmilyPatches) -> None:
 
 
 def _read(path: Path) -> SmilyPatches | None:
-    """Kept embeddings; None where there are none, or a power failure left half of them."""
+    """Return saved embeddings; None if there are none, or only half of them after a power failure."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return SmilyPatches(*(arrays[each.name] for each in fields(SmilyPatches)))

@@ -1,7 +1,8 @@
-"""All patches of one scale with their embeddings: the nearest of a query in its best orientation.
+"""The embeddings of all patches of one scale, and the search for those nearest to a query.
 
-Exactly, by comparing with every one in blocks, or by the texture tree of `sish.index`: barcodes of the signs
-of the embeddings lead to a bounded number of candidates, which the embeddings themselves then rank.
+An exact search compares the query with all patches, block by block. A search by the texture tree of
+`sish.index` compares barcodes, the signs of the embeddings, with a bounded number of patches; the embeddings
+then rank the nearest of these.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ __all__ = ["ComparedPatches", "EmbeddingTable"]
 
 Vectors = NDArray[np.float32]
 
-_BLOCK = 32_768  # patches whose cosines are in memory at once
-_CANDIDATES = 200  # of each orientation, that the tree hands on to be ranked
+_BLOCK = 32_768  # number of patches whose cosines are in memory at once
+_CANDIDATES = 200  # number of patches of each orientation that the tree finds and the embeddings rank
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedPatches:
-    """Patches compared with one query patch, in the order of the table."""
+    """Patches of a table that were compared with one query patch, in the table's order."""
 
     row: NDArray[np.int64]
-    """(C,): numbers of the patches."""
+    """(C,): places of the patches in the table."""
     cosine: NDArray[np.float32]
     """(C,): similarity in the best orientation."""
     orientation: NDArray[np.int64]
-    """(C,): which of the query's orientations that is."""
+    """(C,): number of that orientation among the query's."""
 
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """Patches of one scale, item after item."""
+    """P patches of one scale, item after item, with embeddings of F numbers."""
 
     vectors: Vectors
     """(P, F), of unit length; may be a memory map."""
@@ -53,12 +54,12 @@ class EmbeddingTable:
     """(P,): sides in level-0 pixels."""
 
     def __len__(self) -> int:
-        """Patches."""
+        """Return the number of patches."""
         return len(self.vectors)
 
     @classmethod
     def joined(cls, tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
-        """Several tables, one after another; their item numbers must ascend through all of them."""
+        """Join tables, one after another; their item numbers must ascend through all of them."""
         if len(tables) == 1:
             return tables[0]
         names = [each.name for each in fields(cls)]
@@ -66,19 +67,29 @@ class EmbeddingTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays, and of the tree's barcodes where it was asked for."""
+        """Bytes of the arrays, and of the tree's barcodes once it is learnt."""
         arrays = sum(array.nbytes for array in self.arrays().values())
         tree = self._cells.tables if "_cells" in self.__dict__ else ()
         return arrays + sum(table.barcodes.nbytes for table in tree)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name: what a file keeps of it."""
+        """Return the arrays by name, as files keep them."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def best_of_items(self, query: Vectors, n_items: int) -> NDArray[np.float32]:
-        """The best cosine of each query patch (M, O, F) in any orientation with each item: (M, n_items).
+        """Return the best cosine of each query patch with each item, in any orientation; O(M O P).
 
-        Minus infinity for an item without patches of this scale.
+        Parameters
+        ----------
+        query : float32 (M, O, F)
+            M query patches in O orientations, of unit length.
+        n_items : int
+            Number of items of the database.
+
+        Returns
+        -------
+        float32 (M, n_items)
+            Minus infinity for an item without patches of this scale.
         """
         best = np.full((len(query), n_items), -np.inf, np.float32)
         for start, cosines in self._blocks(query):
@@ -89,7 +100,7 @@ class EmbeddingTable:
         return best
 
     def all_candidates(self, query: Vectors) -> ComparedPatches:
-        """Every patch, compared with one query patch (O, F)."""
+        """Compare every patch with one query patch (O, F); O(O P)."""
         cosine, orientation = np.empty(len(self), np.float32), np.empty(len(self), np.int64)
         for start, cosines in self._blocks(query[None]):
             part = slice(start, start + cosines.shape[2])
@@ -98,7 +109,7 @@ class EmbeddingTable:
         return ComparedPatches(np.arange(len(self)), cosine, orientation)
 
     def _blocks(self, query: Vectors) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Cosines (M, O, block) with the patches of each block, and where it begins."""
+        """Yield where each block begins, and the cosines (M, O, block) with its patches."""
         flat = query.reshape(-1, query.shape[-1])
         for start in range(0, len(self), _BLOCK):
             cosines = flat @ self.vectors[start : start + _BLOCK].T
@@ -106,7 +117,7 @@ class EmbeddingTable:
 
     @cached_property
     def _centre(self) -> Vectors:
-        """The mean embedding: signs are taken from it, else features that are never negative have none."""
+        """The mean embedding: signs are relative to it, since features may never be negative."""
         return np.asarray(self.vectors.mean(axis=0, dtype=np.float64), np.float32)
 
     @cached_property
@@ -115,13 +126,28 @@ class EmbeddingTable:
         return Cells.learn(barcodes, self.item)
 
     def index(self) -> None:
-        """Learn the tree now, not at the first search."""
+        """Learn the tree now instead of at the first search."""
         _ = self._cells
 
     def tree_candidates(
         self, query: Vectors, allowed: Allowed, budget: int = BUDGET
     ) -> Iterator[ComparedPatches]:
-        """For each query patch (M, O, F) what the tree finds among `budget` patches an orientation."""
+        """Search by the tree.
+
+        Parameters
+        ----------
+        query : float32 (M, O, F)
+            M query patches in O orientations, of unit length.
+        allowed : bool (N,)
+            Items that may be found.
+        budget : int
+            Number of patches whose barcodes are compared, for each orientation.
+
+        Yields
+        ------
+        ComparedPatches
+            For each query patch, the patches that the tree found.
+        """
         flat = query.reshape(-1, query.shape[-1])
         barcodes = barcodes_of(flat, "projection", centre=self._centre)
         bags = self._cells.search(barcodes, k=_CANDIDATES, budget=budget, exclude=~allowed)

@@ -3,13 +3,13 @@
     regions.smily/
         smily.json          format, encoder, scales, items, and the name that its files have in common
         scale-0.vectors.NAME.npy, scale-0.item.NAME.npy, ...l0_xy..., ...l0_px...; scale-1...
-        encoded/            what a build has encoded and not written yet (sish.systems.smily.build)
+        encoded/            embeddings of a build that is not finished (sish.systems.smily.build)
         lock                held by the process that writes
 
-Plain NumPy files without pickles. New ones are written under a new name, then ``smily.json`` is replaced,
-then the old ones go: a failure at any moment leaves one whole database. Only files of these names are ever
-deleted. Readers map the embeddings and keep what they have mapped. Format ``smily-1`` had no NAME; it is
-still read.
+Arrays are plain NumPy files without pickles. A writer writes new arrays under a new name, replaces
+``smily.json``, then deletes the old arrays: a failure at any moment leaves one whole database. Only files of
+these names are ever deleted. Readers map the arrays and keep what they have mapped. Format ``smily-1`` had no
+NAME; it is still read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sish.systems.smily.embeddings import EmbeddingTable
 __all__ = ["ENCODED", "SmilyHeader", "holds_database", "locked", "read_folder", "write_folder"]
 
 ENCODED = "encoded"
-"""Folder of what is encoded and not written yet."""
+"""Folder of the embeddings of a build that is not finished."""
 
 _FORMAT = "smily-2"
 _READ = ("smily-1", _FORMAT)
@@ -48,38 +48,50 @@ _ARRAY = re.compile(rf"scale-[0-9]+\.({'|'.join(_COLUMNS)})(\.[0-9a-f]{{16}})?\.
 
 @dataclass(frozen=True, slots=True)
 class SmilyHeader:
-    """What is kept beside the patches."""
+    """The contents of a database beside the patches."""
 
     encoder: str
     """Fingerprint of the encoder."""
     mpps: tuple[float, ...] | None
-    """Scales that were asked for, um per pixel; None where every item is one patch."""
+    """Scales that were asked for, um per pixel; None if every item is one patch."""
     size_px: int
-    """Side of a patch in pixels; 0 where every item is one patch."""
+    """Side of a patch in pixels; 0 if every item is one patch."""
     items: tuple[Item, ...]
     """The database, in order."""
 
 
 def holds_database(folder: Path) -> bool:
-    """Whether a folder holds a database, of whatever version."""
+    """Return whether a folder holds a database, of whatever version."""
     return (folder / _HEADER).is_file()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The right to write to a folder, made if it is missing, while the context is open.
+    """Hold the lock of a folder while the context is open.
+
+    Parameters
+    ----------
+    folder : Path
+        The database's folder; it is made if it is missing.
+
+    Yields
+    ------
+    None
+        While the lock is held.
 
     Raises
     ------
     StoreError
-        If it holds something else, or cannot be written; IndexLockedError if another process writes to it.
+        If it holds something else, or cannot be written.
+    IndexLockedError
+        If another process writes to it.
     """
     try:
         _check_ours(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = WriterLock.acquire(folder / _LOCK)
     except OSError as error:
-        raise _not_written(folder, error) from error
+        raise StoreError(_not_written(folder, error), path=folder) from error
     try:
         yield
     finally:
@@ -88,9 +100,21 @@ def locked(folder: Path) -> Iterator[None]:
 
 @about_its_path
 def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, EmbeddingTable]) -> None:
-    """Write a database, or replace the one that is there; the caller holds the lock.
+    """Write a database in place of an older one; the caller holds the lock.
 
-    StoreError where the folder holds something else or the disk fails.
+    Parameters
+    ----------
+    folder : Path
+        The database's folder.
+    header : SmilyHeader
+        Encoder, scales and items.
+    tables : dict of float to EmbeddingTable
+        The patches by scale.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, or cannot be written.
     """
     name = secrets.token_hex(8)
     plain = {
@@ -114,12 +138,12 @@ def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, Embeddin
         replace_file(folder / _HEADER, json.dumps(plain).encode())
         _delete_others(folder, name)
     except OSError as error:
-        raise _not_written(folder, error) from error
+        raise StoreError(_not_written(folder, error), path=folder) from error
 
 
 @about_its_path
 def _check_ours(folder: Path) -> None:
-    """StoreError for a folder with something else in it: ours has a header, or what a cut build leaves."""
+    """Refuse a folder of something else (StoreError): ours has a header, or files of a build that was cut."""
     try:
         check_outside_databases(folder)
     except ParameterError as error:
@@ -140,23 +164,38 @@ def _is_leftover(name: str) -> bool:
 
 
 def _delete_others(folder: Path, name: str) -> None:
-    """Delete the arrays of other states: of the one before, and of writers that were cut short."""
+    """Delete arrays of other names: those of the older database, and of writers that were interrupted."""
     for path in folder.iterdir():
         if _ARRAY.fullmatch(path.name) and not path.name.endswith(f".{name}.npy"):
             path.unlink(missing_ok=True)
 
 
-def _not_written(folder: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"cannot write {folder} ({error.strerror}); give a path that can be written", path=folder
-    )
+def _not_written(folder: Path, error: OSError) -> str:
+    return f"cannot write {folder} ({error.strerror}); give a path that can be written"
 
 
 @about_its_path
 def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]:
-    """A database that `write_folder` wrote, its arrays mapped.
+    """Open a database that `write_folder` wrote, its arrays mapped.
 
-    Raises IndexNotFoundError where there is none, IndexFormatError where it is none of ours or damaged.
+    Parameters
+    ----------
+    folder : Path
+        The database's folder.
+
+    Returns
+    -------
+    SmilyHeader
+        Encoder, scales and items.
+    dict of float to EmbeddingTable
+        The patches by scale.
+
+    Raises
+    ------
+    IndexNotFoundError
+        If there is no database.
+    IndexFormatError
+        If it is damaged, or of another format.
     """
     while True:
         plain = _read_header(folder)
@@ -164,9 +203,9 @@ def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]
             return _database(folder, plain)
         except FileNotFoundError as error:  # a writer has replaced it meanwhile, or a file is lost
             if _read_header(folder).get("name") == plain.get("name"):
-                raise _damaged(folder, error) from error
+                raise IndexFormatError(_damaged(folder, error), path=folder) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(folder, error) from error
+            raise IndexFormatError(_damaged(folder, error), path=folder) from error
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -178,12 +217,12 @@ def _read_header(folder: Path) -> dict[str, Any]:
         if found not in _READ:
             raise ValueError(f"its format is {found!r}, wanted {_FORMAT!r}")
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, error) from error
+        raise IndexFormatError(_damaged(folder, error), path=folder) from error
     return dict(plain)
 
 
-def _damaged(folder: Path, error: Exception) -> IndexFormatError:
-    return IndexFormatError(f"{folder} is no smily database ({error}); make it anew")
+def _damaged(folder: Path, error: Exception) -> str:
+    return f"{folder} is no smily database ({error}); make it anew"
 
 
 def _database(folder: Path, plain: dict[str, Any]) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]:
@@ -195,7 +234,7 @@ def _database(folder: Path, plain: dict[str, Any]) -> tuple[SmilyHeader, dict[fl
 
 
 def _table(folder: Path, number: int, name: str) -> EmbeddingTable:
-    """The table of one scale."""
+    """Return the table of one scale."""
     arrays = [
         np.load(_array_file(folder, number, column, name), mmap_mode="r", allow_pickle=False)
         for column in _COLUMNS
@@ -213,7 +252,7 @@ def _array_file(folder: Path, number: int, column: str, name: str) -> Path:
 
 
 def _item(plain: dict[str, Any]) -> Item:
-    # Where databases have no `override_mpp`, what was given as `mpp` came before what files tell.
+    # In databases without `override_mpp`, a given `mpp` took precedence over the scale that files tell.
     return Item(
         item_id=str(plain["item_id"]),
         path=Path(plain["path"]),

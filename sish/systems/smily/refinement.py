@@ -1,8 +1,8 @@
-"""Refining a query in the space of embeddings (Cai et al., Human-centered tools, CHI 2019).
+"""Refine a query in the space of embeddings (Cai et al., Human-centered tools, CHI 2019).
 
-By example: results that are marked relevant move the query toward their mean. By concept: a direction learnt
-from patches that show something and patches that do not; a slider moves the query along it. (By region, the
-third way, is a crop of the query: `sish.systems.smily.regions.Smily.crop`.)
+By example, results that are marked relevant move the query toward their mean. By concept, a slider moves the
+query along a direction that was learnt from patches that show something and patches that do not. The third
+way, by region, is a crop of the query: `sish.systems.smily.regions.Smily.crop`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,31 @@ Vectors = NDArray[np.float32]
 
 
 def toward(vectors: Vectors, examples: ArrayLike, weight: float = 0.5) -> Vectors:
-    """Vectors (N, F) of unit length moved toward the mean of examples (M, F), and made unit again.
+    """Move vectors toward the mean of examples: Rocchio's rule without its negative part.
 
-    q' = unit((1 - w) q + w e) with e the unit mean of the examples (Rocchio's rule without its negative
-    part): w = 0 changes nothing, at 1 only the examples count. ParameterError for another weight, or none.
+    q' = unit((1 - w) q + w e), where e is the unit mean of the examples.
 
+    Parameters
+    ----------
+    vectors : float32 (N, F)
+        The query, of unit length.
+    examples : float (M, F)
+        Embeddings of relevant patches, at least one.
+    weight : float
+        w in [0, 1]: 0 changes nothing, at 1 only the examples count.
+
+    Returns
+    -------
+    float32 (N, F)
+        Of unit length.
+
+    Raises
+    ------
+    ParameterError
+        If the weight is out of range, or the examples do not fit.
+
+    Examples
+    --------
     >>> toward(np.float32([[1, 0]]), [[0, 2], [0, 4]], 0.5).tolist()
     [[0.7071..., 0.7071...]]
     """
@@ -41,25 +61,48 @@ def toward(vectors: Vectors, examples: ArrayLike, weight: float = 0.5) -> Vector
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """Something that patches show or do not, as a direction among embeddings."""
+    """A direction among embeddings: patches that show something lie further along it than others."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     direction: Vectors
-    """(F,), of unit length: patches that show it lie further along."""
+    """(F,), of unit length."""
 
     @classmethod
     def learn(cls, name: str, positive: ArrayLike, negative: ArrayLike, *, shrinkage: float = 0.1) -> Concept:
-        """Fisher's linear discriminant of patches that show it (P, F) against those that do not (N, F).
+        """Learn a concept from patches, by Fisher's linear discriminant with shrinkage.
 
             direction = unit( [ (1 - s) W + s tr(W) / F I ]^-1 (mean of positive - mean of negative) )
 
-        with W the scatter within both, divided by P + N: the normal of the plane that separates them best,
-        where the paper takes a linear classifier's. Shrinkage s in (0, 1] makes W invertible however few
-        patches there are (with one patch each W is 0, and the direction is the difference).
+        W is the scatter within both sides, divided by P + N. The direction is the normal of the plane that
+        separates the sides best; the paper takes that of a linear classifier. Shrinkage makes W invertible
+        however few patches there are. With one patch on each side W is 0: the direction is the difference.
 
-        Raises LabelsError where one side has no patches, or both have the same mean.
+        Parameters
+        ----------
+        name : str
+            Its name.
+        positive : float (P, F)
+            Embeddings of patches that show it.
+        negative : float (N, F)
+            Embeddings of patches that do not.
+        shrinkage : float
+            s in (0, 1].
 
+        Returns
+        -------
+        Concept
+            The direction.
+
+        Raises
+        ------
+        LabelsError
+            If one side has no patches, or both have the same mean.
+        ParameterError
+            If the shrinkage is out of range, or the sides have different numbers of features.
+
+        Examples
+        --------
         >>> Concept.learn("x", [[2.0, 0.0]], [[0.0, 0.0]]).direction.tolist()
         [1.0, 0.0]
         """
@@ -87,10 +130,27 @@ class Concept:
         return cls(name, unit(apart[None])[0])
 
     def applied(self, vectors: Vectors, weight: float) -> Vectors:
-        """Vectors (N, F) of unit length moved along it by `weight`, and made unit again.
+        """Move vectors along the concept.
 
-        The slider runs from -1 (away from it) over 0 (no change) to 1 (as far as the query is long).
+        Parameters
+        ----------
+        vectors : float32 (N, F)
+            The query, of unit length.
+        weight : float
+            From -1 (away from the concept) over 0 (no change) to 1 (by the length of the query).
 
+        Returns
+        -------
+        float32 (N, F)
+            Of unit length.
+
+        Raises
+        ------
+        ParameterError
+            If the weight is out of range, or the vectors have another number of features.
+
+        Examples
+        --------
         >>> Concept("x", np.float32([0, 1])).applied(np.float32([[1, 0]]), -1.0).tolist()
         [[0.7071..., -0.7071...]]
         """

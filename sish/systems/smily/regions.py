@@ -1,9 +1,9 @@
-"""SMILY: reverse image search for any region of any slide (Hegde et al., npj Digit Med 2019).
+"""SMILY: search for any region of any slide (Hegde et al., npj Digit Med 2019).
 
-Not a mosaic: every tissue patch of every slide has an embedding, at several magnifications. A query is a
-region that somebody picks. Its patch is embedded in all eight orientations, and a patch of the database
-counts with the best of them; hits at one place of one slide are merged. A query can be refined: by region,
-by example and by concept (Cai et al., CHI 2019; `sish.systems.smily.refinement`).
+The database has an embedding of every tissue patch of every slide, at several magnifications. A query is a
+region of a slide. Its patch is embedded in all eight orientations, and the score of a patch of the database
+is that of the best orientation. Hits at one place of a slide are merged. A query can be refined by region, by
+example and by concept (Cai et al., CHI 2019; `sish.systems.smily.refinement`).
 
 >>> import numpy as np
 >>> from sish.demo.synthetic import write_slides
@@ -52,11 +52,11 @@ MPPS = (0.25, 0.5, 1.0, 2.0)
 """The paper's magnifications 40x, 20x, 10x and 5x as micrometres per pixel."""
 
 QUERY_PATCHES = 9
-"""Patches of a query that is a whole image or slide."""
+"""The most patches of a query that is a whole image or slide."""
 
 MERGE = 1.5
-"""Hits of one item whose centres are less than so many patch sides apart are one: a patch and its eight
-neighbours."""
+"""Hits of one item are merged if their centres are less than this many patch sides apart: a patch and its
+eight neighbours."""
 
 Vectors = NDArray[np.float32]
 
@@ -66,17 +66,17 @@ class SmilyPatches:
     """M patches of an item."""
 
     vectors: Vectors
-    """(M, O, F), of unit length: O is 1 for the database and 8, one for each orientation, for queries (1 for
-    an encoder that says that it is ``orientation_invariant``)."""
+    """(M, O, F), of unit length. O is 1 for the database and 8 for queries, one for each orientation; 1 also
+    for queries if the encoder is ``orientation_invariant``."""
     l0_xy: NDArray[np.int64]
     """(M, 2): top left corners in level-0 pixels."""
     l0_px: NDArray[np.float32]
     """(M,): sides in level-0 pixels."""
     mpp: NDArray[np.float32]
-    """(M,): scales that they were read at; 0 for whole pictures."""
+    """(M,): scales in um per pixel; 0 for whole pictures."""
 
     def __len__(self) -> int:
-        """Patches."""
+        """Return the number of patches."""
         return len(self.vectors)
 
 
@@ -85,13 +85,13 @@ class RegionQuery:
     """A region to search for."""
 
     item: Item
-    """Where it is."""
+    """Its slide or image."""
     region: Region
-    """The box that was picked: x, y, width, height in level-0 pixels."""
+    """The region: x, y, width, height in level-0 pixels."""
     vectors: Vectors
     """(O, F): the embedding of its patch in each orientation."""
     mpp: float
-    """Scale at which it is searched for, um per pixel; 0 for whole pictures."""
+    """Scale of the search, um per pixel; 0 for whole pictures."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: those of the item, ``region``, and ``mpp`` of the search."""
@@ -107,9 +107,9 @@ class RegionHit(ItemHit):
     l0_px: float
     """Its side in level-0 pixels."""
     orientation: int
-    """Which orientation of the query is the best (`sish.slides.orientations`)."""
+    """Number of the query's best orientation (`sish.slides.orientations`)."""
     merged: int
-    """Hits at this place beside this one, seen before the list was full."""
+    """Number of other hits at this place that were merged before the list was full."""
     patch: int
     """Number of the patch in the database, among those of its scale."""
 
@@ -130,22 +130,24 @@ RegionResults = HitList[RegionQuery, RegionHit]
 class Smily(System[SmilyPatches]):
     """Search for regions in all patches of all items.
 
-    As one of the systems (`search`) a whole item is the query: at the finest scale at which it has at most
-    nine patches, its score with another item is the mean, over these patches, of the best match there.
+    `search_region` takes a region. `search`, as of every system, takes a whole item: it is read at the finest
+    scale at which it has at most nine patches, and the score of another item is the mean, over these patches,
+    of the best match there. An exact search is O(P) for P patches of the database; one by the tree compares
+    `budget` patches for each orientation, however many there are.
 
     Parameters
     ----------
     mpps : tuple of float
-        Scales that patches are embedded at, um per pixel; those that a slide's pixels cannot show are left
-        out. None embeds every item as one patch in its own pixels, for small pictures.
+        Scales of the patches, um per pixel; a slide leaves out those that its pixels cannot show. None embeds
+        every item as one patch in its own pixels, for small pictures.
     size_px : int
         Side of a patch in pixels at its scale.
     search : {"exact", "tree"}
-        Compare with every patch, or with the `budget` patches an orientation that the texture tree leads to.
+        Compare with every patch, or with `budget` patches for each orientation that the texture tree finds.
     encoder : FeatureEncoder, optional
         What makes embeddings. Default: the library's shipped encoder.
     budget : int
-        Patches that a query patch is compared with by barcode, in each orientation, with the tree.
+        Number of patches that the tree compares with a query patch, for each orientation.
     """
 
     def __init__(
@@ -171,12 +173,12 @@ class Smily(System[SmilyPatches]):
     # ---- the database
 
     def describe(self, item: Item) -> SmilyPatches:
-        """Embeddings of all tissue patches at all scales, as they lie."""
+        """Return the embeddings of all tissue patches at all scales, in one orientation."""
         found = self._describer.describe(item)
         return SmilyPatches(unit(found.features)[:, None], found.l0_xy, found.l0_px, found.mpp)
 
     def build(self, descriptions: Sequence[SmilyPatches]) -> None:
-        """Put the patches of each scale into a table of their own."""
+        """Make a table of the patches of each scale."""
         scales = sorted({float(mpp) for found in descriptions for mpp in found.mpp})
         self._set_tables({mpp: _table(descriptions, mpp) for mpp in scales})
 
@@ -193,9 +195,21 @@ class Smily(System[SmilyPatches]):
         *,
         on_error: OnError = "raise",
     ) -> Self:
-        """Add items to the database; what is there stays. ParameterError for an id that is there already.
+        """Add items to the database.
 
-        ``descriptions`` are what `describe` gave for each of them, where that is known already.
+        Parameters
+        ----------
+        items : iterable of Item
+            New items; their ids are not in the database.
+        descriptions : sequence of SmilyPatches, optional
+            What `describe` returned for each item. By default, every item is described now.
+        on_error : {"raise", "skip"}
+            What to do with an item that cannot be described.
+
+        Returns
+        -------
+        Smily
+            This system.
         """
         new = tuple(items)
         check_item_ids((*self.items, *new), self.name)
@@ -214,26 +228,25 @@ class Smily(System[SmilyPatches]):
         return self
 
     def nbytes(self) -> int:
-        """Embeddings, item numbers, corners and sides; with the tree its barcodes too."""
+        """Return the bytes of embeddings, item numbers, corners and sides, and of the tree's barcodes."""
         return sum(table.nbytes for table in self._tables.values())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the database to a folder, for `open`; one that is there already is replaced.
+        """Write the database to a folder, in place of an older one; `open` reads it.
 
-        Raises StoreError where it cannot be written, the folder holds something else, or another process
-        writes to it.
+        StoreError if it cannot be written or holds something else, IndexLockedError if someone else writes.
         """
         with locked(Path(folder)):
             self.write(Path(folder))
 
     def write(self, folder: Path) -> None:
-        """As `save`, for a caller that holds the folder's lock."""
+        """Do as `save`, for a caller that holds the folder's lock."""
         header = SmilyHeader(*self.recipe, self.items)
         write_folder(folder, header, self._tables)
 
     @property
     def recipe(self) -> tuple[str, tuple[float, ...] | None, int]:
-        """Encoder, scales and patch side: what embeddings depend on, beside pixels."""
+        """Encoder, scales and patch side, on which embeddings depend."""
         looks = self._looks
         mpps, size_px = (looks.mpps, looks.size_px) if isinstance(looks, Tiles) else (None, 0)
         return self._fingerprint, mpps, size_px
@@ -246,14 +259,30 @@ class Smily(System[SmilyPatches]):
         encoder: FeatureEncoder | None = None,
         search: Literal["exact", "tree"] = "exact",
     ) -> Smily:
-        """The database of a folder that `save` wrote; embeddings stay on disk, mapped.
+        """Open the database of a folder that `save` wrote; embeddings stay on disk, mapped.
+
+        Parameters
+        ----------
+        folder : path-like
+            The database's folder.
+        encoder : FeatureEncoder, optional
+            The encoder that it was made with. Default: the shipped one.
+        search : {"exact", "tree"}
+            As of the class.
+
+        Returns
+        -------
+        Smily
+            The system with its database.
 
         Raises
         ------
-        IndexNotFoundError, IndexFormatError
-            If there is none, or it is none of ours.
+        IndexNotFoundError
+            If there is no database.
+        IndexFormatError
+            If it is damaged, or of another format.
         EncoderMismatchError
-            If `encoder` (default: the shipped one) is not the one that it was made with.
+            If it was made with another encoder.
         """
         header, tables = read_folder(Path(folder))
         smily = cls(header.mpps, size_px=header.size_px or 256, search=search, encoder=encoder)
@@ -274,7 +303,23 @@ class Smily(System[SmilyPatches]):
     # ---- a whole item as the query
 
     def describe_query(self, item: Item) -> SmilyPatches:
-        """Embeddings of at most nine patches, each in all orientations."""
+        """Return the embeddings of at most nine patches, each in all orientations.
+
+        Parameters
+        ----------
+        item : Item
+            A slide or image.
+
+        Returns
+        -------
+        SmilyPatches
+            Its patches at one scale.
+
+        Raises
+        ------
+        QueryError
+            If there is no tissue in it.
+        """
         if isinstance(self._looks, Tiles):
             looks = list(self._looks.read_few(item, QUERY_PATCHES, self._describer.step_px))
         else:
@@ -287,13 +332,13 @@ class Smily(System[SmilyPatches]):
         return SmilyPatches(vectors, l0_xy, looks[0].l0_px * same, looks[0].mpp * same)
 
     def _in_all_orientations(self, look: PatchBatch) -> Vectors:
-        """Embeddings (N, 8, F) of unit length; (N, 1, F) where the encoder gives the same for all eight."""
+        """Return embeddings (N, O, F) of unit length: O is 1 if the encoder is ``orientation_invariant``."""
         same = getattr(self._describer.encoder, "orientation_invariant", False)
         turned = [oriented(look.pixels, number) for number in range(1 if same else ORIENTATIONS)]
         return np.stack([unit(self._describer.features(pixels)) for pixels in turned], axis=1)
 
     def score(self, description: SmilyPatches, allowed: Allowed, k: int) -> Scores:
-        """The mean, over the query's patches, of the best match in each item."""
+        """Return the mean, over the query's patches, of the best match in each item."""
         table = self._tables.get(float(description.mpp[0]))
         if table is None:
             return Scores(np.full(len(self), -np.inf))
@@ -312,10 +357,28 @@ class Smily(System[SmilyPatches]):
     # ---- a region as the query
 
     def region(self, item: Item, region: Region) -> RegionQuery:
-        """A query of the part of an item that somebody picked, x, y, width, height in level-0 pixels.
+        """Make a query of a region of an item.
 
-        It is searched for at the scale whose patch is nearest in size to the box, and read as one patch
-        around the box's centre. ParameterError for a box outside the slide.
+        It is read as one patch around the region's centre, at the scale whose patch is nearest to it in size.
+
+        Parameters
+        ----------
+        item : Item
+            A slide or image; it need not be in the database.
+        region : (int, int, int, int)
+            x, y, width, height in level-0 pixels.
+
+        Returns
+        -------
+        RegionQuery
+            The query, for `search_region` and refinement.
+
+        Raises
+        ------
+        QueryError
+            If there is no database yet.
+        ParameterError
+            If the region is outside the slide.
         """
         if not self._tables:
             raise QueryError(f"{self.name}: got a query before there is a database; call fit(items) first")
@@ -334,9 +397,24 @@ class Smily(System[SmilyPatches]):
         return RegionQuery(item, region, self._in_all_orientations(look)[0], mpp)
 
     def search_region(self, query: RegionQuery, k: int = 10) -> RegionResults:
-        """The `k` places most like a region, best first, none of the query's own group, each place once.
+        """Find the places most similar to a region, each place once, without those of the query's own group.
 
-        Fewer come back where there are no more. Equal scores are in the order of the database.
+        Parameters
+        ----------
+        query : RegionQuery
+            From `region`, or refined.
+        k : int
+            How many places are wanted.
+
+        Returns
+        -------
+        HitList of RegionHit
+            At most `k`, best first; equal scores are in the order of the database.
+
+        Raises
+        ------
+        ParameterError
+            If `k` is below 1.
         """
         if k < 1:
             raise ParameterError(f"got k={k}; want a whole number of at least 1")
@@ -353,7 +431,7 @@ class Smily(System[SmilyPatches]):
         return HitList(query, self.name, hits, short_note(len(hits), k))
 
     def _merged(self, mpp: float, found: ComparedPatches, k: int) -> tuple[RegionHit, ...]:
-        """The first `k` places of candidates; a hit near a better one of the same item joins it."""
+        """Return the first `k` places; a hit near a better one of the same item is merged with it."""
         table = self._tables[mpp]
         hits: list[RegionHit] = []
         centres: dict[int, list[tuple[int, NDArray[np.float64]]]] = {}
@@ -387,7 +465,25 @@ class Smily(System[SmilyPatches]):
     # ---- refinement
 
     def crop(self, query: RegionQuery, region: Region) -> RegionQuery:
-        """Refine by region: search for a part of the query instead. ParameterError for a box outside it."""
+        """Refine by region: make a query of a part of another's region.
+
+        Parameters
+        ----------
+        query : RegionQuery
+            The query to refine.
+        region : (int, int, int, int)
+            x, y, width, height in level-0 pixels, inside the query's region.
+
+        Returns
+        -------
+        RegionQuery
+            The refined query.
+
+        Raises
+        ------
+        ParameterError
+            If the box is not inside the query's region.
+        """
         x, y, width, height = query.region
         left, top, wide, high = region
         inside = left >= x and top >= y and left + wide <= x + width and top + high <= y + height
@@ -396,12 +492,12 @@ class Smily(System[SmilyPatches]):
         return self.region(query.item, region)
 
     def like(self, query: RegionQuery, hits: Iterable[RegionHit], weight: float = 0.5) -> RegionQuery:
-        """Refine by example: move the query toward the mean of results that were marked relevant."""
+        """Refine by example: move the query toward the mean of hits that were marked relevant."""
         rows = [hit.patch for hit in hits]
         return replace(query, vectors=toward(query.vectors, self._tables[query.mpp].vectors[rows], weight))
 
     def along(self, query: RegionQuery, concept: Concept, weight: float) -> RegionQuery:
-        """Refine by concept: move the query along a learnt direction; the slider runs from -1 to 1."""
+        """Refine by concept: move the query along a learnt direction by a weight from -1 to 1."""
         return replace(query, vectors=concept.applied(query.vectors, weight))
 
     def concept(self, name: str, positive: Iterable[RegionQuery], negative: Iterable[RegionQuery]) -> Concept:
@@ -411,7 +507,7 @@ class Smily(System[SmilyPatches]):
 
 
 def _table(descriptions: Sequence[SmilyPatches], mpp: float) -> EmbeddingTable:
-    """The patches of one scale of all items."""
+    """Return the table of the patches of all items at one scale."""
     own = [found.mpp == np.float32(mpp) for found in descriptions]
     item = np.repeat(np.arange(len(own), dtype=np.int32), [np.count_nonzero(part) for part in own])
     vectors, l0_xy, l0_px = (
@@ -422,11 +518,8 @@ def _table(descriptions: Sequence[SmilyPatches], mpp: float) -> EmbeddingTable:
 
 
 def _mean_of_found(best: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean over the query's patches of the best match (M, N) in each item, where the tree did not see all.
-
-    Where a patch has no candidate in an item, its worst candidate anywhere stands in: no candidate there was
-    better. Minus infinity for an item without any candidate.
-    """
+    """Return the mean over the query's patches of the best match (M, N) in each item, (N,)."""
+    # a patch without a candidate in an item takes its worst candidate anywhere: none in the item was better
     seen = np.isfinite(best)
     worst = np.where(seen, best, np.inf).min(axis=1, keepdims=True)
     filled = np.where(seen, best, np.where(np.isfinite(worst), worst, 0))
