@@ -109,7 +109,7 @@ class Sish(System[PatchFeatures]):
         return SlideCodes(keys[:, None], found.barcodes, found.l0_xy)
 
     def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
-        """Return the hits of the index in its order; where its scores rise down the list, they are cut off."""
+        """Return the hits of the index in its order; scores that rise down the list are cut off."""
         codes = self._codes(description)
         query = Query("query", None, "", 1.0, None, len(codes), 0.0)
         hits = self._view.search(query, codes, k=k, ranking=self._ranking, mask=allowed)

@@ -138,7 +138,7 @@ def write_folder(folder: Path, header: SmilyHeader, tables: dict[float, Embeddin
         replace_file(folder / _HEADER, json.dumps(plain).encode())
         _delete_others(folder, name)
     except OSError as error:
-        raise StoreError(_not_written(folder, error), path=folder) from error
+        raise StoreError(_not_written(folder, error)) from error
 
 
 @about_its_path
@@ -203,9 +203,9 @@ def read_folder(folder: Path) -> tuple[SmilyHeader, dict[float, EmbeddingTable]]
             return _database(folder, plain)
         except FileNotFoundError as error:  # a writer has replaced it meanwhile, or a file is lost
             if _read_header(folder).get("name") == plain.get("name"):
-                raise IndexFormatError(_damaged(folder, error), path=folder) from error
+                raise IndexFormatError(_damaged(folder, error)) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise IndexFormatError(_damaged(folder, error), path=folder) from error
+            raise IndexFormatError(_damaged(folder, error)) from error
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
         if found not in _READ:
             raise ValueError(f"its format is {found!r}, wanted {_FORMAT!r}")
     except (OSError, ValueError, RecursionError) as error:
-        raise IndexFormatError(_damaged(folder, error), path=folder) from error
+        raise IndexFormatError(_damaged(folder, error)) from error
     return dict(plain)
 
 
