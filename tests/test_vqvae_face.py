@@ -1,5 +1,10 @@
-"""The names that `sish.vqvae` offers: each is documented, and none costs an import before it is used."""
+"""The names that `sish.vqvae` offers: documented, imported when they are used, and shown in docs/model.md."""
 
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 from test_import import loaded_after
 
@@ -20,3 +25,14 @@ def test_a_name_is_there_and_listed(name: str):
 def test_another_name_is_refused():
     with pytest.raises(AttributeError, match="no attribute 'Decoder'"):
         _ = sish.vqvae.Decoder
+
+
+def test_the_examples_of_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "model.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"patches": np.zeros((2, 256, 256, 3), np.uint8)}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "docs/model.md", "exec"), names)
+    encoded, out = names["encoded"], names["out"]
+    assert (encoded.codes.shape, encoded.features.shape) == ((2, 32, 32), (2, 1024))
+    assert (names["images"].shape, out.quantized.codes.shape) == ((4, 3, 64, 64), (4, 8, 8))
+    assert 1 <= names["perplexity"](out.quantized.counts) <= 64 > out.quantized.codes.max()
