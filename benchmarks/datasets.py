@@ -13,13 +13,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from sish.errors import LabelsError, ParameterError
 from sish.labels import LabelRow, Labels, read_labels
 from sish.slides.scale import check_given
+from sish.slides.tables import posix_path
 from sish.systems.item import Item
 from sish.systems.items import groups_of, item_of
 
@@ -168,19 +169,14 @@ def _item(
     one_label = frozenset([row.label] if row.label else [])
     return replace(
         item,
-        item_id=_relative(row.path),
+        item_id=str(posix_path(row.path)),
         labels=item.labels if multi_label else one_label,
     )
 
 
-def _relative(path: str) -> str:
-    """Return a path of the table with forward slashes."""
-    return str(PurePosixPath(path.replace("\\", "/")))
-
-
 def _file(table: Labels, row: LabelRow, path: str) -> Path:
     """Return the file that a line names, or raise LabelsError."""
-    file = table.path.parent / _relative(path)
+    file = table.path.parent / posix_path(path)
     if not file.is_file():
         raise LabelsError(
             f"{table.path}, line {row.line}: there is no file {file}; correct the line or delete it"
@@ -192,7 +188,7 @@ def _splits(table: Labels) -> list[str] | None:
     """Return `database` or `queries` for each row, or None without a split."""
     said = [row.metadata.get("split") for row in table.rows]
     if not any(said):
-        first = [PurePosixPath(_relative(row.path or "")).parts[:1] for row in table.rows]
+        first = [posix_path(row.path or "").parts[:1] for row in table.rows]
         if set(first) != {("train",), ("valid",)}:
             return None
         said = [parts[0] for parts in first]

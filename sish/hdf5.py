@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sish.errors import MissingPackageError, SlideOpenError
 from sish.extras import install
-from sish.labels import MISSING
+from sish.slides.tables import MISSING
 
 __all__ = ["Table", "line_of", "number_of", "read_tables", "text_of"]
 

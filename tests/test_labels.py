@@ -11,8 +11,9 @@ from benchmarks.datasets import load_dataset
 from sish.cli import main
 from sish.errors import LabelsError
 from sish.index.store import SlideRow
-from sish.labels import MISSING, LabelRow, Labels, read_labels
+from sish.labels import LabelRow, Labels, read_labels
 from sish.slides.files import slide_id_of
+from sish.slides.tables import MISSING
 from sish.systems.items import read_items
 
 
@@ -267,7 +268,7 @@ def test_strange_files_are_refused_on_one_short_line(tmp_path, data, says):
 
 
 def test_a_file_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("sish.labels.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("sish.slides.tables.MAX_BYTES", 1 << 20)
     (tmp_path / "labels.csv").symlink_to("/dev/zero")
     with pytest.raises(LabelsError, match="larger than 1 MB"):
         read_labels(tmp_path / "labels.csv")

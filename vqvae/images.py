@@ -4,7 +4,6 @@ Labels are never read. All randomness comes from torch's global generator, which
 process and in every worker.
 """
 
-import csv
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from sish.slides.folders import files_below
 from sish.slides.formats.levels import Pixels
 from sish.slides.formats.pictures import decode_picture
 from sish.slides.orientations import ORIENTATIONS, oriented
+from sish.slides.tables import posix_path, read_table
 
 __all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "list_images", "random_below"]
 
@@ -49,8 +49,8 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
     ------
     SlideNotFoundError
         If there is no such source.
-    ParameterError
-        If the CSV file has no column ``path``.
+    LabelsError
+        If the CSV file is no such table, or has no column ``path``.
     SlideOpenError
         If no image is left.
     """
@@ -60,7 +60,8 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
             f"no folder or CSV file at {source}; give one with --data.folder", path=source
         )
     if table.is_file():
-        names = _paths_of_csv(table)
+        rows = read_table(table, ("path",)).rows
+        names = [posix_path(row.said["path"]).as_posix() for row in rows if "path" in row.said]
     else:
         names = [path.relative_to(source).as_posix() for path in files_below(source, IMAGE_SUFFIXES)]
     found = sorted({name for name in names if name.startswith(prefix)})
@@ -68,18 +69,6 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
         begin = f" whose path begins with {prefix!r}" if prefix else ""
         raise SlideOpenError(f"no images{begin} in {source}; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
     return [(source if source.is_dir() else source.parent) / name for name in found]
-
-
-def _paths_of_csv(table: Path) -> list[str]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "path" not in (reader.fieldnames or ()):
-                header = list(reader.fieldnames or ())[:8]
-                raise ParameterError(f"{table} has no column 'path'; its header begins with {header}")
-            return [row["path"] for row in reader if row["path"]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ParameterError(f"{table} is not a CSV file ({error}); give one with a column 'path'") from error
 
 
 def random_below(high: int) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sish.errors import LabelsError, SlideOpenError
 from sish.labels import LabelRow, Labels, read_labels
 from sish.slides.files import find_slides, slide_id_of
 from sish.slides.scale import check_given, is_unused
 from sish.slides.slide import Slide, open_slide
+from sish.slides.tables import posix_path
 from sish.systems.item import Item
 
 __all__ = ["ScaleWarning", "groups_of", "item_of", "open_item", "read_items"]
@@ -80,7 +81,7 @@ def _masks(rows: Labels | None) -> set[Path]:
     if rows is None:
         return set()
     said = [row.metadata["mask"] for row in rows.rows if "mask" in row.metadata]
-    return {(rows.path.parent / mask).resolve() for mask in said}
+    return {(rows.path.parent / posix_path(mask)).resolve() for mask in said}
 
 
 def item_of(
@@ -161,7 +162,7 @@ def _mask(row: LabelRow, rows: Labels) -> Path | None:
     mask = row.metadata.get("mask")
     if mask is None:
         return None
-    file = rows.path.parent / PurePosixPath(mask.replace("\\", "/"))
+    file = rows.path.parent / posix_path(mask)
     if not file.is_file():
         raise LabelsError(f"{rows.path}, line {row.line}: there is no mask {mask}; correct the line")
     return file

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sish.errors import LabelsError, ParameterError
 from sish.labels import read_labels
+from sish.slides.tables import posix_path
 from sish.systems.item import Item
 from sish.systems.items import groups_of, item_of
 from sish.systems.small_pictures import SizePx, read_given_mask, read_picture
@@ -51,7 +52,7 @@ def labelled_items(folder: Path) -> tuple[Item, ...]:
     if bare is not None:
         raise LabelsError(f"{table.path}, line {bare.line}: {bare.name} has no path; give its picture")
     groups, folder = groups_of(table), table.path.parent
-    return tuple(item_of(folder / (row.path or ""), row, table, groups) for row in table.rows)
+    return tuple(item_of(folder / posix_path(row.path or ""), row, table, groups) for row in table.rows)
 
 
 def fold_of(item: Item, folds: int, *, salt: str = "") -> int:
