@@ -84,7 +84,7 @@ def test_commands_options_and_values(words, near, tmp_path, monkeypatch, capsys)
 
 def test_networks_of_timm(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(sish.WeightsError, match="nearest: 'uni'"):
+    with pytest.raises(sish.MissingPackageError, match="nearest: 'uni'"):
         load("timm:unii")
 
 
