@@ -1,4 +1,4 @@
-"""Bags: what a search found for each query patch."""
+"""Bags: the results of a search, a list for each query patch."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,26 @@ __all__ = ["Bags"]
 
 @dataclass(frozen=True, slots=True)
 class Bags:
-    """The results of several query patches: a bag each, best first."""
+    """The results of Q query patches: R in all, a bag for each query patch, best first.
+
+    Examples
+    --------
+    >>> bags = Bags(np.array([0, 2, 3]), np.array([5, 9, 5]), np.array([0, 4, 7], np.int32))
+    >>> len(bags), bags.lengths().tolist()
+    (2, [2, 1])
+    """
 
     offset: NDArray[np.int64]
-    """Bag q is entries offset[q] to offset[q + 1] of the other arrays, (Q + 1,)."""
+    """Bag q holds entries offset[q] to offset[q + 1], exclusive, of the other arrays, (Q + 1,)."""
     patch: NDArray[np.int64]
-    """The caller's number of each result, (R,)."""
+    """The caller's number of each patch that was found, (R,)."""
     hamming: NDArray[np.int32]
-    """Its distance in bits, (R,)."""
+    """Distance in bits of each result, (R,)."""
 
     def __len__(self) -> int:
-        """Number of query patches."""
+        """Return the number of query patches."""
         return len(self.offset) - 1
 
     def lengths(self) -> NDArray[np.int64]:
-        """Number of results of each query patch, (Q,)."""
+        """Return the number of results of each query patch, (Q,)."""
         return np.diff(self.offset)

@@ -1,8 +1,8 @@
-"""Barcodes: a feature vector as bits, and the Hamming distance between them.
+"""Barcodes: feature vectors as bits, and the Hamming distance between them.
 
-A barcode is a row of ``B`` bytes, most significant bit first; the paper's has 1,024 bits (B = 128).
-The kernels are compiled by numba and release the GIL. They work on 64-bit words where B is a
-multiple of 8 and the memory is contiguous, and byte by byte otherwise, with the same result.
+A barcode is a row of B bytes, most significant bit first. The paper's has 1,024 bits (B = 128). The kernels
+are compiled by numba and release the GIL. They read 64-bit words where B is a multiple of 8 and the memory is
+contiguous, and bytes otherwise, with the same result.
 """
 
 from dataclasses import dataclass
@@ -26,18 +26,29 @@ __all__ = [
 ]
 
 Binarisation = Literal["minmax", "sign", "projection"]
-"""How features become bits: each against its left neighbour (the paper's), each against 0, or the signs of
-what `sish.index.projection` makes of features that were not made for it."""
-
+"""How features become bits: each against its left neighbour (the paper's rule), each against 0, or the signs
+of a projection (`sish.index.projection`), for features of networks that were not trained for barcodes."""
 
 _BLOCK_BYTES = 1 << 15  # rows scanned together by all queries: about one first-level cache
 
 
 def minmax_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
-    """Features (N, F) as min-max barcodes uint8 (N, F / 8): bit i is 1 where feature i >= feature i-1.
+    """Return min-max barcodes: bit i is 1 where feature i >= feature i - 1 (Chen et al. 2022, Methods).
 
-    The first bit has no left neighbour and is 0 (Chen et al. 2022, Methods). F must be a multiple of 8.
+    The first feature has no left neighbour, so that the first bit is 0.
 
+    Parameters
+    ----------
+    features : float (N, F)
+        Finite, F a multiple of 8.
+
+    Returns
+    -------
+    uint8 (N, F / 8)
+        A barcode for each row.
+
+    Examples
+    --------
     >>> bin(minmax_barcodes([[5.0, 6.0, 6.0, 1.0, 2.0, 0.0, 0.0, 9.0]])[0, 0])
     '0b1101011'
     """
@@ -48,11 +59,23 @@ def minmax_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
 
 
 def sign_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
-    """Features (N, F) as barcodes uint8 (N, F / 8) of their signs: bit i is 1 where feature i >= 0.
+    """Return barcodes of the signs of features: bit i is 1 where feature i >= 0.
 
     Where features are a random rotation of an embedding, the share of bits in which two patches differ is on
-    average the angle between their embeddings over pi (Charikar 2002, section 3). F must be a multiple of 8.
+    average the angle between their embeddings over pi (Charikar 2002, section 3).
 
+    Parameters
+    ----------
+    features : float (N, F)
+        Finite, F a multiple of 8.
+
+    Returns
+    -------
+    uint8 (N, F / 8)
+        A barcode for each row.
+
+    Examples
+    --------
     >>> bin(sign_barcodes([[-1.0, 6.0, 0.0, -0.0, 2.0, -5.0, -3.0, 9.0]])[0, 0])
     '0b1111001'
     """
@@ -62,9 +85,25 @@ def sign_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
 def barcodes_of(
     features: ArrayLike, binarisation: Binarisation, *, centre: NDArray[np.float32] | None = None
 ) -> NDArray[np.uint8]:
-    """Features (N, F) as barcodes, by the rule that their encoder names: uint8 (N, F / 8).
+    """Return features as barcodes, by the rule that their encoder names.
 
-    A projection has 1,024 bits whatever F is, and takes a `centre` float32 (F,) to subtract.
+    Parameters
+    ----------
+    features : float (N, F)
+        Finite; F a multiple of 8, or any F for a projection.
+    binarisation : {"minmax", "sign", "projection"}
+    centre : float32 (F,), optional
+        Subtracted before a projection. Default: each row's own mean.
+
+    Returns
+    -------
+    uint8 (N, F / 8)
+        Barcodes; a projection's have 1,024 bits.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such rule, or the features do not fit it.
     """
     if binarisation == "minmax":
         return minmax_barcodes(features)
@@ -76,7 +115,7 @@ def barcodes_of(
 
 
 def _as_features(features: ArrayLike) -> NDArray[Any]:
-    """Finite features (N, F) with F a multiple of 8; ParameterError otherwise."""
+    """Return finite features (N, F) with F a multiple of 8, or raise ParameterError."""
     values = np.asarray(features)
     if values.ndim != 2 or values.shape[1] == 0 or values.shape[1] % 8:
         raise ParameterError(
@@ -88,8 +127,25 @@ def _as_features(features: ArrayLike) -> NDArray[Any]:
 
 
 def hamming(barcodes: ArrayLike, query: ArrayLike) -> NDArray[np.int32]:
-    """Hamming distance int32 (N,) of one query barcode uint8 (B,) to each of barcodes uint8 (N, B).
+    """Return the Hamming distance of one query barcode to each of N barcodes, O(N B).
 
+    Parameters
+    ----------
+    barcodes : uint8 (N, B)
+    query : uint8 (B,)
+
+    Returns
+    -------
+    int32 (N,)
+        Distances in bits.
+
+    Raises
+    ------
+    ParameterError
+        If there is more than one query, or the widths differ.
+
+    Examples
+    --------
     >>> hamming(np.array([[0b1111], [0b0001]], np.uint8), np.array([0b0011], np.uint8)).tolist()
     [2, 1]
     """
@@ -110,22 +166,40 @@ def _distances(rows: Words, query: Words, out: NDArray[np.int32]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The nearest barcodes of each query, nearest first; ties by row number."""
+    """The k nearest barcodes of each of Q queries, nearest first, ties by row number."""
 
     row: NDArray[np.int64]
-    """Row in the searched barcodes, (Q, k)."""
+    """Row of each in the searched barcodes, (Q, k)."""
     hamming: NDArray[np.int32]
-    """Distance in bits, (Q, k)."""
+    """Distance of each in bits, (Q, k)."""
 
 
 def nearest(
     barcodes: ArrayLike, queries: ArrayLike, k: int, *, skip: NDArray[np.bool_] | None = None
 ) -> Neighbours:
-    """The `k` barcodes uint8 (P, B) nearest to each query uint8 (Q, B), by scanning all of them.
+    """Return the `k` barcodes nearest to each query, by comparing with all: exact, O(P Q B).
 
-    Exact, O(P Q). Rows where `skip` bool (P,) is true are left out. With fewer than `k` rows left the
-    answer has that many columns.
+    Parameters
+    ----------
+    barcodes : uint8 (P, B)
+    queries : uint8 (Q, B)
+    k : int
+        Neighbours of each query, at least 1.
+    skip : bool (P,), optional
+        True for the barcodes to leave out.
 
+    Returns
+    -------
+    Neighbours
+        Arrays (Q, k), with fewer columns where fewer than `k` barcodes are left.
+
+    Raises
+    ------
+    ParameterError
+        If shapes do not fit or `k` is below 1.
+
+    Examples
+    --------
     >>> found = nearest(np.array([[7], [1], [3]], np.uint8), np.array([[3]], np.uint8), k=2)
     >>> found.row.tolist(), found.hamming.tolist()
     ([[2, 0]], [[0, 1]])
@@ -150,7 +224,7 @@ def _scan(
     rows: Words, queries: Words, skip: NDArray[np.bool_], block: int, best_row: NDArray[np.int64],
     best: NDArray[np.int32],
 ) -> None:  # fmt: skip
-    """Fill `best_row` and `best` (Q, k), block of rows by block, so that a block is read from cache."""
+    """Fill `best_row` and `best` (Q, k) block after block of rows, so that queries find a block in cache."""
     best[:] = np.iinfo(np.int32).max
     for start in range(0, rows.shape[0], block):
         stop = min(start + block, rows.shape[0])
@@ -165,7 +239,7 @@ def _scan(
 
 @compiled
 def _insert(best_row: NDArray[np.int64], best: NDArray[np.int32], row: int, bits: int) -> None:
-    """Put `row` into its place; behind rows of the same distance, which came earlier."""
+    """Insert `row` behind rows of the same distance, which came earlier."""
     place = best.size - 1
     while place > 0 and best[place - 1] > bits:
         best[place] = best[place - 1]

@@ -1,4 +1,4 @@
-"""Compiled kernels: how they are made, and the Hamming distance that all of them share."""
+"""How kernels are compiled and cached, and the Hamming distance that all of them share."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,8 +47,14 @@ class _PackageCache(FunctionCache):
     _impl_class = _PackageImpl
 
     def load_overload(self, *signature: Any) -> Any:
-        """Return the compiled function for some types; None, and an empty cache, where it was made by another
-        release: its file may name modules and types that there are no more.
+        """Return the compiled function for some types, or None.
+
+        A file of an earlier release may name modules and types that no longer exist: it is emptied.
+
+        Returns
+        -------
+        numba.core.compiler.CompileResult or None
+            What the cache has for these types.
         """
         try:
             return super().load_overload(*signature)  # type: ignore[no-untyped-call]
@@ -70,7 +76,7 @@ def compiled(function: _Function) -> _Function:
 
 
 def _popcount(typing_context: Any, word: Any) -> Any:
-    """One machine instruction for the number of set bits; numba has no name for it."""
+    """Count set bits with one machine instruction, for which numba has no name."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
@@ -83,7 +89,7 @@ popcount: Any = intrinsic(_popcount)
 
 @compiled
 def distance(left: Words, i: int, right: Words, j: int) -> int:
-    """Bits in which row `i` of `left` differs from row `j` of `right` (for use in other kernels)."""
+    """Return the bits in which row `i` of `left` differs from row `j` of `right`; for use in kernels."""
     bits: Any = np.int64(0)
     for word in range(left.shape[1]):
         bits += np.int64(popcount(left[i, word] ^ right[j, word]))  # a uint64 would make it a float
@@ -91,9 +97,14 @@ def distance(left: Words, i: int, right: Words, j: int) -> int:
 
 
 def as_words(barcodes: NDArray[np.uint8]) -> Words:
-    """A read-only view of barcodes uint8 (N, B) as uint64 (N, B / 8) where possible, else as they are.
+    """Return barcodes uint8 (N, B) as words: a read-only view, uint64 (N, B / 8) where possible.
 
-    Read-only always, so that numba compiles each kernel for one kind of array, memory maps included.
+    The view is always read-only, so that numba compiles each kernel once, for memory maps too.
+
+    Returns
+    -------
+    uint64 (N, B / 8) or uint8 (N, B)
+        The same memory.
     """
     wide = barcodes.shape[1] % 8 == 0 and barcodes.flags.c_contiguous and barcodes.ctypes.data % 8 == 0
     view: Words = barcodes.view(np.uint64) if wide else barcodes.view()
@@ -102,7 +113,7 @@ def as_words(barcodes: NDArray[np.uint8]) -> Words:
 
 
 def as_barcodes(barcodes: ArrayLike, name: str = "barcodes") -> NDArray[np.uint8]:
-    """`barcodes` as a uint8 array (N, B) with B >= 1, not copied if it is one; ParameterError otherwise."""
+    """Return `barcodes` as uint8 (N, B) with B >= 1, or raise ParameterError; an array is not copied."""
     array = np.asarray(barcodes)
     if array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] == 0:
         raise ParameterError(f"{name} are {array.dtype} {array.shape}; give uint8 (N, B) with B >= 1")
@@ -110,7 +121,7 @@ def as_barcodes(barcodes: ArrayLike, name: str = "barcodes") -> NDArray[np.uint8
 
 
 def paired_words(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Words, Words]:
-    """Both sets of barcodes as words of one width; ParameterError where their widths differ."""
+    """Return two sets of barcodes as words of one kind; ParameterError where their widths differ."""
     if left.shape[1] != right.shape[1]:
         raise ParameterError(
             f"barcodes of {left.shape[1]} bytes against {right.shape[1]}; both must come from one encoder"

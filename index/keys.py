@@ -1,7 +1,7 @@
-"""Keys: the integer that stands for a patch's grid of codes (Chen et al. 2022, Methods).
+"""The paper's keys: an integer for a patch's grid of codes (Chen et al. 2022, Methods).
 
-Codes are first renumbered so that near numbers mean near codewords; then the grid is averaged down three
-times and the sums at the three sizes are packed into one integer, the coarsest in front.
+Codes are first renumbered, so that near numbers mean near codewords. Then the grid is averaged down three
+times, and the sums at the three sizes are packed into one integer, the coarsest in front.
 """
 
 from typing import Literal, get_args
@@ -15,28 +15,51 @@ from sish.index.compiled import compiled
 __all__ = ["Pooling", "order_codebook", "paper_keys"]
 
 Pooling = Literal["integer", "exact"]
-"""How the mean of four codes is taken: truncated to an integer each time, or exactly."""
+"""How the mean of four codes is taken: truncated to an integer at each level, or exactly."""
 
 _SCALES = (1, 10**6, 10**11)  # weights of the sums after one, two and three poolings
 _SIDE = 2 ** len(_SCALES)  # a grid side must be a multiple of this
 
 
 def paper_keys(codes: ArrayLike, order: ArrayLike, pooling: Pooling = "integer") -> NDArray[np.int64]:
-    """Keys int64 (N,) of code grids int (N, H, W), H and W multiples of 8.
+    """Return the keys of code grids, O(N H W).
 
-    `order` int (K,) is the new number of each code. The renumbered grid is averaged over 2 x 2 blocks
-    three times; with S1, S2, S3 the sums of the three results, key = floor(S1 + 1e6 S2 + 1e11 S3).
-    All arithmetic is in integers: at 8e14 floats would round.
+    The renumbered grid is averaged over 2 x 2 blocks three times. With S1, S2, S3 the sums of the three
+    results, key = floor(S1 + 1e6 S2 + 1e11 S3). All arithmetic is in integers: at 8e14 floats would round.
 
-    `pooling` "exact" is the paper's text. "integer" is what its authors run: they average integer
-    tensors, so that each mean is truncated. Exact means carry nothing but the plain sum S0 of the grid,
-    as the blocks tile it: S1 = S0 / 4, S2 = S0 / 16, S3 = S0 / 64, and
+    Parameters
+    ----------
+    codes : int (N, H, W)
+        H and W multiples of 8.
+    order : int (K,)
+        The new number of each code, as `order_codebook` returns it.
+    pooling : {"integer", "exact"}
+        "exact" is the paper's text. "integer" is what its authors run: they average integer tensors, so
+        that each mean is truncated.
+
+    Returns
+    -------
+    int64 (N,)
+        A key for each grid.
+
+    Raises
+    ------
+    ParameterError
+        If codes and order do not fit each other, or there is no such pooling.
+
+    Notes
+    -----
+    Exact means depend on the plain sum S0 of the grid alone, as the blocks tile it: S1 = S0 / 4,
+    S2 = S0 / 16, S3 = S0 / 64, and
 
         key = floor(S0 / 4 + 1e6 S0 / 16 + 1e11 S0 / 64) = floor(100_004_000_016 S0 / 64).
 
-    So two patches of one mean code share a key whatever their texture. "integer" adds rounding to that,
-    nothing else. Worked example: an 8 x 8 grid of 3s but for a single 5; S0 = 194 and its means are
-    3.5 (truncated 3), then 3.125 and 3.03125, so S1 = 48.5 (48), S2 = 12.125 (12), S3 = 3.03125 (3).
+    So two patches of one mean code share a key whatever their texture. "integer" adds no more than rounding.
+
+    Examples
+    --------
+    An 8 x 8 grid of 3s but for a single 5 has S0 = 194. The block with the 5 has means 3.5 (truncated to 3),
+    then 3.125 and 3.03125, so S1 = 48.5 (48), S2 = 12.125 (12), S3 = 3.03125 (3).
 
     >>> grid = np.full((1, 8, 8), 3)
     >>> grid[0, 0, 0] = 5
@@ -61,7 +84,7 @@ def paper_keys(codes: ArrayLike, order: ArrayLike, pooling: Pooling = "integer")
 
 
 def _renumbered(codes: NDArray[np.integer], order: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The grids with each code replaced by its new number; ParameterError where they do not fit."""
+    """Return the grids with each code replaced by its new number; ParameterError where they do not fit."""
     if codes.ndim != 3 or codes.dtype.kind not in "iu" or codes.shape[1] % _SIDE or codes.shape[2] % _SIDE:
         raise ParameterError(
             f"codes are {codes.dtype} {codes.shape}; give integers (N, H, W), H and W multiples of {_SIDE}"
@@ -79,13 +102,31 @@ def _renumbered(codes: NDArray[np.integer], order: NDArray[np.integer]) -> NDArr
 
 
 def order_codebook(codebook: ArrayLike) -> NDArray[np.int64]:
-    """The new number int64 (K,) of each codeword of `codebook` float (K, D): near numbers, near codewords.
+    """Return a new number for each codeword, so that near numbers mean near codewords.
 
-    The numbers follow a short open path through all codewords: greedy from the first and the last along
-    the first principal component, and that component's own order, each improved by reversing (2-opt) and
-    moving (or-opt) stretches until neither shortens it; the shortest wins. It starts at the end of the
-    smaller norm. Deterministic; O(K ** 2) a pass. The paper names no method for its ordered codebook.
+    The numbers follow a short open path through all codewords. Three paths are tried: the order
+    along the first principal component, and the greedy paths from its first and last codeword. Each is
+    improved by reversing (2-opt) and moving (or-opt) stretches until neither shortens it. The shortest is
+    taken, from its end of the smaller norm. Deterministic, O(K ** 2) a pass. The paper names no method for
+    its ordered codebook.
 
+    Parameters
+    ----------
+    codebook : float (K, D)
+        Finite, K of at least 1.
+
+    Returns
+    -------
+    int64 (K,)
+        A permutation of 0 to K - 1.
+
+    Raises
+    ------
+    ParameterError
+        If the codebook is of another shape, or not finite.
+
+    Examples
+    --------
     >>> order_codebook([[0.0], [9.0], [1.0], [5.0]]).tolist()
     [0, 3, 1, 2]
     """
@@ -106,7 +147,7 @@ def order_codebook(codebook: ArrayLike) -> NDArray[np.int64]:
 
 
 def _first_component(words: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coordinates (K,) along the first principal component."""
+    """Return coordinates (K,) along the first principal component."""
     centred = words - words.mean(axis=0)
     component = np.linalg.svd(centred, full_matrices=False)[2][0]
     return np.asarray(centred @ component)
@@ -117,7 +158,7 @@ def _length(apart: NDArray[np.float64], path: NDArray[np.int64]) -> float:
 
 
 def _greedy_path(apart: NDArray[np.float64], start: np.int64) -> NDArray[np.int64]:
-    """From `start` always on to the nearest codeword that is left."""
+    """Return the path from `start` always on to the nearest codeword that is left."""
     left = np.ones(len(apart), dtype=bool)
     path = [start]
     left[start] = False
@@ -137,7 +178,7 @@ def _improve(apart: NDArray[np.float64], path: NDArray[np.int64]) -> None:
 
 @compiled
 def _step(apart: NDArray[np.float64], path: NDArray[np.int64], i: int, j: int) -> float:
-    """Distance between places `i` and `j`; nothing beyond the path's ends."""
+    """Return the distance between places `i` and `j`; 0 beyond the path's ends."""
     if i < 0 or j >= path.size:
         return 0.0
     return float(apart[path[i], path[j]])
@@ -148,7 +189,7 @@ _GAIN = 1e-9  # of the whole distance matrix's mean: a smaller gain is rounding
 
 @compiled
 def _reverse_stretches(apart: NDArray[np.float64], path: NDArray[np.int64]) -> bool:
-    """One pass of 2-opt; whether it changed anything."""
+    """Make one pass of 2-opt; return whether it changed anything."""
     least, changed = _GAIN * apart.mean(), False
     for i in range(path.size - 1):
         for j in range(i + 1, path.size):
@@ -162,7 +203,7 @@ def _reverse_stretches(apart: NDArray[np.float64], path: NDArray[np.int64]) -> b
 
 @compiled
 def _move_stretches(apart: NDArray[np.float64], path: NDArray[np.int64]) -> bool:
-    """Move a stretch of one to three codewords to where it fits better; whether one was moved."""
+    """Move a stretch of one to three codewords to where it fits better; return whether one was moved."""
     least = _GAIN * apart.mean()
     for size in range(1, min(4, path.size)):
         for i in range(path.size - size + 1):

@@ -20,12 +20,17 @@ _MOST_SEEDS = 10_000  # a side: each is a walk, so that more would make a search
 
 @dataclass(frozen=True, slots=True)
 class GuidedParams:
-    """How far the guided search looks; the values here are the paper's.
+    """How far the guided search looks. The defaults are the paper's.
 
     Raises
     ------
     ParameterError
         If a value is out of range.
+
+    Examples
+    --------
+    >>> GuidedParams(threshold=300).pre_step
+    375
     """
 
     interval: int = 50
@@ -39,11 +44,11 @@ class GuidedParams:
     threshold: int = 128
     """Largest Hamming distance, in bits, of an entry that joins a bag."""
     skip_step: int = 50_000
-    """Keys without a patch that may be found (all at them are excluded) that a walk passes; at the next
-    one it ends. No patient has so many; a filter that leaves almost nothing would walk through it all."""
+    """Keys whose patches are all excluded that a walk passes. It ends at the next such key. No patient has so
+    many; the limit is for filters that leave almost nothing, which would lead through the whole archive."""
     visit_query_key: bool = False
-    """Look at the entries at exactly the query's key first, and take all within the threshold. Not in
-    the paper, whose walks may miss them; with it an indexed patch always finds itself."""
+    """Look first at the entries at exactly the query's key, and take all within the threshold. The paper does
+    not, so that its walks may miss them. With it an indexed patch always finds itself."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -58,7 +63,9 @@ class GuidedParams:
 
 @dataclass(frozen=True, slots=True)
 class SearchParams(GuidedParams):
-    """How far a search of an index looks, by whichever keys: what the guided search reads, and a budget.
+    """How far a search of an index looks: the guided search's parameters, and the texture search's budget.
+
+    A search along texture keys reads `budget` and `threshold`. The guided search reads all but `budget`.
 
     Raises
     ------
@@ -67,16 +74,31 @@ class SearchParams(GuidedParams):
     """
 
     budget: int = BUDGET
-    """Patches that a query patch is compared with where keys carry texture (`sish.index.texture.cells`), all
-    of them in archives too small for a texture tree; a guided search does not read it."""
+    """Patches that a query patch is compared with where keys carry texture (`sish.index.texture.cells`). In
+    archives too small for a texture tree it is compared with all."""
 
     def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
-        """Return these parameters with some changed (a mapping), or the ones given instead of them.
+        """Return the parameters that are given, or these with some changed.
 
+        Parameters
+        ----------
+        given : SearchParams or mapping
+            All parameters, or a mapping of names to new values.
+
+        Returns
+        -------
+        SearchParams
+            The parameters to search with.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown or a value out of range.
+
+        Examples
+        --------
         >>> SearchParams(threshold=300).with_changes({"budget": 1000}).threshold
         300
-
-        Raises ParameterError for names that there are not and values out of range.
         """
         if isinstance(given, SearchParams):
             return given

@@ -1,14 +1,14 @@
-"""Feature vectors of any length as ones of 1,024 numbers whose signs make a barcode.
+"""Projection of feature vectors of any length to 1,024 numbers whose signs make a barcode.
 
-A sign keeps what a number says only where numbers are as often above 0 as below it. Features of networks
-are not: many are never negative, and all vectors share a long common part. So a vector is first centred, on
-its own mean or, where one is known, on the mean of an archive, and then turned by a random rotation, which
-spreads what is left evenly over all numbers. The share of signs in which two rotated vectors differ is, on
-average, the angle between them over pi (Charikar 2002, section 3).
+The sign of a number is informative only if the number is as often above 0 as below. Features of networks are
+not like that: many are never negative, and all vectors share a large common part. So a vector is first
+centred, on the mean of an archive or on its own mean. Then a random rotation spreads what is left evenly over
+all numbers. The share of signs in which two rotated vectors differ is, on average, the angle between them
+over pi (Charikar 2002, section 3).
 
 The rotation is three rounds of random signs and a Hadamard transform (Ailon and Chazelle 2006; three rounds
-as in Andoni et al. 2015, section 4). It takes O(P log P) additions, each of two numbers: a vector's
-projection is the same bit by bit whatever company it comes in, which a matrix product does not promise.
+as in Andoni et al. 2015, section 4). It takes O(P log P) additions of two numbers each. So the projection of
+a vector does not depend on the other vectors of its batch, which a matrix product does not guarantee.
 """
 
 import numpy as np
@@ -28,20 +28,32 @@ _SEED = 1024
 def project(
     features: ArrayLike, *, centre: NDArray[np.float32] | None = None, bits: int = BITS
 ) -> NDArray[np.float32]:
-    """Features (N, F) of any length, centred and rotated: float32 (N, bits), each of length 1.
+    """Return features of any length centred, rotated, and scaled to length 1, O(N P log P).
 
-    Where F is at most `bits` (a power of two) nothing is lost: the cosine of two projections is that of the
-    centred features. A longer vector is rotated whole and its first `bits` numbers are kept.
+    P is F rounded up to a power of two, at least `bits`. Where F is at most `bits`, the cosine of two
+    projections is that of the centred features. Of longer vectors the first `bits` numbers are kept.
 
     Parameters
     ----------
-    features : array (N, F)
-        Finite numbers; NaN or infinity is a ParameterError.
+    features : float (N, F)
+        Finite numbers.
     centre : float32 (F,), optional
-        What to subtract. Default: each vector's own mean.
+        Subtracted first. Default: each vector's own mean.
     bits : int
-        Numbers wanted, a power of two.
+        Length of a projection, a power of two.
 
+    Returns
+    -------
+    float32 (N, bits)
+        A projection for each row.
+
+    Raises
+    ------
+    ParameterError
+        If features are empty or not finite, or the centre has another length.
+
+    Examples
+    --------
     >>> found = project(np.eye(3) * 5, centre=np.zeros(3, np.float32), bits=8)
     >>> found.shape, bool(np.abs(found @ found.T - np.eye(3)).max() < 1e-6)
     ((3, 8), True)
@@ -65,18 +77,19 @@ def project(
 
 
 def _of_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (N, P) scaled to length 1; a vector of zeros stays."""
     length = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
     return np.asarray(vectors / np.where(length > 0, length, np.float32(1)), np.float32)
 
 
 def _signs(size: int) -> NDArray[np.float32]:
-    """Float32 (rounds, size) of -1 and 1, from raw words: numpy promises that these never change."""
+    """Return float32 (rounds, size) of -1 and 1, from raw words, which numpy promises never to change."""
     words = np.random.PCG64(_SEED).random_raw(_ROUNDS * size)
     return np.where(words >> np.uint64(63), np.float32(1), np.float32(-1)).reshape(_ROUNDS, size)
 
 
 def _hadamard(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The orthonormal Hadamard transform of each row, (N, P) with P a power of two."""
+    """Return the orthonormal Hadamard transform of each row, (N, P) with P a power of two."""
     rows, size = vectors.shape
     half = 1
     while half < size:

@@ -48,6 +48,10 @@ def test_index_does_not_need_torch():
     assert not loaded & {"torch", "pytorch_lightning", "matplotlib"}
 
 
+def test_the_face_of_index_needs_no_compiler():
+    assert not loaded_after("import sish.index; sish.index.SearchParams(); dir(sish.index)") & set(HEAVY)
+
+
 def test_labels_and_store_need_no_compiler():
     assert not loaded_after("import sish.labels, sish.index.store") & {*HEAVY, "zarr"}
 
