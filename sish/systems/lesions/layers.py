@@ -1,7 +1,7 @@
-"""Networks seen layer by layer: features of a picture, and the maps of its named layers.
+"""Features of a picture and the feature maps of a network's layers, for the style score.
 
-What the style score needs (`sish.systems.lesions.measures`). `EncoderLayers` takes them from an encoder of
-this library, `NamedLayers` from any torch network by the names of its modules.
+`EncoderLayers` takes them from an encoder of this library, `NamedLayers` from any torch network by the names
+of its modules. The scores are in `sish.systems.lesions.measures`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
     from sish.vqvae import Encoder
 
-__all__ = ["EncoderLayers", "LayeredEncoder", "Activations", "NamedLayers"]
+__all__ = ["Activations", "EncoderLayers", "LayeredEncoder", "NamedLayers"]
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """One picture, as a network sees it."""
+    """What a network makes of one picture."""
 
     features: NDArray[np.float32]
-    """float32 (F,): its feature vector."""
+    """float32 (F,): the feature vector."""
     maps: Mapping[str, NDArray[np.float32]]
-    """float32 (C, h, w) by the layer's name."""
+    """Feature maps float32 (C, h, w) by the layer's name."""
 
 
 class LayeredEncoder(Protocol):
-    """Anything that gives a feature vector and named feature maps."""
+    """Anything that returns a feature vector and named feature maps."""
 
     @property
     def fingerprint(self) -> str:
@@ -42,18 +42,18 @@ class LayeredEncoder(Protocol):
         ...
 
     def activations(self, picture: NDArray[np.uint8]) -> Activations:
-        """A picture uint8 (H, W, 3) through the network."""
+        """Run the network on a picture uint8 (H, W, 3)."""
         ...
 
 
 class EncoderLayers:
-    """An encoder of this library: its barcode's features, and all its feature maps by number.
+    """An encoder of this library: the features of its barcode, and all its feature maps by number.
 
-    Pictures are cropped about the centre to a multiple of its stride.
+    Pictures are cropped about the centre to a multiple of the encoder's stride.
     """
 
     def __init__(self, encoder: Encoder | None = None) -> None:
-        """``encoder`` (None: the shipped one)."""
+        """Take an encoder, by default the shipped one."""
         if encoder is None:
             from sish.vqvae import load_encoder
 
@@ -66,7 +66,7 @@ class EncoderLayers:
         return self._encoder.fingerprint
 
     def activations(self, picture: NDArray[np.uint8]) -> Activations:
-        """A picture uint8 (H, W, 3), no side below the stride, through the encoder."""
+        """Run the encoder on a picture uint8 (H, W, 3) whose sides are at least the stride."""
         height, width = picture.shape[:2]
         stride = self._encoder.stride
         spare_y, spare_x = height % stride, width % stride
@@ -77,7 +77,7 @@ class EncoderLayers:
 
 
 class NamedLayers:
-    """Any torch network: what its named modules put out, and its own output as features.
+    """Any torch network: its output as features, and the outputs of some modules as feature maps.
 
     >>> import torch
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
@@ -94,11 +94,24 @@ class NamedLayers:
         fingerprint: str,
         prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        """``network`` is put into evaluation mode.
+        """Take a network, and put it into evaluation mode.
 
-        ``layers`` are names as in ``network.named_modules()``, of modules that put out (N, C, h, w).
-        ``prepare`` turns pictures uint8 (N, H, W, 3) into what the network reads (None: float32
-        (N, 3, H, W) in [-1, 1]). ParameterError for a layer that is not there.
+        Parameters
+        ----------
+        network : torch.nn.Module
+            The network.
+        layers : sequence of str
+            Names as in ``network.named_modules()``, of modules that put out (N, C, h, w).
+        fingerprint : str
+            Name of the weights.
+        prepare : callable, optional
+            Turns pictures uint8 (N, H, W, 3) into the network's input. Default: float32 (N, 3, H, W) in
+            [-1, 1].
+
+        Raises
+        ------
+        ParameterError
+            If the network has no module of a name.
         """
         modules = dict(network.named_modules())
         missing = [name for name in layers if name not in modules]
@@ -113,7 +126,7 @@ class NamedLayers:
         self.fingerprint = fingerprint
 
     def activations(self, picture: NDArray[np.uint8]) -> Activations:
-        """A picture uint8 (H, W, 3) through the network; an output with positions is averaged over them."""
+        """Run the network on a picture uint8 (H, W, 3); average an output over its positions."""
         import torch
 
         maps: dict[str, NDArray[np.float32]] = {}

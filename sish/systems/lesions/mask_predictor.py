@@ -1,8 +1,8 @@
-"""The mask predictor: a photograph of a lesion in, its outline out.
+"""The mask predictor: from a photograph of a lesion to its outline.
 
-A small U-Net (Ronneberger et al. 2015), trained with the focal Tversky loss (Abraham & Khan 2018), which
-is what Mehta, section 3.4, compares masks from. Theirs is an R2U-Net; a plain one of a few hundred
-thousand numbers is enough for pictures of this size, and trains in minutes on one core.
+It is a small U-Net (Ronneberger et al. 2015), trained with the focal Tversky loss (Abraham & Khan 2018). In
+Mehta, section 3.4, an R2U-Net predicts the masks. A plain U-Net of a few hundred thousand weights is enough
+for pictures of this size, and trains in minutes on one core.
 """
 
 from __future__ import annotations
@@ -37,17 +37,34 @@ __all__ = [
 ]
 
 KIND = "sish-masks-1"
-"""What files of these networks say that they are."""
+"""The kind of these networks in their files."""
 
 
 def tversky_index(
     probabilities: Tensor, masks: Tensor, *, alpha: float = 0.7, beta: float = 0.3, smooth: float = 1.0
 ) -> Tensor:
-    """(TP + s) / (TP + alpha FN + beta FP + s) of each picture, float (N,).
+    """Return (TP + s) / (TP + alpha FN + beta FP + s) of each picture.
 
-    ``probabilities`` float (N, H, W) in [0, 1], ``masks`` (N, H, W) of 0 and 1. With alpha = beta = 0.5 and
-    s = 0 it is the Dice coefficient. ``smooth`` s makes it 1 where mask and prediction are empty.
+    With alpha = beta = 0.5 and s = 0 it is the Dice coefficient.
 
+    Parameters
+    ----------
+    probabilities : float (N, H, W)
+        Predictions in [0, 1].
+    masks : float (N, H, W)
+        0 and 1.
+    alpha, beta : float
+        Weights of missed and of wrong pixels.
+    smooth : float
+        s: it makes the index 1 if mask and prediction are both empty.
+
+    Returns
+    -------
+    float (N,)
+        In [0, 1].
+
+    Examples
+    --------
     One pixel right, one missed, none wrong, with s = 0: 1 / (1 + 0.7).
 
     >>> inside, found = torch.tensor([[[1.0, 1.0, 0.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]])
@@ -63,25 +80,53 @@ def tversky_index(
 def focal_tversky_loss(
     probabilities: Tensor, masks: Tensor, *, alpha: float = 0.7, beta: float = 0.3, gamma: float = 4 / 3
 ) -> Tensor:
-    """Mean over pictures of (1 - TI) ** (1 / gamma) (Abraham & Khan 2018, equations 3 and 4).
+    """Return the mean over pictures of (1 - TI) ** (1 / gamma) (Abraham & Khan 2018, equations 3 and 4).
 
-    Their alpha, beta and gamma. A missed pixel costs more than a wrong one, as most of a picture is not
-    lesion; the exponent below 1 raises the loss of pictures that are nearly right.
+    Parameters
+    ----------
+    probabilities : float (N, H, W)
+        Predictions in [0, 1].
+    masks : float (N, H, W)
+        0 and 1.
+    alpha, beta : float
+        Weights of missed and of wrong pixels, as in the paper. A missed pixel costs more, since most of a
+        picture is not lesion.
+    gamma : float
+        As in the paper: above 1, it raises the loss of pictures that are nearly right.
 
+    Returns
+    -------
+    float ()
+        The loss.
+
+    Examples
+    --------
     TI = (1 + 1) / (1 + 0.7 + 1) with s = 1: the loss is (0.7 / 2.7) ** 0.75.
 
     >>> inside, found = torch.tensor([[[1.0, 1.0, 0.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]])
     >>> round(float(focal_tversky_loss(found, inside)), 4) == round((0.7 / 2.7) ** 0.75, 4)
     True
     """
-    # the root's slope is endless at 0: a perfect picture would turn the weights into NaN
+    # the slope of the root is infinite at 0: a perfect picture would turn the weights into NaN
     rest = (1 - tversky_index(probabilities, masks, alpha=alpha, beta=beta)).clamp_min(1e-6)
     return rest.pow(1 / gamma).mean()
 
 
 def intersection_over_union(predicted: NDArray[np.bool_], given: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """|X and Y| / |X or Y| of pairs of masks bool (N, h, w), float64 (N,); 1 where both are empty.
+    """Return |X and Y| / |X or Y| of pairs of masks.
 
+    Parameters
+    ----------
+    predicted, given : bool (N, h, w)
+        Masks.
+
+    Returns
+    -------
+    float64 (N,)
+        1 if both masks are empty.
+
+    Examples
+    --------
     >>> a = np.array([[[True, True, False]], [[False] * 3]])
     >>> intersection_over_union(a, np.array([[[False, True, True]], [[False] * 3]])).round(4).tolist()
     [0.3333, 1.0]
@@ -94,7 +139,7 @@ def intersection_over_union(predicted: NDArray[np.bool_], given: NDArray[np.bool
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class UNetConfig:
-    """What the network is."""
+    """The configuration of the network."""
 
     name: str = "unet"
     """Name of the architecture; the first part of the fingerprint."""
@@ -125,7 +170,7 @@ class UNet(nn.Module):
     """Down through the levels and up again, each level joined with what it was on the way down."""
 
     def __init__(self, config: UNetConfig) -> None:
-        """The network of ``config``."""
+        """Build the network of ``config``."""
         super().__init__()
         self.config = config
         self.down = nn.ModuleList(_two_convolutions(a, b) for a, b in pairwise((3, *config.channels)))
@@ -159,7 +204,7 @@ def _two_convolutions(before: int, after: int) -> nn.Sequential:
 
 
 class MaskPredictor:
-    """A trained `UNet` that no longer changes: photographs in, masks out."""
+    """A trained `UNet` that no longer changes: from photographs to masks."""
 
     def __init__(self, network: UNet) -> None:
         """Freeze ``network``."""
@@ -173,9 +218,22 @@ class MaskPredictor:
 
     @torch.inference_mode()
     def masks(self, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Masks bool (N, h, w) of photographs uint8 (N, h, w, 3) of its size.
+        """Predict the masks of photographs.
 
-        True where the probability is above 0.5; a photograph in which it sees no lesion gets an empty mask.
+        Parameters
+        ----------
+        images : uint8 (N, h, w, 3)
+            Photographs of its size.
+
+        Returns
+        -------
+        bool (N, h, w)
+            True where the probability of lesion is above 0.5; all false if it sees no lesion.
+
+        Raises
+        ------
+        ParameterError
+            If the photographs have another shape or dtype.
         """
         width, height = self.size_px
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
@@ -189,16 +247,28 @@ class MaskPredictor:
         return out
 
     def save(self, path: Path, *, training: dict[str, Any] | None = None, inputs: Iterable[Path] = ()) -> str:
-        """Write it as safetensors, with facts of its training; gives back the fingerprint.
+        """Write it as safetensors, with facts of its training.
 
-        ``inputs`` are files that must not be replaced.
+        Parameters
+        ----------
+        path : Path
+            The file to write.
+        training : dict of str to object, optional
+            Facts of its training, plain values.
+        inputs : iterable of Path
+            Files that must not be replaced.
+
+        Returns
+        -------
+        str
+            The fingerprint.
         """
         return write_stored(path, KIND, self._network, self._network.config.as_dict(), training or {}, inputs)
 
 
 @about_its_path
 def load_mask_predictor(path: str | Path) -> MaskPredictor:
-    """The predictor in a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
+    """Read a predictor from a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
     stored = read_stored(Path(path), KIND)
     values = fitting_config(stored.path, stored.config, vars(UNetConfig()))
     try:

@@ -1,13 +1,12 @@
-"""How alike two photographs of skin lesions are: ten scores in [0, 1], higher is more alike.
+"""Ten scores of the similarity of two photographs of skin lesions, each in [0, 1], higher is more alike.
 
 Mehta, *Exploring content based image retrieval for highly imbalanced melanoma data using style transfer,
-semantic image segmentation and ensemble learning*, section 2. Four scores look at one thing each: the
-features (Euclidean, cosine), the texture (style) and the shape of the lesion (Dice). Six *I1 scores*
-are harmonic means of two or three of these, high only where all of them are.
+semantic image segmentation and ensemble learning*, section 2. Four scores compare one thing each: features
+(Euclidean, cosine), texture (style) or the shape of the lesion (Dice). Six *I1 scores* are harmonic means of
+two or three of these; they are high only if all of them are.
 
-Distances become scores by their largest value over the searched database (equations 2 and 7), so a score
-means something within one search only. What the source leaves open, and how it is read here, stands at each
-function.
+A distance becomes a score by the largest distance in the searched database (equations 2 and 7), so scores of
+different searches cannot be compared. Each function says what the source leaves open and what we chose.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ __all__ = [
 Floats = NDArray[np.floating[Any]]
 
 Part = Literal["euclidean", "cosine", "style", "dice"]
-"""The scores that look at one thing."""
+"""The scores that compare one thing."""
 
 Measure = Literal[
     "euclidean", "cosine", "style", "dice", "i1_ed", "i1_cd", "i1_ecd", "i1_se", "i1_sc", "i1_sd"
 ]
-"""Every score; the letters after i1 name its parts."""
+"""All scores; the letters after i1 name the parts."""
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 """Their names, in the order of the paper."""
@@ -59,18 +58,31 @@ PARTS: dict[Measure, tuple[Part, ...]] = {
     "i1_sc": ("style", "cosine"),
     "i1_sd": ("style", "dice"),
 }
-"""What each is the harmonic mean of (equations 9 to 14)."""
+"""The parts of each score, whose harmonic mean it is (equations 9 to 14)."""
 
 
 def euclidean_scores(
     query: Floats, database: Floats, searched: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """1 - ED / ED_max of features (F,) to each of (N, F) (equations 1 and 2).
+    """Return 1 - ED / ED_max, with ED the Euclidean distance of features (equations 1 and 2).
 
-    The farthest image of the database scores 0, one with the query's own features 1. Where all are at
-    distance 0, all score 1. ``searched`` bool (N,), one at least, are the rows that the query may find:
-    ED_max is the largest of theirs, and the scores of others mean nothing.
+    Parameters
+    ----------
+    query : float (F,)
+        Features of the query.
+    database : float (N, F)
+        Features of the database.
+    searched : bool (N,), optional
+        Rows that the query may find, at least one: ED_max is the largest of their distances, and the scores
+        of other rows have no meaning. Default: all.
 
+    Returns
+    -------
+    float64 (N,)
+        0 for the farthest image, 1 for one with the query's features. If all distances are 0, all are 1.
+
+    Examples
+    --------
     >>> euclidean_scores(np.array([0.0, 0.0]), np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]])).tolist()
     [0.0, 0.6, 1.0]
     """
@@ -80,10 +92,22 @@ def euclidean_scores(
 
 
 def cosine_scores(query: Floats, database: Floats) -> NDArray[np.float64]:
-    """(CS + 1) / 2 of features (F,) with each of (N, F) (equations 3 and 4).
+    """Return (CS + 1) / 2, with CS the cosine of features (equations 3 and 4).
 
-    The cosine with a vector of zeros is taken as 0, so its score is 0.5.
+    Parameters
+    ----------
+    query : float (F,)
+        Features of the query.
+    database : float (N, F)
+        Features of the database.
 
+    Returns
+    -------
+    float64 (N,)
+        0.5 for a vector of zeros, whose cosine counts as 0.
+
+    Examples
+    --------
     >>> cosine_scores(np.array([1.0, 0.0]), np.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).tolist()
     [1.0, 0.5, 0.0]
     """
@@ -96,13 +120,29 @@ def cosine_scores(query: Floats, database: Floats) -> NDArray[np.float64]:
 
 
 def gram_vector(feature_map: Floats) -> NDArray[np.float32]:
-    """The Gram matrix of one layer's map (C, h, w) as a vector float32 (C (C + 1) / 2,), weighted.
+    """Return the weighted Gram matrix of one layer's map as a vector.
 
-    The Gram matrix (C, C) holds the products of every pair of channels, summed over positions. Its weight
-    beta (equation 6, not given there) is 1 / (C h w) here, so that layers of different size count alike.
-    A Gram matrix is symmetric: its upper triangle is kept, off-diagonal entries times the root of 2, so that
-    squared distances of vectors are those of whole matrices, in half the memory.
+    The Gram matrix (C, C) holds the products of every pair of channels, summed over positions. Equation 6
+    does not give its weight beta; here it is 1 / (C h w), so that layers of different size count alike.
 
+    Parameters
+    ----------
+    feature_map : float (C, h, w)
+        The map of one layer.
+
+    Returns
+    -------
+    float32 (C (C + 1) / 2,)
+        The upper triangle, since the matrix is symmetric. Entries off the diagonal are multiplied by the root
+        of 2, so that squared distances of vectors equal those of whole matrices.
+
+    Raises
+    ------
+    ParameterError
+        If the map has another number of dimensions, or is empty.
+
+    Examples
+    --------
     Two channels over two positions, [1, 2] and [0, 1]: the matrix is [[5, 2], [2, 1]] / 4.
 
     >>> [round(float(number), 4) for number in gram_vector(np.array([[[1.0, 2.0]], [[0.0, 1.0]]]))]
@@ -120,28 +160,59 @@ def gram_vector(feature_map: Floats) -> NDArray[np.float32]:
 def style_scores(
     query: Floats, database: Floats, searched: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """1 - LS / LS_max of Gram vectors (G,) to each of (N, G), all layers joined (equations 6 and 7).
+    """Return 1 - LS / LS_max, with LS the style loss (equations 6 and 7).
 
-    LS, the style loss, is the squared distance: it is summed over layers, and no root is taken. The largest
-    of the database scores 0; where all are 0, all score 1. ``searched`` as for `euclidean_scores`.
+    LS is the squared distance of Gram vectors, summed over layers.
 
+    Parameters
+    ----------
+    query : float (G,)
+        Gram vectors of the query, all layers joined.
+    database : float (N, G)
+        Gram vectors of the database.
+    searched : bool (N,), optional
+        As of :func:`euclidean_scores`.
+
+    Returns
+    -------
+    float64 (N,)
+        0 for the image of the largest loss. If all losses are 0, all are 1.
+
+    Examples
+    --------
     >>> style_scores(np.array([0.0, 0.0]), np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
     [0.0, 0.84]
     """
     _check_rows(query, database)
     losses = np.empty(len(database))
-    for number, row in enumerate(database):  # one at a time: the difference stays in the cache
+    for number, row in enumerate(database):  # row by row, so that the difference stays in the cache
         gap = row - query
         losses[number] = gap @ gap
     return _as_scores(losses, searched)
 
 
 def dice_scores(query: NDArray[np.bool_], database: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """2 |X and Y| / (|X| + |Y|) of a mask bool (h, w) with each of (N, h, w) (equation 8).
+    """Return 2 |X and Y| / (|X| + |Y|) of masks (equation 8).
 
-    An empty mask says nothing of a shape: it scores 0 with every other, another empty one included. Counted
-    in bits: the pixels that both have, twice, are those of either less those in which they differ.
+    Parameters
+    ----------
+    query : bool (h, w)
+        Mask of the query.
+    database : bool (N, h, w)
+        Masks of the database.
 
+    Returns
+    -------
+    float64 (N,)
+        0 if either mask is empty, or both: an empty mask has no shape.
+
+    Raises
+    ------
+    ParameterError
+        If the masks have different sizes.
+
+    Examples
+    --------
     >>> a = np.array([[True, True, False]])
     >>> dice_scores(a, np.array([[[True, True, False]], [[False, True, True]], [[False] * 3]])).tolist()
     [1.0, 0.5, 0.0]
@@ -152,16 +223,31 @@ def dice_scores(query: NDArray[np.bool_], database: NDArray[np.bool_]) -> NDArra
         )
     mask, masks = np.packbits(query.ravel()), np.packbits(database.reshape(len(database), -1), axis=1)
     pixels = hamming(masks, np.zeros_like(mask)).astype(np.int64) + np.count_nonzero(query)
-    both = (pixels - hamming(masks, mask)) / 2
+    both = (pixels - hamming(masks, mask)) / 2  # |X| + |Y| = 2 |X and Y| + |X xor Y|
     scores: NDArray[np.float64] = np.divide(2 * both, pixels, out=np.zeros(len(database)), where=pixels > 0)
     return scores
 
 
 def i1_score(parts: Sequence[Floats]) -> NDArray[np.float64]:
-    """The harmonic mean of scores, each (N,): n / (1/a + 1/b + ...) (equations 9 to 14).
+    """Return the harmonic mean of scores, n / (1/a + 1/b + ...) (equations 9 to 14).
 
-    Where a part is 0 the mean is 0, its limit. One part alone is itself.
+    Parameters
+    ----------
+    parts : sequence of float (N,)
+        Scores, at least one.
 
+    Returns
+    -------
+    float64 (N,)
+        0 if any part is 0, the limit.
+
+    Raises
+    ------
+    ParameterError
+        If there are no parts.
+
+    Examples
+    --------
     Of 0.5 and 1: 2 / (2 + 1); of 0.5, 1 and 0.25: 3 / (2 + 1 + 4).
 
     >>> i1_score([np.array([0.5, 0.0]), np.array([1.0, 1.0])]).round(4).tolist()
@@ -179,14 +265,14 @@ def i1_score(parts: Sequence[Floats]) -> NDArray[np.float64]:
 
 
 def _as_scores(distances: NDArray[np.float64], searched: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    """1 - distance / largest of those searched; 1 where even that is 0."""
+    """Return 1 - distance / largest distance of those searched; 1 if that is 0."""
     largest = float((distances if searched is None else distances[searched]).max())
     scores: NDArray[np.float64] = 1 - distances / largest if largest > 0 else np.ones(len(distances))
     return scores
 
 
 def _squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared lengths of rows (N, F), without a copy of them."""
+    """Return the squared lengths of rows (N, F), without a copy of them."""
     return np.asarray(np.einsum("nf,nf->n", rows, rows), np.float64)
 
 

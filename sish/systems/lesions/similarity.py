@@ -1,4 +1,6 @@
-"""Photographs of skin lesions, compared by features, texture and shape (Mehta; see `lesion_measures`).
+"""Search photographs of skin lesions by features, texture and shape (Mehta).
+
+The scores are in `sish.systems.lesions.measures`.
 
 >>> from sish.systems.lesions.similarity import LesionSimilarity
 >>> LesionSimilarity("i1_sd").name
@@ -44,18 +46,18 @@ _NAMES = {"euclidean": "features", "cosine": "features", "style": "style", "dice
 
 @dataclass(frozen=True, slots=True)
 class LesionDescription:
-    """What is known of one photograph; None for what was not asked for."""
+    """The description of one photograph; fields that were not asked for are None."""
 
     features: NDArray[np.float32] | None
-    """float32 (F,): features, those of an ensemble one after the other."""
+    """float32 (F,): features; those of an ensemble one after another."""
     style: NDArray[np.float32] | None
     """float32 (G,): weighted Gram matrices of all layers, see `gram_vector`."""
     mask: NDArray[np.bool_] | None
-    """bool (h, w): inside the lesion."""
+    """bool (h, w): true inside the lesion."""
 
 
 class LesionDescriber:
-    """Makes descriptions: networks for features and texture, and masks that are given or predicted."""
+    """Describes photographs: by networks for features and texture, and by given or predicted masks."""
 
     def __init__(
         self,
@@ -64,17 +66,22 @@ class LesionDescriber:
         masks: MaskPredictor | None = None,
         size_px: SizePx = (192, 144),
     ) -> None:
-        """How photographs are described.
+        """Choose the networks and the source of masks.
 
         Parameters
         ----------
         encoders : sequence of LayeredEncoder, optional
-            One network or an ensemble, whose Gram matrices are averaged layer by layer and whose features
-            are joined (Mehta, section 3.3). None: the shipped encoder.
+            One network or an ensemble. The Gram matrices of an ensemble are averaged layer by layer, its
+            features are joined (Mehta, section 3.3). Default: the shipped encoder.
         masks : MaskPredictor, optional
-            Draws the mask of a photograph that comes without one.
+            Predicts the masks of photographs without one.
         size_px : (int, int)
             Width and height that photographs are resized to for the encoders.
+
+        Raises
+        ------
+        ParameterError
+            If the ensemble is empty.
         """
         if encoders is not None and not encoders:
             raise ParameterError(
@@ -89,10 +96,19 @@ class LesionDescriber:
         return [EncoderLayers()] if self._given is None else list(self._given)
 
     def describe(self, item: Item, parts: Collection[Part]) -> LesionDescription:
-        """What these parts need of a photograph.
+        """Describe a photograph.
 
-        SlideOpenError where it does not open, MissingMaskError where Dice is asked for and there is neither
-        a mask nor a predictor.
+        Parameters
+        ----------
+        item : Item
+            A photograph. With "dice" it needs a mask (MissingMaskError), unless there is a predictor.
+        parts : collection of Part
+            The scores that the description is for.
+
+        Returns
+        -------
+        LesionDescription
+            What these scores need.
         """
         mask = self._mask(item) if "dice" in parts else None
         features = style = None
@@ -114,7 +130,7 @@ class LesionDescriber:
 
 
 def _joined_style(seen: Sequence[Activations]) -> NDArray[np.float32]:
-    """The Gram vectors of all layers one after the other, each averaged over the ensemble."""
+    """Return the Gram vectors of all layers one after another, each averaged over the ensemble."""
     shapes = [{name: layer.shape[0] for name, layer in one.maps.items()} for one in seen]
     if any(shape != shapes[0] for shape in shapes):
         raise ParameterError(
@@ -125,14 +141,14 @@ def _joined_style(seen: Sequence[Activations]) -> NDArray[np.float32]:
 
 
 class LesionSimilarity(System[LesionDescription]):
-    """Search by one of Mehta's ten measures; the query's own lesion is left out.
+    """Search by one of Mehta's ten measures; O(N) for N photographs.
 
-    The largest distances are taken over what the query may find, so a score means something within its own
-    answer only. Only measures with Dice (``dice``, ``i1_ed``, ``i1_cd``, ``i1_ecd``, ``i1_sd``) need masks.
+    The largest distances are those of items that the query may find, so scores of different answers cannot be
+    compared. Only measures with Dice (``dice``, ``i1_ed``, ``i1_cd``, ``i1_ecd``, ``i1_sd``) need masks.
     """
 
     def __init__(self, measure: Measure = "style", describer: LesionDescriber | None = None) -> None:
-        """``measure`` is one of `MEASURES`; ``describer`` None is the shipped encoder and given masks."""
+        """Choose one of `MEASURES`; the default describer is the shipped encoder with given masks."""
         if measure not in MEASURES:
             raise ParameterError(f"got measure {measure!r}; want one of {', '.join(MEASURES)}")
         self.measure: Measure = measure
@@ -142,11 +158,11 @@ class LesionSimilarity(System[LesionDescription]):
         self._database: dict[str, NDArray[np.float32] | NDArray[np.bool_]] = {}
 
     def describe(self, item: Item) -> LesionDescription:
-        """What the measure needs of a photograph."""
+        """Return what the measure needs of a photograph."""
         return self._describer.describe(item, self._parts)
 
     def build(self, descriptions: Sequence[LesionDescription]) -> None:
-        """Keep what the measure needs; ParameterError where a description lacks it."""
+        """Keep what the measure needs; ParameterError if a description lacks it."""
         self._database = {}
         for name in sorted({_NAMES[part] for part in self._parts}):
             rows = [getattr(description, name) for description in descriptions]
@@ -158,7 +174,7 @@ class LesionSimilarity(System[LesionDescription]):
                 self._database[name] = np.stack(rows)
 
     def score(self, description: LesionDescription, allowed: Allowed, k: int) -> Scores:
-        """The measure of the query with each photograph."""
+        """Return the measure of the query with each photograph."""
         return Scores(i1_score([self._part(part, description, allowed) for part in self._parts]))
 
     def _part(self, part: Part, description: LesionDescription, allowed: Allowed) -> NDArray[np.float64]:
@@ -169,7 +185,7 @@ class LesionSimilarity(System[LesionDescription]):
         return _SCORES[part](query, self._database[name], allowed)
 
     def nbytes(self) -> int:
-        """Bytes of features, Gram vectors and masks, as the measure needs them (a mask's pixel is a byte)."""
+        """Return the bytes of the features, Gram vectors and masks that the measure needs."""
         return sum(rows.nbytes for rows in self._database.values())
 
 
