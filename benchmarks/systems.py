@@ -1,11 +1,11 @@
-"""Every search system on every data set that it applies to: one table a task.
+"""Measure every search system on every data set that it applies to; print one table for each task.
 
     python -m benchmarks.systems [DATA] [--quick] [--tasks slides patches ...] [--systems smily ...]
                                  [--json ROWS.json] [--out DIR]
 
-DATA holds the folders `bach`, `pcam`, `lc25000_lung`, `ham10000` and `nih_cxr`, each with its `labels.csv`;
-one that is missing is left out, and said. Images are encoded once, whoever asks; what a system would have
-spent on that alone is added to its `build_s`. Queries are timed from their description to the ranked list.
+DATA holds the folders `bach`, `pcam`, `lc25000_lung`, `ham10000` and `nih_cxr`, each with its `labels.csv`. A
+missing folder is left out and reported. Images are encoded once for all systems; the time that a system would
+have spent on it alone is added to its `build_s`. A query is timed from its description to the ranked list.
 `--out` writes `systems.md`, `systems.json` and `systems.png`.
 """
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = []
         for row in _all_rows(options):
             rows.append(row)
-            if options.json:  # what is measured is kept, whatever comes
+            if options.json:  # finished rows are kept if a later system fails
                 write_rows(options.json, rows)
         if not rows:
             raise SishError(
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of all tasks, told as they come."""
+    """Yield the rows of all tasks; report each when it is measured."""
     for name in options.tasks:
         task = TASKS[name]
         for folder in task.folders:
@@ -112,7 +112,7 @@ def _all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _rows_of(task: Task, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of one data set."""
+    """Yield the rows of one data set."""
     bench = read_task(task, folder, quick=options.quick)
     exact: dict[str, Sequence[Sequence[str]]] = {}
     for entry in entries_of(task):
@@ -139,7 +139,7 @@ def _told(dataset: str, method: str, start: float) -> None:
 
 
 def measured(bench: Bench, entry: Entry) -> Run:
-    """What a system answers to all queries of a data set, and what that costs."""
+    """Return the answers of a system to all queries of a data set, and their cost."""
     tally = Tally()
     spared, start = bench.spared_s, time.perf_counter()
     systems = []
@@ -169,22 +169,22 @@ def measured(bench: Bench, entry: Entry) -> Run:
 
 @dataclass(slots=True)
 class Tally:
-    """What a system answered, by the query's id."""
+    """The answers of a system, by the query's id."""
 
     found: dict[str, list[str]] = field(default_factory=dict)
     """Ids found, best first."""
     placed: dict[str, int] = field(default_factory=dict)
-    """How many of them the ranking itself placed."""
+    """How many of them the ranking placed."""
     looked_at: list[int] = field(default_factory=list)
-    """Items that each query was compared with."""
+    """Number of items that each query was compared with."""
     query_ms: list[float] = field(default_factory=list)
     """Milliseconds of each ranking."""
 
     def search(self, system: System[Any], split: Dataset, known: dict[str, Any]) -> None:
-        """Ask all queries of a split."""
+        """Search for all queries of a split."""
         k = max(SHARED_K) if split.multi_label else K
         first = split.queries[0]
-        system.rank(first, _described(system, first, known), k)  # compiles what is compiled at first use
+        system.rank(first, _described(system, first, known), k)  # compiles the kernels
         for query in split.queries:
             description = _described(system, query, known)
             begin = time.perf_counter()
@@ -196,19 +196,19 @@ class Tally:
 
 
 def _described(system: System[Any], query: Item, known: dict[str, Any]) -> Any:
-    """A query's description: the database's own where the system asks no more of queries."""
+    """Return a query's description: that in the database, unless the system needs more of a query."""
     same = type(system).describe_query is System.describe_query
     return known[query.item_id] if same and query.item_id in known else system.describe_query(query)
 
 
 def _recall(exact: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> float:
-    """Share of the exact answers' items that are in the other's answers."""
+    """Return the share of the hits of exact answers that are in the other answers."""
     kept = sum(len(set(a) & set(b)) for a, b in zip(exact, found, strict=True))
     return kept / max(1, sum(map(len, exact)))
 
 
 def _report(rows: Sequence[dict[str, Any]], wanted: Sequence[str]) -> str:
-    """One Markdown table a data set, under its task."""
+    """Return one Markdown table for each data set, under its task."""
     parts = []
     for title, name in dict.fromkeys((row["task"], row["dataset"]) for row in rows):
         own = [row for row in rows if (row["task"], row["dataset"]) == (title, name)]

@@ -1,4 +1,4 @@
-"""What systems are compared with that know nothing of tissue: chance, colours, gradients as SIFT has them."""
+"""Baselines that know nothing of tissue: random order, colours, and gradients as in SIFT."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = 256
 
 
 class RandomOrder(System[None]):
-    """Any order at all: what chance gives."""
+    """A random order."""
 
     name = "random"
 
@@ -59,7 +59,7 @@ class ColourHistogram(System[Vectors]):
         self._rows = np.reshape(descriptions, (-1, 512))
 
     def score(self, description: Vectors, allowed: Allowed, k: int) -> Scores:
-        """The Bhattacharyya coefficient, which falls as the Hellinger distance rises."""
+        """Return the Bhattacharyya coefficient, which falls as the Hellinger distance rises."""
         return Scores(self._rows @ description)
 
     def nbytes(self) -> int:
@@ -68,20 +68,20 @@ class ColourHistogram(System[Vectors]):
 
 
 class GradientWords(System[NDArray[np.uint8]]):
-    """Counts of typical windows of gradients, by the Hellinger distance: the kind of rival SMILY had.
+    """Counts of typical windows of gradients, by the Hellinger distance: SMILY was compared with the like.
 
-    SIFT descriptors (Lowe, IJCV 60, 2004, section 6) at the places of a grid instead of key points, upright,
-    and the words nearest to them among 256 that k-means finds in the database.
+    SIFT descriptors (Lowe, IJCV 60, 2004, section 6) are taken upright on a grid, not at key points. Each
+    counts as the nearest of 256 words that k-means finds in the database.
     """
 
     name = "gradient words"
 
     def describe(self, item: Item) -> NDArray[np.uint8]:
-        """The descriptors uint8 (N, 128) of a picture's windows."""
+        """Return the descriptors uint8 (N, 128) of a picture's windows."""
         return gradient_descriptors(picture(item))
 
     def build(self, descriptions: Sequence[NDArray[np.uint8]]) -> None:
-        """The words, and how often each image has each."""
+        """Find the words, and count them in each image."""
         every = np.concatenate(descriptions) if len(descriptions) else np.zeros((0, 128), np.uint8)
         self._words = kmeans(every.astype(np.float32), WORDS, seed=0)
         self._rows = np.reshape([self._shares(found) for found in descriptions], (-1, WORDS))
@@ -92,21 +92,32 @@ class GradientWords(System[NDArray[np.uint8]]):
         return shares
 
     def score(self, description: NDArray[np.uint8], allowed: Allowed, k: int) -> Scores:
-        """The Bhattacharyya coefficient of the counts of words."""
+        """Return the Bhattacharyya coefficient of the counts of words."""
         return Scores(self._rows @ self._shares(description))
 
     def nbytes(self) -> int:
-        """The counts and the words."""
+        """Return the bytes of the counts and the words."""
         return self._rows.nbytes + self._words.nbytes
 
 
 def gradient_descriptors(pixels: Pixels) -> NDArray[np.uint8]:
-    """Descriptors uint8 (N, 128) of all windows of 16 x 16 px of a picture uint8 (H, W, 3), without overlap.
+    """Return descriptors of the windows of 16 x 16 px of a picture, without overlap.
 
-    A descriptor holds, for each of 4 x 4 cells, the gradients' lengths added up in 8 directions; it is
-    divided by its own length, cut at 0.2, divided again, and kept as bytes: 512 times as much, at most 255.
-    A window without gradients has zeros.
+    A descriptor holds, for each of 4 x 4 cells, the sum of the gradients' lengths in 8 directions. It is
+    divided by its length, cut at 0.2, divided again, and multiplied by 512.
 
+    Parameters
+    ----------
+    pixels : uint8 (H, W, 3)
+        The picture.
+
+    Returns
+    -------
+    uint8 (N, 128)
+        At most 255; zeros for a window without gradients.
+
+    Examples
+    --------
     A slope to the right has all its gradients in direction 0: 16 equal entries of length 1/4, cut to 0.2, are
     1/4 again, 128 of 512.
 
@@ -124,7 +135,7 @@ def gradient_descriptors(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def _by_cell(length: NDArray[np.float32], direction: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Lengths added up by window, cell and direction, float64 (N, 128)."""
+    """Return the sums of lengths by window, cell and direction, float64 (N, 128)."""
     rows, columns = (side // WINDOW_PX for side in length.shape)
     cell_px, across = WINDOW_PX // CELLS, columns * CELLS
     y, x = np.mgrid[: rows * WINDOW_PX, : columns * WINDOW_PX] // cell_px

@@ -1,4 +1,4 @@
-"""What `benchmarks.systems` runs: tasks with their data sets, systems with their settings.
+"""Tasks with their data sets, and systems with their settings, for `benchmarks.systems`.
 
 To add a system, add a line to `ENTRIES`.
 """
@@ -35,31 +35,31 @@ __all__ = ["TASKS", "Bench", "Entry", "Task", "entries_of", "read_task"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is searched for in which data sets."""
+    """A kind of search, and its data sets."""
 
     title: str
-    """What it is called in the tables."""
+    """Its name in the tables."""
     folders: tuple[str, ...]
     """Its data sets."""
     mpp: float | None = None
-    """Micrometres per pixel of the images, where systems need it."""
+    """Micrometres per pixel of the images, if systems need it."""
     whole: bool = True
-    """Whether an image is one patch; else it is cut into patches, as a slide is."""
+    """True if an image is one patch; else it is cut into patches, as a slide is."""
     quick: tuple[int, int] = (120, 40)
-    """Images and queries of a quick run."""
+    """Number of images and of queries of a quick run."""
     rows: Mapping[str, Callable[[Dataset, bool], Sequence[dict[str, Any]]]] = field(default_factory=dict)
-    """Rows that another benchmark makes of a data set, quickly or not, by the system."""
+    """By system, the function of another benchmark that measures it on a data set, quickly or not."""
     folds: int = 1
-    """Splits by patient, for systems that must be trained: each is the queries once; 1 for none."""
+    """Number of splits by patient, for systems that must be trained: each split is the queries once."""
 
 
 def _masks(dataset: Dataset, quick: bool) -> list[dict[str, Any]]:
-    """Dice with given and with predicted masks, on lesions that the predictor has not seen."""
+    """Measure Dice with given and with predicted masks, on lesions that the predictor has not seen."""
     return mask_rows(dataset, quick=quick)
 
 
 def _codes(dataset: Dataset, quick: bool) -> list[dict[str, Any]]:
-    """X-ray codes, without chance, which is here already."""
+    """Measure X-ray codes; the row of random lists is left out, since `ENTRIES` has it."""
     return [row for row in xray_rows(dataset, quick=quick) if row["method"] != "random"]
 
 
@@ -79,25 +79,25 @@ TASKS = {
 
 @dataclass(slots=True)
 class Bench:
-    """One data set, and what its systems share."""
+    """One data set, and the encoders that its systems share."""
 
     task: Task
-    """What is searched for."""
+    """The kind of search."""
     dataset: Dataset
-    """All queries, and all that any of them may find; or a sample."""
+    """All queries and all items that they may find, or a sample."""
     splits: tuple[Dataset, ...]
-    """Databases with their queries: the data set itself, or one a fold."""
+    """Databases with their queries: the data set itself, or one for each fold."""
     quick: bool
-    """Whether this is a sample."""
+    """True for a sample."""
     spared_s: float = 0.0
-    """Seconds of encoding that were not spent again."""
+    """Seconds of encoding that were saved, since another system had encoded the same."""
     _encoder: RememberingEncoder | None = None
     _lesions: RememberingLesions | None = None
 
     @property
     def encoder(self) -> RememberingEncoder:
         """The shipped encoder."""
-        if self._encoder is None:  # loading is nobody's work
+        if self._encoder is None:  # loading counts for no system
             from sish.vqvae.pretrained import load_encoder
 
             self._encoder = RememberingEncoder(load_encoder(), self)
@@ -105,13 +105,13 @@ class Bench:
 
     @property
     def lesions(self) -> RememberingLesions:
-        """What describes photographs for all measures."""
+        """The describer of photographs for all measures."""
         if self._lesions is None:
             self._lesions = RememberingLesions(self)
         return self._lesions
 
     def describer(self, *, keys: bool = False) -> PatchDescriber:
-        """Whole pictures where an image is one patch, else a mosaic of tiles; with the paper's keys."""
+        """Return a describer of whole pictures, or of a mosaic of tiles, with the paper's keys if wanted."""
         return PatchDescriber(WholePicture() if self.task.whole else Tiles(), self.encoder, keys=keys)
 
 
@@ -154,16 +154,16 @@ class RememberingEncoder:
 
 
 class RememberingLesions(LesionDescriber):
-    """Describes each photograph once for all measures, and tells the bench what that spared."""
+    """Describes each photograph once for all measures, and counts the time saved."""
 
     def __init__(self, bench: Bench) -> None:
-        """With the shipped encoder and the masks that are given."""
+        """Use the shipped encoder and given masks."""
         super().__init__()
         self._bench = bench
         self._known: dict[tuple[str, ...], tuple[LesionDescription, float]] = {}
 
     def describe(self, item: Item, parts: Collection[Part]) -> LesionDescription:
-        """As the describer's; what texture needs tells the features too, at the price of both."""
+        """Describe as the base class does; the pass for texture gives the features too."""
         pixels: list[Part] = ["euclidean", "style"] if "style" in parts else ["euclidean"]
         of_pixels = self._once(item, pixels) if set(parts) - {"dice"} else _NOTHING
         mask = self._once(item, ["dice"]).mask if "dice" in parts else None
@@ -187,17 +187,17 @@ class Entry:
     """One row: a system with its settings."""
 
     system: str
-    """Whose it is."""
+    """Name of the system."""
     method: str
-    """What tells the row from others."""
+    """Name of the row."""
     tasks: tuple[str, ...]
     """Names of the tasks that it applies to."""
     make: Callable[[Bench], System[Any]]
-    """The system."""
+    """Makes the system."""
     search: Literal["exhaustive", "tree"] = "exhaustive"
-    """Whether it compares with everything."""
+    """How it searches."""
     exact: str = ""
-    """The method that compares with everything, where this one does not: its recall is told."""
+    """The row of the same search compared with everything, for the recall of this one."""
 
 
 SLIDES, PATCHES, LESIONS, XRAYS = (("slides",), ("patches",), ("lesions",), ("xrays",))
@@ -225,13 +225,13 @@ def _lesions(measure: Measure) -> Callable[[Bench], System[Any]]:
 
 
 def _title(measure: Measure) -> str:
-    """A measure with its parts, where it has several."""
+    """Return the name of a measure, with its parts if it has several."""
     parts = PARTS[measure]
     return measure if len(parts) == 1 else f"{measure} ({', '.join(parts)})"
 
 
 def _similarities() -> Iterable[Entry]:
-    """The slide similarity at its scales; a field of BACH is one mirrored patch but for 10x."""
+    """Yield the slide similarity at its scales; below 10x a field of BACH is one mirrored patch."""
     for name, mpp in SCALES.items():
         for keep, note in ((None, ""), (128, ", 128 features")):
             method = f"slide similarity {name} ({mpp:g} um/px){note}"
@@ -262,13 +262,13 @@ ENTRIES: tuple[Entry, ...] = (
 
 
 def entries_of(task: Task) -> list[Entry]:
-    """The rows of a task, in order."""
+    """Return the entries of a task, in order."""
     name = next(key for key, value in TASKS.items() if value is task)
     return [entry for entry in ENTRIES if name in entry.tasks]
 
 
 def read_task(task: Task, folder: Path, *, quick: bool) -> Bench:
-    """A task's data set, or a sample of it."""
+    """Read a task's data set, or a sample of it."""
     dataset = load_dataset(folder, mpp=task.mpp)
     if quick:
         dataset = dataset.sample(task.quick[0], queries=task.quick[1])
@@ -283,10 +283,7 @@ def read_task(task: Task, folder: Path, *, quick: bool) -> Bench:
 
 
 def _dealt(dataset: Dataset, fold: int, folds: int) -> Dataset:
-    """Queries and database of one fold: its patients, and all others.
-
-    Patients are dealt as in `benchmarks.trained_systems`, so all rows are of the same databases.
-    """
+    """Return the queries (a fold's patients) and the database (all others), as `trained_systems` does."""
     own = [fold_of(item, folds) == fold for item in dataset.items]
     queries = tuple(item for item, asked in zip(dataset.items, own, strict=True) if asked)
     database = tuple(item for item, asked in zip(dataset.items, own, strict=True) if not asked)

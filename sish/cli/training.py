@@ -1,9 +1,10 @@
-"""The command lines ``sish train-codes`` and ``sish train-masks``: ``fit``, ``validate``, ``export``.
+"""``sish train-codes`` and ``sish train-masks``: ``fit``, ``validate`` and ``export``.
 
-Each is a LightningCLI, so every option of the trainer, the network and the data can stand in a YAML file
-(``--config``) or on the command line, and the latter wins. ``fit`` keeps ``best.ckpt``, of the lowest
-validation loss, and ``last.ckpt``. Masks stop when that loss no longer falls; codes go to the end of the
-run, as their lists get better after it. ``export`` turns one of them into weights (safetensors)::
+Each is a LightningCLI: options of the trainer, the network and the data are read from a YAML file
+(``--config``) and from the command line, which takes precedence. ``fit`` keeps ``best.ckpt``, of the lowest
+validation loss, and ``last.ckpt``. The training of masks stops when that loss no longer falls. The training
+of codes goes to its end, since the lists of hits still improve. ``export`` turns a checkpoint into weights
+(safetensors)::
 
     sish train-codes fit --data.folder nih_cxr --data.fold 0
     sish train-codes export --checkpoint runs/codes/checkpoints/last.ckpt --output codes.safetensors
@@ -39,24 +40,24 @@ __all__ = ["TASKS", "Task", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one command line trains."""
+    """The training of one kind of network."""
 
     module: type[pl.LightningModule]
     """The network in training."""
     data: type[pl.LightningDataModule]
-    """What it learns from."""
+    """The training data."""
     kind: str
-    """What its files say that they are."""
+    """The kind of network in its files."""
     load: Callable[[Path], CodeGenerator | MaskPredictor]
     """Reads its weights."""
     links: tuple[tuple[str, str, Literal["parse", "instantiate"]], ...]
     """Options that follow others: source, target, and when."""
     epochs: int
-    """Epochs at most."""
+    """The most epochs."""
     patience: int
-    """Epochs without a lower validation loss that end a run."""
+    """Number of epochs without a lower validation loss that end a run."""
     description: str
-    """What it is for."""
+    """One sentence on it."""
 
 
 TASKS = {
@@ -84,7 +85,7 @@ TASKS = {
         description="Train a predictor of lesion masks on photographs with masks.",
     ),
 }
-"""What can be trained, by name."""
+"""The trainings by name."""
 
 
 class _TrainingCLI(LightningCLI):
@@ -143,9 +144,21 @@ class _TrainingCLI(LightningCLI):
 
 
 def main(name: str, args: list[str] | None = None, prog: str | None = None) -> int:
-    """Run one command of a task of `TASKS`; ``prog`` is what help calls it.
+    """Run one command of a training.
 
-    0 when it worked, 1 with one line on stderr when not; wrong options exit with 2.
+    Parameters
+    ----------
+    name : str
+        Which of `TASKS`.
+    args : list of str, optional
+        The command line after the name. Default: that of the process.
+    prog : str, optional
+        Name of the command in help.
+
+    Returns
+    -------
+    int
+        0 if it worked, 1 after an error, told on one line on stderr. Wrong options exit with 2.
     """
     argv = sys.argv[1:] if args is None else list(args)
     prog = prog or f"sish train-{name}"

@@ -268,7 +268,7 @@ class MaskPredictor:
 
 @about_its_path
 def load_mask_predictor(path: str | Path) -> MaskPredictor:
-    """Read a predictor from a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
+    """Read a predictor from a weights file (.safetensors) or checkpoint (.ckpt); WeightsError for others."""
     stored = read_stored(Path(path), KIND)
     values = fitting_config(stored.path, stored.config, vars(UNetConfig()))
     try:

@@ -1,7 +1,7 @@
-"""What the systems' networks learn from: a folder with a ``labels.csv``, its groups kept apart.
+"""Training data of the systems' networks: the pictures of a folder with a ``labels.csv``.
 
-A *group* is a patient or a lesion: all pictures of one are on the same side of every split. The split goes by
-a hash of the group's name, so it needs no list, and adding pictures moves nobody else's.
+A *group* is a patient or a lesion: all pictures of a group are on the same side of every split. The side
+depends on a hash of the group's name alone, so new pictures never move others to another side.
 """
 
 from __future__ import annotations
@@ -35,17 +35,30 @@ __all__ = [
     "split_groups",
 ]
 
-_PLACES = 1 << 32  # that a group's hash can fall on in a split
+_PLACES = 1 << 32  # number of values of a group's hash in a split
 Batch = tuple[Tensor, Tensor]
-"""Pictures float (N, C, H, W), and what is to be learnt of each."""
+"""Pictures float (N, C, H, W), and the target of each."""
 
 
 def labelled_items(folder: Path) -> tuple[Item, ...]:
-    """The pictures that the ``labels.csv`` of a folder names, with findings, group and mask.
+    """Return the pictures that the ``labels.csv`` of a folder names, with findings, group and mask.
 
-    Columns: ``path``, ``label`` or ``labels`` (joined by a bar, ``No Finding`` for none), and, where known,
-    ``mask`` and the group: ``patient``, ``patient_id``, ``lesion_id`` or ``source_tile``. LabelsError where
-    a line has no path, or names a mask that is not there.
+    Parameters
+    ----------
+    folder : Path
+        Its labels file has the columns ``path``, ``label`` or ``labels`` (joined by a bar, ``No Finding`` for
+        none), and optionally ``mask`` and the group: ``patient``, ``patient_id``, ``lesion_id`` or
+        ``source_tile``.
+
+    Returns
+    -------
+    tuple of Item
+        One for each row.
+
+    Raises
+    ------
+    LabelsError
+        If a row has no path, or names a mask that does not exist.
     """
     table = read_labels(Path(folder) / "labels.csv")
     bare = next((row for row in table.rows if row.path is None), None)
@@ -56,19 +69,49 @@ def labelled_items(folder: Path) -> tuple[Item, ...]:
 
 
 def fold_of(item: Item, folds: int, *, salt: str = "") -> int:
-    """Which of ``folds`` an item is in, 0 to folds - 1: the same for all of its group.
+    """Return the fold of an item: the same for all items of its group.
 
-    Another ``salt`` deals the groups anew, so that a split inside a fold has nothing to do with the folds.
+    Parameters
+    ----------
+    item : Item
+        An item.
+    folds : int
+        Number of folds.
+    salt : str
+        Another salt deals the groups in another way, so that a split inside a fold is independent of folds.
+
+    Returns
+    -------
+    int
+        0 to folds - 1.
     """
     name = f"{salt}{item.group or item.item_id}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % folds
 
 
 def split_groups(items: Sequence[Item], valid_share: float) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Training and validation, no group in both; about ``valid_share`` of the groups validate.
+    """Split items into training and validation, no group in both.
 
-    Where so few groups are given that none falls into the share, the nearest to it validates. LabelsError
-    where there are not two groups.
+    Parameters
+    ----------
+    items : sequence of Item
+        Items of at least two groups.
+    valid_share : float
+        About this share of the groups validates, at least one group and not all.
+
+    Returns
+    -------
+    tuple of Item
+        For training.
+    tuple of Item
+        For validation.
+
+    Raises
+    ------
+    ParameterError
+        If the share is not between 0 and 1.
+    LabelsError
+        If there are not two groups.
     """
     if not 0 < valid_share < 1:
         raise ParameterError(f"the share held out must be between 0 and 1, got {valid_share}")
@@ -79,14 +122,14 @@ def split_groups(items: Sequence[Item], valid_share: float) -> tuple[tuple[Item,
             " least, one to train on and one to validate on"
         )
     limit = max(valid_share * _PLACES, min(places) + 1)
-    limit = min(limit, max(places))  # somebody must train, whatever the share
+    limit = min(limit, max(places))  # at least one group trains, whatever the share
     train = tuple(item for item, place in zip(items, places, strict=True) if place >= limit)
     valid = tuple(item for item, place in zip(items, places, strict=True) if place < limit)
     return train, valid
 
 
 class _ItemData(pl.LightningDataModule):
-    """Pictures that are read once into memory; subclasses say what is learnt from them."""
+    """Pictures in memory; subclasses say what is learnt from them."""
 
     train_set: TensorDataset
     valid_set: TensorDataset
@@ -99,12 +142,12 @@ class _ItemData(pl.LightningDataModule):
         self.batch_size = batch_size
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Shuffled batches; a last one of a single picture is left out, as it cannot be normalised."""
+        """Return shuffled batches, without a last one of a single picture, which cannot be normalised."""
         alone = len(self.train_set) % self.batch_size == 1
         return DataLoader(self.train_set, self.batch_size, shuffle=True, drop_last=alone)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """The held-out pictures, in order."""
+        """Return the held-out pictures, in order."""
         return DataLoader(self.valid_set, self.batch_size)
 
     @property
@@ -113,7 +156,7 @@ class _ItemData(pl.LightningDataModule):
 
 
 def _without_fold(folder: Path, fold: int, folds: int) -> list[Item]:
-    """The pictures of a folder, without the fold that is kept aside."""
+    """Return the pictures of a folder without those of one fold."""
     if folds < 1 or not -1 <= fold < folds:
         raise ParameterError(f"got fold {fold} of {folds}; give one of 0 to folds - 1, or -1 for none")
     return [item for item in labelled_items(folder) if fold < 0 or fold_of(item, folds) != fold]
@@ -125,13 +168,13 @@ class FindingsData(_ItemData):
     def __init__(
         self, items: Sequence[Item], *, valid_share: float = 0.2, batch_size: int = 32, size_px: int = 64
     ) -> None:
-        """``size_px`` is the side that pictures are resized to, in `setup`."""
+        """Split the items; `setup` reads the pictures and resizes them to ``size_px`` a side."""
         super().__init__(items, valid_share, batch_size)
         self.size_px = size_px
         self.findings = _findings(self.train_items)
 
     def setup(self, stage: str) -> None:
-        """Read the pictures (SlideOpenError for one that is none)."""
+        """Read the pictures."""
         self.train_set, self.valid_set = self._read(self.train_items), self._read(self.valid_items)
 
     def _read(self, items: Sequence[Item]) -> TensorDataset:
@@ -140,7 +183,7 @@ class FindingsData(_ItemData):
         return TensorDataset(torch.from_numpy(pictures), torch.from_numpy(targets.astype(np.float32)))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Pictures uint8 (N, H, W) to float (N, 1, H, W); in training shifted, turned, scaled a little."""
+        """Turn pictures uint8 (N, H, W) into float (N, 1, H, W); distort them a little in training."""
         pictures, targets = batch[0][:, None].float(), batch[1]
         return (distorted(pictures, mirror=False) if self._augments else pictures), targets
 
@@ -157,22 +200,29 @@ class FindingsFolder(FindingsData):
         fold: int = -1,
         folds: int = 5,
     ) -> None:
-        """Where the pictures come from.
+        """Choose the folder and the pictures that are read.
 
-        Args:
-            folder: folder with a labels.csv: path, labels (or label), patient_id.
-            valid_share: share of the patients that are held out for validation.
-            batch_size: pictures in a batch.
-            size_px: side that pictures are resized to; on the command line the network's.
-            fold: patients of this fold are never read, so that they can be searched for later; -1: none.
-            folds: number of folds that patients are dealt into.
+        Parameters
+        ----------
+        folder : Path
+            folder with a labels.csv: path, labels (or label), patient_id.
+        valid_share : float
+            share of the patients that are held out for validation.
+        batch_size : int
+            pictures in a batch.
+        size_px : int
+            side that pictures are resized to; on the command line the network's.
+        fold : int
+            patients of this fold are never read, so that they can be searched for later; -1: none.
+        folds : int
+            number of folds that patients are dealt into.
         """
         items = _without_fold(folder, fold, folds)
         super().__init__(items, valid_share=valid_share, batch_size=batch_size, size_px=size_px)
 
 
 def _findings(items: Sequence[Item]) -> tuple[str, ...]:
-    """Every finding of the training pictures, sorted; LabelsError where they teach nothing."""
+    """Return every finding of the training pictures, sorted; LabelsError if there is nothing to learn."""
     findings = tuple(sorted(frozenset[str]().union(*(item.labels for item in items))))
     if not findings:
         raise LabelsError(
@@ -197,12 +247,12 @@ class MaskData(_ItemData):
         batch_size: int = 16,
         size_px: SizePx = (128, 96),
     ) -> None:
-        """``size_px`` is width and height that photographs are resized to, in `setup`."""
+        """Split the items; `setup` reads photographs and masks and resizes them to ``size_px``."""
         super().__init__(items, valid_share, batch_size)
         self.size_px = size_px
 
     def setup(self, stage: str) -> None:
-        """Read photographs and masks (MissingMaskError for one without)."""
+        """Read photographs and masks; LabelsError if every training mask is empty."""
         self.train_set, self.valid_set = self._read(self.train_items), self._read(self.valid_items)
         if not self.train_set.tensors[1].any():
             raise LabelsError("every training mask is empty; give masks that are not 0 inside the lesion")
@@ -213,13 +263,13 @@ class MaskData(_ItemData):
         return TensorDataset(torch.from_numpy(pictures), torch.from_numpy(masks))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Photographs as float (N, 3, H, W) in [-1, 1], masks float (N, H, W); distorted in training."""
+        """Return photographs float (N, 3, H, W) in [-1, 1] and masks float (N, H, W); in training distort them."""
         pictures = batch[0].permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
         masks = batch[1][:, None].float()
         if not self._augments:
             return pictures, masks[:, 0]
         both = distorted(torch.cat([pictures, masks], 1), mirror=True)
-        light = 1 + 0.2 * (2 * torch.rand(len(both), 3, 1, 1) - 1)  # colour and exposure differ by camera
+        light = 1 + 0.2 * (2 * torch.rand(len(both), 3, 1, 1) - 1)  # cameras differ in colour and exposure
         return both[:, :3] * light, (both[:, 3] >= 0.5).float()
 
 
@@ -235,15 +285,22 @@ class MaskFolder(MaskData):
         fold: int = -1,
         folds: int = 5,
     ) -> None:
-        """Where the photographs come from.
+        """Choose the folder and the photographs that are read.
 
-        Args:
-            folder: folder with a labels.csv: path, mask, lesion_id (and label, which is not looked at).
-            valid_share: share of the lesions that are held out for validation.
-            batch_size: photographs in a batch.
-            size_px: width and height they are resized to; on the command line the network's.
-            fold: lesions of this fold are never read, so that they can be searched for later; -1: none.
-            folds: number of folds that lesions are dealt into.
+        Parameters
+        ----------
+        folder : Path
+            folder with a labels.csv: path, mask, lesion_id (and label, which is not looked at).
+        valid_share : float
+            share of the lesions that are held out for validation.
+        batch_size : int
+            photographs in a batch.
+        size_px : (int, int)
+            width and height they are resized to; on the command line the network's.
+        fold : int
+            lesions of this fold are never read, so that they can be searched for later; -1: none.
+        folds : int
+            number of folds that lesions are dealt into.
         """
         items = _without_fold(folder, fold, folds)
         super().__init__(items, valid_share=valid_share, batch_size=batch_size, size_px=size_px)
@@ -252,10 +309,23 @@ class MaskFolder(MaskData):
 def distorted(
     pictures: Tensor, *, mirror: bool, turn: float = 0.15, scale: float = 0.1, shift: float = 0.1
 ) -> Tensor:
-    """Pictures float (N, C, H, W), each turned, scaled and shifted at random, its border repeated.
+    """Turn, scale and shift each picture at random; its border is repeated outside.
 
-    ``turn`` is in radians, ``scale`` and ``shift`` are shares of the side; each is the most that happens.
-    ``mirror`` also flips half of them, both ways: not for X-rays, where the heart would change sides.
+    Parameters
+    ----------
+    pictures : float (N, C, H, W)
+        Pictures.
+    mirror : bool
+        Also flip half of them in each direction. Not for X-rays, where the heart would change sides.
+    turn : float
+        Largest angle, in radians.
+    scale, shift : float
+        Largest change of scale, and largest shift, as shares of the side.
+
+    Returns
+    -------
+    float (N, C, H, W)
+        The distorted pictures.
     """
     count, _, height, width = pictures.shape
     angle, zoom_by, *place = (2 * torch.rand(4, count) - 1).unbind()

@@ -1,7 +1,7 @@
-"""How the systems' networks learn: losses, optimiser, what is logged, and when to stop.
+"""Train the systems' networks: losses, optimiser, logged figures, and when to stop.
 
-The functions `train_code_generator` and `train_mask_predictor` are the Python way; `sish train-codes` and
-`sish train-masks` (`sish.cli.training`) are the command line's.
+In Python, call `train_code_generator` and `train_mask_predictor`. On the command line, `sish train-codes` and
+`sish train-masks` (`sish.cli.training`) do the same.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Module(pl.LightningModule):
         self.weight_decay = weight_decay
 
     def config_dict(self) -> dict[str, Any]:
-        """Everything that is needed to build the network again, plain values."""
+        """Return what is needed to build the network again, plain values."""
         raise NotImplementedError
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -75,7 +75,7 @@ class _Module(pl.LightningModule):
         return warmup_cosine(optimizer, steps, max(1, steps // 10))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint says what it holds."""
+        """Write the kind and the configuration of the network into a checkpoint."""
         checkpoint[KIND_KEY] = self.kind
         checkpoint[CONFIG_KEY] = self.config_dict()
 
@@ -106,36 +106,41 @@ class CodeModule(_Module):
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
     ) -> None:
-        """One network.
+        """Build the network.
 
-        Args:
-            findings: what to learn; on the command line those of the training pictures.
-            net: what the network is.
-            learning_rate: highest learning rate of AdamW.
-            weight_decay: weight decay of AdamW.
+        Parameters
+        ----------
+        findings : sequence of str
+            what to learn; on the command line those of the training pictures.
+        net : GeneratorConfig
+            what the network is.
+        learning_rate : float
+            highest learning rate of AdamW.
+        weight_decay : float
+            weight decay of AdamW.
         """
         super().__init__(learning_rate, weight_decay)
         self.network: CodeNetwork = CodeNetwork(net, findings)
 
     def config_dict(self) -> dict[str, Any]:
-        """Configuration and findings."""
+        """Return configuration and findings, plain values."""
         return self.network.as_dict()
 
     def on_fit_start(self) -> None:
-        """Start from how frequent each finding is: the first epochs need not learn that."""
+        """Start from the frequency of each finding, so that the first epochs need not learn it."""
         if self.trainer.ckpt_path is None:  # else a run goes on
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning's, a FindingsData
             rates = data.train_set.tensors[1].mean(0)
             self.network.output.bias.data.copy_(torch.logit(rates, eps=0.01))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch: pictures (N, 1, H, W), findings (N, F)."""
+        """Return the loss of a batch: pictures (N, 1, H, W), findings (N, F)."""
         loss = F.binary_cross_entropy_with_logits(self.network(batch[0]).logits, batch[1])
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and balance of the bits."""
+        """Log the loss and the balance of the bits."""
         out = self.network(batch[0])
         loss = F.binary_cross_entropy_with_logits(out.logits, batch[1])
         share = (2 * (out.activations >= 0.5).float().mean(0) - 1).abs().mean()
@@ -159,15 +164,27 @@ class MaskModule(_Module):
         learning_rate: float = 4e-3,
         weight_decay: float = 1e-2,
     ) -> None:
-        """One network.
+        """Build the network.
 
-        Args:
-            net: what the network is.
-            alpha: cost of a missed pixel in the Tversky index.
-            beta: cost of a wrong pixel.
-            gamma: focus: the loss is (1 - index) ** (1 / gamma).
-            learning_rate: highest learning rate of AdamW.
-            weight_decay: weight decay of AdamW.
+        Parameters
+        ----------
+        net : UNetConfig
+            what the network is.
+        alpha : float
+            cost of a missed pixel in the Tversky index.
+        beta : float
+            cost of a wrong pixel.
+        gamma : float
+            focus: the loss is (1 - index) ** (1 / gamma).
+        learning_rate : float
+            highest learning rate of AdamW.
+        weight_decay : float
+            weight decay of AdamW.
+
+        Raises
+        ------
+        ParameterError
+            If a cost or the focus is out of range.
         """
         super().__init__(learning_rate, weight_decay)
         if min(alpha, beta) < 0 or not alpha + beta or gamma <= 0:
@@ -176,17 +193,17 @@ class MaskModule(_Module):
         self.weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
 
     def config_dict(self) -> dict[str, Any]:
-        """The network's configuration."""
+        """Return the network's configuration, plain values."""
         return self.network.config.as_dict()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch: photographs (N, 3, H, W), masks (N, H, W)."""
+        """Return the loss of a batch: photographs (N, 3, H, W), masks (N, H, W)."""
         loss = focal_tversky_loss(self.network(batch[0]), batch[1], **self.weights)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and intersection over union."""
+        """Log the loss and the intersection over union."""
         found = self.network(batch[0])
         loss = focal_tversky_loss(found, batch[1], **self.weights)
         iou = intersection_over_union((found > 0.5).cpu().numpy(), (batch[1] > 0.5).cpu().numpy()).mean()
@@ -202,12 +219,30 @@ def train_code_generator(
     max_epochs: int = 20,
     seed: int = 0,
 ) -> CodeGenerator:
-    """Learn a code generator from X-rays with findings.
+    """Train a code generator on X-rays with findings.
 
-    ``valid_share`` of the patients are held out and only watched: the last epoch is kept, as codes go on
-    getting better after the loss there, which also asks how sure the network may be, is at its lowest.
-    LabelsError where no image has findings, or all have the same. The same items and seed give the same
-    generator on one machine.
+    The last epoch is kept: codes still improve after the validation loss, which also measures how sure the
+    network may be, is at its lowest.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        X-rays whose labels are findings (LabelsError if none has any, or all have the same).
+    net : GeneratorConfig
+        The network.
+    valid_share : float
+        Share of the patients that are held out; their loss is only logged.
+    batch_size : int
+        Pictures in a batch.
+    max_epochs : int
+        Number of epochs.
+    seed : int
+        The same items and seed give the same generator on one machine.
+
+    Returns
+    -------
+    CodeGenerator
+        The trained generator.
     """
     pl.seed_everything(seed, verbose=False)
     data = FindingsData(items, valid_share=valid_share, batch_size=batch_size, size_px=net.size_px)
@@ -222,9 +257,24 @@ def untrained_code_generator(
     net: GeneratorConfig = GeneratorConfig(),  # noqa: B008  # frozen, so sharing the default is safe
     seed: int = 0,
 ) -> CodeGenerator:
-    """What training is to be compared with: random weights, normalised on the same pictures, no findings.
+    """Return a generator without training, for comparison with a trained one.
 
-    Its bits are those of random projections, each set for about half of the pictures.
+    Its weights are random, and its normalisation is measured on the training pictures: its bits are those of
+    random projections, each set for about half of the pictures.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        X-rays with findings.
+    net : GeneratorConfig
+        The network.
+    seed : int
+        Seed of the weights.
+
+    Returns
+    -------
+    CodeGenerator
+        The untrained generator.
     """
     pl.seed_everything(seed, verbose=False)
     data = FindingsData(items, size_px=net.size_px)
@@ -249,10 +299,29 @@ def train_mask_predictor(
     patience: int = 5,
     seed: int = 0,
 ) -> MaskPredictor:
-    """Learn a mask predictor from photographs with masks.
+    """Train a mask predictor on photographs with masks; the best epoch is kept.
 
-    ``valid_share`` of the lesions are held out; training stops where their loss has not fallen for
-    ``patience`` epochs, and the best epoch is kept. MissingMaskError where a photograph has no mask.
+    Parameters
+    ----------
+    items : sequence of Item
+        Photographs with masks (MissingMaskError for one without).
+    net : UNetConfig
+        The network.
+    valid_share : float
+        Share of the lesions that are held out.
+    batch_size : int
+        Photographs in a batch.
+    max_epochs : int
+        The most epochs.
+    patience : int
+        Training stops when the loss of the held-out lesions has not fallen for so many epochs.
+    seed : int
+        The same items and seed give the same predictor on one machine.
+
+    Returns
+    -------
+    MaskPredictor
+        The trained predictor.
     """
     pl.seed_everything(seed, verbose=False)
     data = MaskData(items, valid_share=valid_share, batch_size=batch_size, size_px=net.size_px)
@@ -264,10 +333,7 @@ def train_mask_predictor(
 def _fit(
     module: _Module, data: pl.LightningDataModule, *, max_epochs: int, patience: int | None = None
 ) -> Iterator[Path]:
-    """The best checkpoint of a run that ends `patience` epochs after it, while the context lasts.
-
-    Without patience a run goes to its end, and the last is kept.
-    """
+    """Train, and yield the best checkpoint of a run that stops early, or the last of one without patience."""
     if max_epochs < 1 or (patience is not None and patience < 1):
         raise ParameterError(f"max_epochs is {max_epochs}, patience {patience}; both must be 1 at least")
     with tempfile.TemporaryDirectory() as folder, _quietly():
@@ -290,7 +356,7 @@ def _fit(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what Lightning says about every run."""
+    """Silence what Lightning says about every run."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.ERROR)

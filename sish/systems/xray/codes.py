@@ -1,7 +1,7 @@
-"""X-rays by codes learnt from their findings, searched inside communities (Haq, Moradi & Wang).
+"""Search X-rays by codes learnt from their findings, inside communities (Haq, Moradi & Wang).
 
-An archive with findings trains the generator (`sish.systems.training.modules`), and is searched. Measure it
-with patients of whom the generator has seen nothing.
+An archive with findings trains the code generator (`sish.systems.training.modules`), and is searched. For
+measurements, the queries must be of patients that were not in the training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ __all__ = ["XrayCodes"]
 class XrayCodes(System[NDArray[np.uint8]]):
     """Search by Hamming distance of codes, in the communities nearest to the query.
 
-    A score is the share of bits that agree. A short list is filled from the next nearest communities.
+    A score is the share of bits that agree. If these communities hold fewer than k items, further ones are
+    searched. A query is compared with the centres of all communities and the codes of a few.
     """
 
     def __init__(
@@ -42,20 +43,25 @@ class XrayCodes(System[NDArray[np.uint8]]):
         resolution: float = 1.0,
         seed: int = 0,
     ) -> None:
-        """How codes are made and searched.
+        """Choose how codes are made and searched.
 
         Parameters
         ----------
         generator : CodeGenerator, str or Path
-            What makes the codes, or its weights (`sish train-codes export`).
+            The code generator, or the file of its weights (`sish train-codes export`).
         probe : int or None
-            Communities that are opened for a query; None compares it with every code.
+            Number of communities that a query is compared with; None compares it with every code.
         neighbours : int
-            Nearest codes that each code is tied to in the graph that falls into communities.
+            Number of nearest codes that each code is linked to in the graph of communities.
         resolution : float
-            More than 1 gives more and smaller communities.
+            Above 1, communities are smaller and more.
         seed : int
-            Of the search for communities.
+            Seed of the search for communities.
+
+        Raises
+        ------
+        ParameterError
+            If a number is out of range.
         """
         if (probe is not None and probe < 1) or neighbours < 1 or resolution <= 0:
             raise ParameterError(
@@ -74,20 +80,20 @@ class XrayCodes(System[NDArray[np.uint8]]):
         self.name = f"x-ray codes, {'exhaustive' if probe is None else f'communities opened: {probe}'}"
 
     def describe(self, item: Item) -> NDArray[np.uint8]:
-        """The code uint8 (L / 8,) of a picture (SlideOpenError where it does not open)."""
+        """Return the code uint8 (L / 8,) of a picture."""
         side = self._generator.size_px
         code: NDArray[np.uint8] = self._generator.codes(read_picture(item.path, (side, side), "L")[None])[0]
         return code
 
     def build(self, descriptions: Sequence[NDArray[np.uint8]]) -> None:
-        """Keep the codes, and find their communities where a search is to look at a part only."""
+        """Keep the codes, and find their communities unless every code is searched."""
         self._codes = np.reshape(np.asarray(descriptions, np.uint8), (-1, self._generator.bits // 8))
         self.communities = None
         if self._probe is not None and len(self._codes):
             self.communities = self._find(self._codes)
 
     def score(self, description: NDArray[np.uint8], allowed: Allowed, k: int) -> Scores:
-        """The share of bits that agree, for codes of the nearest communities, or for all."""
+        """Return the share of bits that agree, for codes of the nearest communities or for all."""
         rows: NDArray[np.int64] = np.flatnonzero(allowed)
         if self.communities is not None and self._probe is not None:
             rows = self.communities.candidates(description, probe=self._probe, at_least=k, allowed=allowed)
@@ -95,7 +101,7 @@ class XrayCodes(System[NDArray[np.uint8]]):
         return Scores(1 - bits / self._generator.bits, place=rows, looked_at=len(rows))
 
     def nbytes(self) -> int:
-        """Bytes of the codes, and of the communities' numbers and centres."""
+        """Return the bytes of the codes, and of the communities' numbers and centres."""
         if self.communities is None:
             return self._codes.nbytes
         return self._codes.nbytes + self.communities.member_of.nbytes + self.communities.centres.nbytes

@@ -1,12 +1,12 @@
-"""Similar-image subspaces: a database of codes in communities, and search inside the nearest ones.
+"""Find communities in a database of codes, and search inside the nearest ones.
 
 Haq, Moradi & Wang (poster; the longer paper, Med Image Anal 2021, uses graph communities): each image is a
-node, tied to its nearest codes by Hamming distance; communities are what the graph falls into. A query is
-compared with one centre a community, and then only with the members of the nearest few.
+node of a graph, linked to its nearest codes by Hamming distance, and the graph is divided into communities. A
+query is compared with the centre of each community, then with the members of the nearest few.
 
-Communities are found by networkx's Louvain: it comes with torch already and its licence is BSD (igraph and
-leidenalg, which are faster, are GPL). It runs in Python: about a second for a thousand images, minutes for
-a hundred thousand.
+Communities are found by networkx's Louvain: torch installs it already, and its licence is BSD. igraph and
+leidenalg are faster, but GPL. Louvain runs in Python: about a second for a thousand images, minutes for a
+hundred thousand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Communities", "find_communities", "neighbour_graph"]
 
 @dataclass(frozen=True, slots=True)
 class Communities:
-    """A database of codes, partitioned."""
+    """A database of codes in communities."""
 
     codes: NDArray[np.uint8]
     """uint8 (N, L / 8): the codes."""
@@ -35,15 +35,24 @@ class Communities:
     """float32 (C, L): share of the members with each bit set."""
 
     def __len__(self) -> int:
-        """Number of communities."""
+        """Return the number of communities."""
         return len(self.centres)
 
     def order(self, code: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Communities int64 (C,), the one nearest to a code uint8 (L / 8,) first; ties by number.
+        """Return the communities in order of the squared distance of their centres to a code.
 
-        Near is the squared distance to the centre. Over a community's members, the mean Hamming distance is
-        that plus their spread about the centre: leaving the spread out keeps a tight community from drawing
-        every query.
+        The mean Hamming distance to the members is this distance plus the members' spread about the centre.
+        Without the spread, a tight community does not attract every query.
+
+        Parameters
+        ----------
+        code : uint8 (L / 8,)
+            The query.
+
+        Returns
+        -------
+        int64 (C,)
+            Numbers of the communities, nearest first, ties by number.
         """
         bits = np.unpackbits(code)
         return np.argsort(np.square(self.centres - bits).sum(1), kind="stable")
@@ -56,10 +65,28 @@ class Communities:
         at_least: int = 1,
         allowed: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.int64]:
-        """Rows int64 (M,), ascending, of the codes in the `probe` communities nearest to `code`.
+        """Return the codes in the communities nearest to a query.
 
-        Only rows where `allowed` bool (N,) is true. Further communities are opened, nearest first, while
-        there are fewer than `at_least` rows; with fewer in the whole database, all come.
+        Parameters
+        ----------
+        code : uint8 (L / 8,)
+            The query.
+        probe : int
+            Number of communities.
+        at_least : int
+            Number of codes wanted: further communities are taken, nearest first, until there are so many.
+        allowed : bool (N,), optional
+            Codes that may be returned. Default: all.
+
+        Returns
+        -------
+        int64 (M,)
+            Numbers of the codes, ascending.
+
+        Raises
+        ------
+        ParameterError
+            If `probe` is below 1.
         """
         if probe < 1:
             raise ParameterError(f"got probe={probe}; open 1 community at least")
@@ -75,9 +102,24 @@ class Communities:
 
 
 def neighbour_graph(codes: NDArray[np.uint8], neighbours: int) -> nx.Graph:
-    """The graph of codes uint8 (N, L / 8): each tied to its `neighbours` nearest others.
+    """Return the graph in which each code is linked to its nearest others, O(N^2).
 
-    A tie's weight is the share of bits that agree; where none does there is no tie. Ties go both ways.
+    Parameters
+    ----------
+    codes : uint8 (N, L / 8)
+        The nodes.
+    neighbours : int
+        Number of links that each code starts; links have no direction.
+
+    Returns
+    -------
+    networkx.Graph
+        The weight of a link is the share of bits that agree; codes without such a bit have no link.
+
+    Raises
+    ------
+    ParameterError
+        If `neighbours` is below 1.
     """
     if neighbours < 1:
         raise ParameterError(f"got {neighbours} neighbours a code; give 1 at least")
@@ -97,9 +139,28 @@ def neighbour_graph(codes: NDArray[np.uint8], neighbours: int) -> nx.Graph:
 def find_communities(
     codes: NDArray[np.uint8], *, neighbours: int = 10, resolution: float = 1.0, seed: int = 0
 ) -> Communities:
-    """Partition codes uint8 (N, L / 8), N >= 1, by Louvain on their `neighbour_graph`.
+    """Divide codes into communities, by Louvain on their `neighbour_graph`.
 
-    A higher `resolution` gives more and smaller communities. The same codes and seed give the same ones.
+    Parameters
+    ----------
+    codes : uint8 (N, L / 8)
+        N of at least 1.
+    neighbours : int
+        Number of links that each code starts.
+    resolution : float
+        Above 1, communities are smaller and more.
+    seed : int
+        The same codes and seed give the same communities.
+
+    Returns
+    -------
+    Communities
+        The largest first.
+
+    Raises
+    ------
+    ParameterError
+        If the codes or the resolution do not fit.
     """
     if codes.ndim != 2 or codes.dtype != np.uint8 or not codes.size:
         raise ParameterError(f"codes are {codes.dtype} {codes.shape}; give uint8 (N, L / 8) with N >= 1")

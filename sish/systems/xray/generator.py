@@ -1,12 +1,12 @@
-"""The code generator for X-rays: a picture in, L bits out, learnt from findings.
+"""The code generator for X-rays: from a picture to L bits, learnt from findings.
 
-Haq, Moradi & Wang (poster): a convolutional network is trained to name the findings of an image; the layer
-before its output is a sigmoid, and an image's code is that layer cut at 0.5. Images with the same findings
-need the same activations there, so their codes come near each other.
+Haq, Moradi & Wang (poster): a convolutional network is trained to name the findings of an image. The layer
+before its output is a sigmoid, and the code of an image is that layer, cut at 0.5. Images with the same
+findings need the same activations there, so their codes are near each other.
 
-Ours, where the poster is silent: a small network for small images (64 px); each image is standardised, as
-exposures differ; and the code layer is normalised over the batch before its sigmoid, so that each bit is
-set for about half of the images (a bit that is the same for all of them tells nothing).
+The poster does not describe the network. Ours is small, for small images (64 px). Each image is standardised,
+since exposures differ. The code layer is normalised over the batch before its sigmoid, so that each bit is
+set for about half of the images: a bit that is the same for all images tells nothing.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from sish.vqvae.tensor_files import fitting_config
 __all__ = ["KIND", "CodeGenerator", "CodeNetwork", "GeneratorConfig", "Pass", "load_code_generator"]
 
 KIND = "sish-codes-1"
-"""What files of these networks say that they are."""
+"""The kind of these networks in their files."""
 
-_TINY = 1e-3  # an image without any contrast is left as it is
+_TINY = 1e-3  # the least spread that an image is divided by: one without contrast stays
 _BATCH = 64
 
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class GeneratorConfig:
-    """What the network is."""
+    """The configuration of the network."""
 
     name: str = "xray"
     """Name of the architecture; the first part of the fingerprint."""
     bits: int = 64
     """L: bits of a code, a multiple of 8."""
     channels: tuple[int, ...] = (16, 32, 64, 128)
-    """Channels of each convolution; each is followed by halving the picture."""
+    """Channels of each convolution; after each, the picture is halved."""
     size_px: int = 64
     """Side that images are resized to."""
     dropout: float = 0.2
-    """Share of the pooled features that training leaves out."""
+    """Share of the pooled features that are left out in training."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built (ParameterError)."""
@@ -81,10 +81,10 @@ class Pass:
 
 
 class CodeNetwork(nn.Module):
-    """Convolutions, a mean over positions, the code layer, and one output a finding."""
+    """Convolutions, a mean over positions, the code layer, and one output for each finding."""
 
     def __init__(self, config: GeneratorConfig, findings: Sequence[str]) -> None:
-        """The network for ``findings``, one at least, each named once."""
+        """Build the network for ``findings``, at least one, each named once."""
         super().__init__()
         if not findings or len(set(findings)) != len(findings):
             raise ParameterError(f"got the findings {list(findings)}; give one at least, each once")
@@ -109,19 +109,19 @@ class CodeNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def forward(self, images: Tensor) -> Pass:
-        """Images float (N, 1, H, W), of any scale, to codes and findings."""
+        """Compute code activations and findings of images float (N, 1, H, W), of any brightness."""
         spread, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
         maps = self.convolutions((images - mean) / spread.clamp_min(_TINY))
         activations = self.code(maps.mean((2, 3)))
         return Pass(activations, self.output(activations))
 
     def as_dict(self) -> dict[str, Any]:
-        """Configuration and findings as plain values."""
+        """Return configuration and findings as plain values."""
         return self.config.as_dict() | {"findings": list(self.findings)}
 
 
 class CodeGenerator:
-    """A trained `CodeNetwork` that no longer changes: grey pictures in, codes out."""
+    """A trained `CodeNetwork` that no longer changes: from grey pictures to codes."""
 
     def __init__(self, network: CodeNetwork) -> None:
         """Freeze ``network``."""
@@ -144,28 +144,48 @@ class CodeGenerator:
         return self._network.findings
 
     def codes(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Codes uint8 (N, L / 8), most significant bit first, of grey pictures uint8 (N, size, size).
+        """Compute the codes of grey pictures.
 
-        A bit is 1 where its activation is at least 0.5.
+        Parameters
+        ----------
+        images : uint8 (N, size, size)
+            Pictures of its size.
+
+        Returns
+        -------
+        uint8 (N, L / 8)
+            Most significant bit first; a bit is 1 if its activation is at least 0.5.
         """
         activations, _ = self._run(images)
         return np.packbits(activations >= 0.5, axis=1)
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """How sure the network is of each finding, float32 (N, F) in [0, 1]."""
+        """Return the probability of each finding, float32 (N, F), of pictures uint8 (N, size, size)."""
         _, logits = self._run(images)
         return torch.from_numpy(logits).sigmoid().numpy()
 
     def save(self, path: Path, *, training: dict[str, Any] | None = None, inputs: Iterable[Path] = ()) -> str:
-        """Write it as safetensors, with facts of its training; gives back the fingerprint.
+        """Write it as safetensors, with facts of its training.
 
-        ``inputs`` are files that must not be replaced.
+        Parameters
+        ----------
+        path : Path
+            The file to write.
+        training : dict of str to object, optional
+            Facts of its training, plain values.
+        inputs : iterable of Path
+            Files that must not be replaced.
+
+        Returns
+        -------
+        str
+            The fingerprint.
         """
         return write_stored(path, KIND, self._network, self._network.as_dict(), training or {}, inputs)
 
     @torch.inference_mode()
     def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Activations (N, L) and logits (N, F)."""
+        """Return activations (N, L) and logits (N, F)."""
         side = self.size_px
         if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (side, side):
             raise ParameterError(
@@ -182,7 +202,7 @@ class CodeGenerator:
 
 @about_its_path
 def load_code_generator(path: str | Path) -> CodeGenerator:
-    """The generator in a weights file (.safetensors) or a checkpoint (.ckpt); WeightsError for others."""
+    """Read a generator from a weights file (.safetensors) or checkpoint (.ckpt); WeightsError for others."""
     stored = read_stored(Path(path), KIND)
     default = vars(GeneratorConfig()) | {"findings": ("Mass",)}
     values = fitting_config(stored.path, stored.config, default)
