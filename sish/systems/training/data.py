@@ -263,7 +263,7 @@ class MaskData(_ItemData):
         return TensorDataset(torch.from_numpy(pictures), torch.from_numpy(masks))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Return photographs in [-1, 1] and masks, float (N, 3, H, W) and (N, H, W); in training distorted."""
+        """Return photographs in [-1, 1], (N, 3, H, W), and masks (N, H, W), float; in training distorted."""
         pictures = batch[0].permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
         masks = batch[1][:, None].float()
         if not self._augments:
