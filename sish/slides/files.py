@@ -1,4 +1,4 @@
-"""Files of slides: found, named and checked."""
+"""Files of slides: found below a folder, and named."""
 
 from __future__ import annotations
 
@@ -36,15 +36,32 @@ COMPOUND_ENDINGS = (".ome",)
 def find_slides(
     folder: str | os.PathLike[str], on_error: Callable[[SlideOpenError], None] | None = None
 ) -> list[Path]:
-    """All slide files under a folder, sorted; of a file the file itself, or the first of its DICOM series.
+    """Find all slide files under a folder.
 
-    on_error: is told of each folder below that cannot be read and of each link to nowhere, and the search
-    goes on; without it they raise SlideOpenError, so that no slide is ever passed over in silence.
+    Files are taken by their endings (`SLIDE_SUFFIXES`), without hidden files. Links are followed, and a slide
+    that is reached twice is listed once (:func:`sish.slides.folders.files_below`). A MIRAX slide is its .mrxs
+    file. Of the .dcm files in one folder that share a DICOM series, which OpenSlide opens together, only the
+    first by name is listed.
 
-    Taken by their endings (SLIDE_SUFFIXES), without hidden files. Links are followed, and a slide that is
-    reached twice is listed once (:func:`sish.slides.folders.files_below`). A MIRAX slide is its .mrxs file
-    (its data folder holds no such endings); of the .dcm files in one folder that share a DICOM series, which
-    OpenSlide opens together, only the first by name is listed.
+    Parameters
+    ----------
+    folder : path-like
+        A folder, or a file.
+    on_error : callable, optional
+        It is told of each folder below that cannot be read and of each link to nowhere, and the search goes
+        on.
+
+    Returns
+    -------
+    list of Path
+        The slides, sorted; for a file the file itself, or the first of its DICOM series.
+
+    Raises
+    ------
+    SlideNotFoundError
+        If there is nothing at this path.
+    SlideOpenError
+        Without `on_error`, where it would be told: no slide is passed over in silence.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where the folder above cannot be read
@@ -54,7 +71,7 @@ def find_slides(
 
 
 def first_of_series(paths: list[Path]) -> Iterator[Path]:
-    """Leave out DICOM files of a series already seen in the same folder."""
+    """Yield the paths without DICOM files of a series already seen in the same folder."""
     seen = set()
     for path in paths:
         series = dicom_series(path) if is_dicom(path) else None
@@ -68,6 +85,18 @@ def first_of_series(paths: list[Path]) -> Iterator[Path]:
 def slide_id_of(path: str | os.PathLike[str]) -> str:
     """Return a slide's id: its file name without the extension; of a DICOM series its container or folder.
 
+    Parameters
+    ----------
+    path : path-like
+        The slide's file; it need not exist.
+
+    Returns
+    -------
+    str
+        The id, the same for all files of a DICOM series.
+
+    Examples
+    --------
     >>> slide_id_of("slides/TCGA-3L-AA1B-01Z-00-DX1.8923.svs"), slide_id_of("a.ome.tiff")
     ('TCGA-3L-AA1B-01Z-00-DX1.8923', 'a')
     """
@@ -82,5 +111,5 @@ def slide_id_of(path: str | os.PathLike[str]) -> str:
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root, without `..`; a symbolic link keeps its own name."""
+    """Return the path from the root, without `..`; a symbolic link keeps its own name."""
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links

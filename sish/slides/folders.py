@@ -15,7 +15,7 @@ OnError = Callable[[SlideOpenError], None]
 
 
 def files_below(folder: Path, suffixes: Collection[str], on_error: OnError | None = None) -> list[Path]:
-    """Return the files with some endings below a folder, sorted, without hidden files and folders.
+    """Return the files with some endings below a folder, without hidden files and folders.
 
     Links to folders and files are followed. A file that is reached twice is listed once: by its own place, or
     else by the first link to it. A link to a folder that it lies in is a loop, and is passed over.
@@ -29,6 +29,11 @@ def files_below(folder: Path, suffixes: Collection[str], on_error: OnError | Non
     on_error : callable, optional
         It is told of each folder that cannot be read and of each link to nowhere (of these endings, or of
         none, as a folder's), and the search goes on.
+
+    Returns
+    -------
+    list of Path
+        The files, sorted.
 
     Raises
     ------
@@ -64,7 +69,7 @@ def files_below(folder: Path, suffixes: Collection[str], on_error: OnError | Non
 
 
 def _folders(folder: Path, refused: Callable[[OSError], None]) -> Iterator[tuple[str, str, list[str]]]:
-    """Each folder once: its own place, the place by which it was reached, and the files that it lists."""
+    """Yield each folder once: its own place, the place by which it was reached, and its files."""
     entered: set[str] = set()
     waiting = deque([str(folder)])
     while waiting:
@@ -81,12 +86,12 @@ def _folders(folder: Path, refused: Callable[[OSError], None]) -> Iterator[tuple
 
 
 def _is_loop(link: str, real: str) -> bool:
-    """Whether a link in the folder `real` leads to a folder that holds `real`."""
+    """Return whether a link in the folder `real` leads to a folder that holds `real`."""
     return Path(real).is_relative_to(os.path.realpath(link))
 
 
 def _is_regular(path: Path, refused: Callable[[OSError], None]) -> bool:
-    """Whether it is a regular file; `refused` is told where nobody can say."""
+    """Return whether it is a regular file; `refused` is told where nobody can say."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """The slide's own glass: its colour, estimated from the overview, and pixels as they look beside it.
 
-Bare glass is bright and has no texture: over 40 um its brightness varies by less than 1 %, that of stained
-tissue nearly always by more. So the overview is cut into blocks of that side, and the brightest colour that
-enough smooth blocks share is the glass, whatever the tint of the slide or the strength of the lamp.
+Bare glass is bright and has no texture: over 40 um its brightness varies by less than 1 %, and that of
+stained tissue nearly always by more. So the overview is cut into blocks of that side. The brightest colour
+that enough smooth blocks share is the glass, whatever the tint of the slide or the strength of the lamp.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ MIN_CHANNEL = 0.7
 """The weakest channel of glass has at least this share of the strongest: no lamp is more coloured."""
 
 MIN_LEVEL = 128
-"""Glass is at least this bright (mean of the channels, of 255)."""
+"""Glass is at least this bright: mean of the channels, out of 255."""
 
 BLACK = 40
 """A pixel darker than this in all channels lies outside the scan, or is black ink."""
@@ -91,11 +91,11 @@ class Glass:
     colour: tuple[float, float, float] = (255.0, 255.0, 255.0)
     """Red, green and blue, 0 to 255."""
     is_seen: bool = True
-    """Whether the slide shows any; if not, white is assumed."""
+    """True where the slide shows any; if not, white is assumed."""
 
     @property
     def grey(self) -> float:
-        """Its luma (ITU-R 601), as Pillow's mode L has it."""
+        """Luma of its colour (ITU-R 601), as Pillow's mode L has it."""
         return float(np.dot(self.colour, (0.299, 0.587, 0.114)))
 
     def __str__(self) -> str:
@@ -125,12 +125,12 @@ def pixel_px(mpp: float) -> int:
 
 
 def block_px(mpp: float) -> int:
-    """Side of a block in pixels of ``mpp``."""
+    """Return the side of a block in pixels of ``mpp``."""
     return BLOCK_SIDE * pixel_px(mpp)
 
 
 def shrink(values: NDArray[np.uint8] | NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Means over squares of ``factor`` pixels, float32; incomplete squares are left out."""
+    """Return the means over squares of ``factor`` pixels, float32; incomplete squares are left out."""
     height, width = (side // factor for side in values.shape[:2])
     whole = values[: height * factor, : width * factor]
     total = np.zeros((height, width, *values.shape[2:]), np.float32)
@@ -167,8 +167,22 @@ def looks_like_glass(blocks: Blocks) -> NDArray[np.bool_]:
 
 
 def brightest(levels: NDArray[np.float32], population: float) -> float | None:
-    """Return the largest of the levels that, with those up to WINDOW below, are at least ``population``.
+    """Return the highest level that enough levels share, None if there is none.
 
+    Parameters
+    ----------
+    levels : float32 (N,)
+        Brightness of blocks.
+    population : float
+        So many levels, the returned one included, must lie no more than `WINDOW` below it.
+
+    Returns
+    -------
+    float or None
+        One of the levels.
+
+    Examples
+    --------
     >>> brightest(np.array([200, 201, 202, 240], np.float32), 3)
     202.0
     """

@@ -1,7 +1,8 @@
 """Ink of pens: dense, smooth, and of a hue that stained tissue rarely has.
 
-Pens write on the cover glass, far above the focal plane, so ink has no texture at the scale of cells; stained
-tissue has. Hue alone does not tell them apart: haematoxylin may be as blue as a pen, and blood as red.
+Pens write on the cover glass, far above the focal plane, so ink has no texture at the scale of cells, and
+stained tissue has. Hue alone does not tell them apart: haematoxylin may be as blue as a pen, and blood as
+red.
 """
 
 import numpy as np
@@ -52,10 +53,20 @@ def ink_of(blocks: Blocks, glass: Glass) -> NDArray[np.bool_]:
 
 
 def has_hue_of_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return where optical densities (h, w, 3) have the hue of blue, green, red or black ink, bool (h, w).
+    """Return where optical densities have the hue of blue, green, red or black ink.
 
     Blue and green ink absorb more red than green. Red ink absorbs as much blue as green, and hardly any red
     (eosin absorbs half as much blue). Black ink absorbs all alike.
+
+    Parameters
+    ----------
+    density : float32 (h, w, 3)
+        Optical densities of red, green and blue.
+
+    Returns
+    -------
+    bool (h, w)
+        True where the hue is ink's.
     """
     red, green, blue = np.moveaxis(density, -1, 0)
     is_red = (blue > 0.75 * green) & (blue < 1.25 * green) & (red < 0.25 * green)

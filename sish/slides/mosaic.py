@@ -1,8 +1,8 @@
 """From tissue to tiles, and from tiles to the few that stand for the slide (the mosaic).
 
 Chen et al. 2022, Methods, "mosaic": tiles without overlap on tissue, k-means on their colours, then
-k-means on their places inside each colour. Each tile is looked at once at low power: that one look
-serves the rule against background and the colour histogram, which travels with the tiles.
+k-means on their places inside each colour. Each tile is read once at low power. This one look serves the rule
+against background and the colour histogram, which is kept with the tiles.
 
 An image no larger than a patch (a tile of a public data set, a crop) is not tiled: it is one patch of its own
 size, at the same scale as all others (`only_patch`, `read_patch`).
@@ -38,16 +38,17 @@ Region = tuple[int, int, int, int]
 """A part of a slide: x, y, width, height in level-0 pixels."""
 
 COLOUR_MPP = 2.0
-"""Scale of the low-power look: 5x, where the paper takes its histograms."""
+"""Scale of the look at low power: 5x, where the paper takes its histograms."""
 
 MAX_LOOK_PX = 256
-"""A patch is looked at with at most this side: the paper's size for the rule against background."""
+"""Largest side of a patch in that look: the paper's size for the rule against background."""
 
 BACKGROUND_GREY = 235
 BACKGROUND_SHARE = 0.9
-"""A tile goes if more than this share of it is brighter than this grey (spec, section 1)."""
+"""A tile is dropped if more than this share of it is brighter than this grey (the paper, Methods)."""
 
 _BLANK_SHARE = 0.99
+"""The same share for a piece of tissue that no other tile meets, and for an image that is one patch."""
 
 BACKGROUND_OF_GLASS = 0.96
 """Background is at least this bright beside the glass: the paper's 235 of usual glass, which has 245."""
@@ -56,13 +57,13 @@ BLOCK_LOOK_PX = 2048
 """Tiles are looked at in blocks of this side: 12 MB, and one read instead of hundreds."""
 
 WHOLE = 1e-3
-"""A pixel that lies this close to whole on a slide lies on it: scales are not known more exactly."""
+"""A size that lacks no more than this share of a pixel is whole: scales are not known more exactly."""
 
 BINS = 256
 """Histogram bins of each of the three channels."""
 
 KEEP_WHOLE = 20
-"""A colour cluster of fewer tiles is kept whole (spec, section 1): small fields keep all of theirs."""
+"""A colour cluster of fewer tiles is kept whole, so small fields keep all of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Patches:
     """Shape (N, 768): counts of red, green and blue at low power; None where not looked at yet."""
 
     def __len__(self) -> int:
-        """Number of patches."""
+        """Return the number of patches."""
         return len(self.l0_xy)
 
 
@@ -103,7 +104,7 @@ class Mosaic:
     """Number of tiles that they were chosen from."""
 
     def __len__(self) -> int:
-        """Number of patches."""
+        """Return the number of patches."""
         return len(self.l0_xy)
 
 
@@ -117,15 +118,48 @@ def tile(
 ) -> Patches:
     """Cover the tissue by a grid of tiles without overlap.
 
-    region: x, y, width, height in level-0 pixels; the grid begins at its corner and stays in it. A side
-    shorter than a tile gives one tile centred on it.
-    min_tissue: share of a tile (of its part on the slide) that must be tissue.
-
     The last column and row may hang over the edge by up to half a tile, to be read white there; a slide
-    smaller than a tile is one tile. Of the tiles on tissue those of more than 90 % background go.
-    A piece of tissue that no tile meets gets a tile of its own, centred on it and listed after the grid's, so
-    that small fragments count wherever they lie on the grid. Such tiles may overlap others.
-    Raises ParameterError for a region that is none or outside the slide, SlideReadError where pixels fail.
+    smaller than a tile is one tile. Tiles on tissue are dropped if more than 90 % of them is background. A
+    piece of tissue that no tile meets gets a tile of its own, centred on it and listed after the grid's, so
+    small fragments count wherever they lie on the grid. Such tiles may overlap others.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide; each tile on tissue is read once at low power, so time grows with the area of the tissue.
+    tissue : TissueMask
+        Where its tissue is.
+    size_px : int
+        Side of a tile in pixels at `mpp`.
+    mpp : float
+        Scale at which the tiles will be read, micrometres per pixel.
+    region : tuple of int, optional
+        x, y, width and height in level-0 pixels: the grid begins at its corner and stays in it. A side
+        shorter than a tile gives one tile centred on it.
+    min_tissue : float
+        Share of a tile, or of its part on the slide, that must be tissue.
+
+    Returns
+    -------
+    Patches
+        The tiles, row by row, with their colour histograms.
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of range, or the region is none or outside the slide.
+    SlideReadError
+        If the slide's pixels fail.
+
+    Examples
+    --------
+    >>> from sish.slides.slide import slide_from_array
+    >>> from sish.slides.tissue import find_tissue
+    >>> pixels = np.full((500, 500, 3), 240, np.uint8)
+    >>> pixels[100:400, 100:400] = (200, 90, 160)
+    >>> slide = slide_from_array(pixels, mpp=1.0)
+    >>> tile(slide, find_tissue(slide), size_px=100).l0_xy[[0, -1]].tolist()
+    [[100, 100], [300, 300]]
     """
     if size_px < 1 or not mpp > 0 or not 0 <= min_tissue <= 1:
         raise ParameterError(
@@ -148,10 +182,28 @@ def tile(
 def own_tiles(
     slide: Slide, tissue: TissueMask, l0_xy: Places, l0_size: float, region: Region | None
 ) -> Places:
-    """Corners of tiles on the pieces of tissue that no tile at ``l0_xy`` meets, int64 (N, 2).
+    """Return the corners of tiles on the pieces of tissue that no tile at `l0_xy` meets.
 
     Each is centred on its piece, as far as the slide's bounds (or the region) allow. A piece whose centre
     lies in the tile of another gets none.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    tissue : TissueMask
+        Where its tissue is.
+    l0_xy : int64 (N, 2)
+        Corners of the grid's tiles, level-0 pixels.
+    l0_size : float
+        Side of a tile, level-0 pixels.
+    region : tuple of int or None
+        As of `tile`.
+
+    Returns
+    -------
+    int64 (M, 2)
+        Top left corners, level-0 pixels.
     """
     x, y, width, height = slide.bounds if region is None else clip(slide, region)
     low, high = np.array([x, y], np.float64), np.array([x + width, y + height], np.float64)
@@ -164,15 +216,29 @@ def own_tiles(
 
 
 def is_one_patch(slide: Slide, size_px: int, mpp: float) -> bool:
-    """Whether an image is no larger than one patch: neither wider nor higher."""
+    """Return whether an image is no larger than one patch: neither wider nor higher."""
     return max(slide.bounds[2:]) * slide.mpp <= (size_px + WHOLE) * mpp
 
 
 def only_patch(slide: Slide, size_px: int, mpp: float) -> Mosaic:
     """Return the mosaic of an image no larger than a patch: all of it, or nothing where it is blank.
 
-    A crop was chosen by someone, so sparse tissue is kept; only an image over 99 % bright is blank. (Tiles
-    of a slide are left out from 90 % on.)
+    A crop was chosen by someone, so sparse tissue is kept; only an image over 99 % bright is blank. (Tiles of
+    a slide are dropped from 90 % on.)
+
+    Parameters
+    ----------
+    slide : Slide
+        The image.
+    size_px : int
+        Side of a patch in pixels at `mpp`.
+    mpp : float
+        Scale at which patches are read, micrometres per pixel.
+
+    Returns
+    -------
+    Mosaic
+        One patch or none.
     """
     l0_xy = np.array([slide.bounds[:2]], np.int64)
     _, background = look(slide, l0_xy, size_px * mpp)
@@ -183,14 +249,43 @@ def only_patch(slide: Slide, size_px: int, mpp: float) -> Mosaic:
 def read_patch(
     slide: Slide, l0_xy: tuple[float, float], size_px: int, mpp: float, *, step_px: int | None = None
 ) -> NDArray[np.uint8]:
-    """Return the pixels of one patch as an encoder sees it, uint8 (h, w, 3): usually h = w = `size_px`.
+    """Read one patch as an encoder sees it.
 
-    On an image narrower (or lower) than a patch it has as many columns (rows) as the image has at `mpp`. The
-    encoder takes multiples of `step_px` (None: `size_px`), so the rest, up to the next one, is filled by
-    mirroring. The scale is exact whatever the size, and there are no margins. The part of a patch that hangs
-    over the edge of a larger slide is white. Raises SlideReadError where pixels fail.
+    An image narrower (or lower) than a patch gives as many columns (rows) as it has at `mpp`, then mirrored
+    ones up to the next multiple of `step_px`, which the encoder needs. The scale is exact whatever the size,
+    and there are no margins. The part of a patch that hangs over the edge of a larger slide is white.
 
-    A square of 96 px at 0.97 um/px has 93 px at 1.0 um/px, and 3 mirrored: 96.
+    Parameters
+    ----------
+    slide : Slide
+        An open slide.
+    l0_xy : tuple of float
+        Top left corner, level-0 pixels.
+    size_px : int
+        Side of a patch in pixels at `mpp`.
+    mpp : float
+        Scale, micrometres per pixel.
+    step_px : int, optional
+        Sides of a smaller image's patch are multiples of it. Default: `size_px`.
+
+    Returns
+    -------
+    uint8 (h, w, 3)
+        RGB pixels, usually with h = w = `size_px`.
+
+    Raises
+    ------
+    SlideReadError
+        If the slide's pixels fail.
+
+    Examples
+    --------
+    A square of 96 px at 0.97 um/px has 93 px at 1.0 um/px, and 3 mirrored.
+
+    >>> from sish.slides.slide import slide_from_array
+    >>> slide = slide_from_array(np.zeros((96, 96, 3), np.uint8), mpp=0.97)
+    >>> read_patch(slide, (0, 0), 256, 1.0, step_px=16).shape
+    (96, 96, 3)
     """
     _, _, width, height = slide.bounds
     whole = [max(1, math.floor(side * slide.mpp / mpp + WHOLE)) for side in (width, height)]
@@ -208,7 +303,7 @@ def read_patch(
 
 
 def grid(slide: Slide, l0_size: float, region: Region | None) -> Places:
-    """Corners of all tiles of a slide's bounds or of a region, int64 (N, 2), row by row."""
+    """Return the corners of all tiles of a slide's bounds or of a region, int64 (N, 2), row by row."""
     x, y, width, height = slide.bounds if region is None else clip(slide, region)
     columns = line(x, width, l0_size, centred=region is not None)
     rows = line(y, height, l0_size, centred=region is not None)
@@ -217,14 +312,14 @@ def grid(slide: Slide, l0_size: float, region: Region | None) -> Places:
 
 
 def line(start: int, length: int, l0_size: float, *, centred: bool) -> NDArray[np.float64]:
-    """Starts of the tiles along one axis: those whose centre lies inside, at least one."""
+    """Return the starts of the tiles along one axis: those whose centre lies inside, at least one."""
     if length < l0_size:
         return np.array([start + (length - l0_size) / 2 if centred else float(start)])
     return start + l0_size * np.arange(int(length / l0_size + 0.5), dtype=np.float64)
 
 
 def clip(slide: Slide, region: Region) -> Region:
-    """The part of a region that lies in the slide's bounds."""
+    """Return the part of a region that lies in the slide's bounds; ParameterError if there is none."""
     if len(region) != 4 or not all(isinstance(n, int | float | np.number) for n in region):
         raise ParameterError(f"{slide.name}: got region {region}; want four numbers: x, y, width, height")
     left, top, width, height = slide.bounds
@@ -240,7 +335,7 @@ def clip(slide: Slide, region: Region) -> Region:
 
 
 def inside(slide: Slide, l0_xy: Places, l0_size: float) -> tuple[Places, Places]:
-    """Corners (top left, bottom right), each (N, 2), of the parts of squares that lie on the slide."""
+    """Return the corners (top left, bottom right), each (N, 2), of the parts of squares on the slide."""
     x, y, width, height = slide.bounds
     low = np.clip(l0_xy, (x, y), (x + width - 1, y + height - 1))
     high = np.clip(np.rint(l0_xy + l0_size).astype(np.int64), low + 1, (x + width, y + height))
@@ -248,7 +343,7 @@ def inside(slide: Slide, l0_xy: Places, l0_size: float) -> tuple[Places, Places]
 
 
 def background_grey(glass: Glass) -> float:
-    """The grey from which on a pixel is background: the paper's, or a little below that of dimmer glass."""
+    """Return the grey from which on a pixel is background: the paper's, or a little below dimmer glass."""
     return min(BACKGROUND_GREY, BACKGROUND_OF_GLASS * glass.grey) if glass.is_seen else BACKGROUND_GREY
 
 
@@ -257,8 +352,23 @@ def look(
 ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Look at patches at low power, each only where it lies on the slide.
 
-    bright: what is brighter than this grey is background.
-    Returns their colour histograms, uint16 (N, 768), and the share of background in each, float64 (N,).
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    l0_xy : int64 (N, 2)
+        Top left corners, level-0 pixels.
+    size_um : float
+        Side of a patch, micrometres.
+    bright : float
+        Pixels brighter than this grey are background.
+
+    Returns
+    -------
+    histograms : uint16 (N, 768)
+        Counts of each value of red, green and blue.
+    background : float64 (N,)
+        Share of background in each patch.
     """
     histograms = np.zeros((len(l0_xy), 3 * BINS), np.uint16)
     background = np.zeros(len(l0_xy))
@@ -280,7 +390,7 @@ def look(
 
 
 def blocks(l0_xy: Places, l0_block: float) -> Iterator[NDArray[np.intp]]:
-    """Numbers of the patches of each square block of the slide, block by block."""
+    """Yield the numbers of the patches of each square block of the slide, block by block."""
     if not len(l0_xy):
         return
     _, block = np.unique(np.floor(l0_xy / l0_block), axis=0, return_inverse=True)
@@ -289,7 +399,7 @@ def blocks(l0_xy: Places, l0_block: float) -> Iterator[NDArray[np.intp]]:
 
 
 def histogram(pixels: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """Counts of each value of red, green and blue, one after another, uint16 (768,)."""
+    """Return the counts of each value of red, green and blue, one after another, uint16 (768,)."""
     channels = pixels.reshape(-1, 3) + np.arange(0, 3 * BINS, BINS)
     # A full 256 x 256 look of one colour is one more than a uint16 holds.
     counts = np.bincount(channels.ravel(), minlength=3 * BINS)
@@ -299,12 +409,46 @@ def histogram(pixels: NDArray[np.uint8]) -> NDArray[np.uint16]:
 def select_mosaic(
     slide: Slide, patches: Patches, *, n_clusters: int = 9, fraction: float = 0.05, seed: int = 0
 ) -> Mosaic:
-    """Choose the patches that stand for a slide (Chen et al. 2022, Methods; spec, section 1).
+    """Choose the patches that stand for a slide (Chen et al. 2022, Methods, "mosaic").
 
-    k-means into ``n_clusters`` by colour histogram; inside each cluster k-means by place into ``fraction``
-    of its size, and the tile nearest each centre, among those that belong to it, is chosen: no tile twice.
-    A cluster of fewer than 20 tiles is kept whole. The same seed gives the same mosaic.
-    Patches made by hand, without histograms, are looked at here. Raises SlideReadError where pixels fail.
+    k-means finds `n_clusters` by colour histogram. Inside each cluster, k-means by place finds `fraction` of
+    its size, and the tile nearest each centre, among those that belong to it, is chosen: no tile twice. A
+    cluster of fewer than 20 tiles is kept whole. The same seed gives the same mosaic. Time grows with the
+    number of patches.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide; it is read only for patches without histograms.
+    patches : Patches
+        What to choose from, as `tile` returns it.
+    n_clusters : int
+        Largest number of colour clusters.
+    fraction : float
+        Share of each cluster to keep, above 0.
+    seed : int
+        Of the random starts of k-means.
+
+    Returns
+    -------
+    Mosaic
+        The chosen patches, in the order of `patches`.
+
+    Raises
+    ------
+    ParameterError
+        If `n_clusters` or `fraction` is out of range.
+    SlideReadError
+        If the slide's pixels fail.
+
+    Examples
+    --------
+    >>> from sish.slides.slide import slide_from_array
+    >>> from sish.slides.tissue import find_tissue
+    >>> slide = slide_from_array(np.full((1000, 1000, 3), (200, 90, 160), np.uint8), mpp=1.0)
+    >>> patches = tile(slide, find_tissue(slide), size_px=100)
+    >>> len(patches), len(select_mosaic(slide, patches))
+    (100, 5)
     """
     if n_clusters < 1 or not 0 < fraction <= 1:
         raise ParameterError(
@@ -326,14 +470,14 @@ def select_mosaic(
 
 
 def colour_clusters(histograms: NDArray[np.uint16], k: int, seed: int) -> NDArray[np.int32]:
-    """Stage 1: number of the colour cluster of each tile, int32 (N,)."""
+    """Return the number of each tile's colour cluster, int32 (N,): stage 1."""
     shares = histograms / np.maximum(histograms.sum(axis=1, keepdims=True, dtype=np.float32), 1)
     centres = kmeans(shares, k, seed)
     return assign(shares, centres) if len(centres) else np.zeros(len(shares), np.int32)
 
 
 def nearest_tiles(l0_xy: Places, fraction: float, seed: int) -> NDArray[np.intp]:
-    """Stage 2: numbers of the tiles of one colour that are nearest the centres of their places."""
+    """Return the numbers of the tiles of one colour that are nearest the centres of their places: stage 2."""
     if len(l0_xy) < KEEP_WHOLE:
         return np.arange(len(l0_xy))
     places = l0_xy.astype(np.float32)

@@ -1,9 +1,9 @@
 """Threads that read slides, and may be left behind: a read that never returns must not hold the process.
 
 Python waits for the threads of `concurrent.futures` when it ends, so a decoder that hangs in one of them
-keeps the process for ever. These are daemon threads, which nothing waits for in the end. A decoder that hangs
-without giving Python's lock back still stops everything; OpenSlide, Pillow, the codecs of TIFF and h5py give
-it back.
+keeps the process for ever. The threads here are daemon threads: Python ends without them. A decoder that
+hangs and keeps Python's lock still stops everything; OpenSlide, Pillow, the codecs of TIFF and h5py release
+it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,12 @@ PATIENCE_S = 5.0
 """Seconds that the end of something waits for reads that are under way."""
 
 SLIDE_TIMEOUT_S = 1800.0
-"""Seconds that a slide may take, by default: half an hour ends what hangs, and hurries nothing that is slow.
-
-The largest slides take minutes, also on slow disks and with large encoders on a CPU.
-"""
+"""Seconds that a slide may take by default. Large slides take minutes, also on slow disks and
+with large encoders on a CPU, so half an hour ends only what hangs."""
 
 
 def start(work: Callable[..., _T], *given: Any) -> Future[_T]:
-    """Begin work in a thread of its own; the process may end before it does."""
+    """Begin work in a thread of its own; the process may end before the thread does."""
     future: Future[_T] = Future()
     threading.Thread(target=_run, args=(future, work, given), daemon=True).start()
     return future
@@ -53,6 +51,7 @@ def end_soon(work: Callable[[], object]) -> None:
 
 
 def _run(future: Future[_T], work: Callable[..., _T], given: tuple[Any, ...]) -> None:
+    """Do the work and give its result or error to those who wait."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -64,7 +63,7 @@ def _run(future: Future[_T], work: Callable[..., _T], given: tuple[Any, ...]) ->
 
 
 class ReaderThreads:
-    """A few threads that work off what is submitted, in order."""
+    """Threads that work off what is submitted, in order."""
 
     def __init__(self, count: int) -> None:
         """Start so many threads."""
@@ -75,7 +74,7 @@ class ReaderThreads:
             thread.start()
 
     def submit(self, work: Callable[..., _T], *given: Any) -> Future[_T]:
-        """Let the next thread that is free do this."""
+        """Let the next free thread do this work."""
         future: Future[_T] = Future()
         self._work.put((future, work, given))
         return future
@@ -92,13 +91,14 @@ class ReaderThreads:
             thread.join(max(0.0, ends - time.monotonic()))
 
     def _serve(self) -> None:
+        """Do what is submitted until the pool is closed."""
         while (work := self._work.get()) is not None:
             _run(*work)
             del work  # a result is not kept until the next one
 
 
 class TimeLimit:
-    """Time that the work on one slide may take; it runs inside of ``with limit:`` only.
+    """Limit on the time that work on one slide takes; it runs inside of ``with limit:`` only.
 
     Parameters
     ----------
@@ -115,15 +115,15 @@ class TimeLimit:
         self._since: float | None = None
 
     def __enter__(self) -> None:
-        """Somebody works on the slide from now on."""
+        """Begin to count the time."""
         self._since = time.monotonic()
 
     def __exit__(self, *_error: object) -> None:
-        """Nobody does any more."""
+        """Stop counting."""
         self._spent, self._since = self._so_far(), None
 
     def result(self, future: Future[_T]) -> _T:
-        """Wait for what is being done for the slide; SlideReadError once it has taken too long."""
+        """Return what is being done for the slide; SlideReadError once it has taken too long."""
         if not self._seconds:
             return future.result()
         left = self._seconds - self._so_far()
@@ -138,6 +138,7 @@ class TimeLimit:
         )
 
     def _so_far(self) -> float:
+        """Return the seconds that were spent."""
         return self._spent + (0.0 if self._since is None else time.monotonic() - self._since)
 
 

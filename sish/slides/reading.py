@@ -1,7 +1,7 @@
 """Patches of a slide, read by threads ahead of the encoder, in order and in bounded memory.
 
-Threads, not processes: OpenSlide and Pillow release Python's lock while they decode and resize, the slide's
-own cache of tiles is shared, and what is read need not be copied from one process to another.
+Threads serve better than processes: OpenSlide and Pillow release Python's lock while they decode and resize,
+the slide's own cache of tiles is shared, and pixels need not be copied from one process to another.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sish.slides.slide import Slide
 __all__ = ["AHEAD_BYTES", "batch_patches", "default_workers", "read_patches"]
 
 AHEAD_BYTES = 64 << 20
-"""Pixels that are read ahead of the encoder, at most (but always a batch)."""
+"""Bytes of pixels that are read ahead of the encoder, at most (but always a batch)."""
 
 _MOST_WORKERS = 8  # more threads wait for Python's lock and for the disk
 _MOST_PATCHES = 32  # of a batch: a few are enough to keep the threads busy
 
 
 def default_workers() -> int:
-    """Threads that read: one a core that this process may use, at most 8."""
+    """Return the number of threads that read: one for each core that this process may use, at most 8."""
     return min(_MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
 
 
 def batch_patches(size_px: int) -> int:
-    """Patches of a batch, so that two batches stay in bounds: 32 of 256 px, 10 of the paper's 1,024 px."""
+    """Return the patches of a batch so that two stay in bounds: 32 of 256 px, 10 of the paper's 1,024 px."""
     return max(1, min(_MOST_PATCHES, AHEAD_BYTES // (2 * 3 * size_px * size_px)))
 
 
@@ -49,11 +49,10 @@ def read_patches(
     step_px: int | None = None,
     limit: TimeLimit | None = None,
 ) -> Generator[NDArray[np.uint8]]:
-    """Batches uint8 (n, size_px, size_px, 3) of the patches at `l0_xy`, in order; the next is read meanwhile.
+    """Read patches in batches and in order, each batch while the caller works on the one before.
 
-    Close the generator when it is left early: it then returns once nothing reads the slide any more, but
-    leaves behind a read that takes longer than 5 s. SlideReadError where pixels fail; ParameterError for
-    fewer than one worker.
+    Close the generator when it is left early. It then returns once nothing reads the slide any more, but
+    leaves behind a read that takes longer than 5 s. At most two batches are in memory.
 
     Parameters
     ----------
@@ -61,16 +60,38 @@ def read_patches(
         An open slide; it is read by several threads.
     l0_xy : int64 (N, 2)
         Top left corners, level-0 pixels.
-    size_px, mpp : int, float
-        Side of a patch in pixels, and micrometres a pixel.
+    size_px : int
+        Side of a patch in pixels at `mpp`.
+    mpp : float
+        Scale, micrometres per pixel.
     workers : int
-        Threads that read.
+        Number of threads that read.
     batch : int, optional
         Patches of a batch. Default: as many as keep what is read ahead below 64 MB.
     step_px : int, optional
-        What the sides of patches of an image smaller than a patch are multiples of (:func:`read_patch`).
+        Sides of a smaller image's patch are multiples of it (:func:`read_patch`).
     limit : TimeLimit, optional
-        How long reading may take: SlideReadError afterwards. Default: for ever.
+        Time that reading may take. Default: for ever.
+
+    Yields
+    ------
+    uint8 (n, size_px, size_px, 3)
+        One batch.
+
+    Raises
+    ------
+    SlideReadError
+        If pixels fail, or `limit` has passed.
+    ParameterError
+        If `workers` or `batch` is below 1.
+
+    Examples
+    --------
+    >>> from sish.slides.slide import slide_from_array
+    >>> slide = slide_from_array(np.zeros((300, 300, 3), np.uint8), mpp=0.5)
+    >>> corners = np.array([[0, 0], [100, 100], [200, 200]])
+    >>> [batch.shape for batch in read_patches(slide, corners, size_px=50, mpp=1.0, batch=2)]
+    [(2, 50, 50, 3), (1, 50, 50, 3)]
     """
     if workers < 1 or (batch is not None and batch < 1):
         raise ParameterError(f"got workers={workers}, batch={batch}; want at least 1 of each")

@@ -37,7 +37,7 @@ class Axis:
     """One axis of a rectangle on one level."""
 
     start: float
-    """Where it begins, level pixels."""
+    """Its begin, level pixels."""
     step: float
     """Level pixels per output pixel."""
     size: int
@@ -45,7 +45,7 @@ class Axis:
     factor: int
     """Whole factor to shrink by means first."""
     first: int
-    """Level pixel where the canvas begins."""
+    """Begin of the canvas, level pixels."""
     count: int
     """Length of the canvas, pixels after shrinking."""
 
@@ -53,6 +53,22 @@ class Axis:
 def plan_axis(start: float, step: float, size: int) -> Axis:
     """Choose the whole factor and the canvas of one axis.
 
+    Parameters
+    ----------
+    start : float
+        Where the rectangle begins, level pixels.
+    step : float
+        Level pixels per output pixel.
+    size : int
+        Output pixels.
+
+    Returns
+    -------
+    Axis
+        What to read, and how to shrink it.
+
+    Examples
+    --------
     >>> plan_axis(10.0, 2.0, 5)
     Axis(start=10.0, step=2.0, size=5, factor=2, first=10, count=5)
     >>> plan_axis(10.5, 2.5, 4)
@@ -67,7 +83,7 @@ def plan_axis(start: float, step: float, size: int) -> Axis:
 
 
 def choose_level(levels: Levels, step: float) -> int:
-    """The coarsest level at least as fine as ``step`` level-0 pixels per output pixel."""
+    """Return the coarsest level at least as fine as ``step`` level-0 pixels per output pixel."""
     fine = [i for i, (x, y) in enumerate(levels.downsamples) if (x + y) / 2 <= step * LEVEL_TOLERANCE]
     return max(fine, key=lambda i: sum(levels.downsamples[i]), default=0)
 
@@ -79,9 +95,27 @@ def read_box(
     size: tuple[int, int],
     step: float,
 ) -> Pixels:
-    """Read ``size`` (w, h) pixels from ``l0_xy`` on, ``step`` level-0 pixels apart, uint8 (h, w, 3).
+    """Read a rectangle of a pyramid at any scale.
 
-    What lies outside ``bounds`` (x, y, w, h, level 0) or outside the slide is white.
+    What lies outside the bounds or outside the slide is white.
+
+    Parameters
+    ----------
+    levels : Levels
+        The pyramid.
+    bounds : tuple of int
+        x, y, width and height of the part that counts, level-0 pixels.
+    l0_xy : tuple of float
+        Top left corner, level-0 pixels.
+    size : tuple of int
+        Width and height of the result in pixels.
+    step : float
+        Level-0 pixels per pixel of the result.
+
+    Returns
+    -------
+    uint8 (height, width, 3)
+        RGB pixels.
     """
     level = choose_level(levels, step)
     down = levels.downsamples[level]
@@ -92,7 +126,7 @@ def read_box(
 
 
 def level_limits(levels: Levels, level: int, bounds: tuple[int, int, int, int]) -> NDArray[np.int64]:
-    """The bounds in pixels of a level: [[left, top], [right, bottom]], inside the level."""
+    """Return the bounds in pixels of a level, inside it: [[left, top], [right, bottom]]."""
     corners = np.array([bounds[:2], (bounds[0] + bounds[2], bounds[1] + bounds[3])])
     inside = np.rint(corners / levels.downsamples[level]).astype(np.int64)
     if bounds == (0, 0, *levels.sizes[0]):
@@ -104,7 +138,7 @@ def level_limits(levels: Levels, level: int, bounds: tuple[int, int, int, int]) 
 def read_canvas(
     levels: Levels, level: int, limits: NDArray[np.int64], x: Axis, y: Axis
 ) -> tuple[Pixels, tuple[float, float]]:
-    """The canvas of two axes, shrunk by their factors, uint8 (y.count, x.count, 3), and where it begins."""
+    """Return the canvas of two axes, shrunk, uint8 (y.count, x.count, 3), and where it begins."""
     canvas = np.full((y.count, x.count, 3), 255, np.uint8)
     begin = (float(x.first), float(y.first))
     # Without shrinking the canvas itself is no larger than about what was asked: one read, one place.
@@ -127,7 +161,7 @@ def fill_block(
     factor: tuple[int, int],
     out: Pixels,
 ) -> tuple[float, float]:
-    """Fill ``out`` with the means of ``factor`` pixels from ``corner`` on; returns the backend's shift."""
+    """Fill ``out`` with the means of ``factor`` pixels from ``corner`` on; return the backend's shift."""
     extent = np.array([out.shape[1] * factor[0], out.shape[0] * factor[1]])
     low = np.maximum(corner, limits[0])
     high = np.minimum(np.add(corner, extent), limits[1])
@@ -144,7 +178,7 @@ def fill_block(
 
 
 def resize(canvas: Pixels, begin: tuple[float, float], x: Axis, y: Axis) -> Pixels:
-    """The last step: from the canvas to the output by a factor below 2 and a fractional shift."""
+    """Return the output from the canvas, by a factor below 2 and a fractional shift: the last step."""
     low_x, low_y = (x.start - begin[0]) / x.factor, (y.start - begin[1]) / y.factor
     wide, tall = x.size * x.step / x.factor, y.size * y.step / y.factor
     is_exact = (

@@ -1,9 +1,10 @@
-"""How many micrometres a level-0 pixel covers, and who says so.
+"""The size of a level-0 pixel in micrometres, and its source.
 
-Everything else in sish is said in micrometres per pixel (mpp), so a slide without a scale is refused rather
-than guessed. The sources, from the most to the least trusted: ``override_mpp`` of the user, the scanner
-vendor's field, the OME-XML, the TIFF resolution tags, the objective power, ``mpp`` of the user. So ``mpp``
-fills in where a file tells nothing that can be believed, and ``override_mpp`` replaces what files tell.
+All sizes in sish are in micrometres per pixel (mpp), so a slide without a scale is refused: no scale is
+guessed. The sources, from the most to the least trusted, are ``override_mpp`` of the user, the scanner
+vendor's field, the OME-XML, the TIFF resolution tags, the objective power, and ``mpp`` of the user. So
+``mpp`` is used where a file tells nothing that can be believed, and ``override_mpp`` replaces what files
+tell.
 """
 
 import math
@@ -28,7 +29,7 @@ __all__ = [
 
 MIN_MPP = 0.05
 MAX_MPP = 4.0
-"""Outside this range a number is no microscope's: the 72 and 96 dpi of other images are 353 and 265 um."""
+"""A number outside this range is no microscope's: the 72 and 96 dpi of other images are 353 and 265 um."""
 
 MAX_ASPECT = 1.1
 """Pixels may differ this much between x and y; beyond it one number cannot describe them."""
@@ -40,10 +41,10 @@ UM_TIMES_POWER = 10.0
 """A 10x objective gives about 1 um/px, 20x 0.5, 40x 0.25: the custom of all scanner vendors."""
 
 GIVEN = "given"
-"""Source of a scale that filled in."""
+"""Source of a scale that the user gave as `mpp`."""
 
 OVERRIDE = "override"
-"""Source of a scale that replaced what the file tells."""
+"""Source of a scale that the user gave as `override_mpp`."""
 
 TOLERANCE = 0.05
 """A given scale that differs from the file's own by less than this share does not contradict it."""
@@ -59,17 +60,39 @@ class Scale:
     mpp: float
     """Micrometres per pixel, the mean of x and y."""
     source: str
-    """Who says so: "override", "vendor", "ome-xml", "tiff-resolution", "objective-power" or "given"."""
+    """Its source: "override", "vendor", "ome-xml", "tiff-resolution", "objective-power" or "given"."""
 
 
 def find_scale(
     properties: Mapping[str, str], name: str, *, mpp: float | None = None, override_mpp: float | None = None
 ) -> Scale:
-    """Decide the scale of the slide ``name`` from its ``properties`` (OpenSlide's names) and what is given.
+    """Decide the scale of a slide.
 
-    ``mpp`` fills in where the properties tell nothing that can be believed; ``override_mpp`` replaces what
-    they tell.
+    Parameters
+    ----------
+    properties : mapping of str to str
+        What its file tells, under OpenSlide's names.
+    name : str
+        What errors call the slide.
+    mpp : float, optional
+        Micrometres per level-0 pixel, used where the properties tell nothing that can be believed.
+    override_mpp : float, optional
+        Micrometres per level-0 pixel, whatever they tell.
 
+    Returns
+    -------
+    Scale
+        The scale and its source.
+
+    Raises
+    ------
+    ParameterError
+        If a given scale is out of range.
+    MissingMppError
+        If nothing that can be believed is known.
+
+    Examples
+    --------
     >>> told = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
     >>> find_scale(told, "a.svs", mpp=0.5)
     Scale(mpp=0.25, source='vendor')
@@ -83,9 +106,6 @@ def find_scale(
     >>> find_scale(dpi, "a.tif")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     sish.errors.MissingMppError: a.tif: tells 264.583 um/px (tiff-resolution), which no scanner gives; ...
-
-    Raises ParameterError where what is given is out of range, MissingMppError where nothing that can be
-    believed is known.
     """
     check_given(mpp, override_mpp, name)
     if override_mpp is not None:
@@ -111,8 +131,22 @@ def check_given(mpp: float | None, override_mpp: float | None, name: str = "") -
 
 
 def is_unused(mpp: float | None, used: float) -> bool:
-    """Return whether a given ``mpp`` is another scale than the one that was ``used``.
+    """Return whether a given scale is another one than the slide has.
 
+    Parameters
+    ----------
+    mpp : float or None
+        The given micrometres per pixel.
+    used : float
+        The slide's.
+
+    Returns
+    -------
+    bool
+        False where none was given.
+
+    Examples
+    --------
     >>> is_unused(0.5, 0.25), is_unused(0.25, 0.2528), is_unused(None, 0.25)
     (True, False, False)
     """
@@ -120,7 +154,7 @@ def is_unused(mpp: float | None, used: float) -> bool:
 
 
 def _told(properties: Mapping[str, str]) -> tuple[Scale | None, list[str]]:
-    """The most trusted scale of a file that can be believed, and why others before it cannot."""
+    """Return a file's most trusted scale that can be believed, and why those before it cannot."""
     doubts = []
     for source, read in SOURCES.items():
         try:
@@ -142,24 +176,24 @@ def _told(properties: Mapping[str, str]) -> tuple[Scale | None, list[str]]:
 
 
 def is_sane(mpp: float) -> bool:
-    """Whether a microscope could have made pixels of this size."""
+    """Return whether a microscope could have made pixels of this size."""
     return MIN_MPP <= mpp <= MAX_MPP
 
 
 def vendor(properties: Mapping[str, str]) -> Pair | None:
-    """Pixel size in the field of a scanner's vendor."""
+    """Return the pixel size in the field of a scanner's vendor."""
     return None if is_generic(properties) else numbers(properties, "openslide.mpp-x", "openslide.mpp-y")
 
 
 def ome_xml(properties: Mapping[str, str]) -> Pair | None:
-    """Pixel size in the OME-XML of level 0."""
+    """Return the pixel size in the OME-XML of level 0."""
     size = numbers(properties, "openslide.level[0].width", "openslide.level[0].height")
     text = properties.get("tiff.ImageDescription", "")
     return ome_pixel_size(text, None if size is None else (int(size[0]), int(size[1])))
 
 
 def tiff_resolution(properties: Mapping[str, str]) -> Pair | None:
-    """Pixel size from TIFF resolution tags, None without a physical unit."""
+    """Return the pixel size of TIFF resolution tags, None without a physical unit."""
     if is_generic(properties) and "openslide.mpp-x" in properties:
         return numbers(properties, "openslide.mpp-x", "openslide.mpp-y")
     per_unit = numbers(properties, "tiff.XResolution", "tiff.YResolution")
@@ -171,14 +205,14 @@ def tiff_resolution(properties: Mapping[str, str]) -> Pair | None:
 
 
 def objective_power(properties: Mapping[str, str]) -> Pair | None:
-    """Pixel size that the objective's power stands for."""
+    """Return the pixel size that the objective's power stands for."""
     power = numbers(properties, "openslide.objective-power", "openslide.objective-power")
     size = None if power is None else UM_TIMES_POWER / power[0] if power[0] else math.inf
     return None if size is None else (size, size)
 
 
 def numbers(properties: Mapping[str, str], *names: str) -> Pair | None:
-    """The numbers of two properties, None if one is missing; ValueError if one is none."""
+    """Return the numbers of two properties, None if one is missing; ValueError if one is no number."""
     if any(name not in properties for name in names):
         return None
     x, y = (number(properties[name]) for name in names)

@@ -1,8 +1,8 @@
 """Whole slides and plain images as one thing: pixels by level-0 place and micrometres per pixel.
 
-``open_slide`` reads everything OpenSlide reads (DICOM included) and plain TIFF, PNG and JPEG;
-``slide_from_array`` makes a slide of pixels in memory. A slide is safe in threads, and pickles as its
-path and scale, so it may be sent to worker processes.
+``open_slide`` reads all that OpenSlide reads (DICOM included) and plain pictures; ``slide_from_array`` makes
+a slide of pixels in memory. A slide is safe in threads. It pickles as its path and scale, so it may be sent
+to worker processes.
 """
 
 import math
@@ -26,7 +26,25 @@ __all__ = ["Slide", "open_slide", "slide_from_array"]
 
 
 class Slide:
-    """An open slide. Get one from ``open_slide`` or ``slide_from_array``."""
+    """An open slide; `open_slide` and `slide_from_array` make it.
+
+    Parameters
+    ----------
+    levels : Levels
+        The source of its pixels.
+    scale : Scale
+        The size of a level-0 pixel.
+    name : str
+        What errors call it.
+    path : Path or None
+        Its file, as it was given; None for pixels in memory.
+
+    Examples
+    --------
+    >>> with slide_from_array(np.zeros((30, 40, 3), np.uint8), mpp=0.5) as slide:
+    ...     slide.read((0, 0), size_px=10, mpp=1.0).shape
+    (10, 10, 3)
+    """
 
     def __init__(self, levels: Levels, scale: Scale, name: str, path: Path | None) -> None:
         """Put a source of pixels and a scale together."""
@@ -37,12 +55,12 @@ class Slide:
 
     @property
     def name(self) -> str:
-        """The file's name without folder and ending, of a DICOM series its slide's id; or the name given."""
+        """File name without folder and ending, of a DICOM series its slide's id; or the name given."""
         return self._name
 
     @property
     def path(self) -> Path | None:
-        """The file as it was given; None for pixels in memory."""
+        """Its file, as it was given; None for pixels in memory."""
         return self._path
 
     @property
@@ -72,7 +90,7 @@ class Slide:
 
     @property
     def mpp_source(self) -> str:
-        """Who says so: "override", "vendor", "ome-xml", "tiff-resolution", "objective-power" or "given"."""
+        """Source of `mpp`: override, vendor, ome-xml, tiff-resolution, objective-power or given."""
         return self._scale.source
 
     @property
@@ -86,14 +104,31 @@ class Slide:
         return MappingProxyType(dict(self._levels.properties))
 
     def read(self, l0_xy: tuple[float, float], size_px: int | tuple[int, int], mpp: float) -> Pixels:
-        """Read a rectangle at a scale: uint8 (height, width, 3).
+        """Read a rectangle at a scale, in time proportional to its area on the level that serves.
 
-        l0_xy: its top left corner in level-0 pixels; may be fractional, negative, or outside.
-        size_px: its side, or (width, height), in pixels of the result.
-        mpp: micrometres per pixel of the result; finer than level 0 is interpolated.
+        What lies outside the slide or its bounds, or is transparent, is white. A scale finer than level 0 is
+        interpolated.
 
-        What lies outside the slide or its bounds, or is transparent, is white.
-        Raises SlideReadError where the file's pixels fail, ParameterError for a size or mpp that is none.
+        Parameters
+        ----------
+        l0_xy : tuple of float
+            Top left corner in level-0 pixels, x first; it may be fractional, negative, or outside.
+        size_px : int or tuple of int
+            Side, or width and height, in pixels of the result.
+        mpp : float
+            Micrometres per pixel of the result.
+
+        Returns
+        -------
+        uint8 (height, width, 3)
+            RGB pixels.
+
+        Raises
+        ------
+        ParameterError
+            If the size or `mpp` is none.
+        SlideReadError
+            If the file's pixels fail.
         """
         size = (size_px, size_px) if isinstance(size_px, int | np.integer) else size_px
         width, height = (int(side) for side in size)
@@ -107,7 +142,7 @@ class Slide:
             return read_box(self._levels, self.bounds, place, (width, height), mpp / self.mpp)
 
     def overview(self, mpp: float) -> Pixels:
-        """All of ``bounds`` at a (low) scale: uint8 (H, W, 3); the last row and column may be part white."""
+        """Return all of ``bounds`` at a low scale, uint8 (H, W, 3); the last row and column may be white."""
         x, y, width, height = self.bounds
         step = mpp / self.mpp
         return self.read((x, y), (max(1, math.ceil(width / step)), max(1, math.ceil(height / step))), mpp)
@@ -117,17 +152,17 @@ class Slide:
         self._levels.close()
 
     def __enter__(self) -> "Slide":
-        """Use as a context manager that closes."""
+        """Return the slide; leaving the context closes it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the slide."""
         self.close()
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return the slide in one line."""
         width, height = self.dimensions
         return f"Slide({self.name!r}, {width} x {height} px, {self.mpp:g} um/px ({self.mpp_source}))"
 
@@ -137,11 +172,30 @@ def open_slide(
 ) -> Slide:
     """Open a slide or a plain image.
 
-    mpp: micrometres per level-0 pixel, used where the file tells nothing that can be believed.
-    override_mpp: the same, used whatever the file tells.
+    Parameters
+    ----------
+    path : path-like
+        A file that OpenSlide reads, or a TIFF, PNG, JPEG, BMP or WebP.
+    mpp : float, optional
+        Micrometres per level-0 pixel, used where the file tells nothing that can be believed.
+    override_mpp : float, optional
+        Micrometres per level-0 pixel, whatever the file tells.
 
-    Raises SlideOpenError (not a readable slide), MissingMppError (no scale in the file that can be believed,
-    none given) and ParameterError (what is given is out of range).
+    Returns
+    -------
+    Slide
+        It holds the file open until it is closed.
+
+    Raises
+    ------
+    SlideNotFoundError
+        If there is no such file.
+    SlideOpenError
+        If it is not a readable slide.
+    MissingMppError
+        If the file tells no scale that can be believed, and none is given.
+    ParameterError
+        If a given scale is out of range.
     """
     path = Path(path)
     with errors_about(path):
@@ -154,9 +208,30 @@ def open_slide(
             raise
 
 
-def slide_from_array(pixels: NDArray[np.uint8], mpp: float, name: str) -> Slide:
-    """Make a slide of pixels in memory, uint8 (H, W, 3) at ``mpp``.
+def slide_from_array(pixels: NDArray[np.uint8], mpp: float, name: str = "image") -> Slide:
+    """Make a slide of pixels in memory; they are not copied.
 
+    Parameters
+    ----------
+    pixels : uint8 (H, W, 3)
+        RGB pixels.
+    mpp : float
+        Micrometres per pixel.
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    Slide
+        It has one level.
+
+    Raises
+    ------
+    ParameterError
+        If the pixels are of another shape or type, or `mpp` is out of range.
+
+    Examples
+    --------
     >>> slide_from_array(np.zeros((30, 40, 3), np.uint8), 0.5, "black")
     Slide('black', 40 x 30 px, 0.5 um/px (given))
     """

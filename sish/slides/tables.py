@@ -98,6 +98,18 @@ def read_table(path: Path, naming: tuple[str, ...], known: Collection[str] = ())
 def posix_path(cell: str) -> PurePosixPath:
     r"""Return the path that a cell names; a table from Windows has ``slides\a.svs``.
 
+    Parameters
+    ----------
+    cell : str
+        A field of a table.
+
+    Returns
+    -------
+    PurePosixPath
+        The path with forward slashes.
+
+    Examples
+    --------
     >>> str(posix_path("slides\\a.svs"))
     'slides/a.svs'
     """

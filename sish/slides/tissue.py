@@ -1,9 +1,13 @@
-"""Where the tissue is: what differs in colour from the slide's own glass at low power, cleaned by morphology.
+"""The tissue of a slide: what differs in colour from its own glass at low power, cleaned by morphology.
 
 Stain is coloured, glass is not (the paper, Methods, "segmentation" as in CLAM: HSV saturation and a
-threshold). Colours are judged beside the slide's own glass (:mod:`sish.slides.glass`), so a tinted or dim
+threshold). Colours are compared with the slide's own glass (:mod:`sish.slides.glass`), so a tinted or dim
 slide gives the mask of a white one. The threshold depends on the glass alone, so a pale piece is kept
-whatever lies beside it.
+whatever lies beside it. It takes the place of Otsu's: that splits any picture in two, also one that is all
+glass or all tissue.
+
+Morphology and connected pieces are scipy's, which is needed anyway. scikit-image would be one more
+dependency, and its `remove_small_objects` does not know the rule for fragments.
 """
 
 import math
@@ -34,16 +38,16 @@ __all__ = ["MIN_SPECK_UM2", "TissueMask", "all_tissue", "find_tissue"]
 Mask = NDArray[np.bool_]
 
 MIN_SATURATION = 0.03
-"""Clean glass stays below, walls of fat cells lie above."""
+"""Lowest threshold: clean glass stays below it, and walls of fat cells lie above."""
 
 MAX_SATURATION = 0.07
-"""The threshold on a slide with the noisiest glass: stained cells lie above."""
+"""Highest threshold, on a slide with the noisiest glass: stained cells lie above it."""
 
 UNSEEN_SATURATION = 0.04
-"""The threshold where no glass is seen."""
+"""Threshold where no glass is seen."""
 
 TIMES_GLASS = 3.0
-"""The threshold, in terms of the median saturation of the glass, which is that of its noise."""
+"""The threshold is so many times the median saturation of the glass, which is that of its noise."""
 
 GREY_CHROMA = 2
 """An image whose channels nowhere differ by more is greyscale: it has no saturation to split. A camera's
@@ -82,7 +86,7 @@ FRAGMENT_UM2 = 5_000.0
 """Pieces of less are dropped even where there are no larger ones: as wide as 80 um."""
 
 SMALLER_SPECK_UM2 = 1_000.0
-"""What to try where no piece was large enough: as wide as 36 um."""
+"""Advised where no piece was large enough: as wide as 36 um."""
 
 FRAGMENT_SHARE = 0.25
 """Fragments that are at least this share of the largest piece are kept."""
@@ -93,7 +97,7 @@ SQUARE = ndimage.generate_binary_structure(2, 2)
 
 @dataclass(frozen=True, slots=True)
 class TissueMask:
-    """Tissue of a slide at low power."""
+    """Mask of a slide's tissue at low power."""
 
     mask: Mask
     """Shape (H, W), true where tissue is."""
@@ -119,7 +123,7 @@ class TissueMask:
 
     @property
     def hint(self) -> str:
-        """Why a slide gave no tile, and what to try that was not tried: one line."""
+        """Why a slide gave no tile, and what to try that was not tried, on one line."""
         if not self.is_empty:
             return "no tile found: nearly all of each is as bright as the glass"
         why = (
@@ -134,11 +138,27 @@ class TissueMask:
         return f"{why}; try {', '.join(options)}" if options else why
 
     def coverage(self, l0_xy: NDArray[np.int64], l0_size: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Tissue's share of rectangles, float64 (N,).
+        """Return the tissue's share of rectangles, exact for fractions of mask pixels.
 
-        l0_xy: their top left corners, (N, 2). l0_size: their widths and heights, (N, 2) or (2,); level-0
-        pixels.
-        Exact for fractions of mask pixels; pixels outside the mask count as no tissue.
+        Pixels outside the mask count as no tissue. Takes O(N) time after one pass over the mask.
+
+        Parameters
+        ----------
+        l0_xy : int64 (N, 2)
+            Top left corners in level-0 pixels, x first.
+        l0_size : float64 (N, 2) or (2,)
+            Widths and heights in level-0 pixels.
+
+        Returns
+        -------
+        float64 (N,)
+            Shares from 0 to 1.
+
+        Examples
+        --------
+        >>> half = TissueMask(np.array([[True, False]]), (0, 0), 10.0, 5.0)
+        >>> half.coverage(np.array([[0, 0], [5, 0]]), np.array([10.0, 10.0])).tolist()
+        [1.0, 0.5]
         """
         low = (l0_xy - np.array(self.l0_xy)) / self.l0_per_px
         high = low + l0_size / self.l0_per_px
@@ -156,9 +176,19 @@ class TissueMask:
         return share
 
     def pieces_apart(self, l0_xy: NDArray[np.int64], l0_size: float) -> NDArray[np.float64]:
-        """Centres of the pieces that no square of a list meets, level-0 pixels, float64 (M, 2).
+        """Return the centres of the pieces of tissue that no square of a list meets.
 
-        l0_xy: the squares' top left corners, (N, 2). l0_size: their side.
+        Parameters
+        ----------
+        l0_xy : int64 (N, 2)
+            Top left corners of the squares in level-0 pixels.
+        l0_size : float
+            Their side in level-0 pixels.
+
+        Returns
+        -------
+        float64 (M, 2)
+            Centres of the pieces' bounding boxes in level-0 pixels.
         """
         labels, _ = ndimage.label(self.mask, SQUARE)
         height, width = self.mask.shape
@@ -188,25 +218,41 @@ def find_tissue(
     min_hole_um2: float = 40_000.0,
     leave_out_ink: bool = True,
 ) -> TissueMask:
-    """Find the tissue of a slide. One without any has an empty mask: that is an outcome, not an error.
+    """Find the tissue of a slide, in time proportional to its area at `mpp`.
+
+    A slide without tissue has an empty mask: that is an outcome, not an error.
 
     Parameters
     ----------
     slide : Slide
         The slide.
     mpp : float
-        Scale to look at; finer for small images, coarser for huge ones.
+        Scale to look at, micrometres per pixel; finer for small images, coarser for huge ones.
     min_speck_um2 : float
         Smaller pieces are dirt. Where no piece is much larger, pieces down to 5,000 um2 are kept.
     min_hole_um2 : float
         Smaller holes belong to the tissue around them.
     leave_out_ink : bool
-        Whether smooth marks of blue, green, red or black ink are left out.
+        Leave out smooth marks of blue, green, red or black ink.
+
+    Returns
+    -------
+    TissueMask
+        The mask, its place on level 0, and what it was judged by.
 
     Raises
     ------
     SlideReadError
         If the slide's pixels fail.
+
+    Examples
+    --------
+    >>> from sish.slides.slide import slide_from_array
+    >>> pixels = np.full((500, 500, 3), 240, np.uint8)
+    >>> pixels[100:400, 100:400] = (200, 90, 160)
+    >>> tissue = find_tissue(slide_from_array(pixels, mpp=2.0))
+    >>> tissue.mask.shape, round(float(tissue.mask.mean()), 2), tissue.l0_per_px
+    ((125, 125), 0.36, 4.0)
     """
     mpp = mask_mpp(slide, mpp)
     pixels = slide.overview(mpp)
@@ -230,7 +276,7 @@ def all_tissue(slide: Slide) -> TissueMask:
 
 
 def mask_mpp(slide: Slide, mpp: float) -> float:
-    """The scale at which a slide's mask is neither too small nor too large."""
+    """Return the scale at which a slide's mask is neither too small nor too large."""
     _, _, width, height = slide.bounds
     closest = max(slide.mpp, min(width, height) * slide.mpp / MIN_MASK_PX)
     farthest = math.sqrt(width * height / MAX_MASK_AREA_PX) * slide.mpp
@@ -238,9 +284,23 @@ def mask_mpp(slide: Slide, mpp: float) -> float:
 
 
 def stained(pixels: Pixels, mpp: float, bare: Mask) -> tuple[Mask, float]:
-    """Return which pixels (H, W, 3) beside white glass are stained, bool (H, W), and the threshold for it.
+    """Return the stained pixels of an overview, bool (H, W), and the threshold on their saturation.
 
-    bare: the blocks (h, w) that show the glass.
+    Parameters
+    ----------
+    pixels : uint8 (H, W, 3)
+        The overview, balanced so that its glass is white.
+    mpp : float
+        Its scale.
+    bare : bool (h, w)
+        The blocks that show the glass.
+
+    Returns
+    -------
+    is_stained : bool (H, W)
+        True on stain.
+    threshold : float
+        Saturation from which on a pixel is stained.
     """
     high, low = extremes(pixels)
     is_lit = high >= BLACK
@@ -258,7 +318,7 @@ def stained(pixels: Pixels, mpp: float, bare: Mask) -> tuple[Mask, float]:
 
 
 def blurred(pixels: Pixels, sigma_px: float) -> Pixels:
-    """Pixels (H, W, 3) after a Gaussian blur of each channel."""
+    """Return pixels (H, W, 3) after a Gaussian blur of each channel."""
     smooth = np.empty_like(pixels)
     for channel in range(3):
         ndimage.gaussian_filter(pixels[..., channel], sigma_px, output=smooth[..., channel])
@@ -266,7 +326,7 @@ def blurred(pixels: Pixels, sigma_px: float) -> Pixels:
 
 
 def extremes(pixels: Pixels) -> tuple[Pixels, Pixels]:
-    """Largest and smallest of the three channels, each uint8 (H, W); far faster than along the axis."""
+    """Return the largest and smallest of the three channels, uint8 (H, W); faster than along the axis."""
     red, green, blue = (pixels[..., channel] for channel in range(3))
     return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
 
@@ -281,6 +341,20 @@ def clean(mask: Mask, mpp: float, min_speck_um2: float, min_hole_um2: float) -> 
     """Close gaps, fill holes, remove threads, then specks.
 
     Holes are filled before threads are removed: the walls of fat cells are threads, and fat is tissue.
+
+    Parameters
+    ----------
+    mask : bool (H, W)
+        The stained pixels.
+    mpp : float
+        Its scale.
+    min_speck_um2, min_hole_um2 : float
+        As of `find_tissue`.
+
+    Returns
+    -------
+    bool (H, W)
+        The tissue.
     """
     hole_px = min(SMALL_HOLE_SHARE * mask.size, min_hole_um2 / mpp**2)
     closed = ~grow(~grow(mask, CLOSE_UM / mpp), CLOSE_UM / mpp)
@@ -290,21 +364,33 @@ def clean(mask: Mask, mpp: float, min_speck_um2: float, min_hole_um2: float) -> 
 
 
 def fill(mask: Mask, min_px: float) -> Mask:
-    """A mask whose holes of fewer than ``min_px`` pixels are filled."""
+    """Return a mask whose holes of fewer than ``min_px`` pixels are filled."""
     return ~drop_small(~mask, min_px)
 
 
 def grow(mask: Mask, radius: float) -> Mask:
-    """Everything within about ``radius`` pixels of a mask: octagons, by crosses and squares in turn."""
+    """Return all within about ``radius`` pixels of a mask: octagons, by crosses and squares in turn."""
     for turn in range(round(radius)):
         mask = ndimage.binary_dilation(mask, SQUARE if turn % 2 else CROSS)
     return mask
 
 
 def drop_small(mask: Mask, min_px: float, fragment_px: float = math.inf) -> Mask:
-    """A mask without its connected pieces of fewer than ``min_px`` pixels.
+    """Return a mask without its connected pieces of fewer than `min_px` pixels.
 
-    fragment_px: smaller pieces, down to this, are kept if they are no specks beside the largest.
+    Parameters
+    ----------
+    mask : bool (H, W)
+        The pieces.
+    min_px : float
+        Smaller pieces go.
+    fragment_px : float
+        Smaller pieces, down to this, stay if they are no specks beside the largest one.
+
+    Returns
+    -------
+    bool (H, W)
+        The pieces that stay.
     """
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())

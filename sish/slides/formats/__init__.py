@@ -1,1 +1,1 @@
-"""One module for each kind of file that holds a slide; ``opening`` chooses among them."""
+"""Readers of slides and pictures: one module for each kind of file; `opening` chooses among them."""

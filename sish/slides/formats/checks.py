@@ -1,4 +1,4 @@
-"""What is checked before anything is decoded: that a file is one, and how much memory it asks for.
+"""Checks before anything is decoded: that a file is one, and how much memory it asks for.
 
 ============================  ===============================  ========================================
 what                          limit                            why
@@ -64,7 +64,7 @@ def check_read(size_px: tuple[int, int]) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is not a file with something in it."""
+    """Refuse what is not a file with something in it (SlideOpenError)."""
     try:
         found = path.stat()
     except OSError as error:
@@ -84,5 +84,5 @@ def unreadable(path: str | os.PathLike[str], error: OSError) -> SlideOpenError:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
+    """Return an error's message without line breaks."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""DICOM files: which of them make one slide, what it is called, and whether its colours are told right.
+"""DICOM files: the ones that make one slide, the slide's name, and whether its colours are tagged rightly.
 
 A slide is a series of files, one for each level or part of a level. OpenSlide opens them together from any of
 them. Tags are looked for in explicit little-endian form, the one that whole-slide images use.
@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 HEAD_BYTES = 1 << 16
-"""The tags that name a slide are looked for in so many bytes."""
+"""Number of bytes in which the tags that name a slide are looked for."""
 
 SERIES_TAG = b"\x20\x00\x0e\x00UI"
 """Series Instance UID (0020,000E)."""
 
 CONTAINER_TAG = b"\x40\x00\x12\x05LO"
-"""Container Identifier (0040,0512): what the laboratory calls the glass slide."""
+"""Container Identifier (0040,0512): the laboratory's name of the glass slide."""
 
 PIXEL_TAGS = (b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", b"\xe0\x7f\x10\x00OW\0\0\xff\xff\xff\xff")
 """Pixel Data (7FE0,0010) in fragments, as compressed frames are stored."""
@@ -53,7 +53,7 @@ class Head:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file's name ends as DICOM."""
+    """Return whether a file's name ends as DICOM."""
     return path.suffix.lower() == ".dcm"
 
 
@@ -98,8 +98,18 @@ def is_same_series(path: Path, other: Path) -> bool:
 def dicom_slide_id(path: Path) -> str | None:
     """Return the id of the slide that a DICOM file belongs to, the same for each file of its series.
 
-    Its Container Identifier; without one, of a series of several files their folder's name, or the Series
-    Instance UID where the folder holds other series, too. None where its own name says as much.
+    It is the Container Identifier. Without one, a series of several files has their folder's name, or the
+    Series Instance UID where the folder holds other series, too.
+
+    Parameters
+    ----------
+    path : Path
+        Any file.
+
+    Returns
+    -------
+    str or None
+        None where the file's own name says as much, or it is no DICOM file.
     """
     if not is_dicom(path):
         return None
@@ -113,10 +123,25 @@ def dicom_slide_id(path: Path) -> str | None:
 
 
 def holds_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
-    """Whether a DICOM slide's JPEG frames hold YCbCr, although its tag says RGB.
+    """Return whether a DICOM slide's JPEG frames hold YCbCr, although its tag says RGB.
 
-    ``properties`` are OpenSlide's. Raises SlideOpenError where frames are RGB and the tag says YCbCr, which
-    cannot be mended, or where the files of the series differ.
+    Parameters
+    ----------
+    path : Path
+        A file of the series.
+    properties : mapping of str to str
+        OpenSlide's.
+
+    Returns
+    -------
+    bool
+        True where colours have to be converted.
+
+    Raises
+    ------
+    SlideOpenError
+        If frames are RGB and the tag says YCbCr, which cannot be mended, or if the files of the series
+        differ.
     """
     stated = properties.get("dicom.PhotometricInterpretation", "")
     found = {_frame_colours(file) for file in series_files(path)} - {None}
@@ -130,7 +155,7 @@ def holds_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
 
 
 def _frame_colours(path: Path) -> str | None:
-    """The colours that the first JPEG frame of a file tells, None where it does not."""
+    """Return the colours that the first JPEG frame of a file tells, None where it does not."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             place = next((place for place in map(data.find, PIXEL_TAGS) if place >= 0), -1)
@@ -149,7 +174,7 @@ def _frame_colours(path: Path) -> str | None:
 
 
 def _heads_beside(path: Path) -> Mapping[str, Head]:
-    """The heads of the DICOM files in a file's folder, by name, sorted."""
+    """Return the heads of the DICOM files in a file's folder, by name, sorted."""
     if not is_dicom(path):
         return {}
     folder = path.absolute().parent
@@ -161,7 +186,7 @@ def _heads_beside(path: Path) -> Mapping[str, Head]:
 
 @lru_cache(maxsize=64)
 def _heads_in(folder: str, changed_ns: int) -> Mapping[str, Head]:
-    """The heads of a folder's DICOM files; read again when the folder has changed."""
+    """Return the heads of a folder's DICOM files, read again when the folder has changed."""
     names = sorted(name for name in os.listdir(folder) if is_dicom(Path(name)) and not name.startswith("."))  # noqa: PTH208
     return {name: _head(Path(folder, name)) for name in names}
 
@@ -180,7 +205,7 @@ def _head(path: Path) -> Head:
 
 
 def _value(head: bytes, tag: bytes) -> bytes:
-    """The value of a tag with a length of two bytes, without the filling; empty where it is not there."""
+    """Return the value of a tag with a length of two bytes, without the filling; empty without the tag."""
     place = head.find(tag)
     if place < 0:
         return b""

@@ -1,8 +1,8 @@
 """The header of a JPEG stream: its size, and whether its colours are RGB or YCbCr.
 
 A TIFF or DICOM file says in its own tags which colours its JPEG tiles hold, and some say it wrongly: they
-declare RGB and hold YCbCr, so that tissue comes out green on red glass. The stream knows better where it
-carries a JFIF or an Adobe marker, or halves two of its channels, which is done to chroma only.
+declare RGB and hold YCbCr, so that tissue is shown green on red glass. The stream itself tells it where it
+carries a JFIF or an Adobe marker, or subsamples two of its channels, which is done to chroma only.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _ALONE = frozenset({0x01, _START_OF_IMAGE, *range(0xD0, 0xD8)})
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """The header of a stream: what stands before its first scan."""
+    """Header of a stream: all before its first scan."""
 
     size: tuple[int, int]
     """Width and height in pixels."""
@@ -44,7 +44,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
 
 
 def _colours(frame: bytes, has_jfif: bool, transform: int | None) -> str | None:
-    """Adobe's marker says it in so many words, JFIF allows YCbCr only, and only chroma is subsampled."""
+    """Return the colours: Adobe's marker tells them, JFIF allows YCbCr only, only chroma is subsampled."""
     if frame[5] != 3 or len(frame) < 15:
         return None
     if transform is not None:
@@ -54,7 +54,7 @@ def _colours(frame: bytes, has_jfif: bool, transform: int | None) -> str | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each marker before the first scan, with its body."""
+    """Yield each marker before the first scan, with its body."""
     place = 0
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]

@@ -1,7 +1,7 @@
-"""Where a slide's pixels come from: one small interface, and pixels in memory behind it.
+"""The source of a slide's pixels: one small interface, and the source for pixels in memory.
 
-A source has levels of falling size and hands out exact pixels of one level; it knows neither
-micrometres nor resampling. It is safe in threads, and pickles as its path: the copy opens the file anew.
+A source has levels of falling size and returns exact pixels of one level; it knows neither micrometres nor
+resampling. It is safe in threads, and pickles as its path: the copy opens the file anew.
 """
 
 from collections.abc import Mapping
@@ -33,10 +33,31 @@ class Levels(Protocol):
     """OpenSlide's names and values."""
 
     def read_level(self, level: int, xy: Size, size: Size) -> tuple[Pixels, tuple[float, float]]:
-        """Pixels uint8 (h, w, 3) of a rectangle inside a level, and where in the level they begin.
+        """Read a rectangle inside a level.
 
-        The place is ``xy`` itself, or beside it by a fraction of a pixel where the backend can only
-        be asked in level-0 pixels. Raises SlideReadError.
+        It begins at `xy`, or beside it by a fraction of a pixel where the backend can only be asked in
+        level-0 pixels.
+
+        Parameters
+        ----------
+        level : int
+            Number of the level.
+        xy : tuple of int
+            Top left corner in pixels of the level.
+        size : tuple of int
+            Width and height in pixels of the level.
+
+        Returns
+        -------
+        pixels : uint8 (height, width, 3)
+            RGB pixels.
+        begin : tuple of float
+            Where in the level they begin, x and y.
+
+        Raises
+        ------
+        SlideReadError
+            If the file's pixels fail, or it is closed.
         """
         ...
 
@@ -46,7 +67,7 @@ class Levels(Protocol):
 
 
 class ArrayLevels:
-    """One level in memory: decoded images, and pixels made by a program."""
+    """One level in memory: a decoded image, or pixels made by a program."""
 
     def __init__(self, pixels: Pixels) -> None:
         """Wrap uint8 (H, W, 3)."""
@@ -69,5 +90,5 @@ class ArrayLevels:
 
 
 def is_generic(properties: Mapping[str, str]) -> bool:
-    """Whether OpenSlide knows no vendor of a TIFF: the mpp that it tells is then that of the TIFF tags."""
+    """Return whether OpenSlide knows no vendor of a TIFF: the mpp that it tells is then the tags'."""
     return properties.get("openslide.vendor") == "generic-tiff"

@@ -1,7 +1,7 @@
 """The size of a pixel as an OME-TIFF tells it: in the OME-XML of its description.
 
 The XML comes with the file and is not trusted. It is read as a stream, up to the image that is looked for. A
-document type is refused: without one no entity can be declared, nor expanded.
+document type is refused: without one no entity can be declared or expanded.
 
 https://docs.openmicroscopy.org/ome-model/6.2.2/ome-tiff/specification.html
 """
@@ -24,25 +24,42 @@ UM_PER_UNIT = {
 """Micrometres in the units that programs write; where an axis names none, the schema says micrometres."""
 
 NO_LENGTHS = ("pixel", "reference frame")
-"""Units of the schema that tell nothing of micrometres."""
+"""Units of the schema that are no lengths."""
 
 SHOWN = 32
 """Characters of a file's text that an error shows, at most."""
 
 
 def ome_pixel_size(text: str, size: tuple[int, int] | None = None) -> tuple[float, float] | None:
-    """Return the micrometres that a pixel covers in x and y, None where the text is no OME-XML or tells none.
+    """Return the size of a pixel that an OME-XML tells.
 
-    The XML may describe several images: the one of this ``size``, width and height in pixels, is meant. So a
-    file that was scaled down by a program that kept the XML is not taken at its old scale. Where only one
-    axis has a length, the other one is as long.
+    The XML may describe several images: the one of this `size` is meant. So a file that was scaled down by a
+    program that kept the XML is not taken at its old scale. Where only one axis has a length, the other one
+    is as long.
 
+    Parameters
+    ----------
+    text : str
+        The description of a TIFF.
+    size : tuple of int, optional
+        Width and height of the image in pixels. Default: the first image.
+
+    Returns
+    -------
+    tuple of float or None
+        Micrometres that a pixel covers in x and y; None where the text is no OME-XML or tells none.
+
+    Raises
+    ------
+    ValueError
+        With the reason on one line, if the XML is broken or of other images, or a length is no number or has
+        an unknown unit.
+
+    Examples
+    --------
     >>> pixels = '<Pixels SizeX="20" SizeY="10" PhysicalSizeX="250" PhysicalSizeXUnit="nm"/>'
     >>> ome_pixel_size(f"<OME><Image>{pixels}</Image></OME>", (20, 10))
     (0.25, 0.25)
-
-    Raises ValueError, with the reason on one line, where the XML is broken or of other images, and where a
-    length is no number or has an unknown unit.
     """
     if not text.lstrip("\ufeff \t\r\n").startswith("<"):
         return None
@@ -55,10 +72,25 @@ def ome_pixel_size(text: str, size: tuple[int, int] | None = None) -> tuple[floa
 def number(text: str) -> float:
     """Return the number that a file says; a decimal comma is read as a point.
 
+    Parameters
+    ----------
+    text : str
+        What the file says.
+
+    Returns
+    -------
+    float
+        The number.
+
+    Raises
+    ------
+    ValueError
+        With the reason on one line, if it is none.
+
+    Examples
+    --------
     >>> number("0,25"), number(" 0.25 ")
     (0.25, 0.25)
-
-    Raises ValueError, with the reason on one line, where it is none.
     """
     try:
         return float(text.replace(",", "."))
@@ -80,7 +112,7 @@ class _Reader:
         self._others = 0
 
     def read(self, text: str) -> Mapping[str, str]:
-        """The attributes of the ``Pixels`` of the wanted size; none where the XML is not OME's."""
+        """Return the attributes of the ``Pixels`` of the wanted size; none where the XML is not OME's."""
         parser = expat.ParserCreate()
         parser.StartElementHandler = self._start
         parser.StartDoctypeDeclHandler = _refuse
@@ -95,6 +127,7 @@ class _Reader:
         return {}
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        """Keep the attributes of the wanted ``Pixels``, and count those of other sizes."""
         kind = name.rpartition(":")[2]
         if self._is_first and kind != "OME":
             raise _Done
@@ -108,11 +141,12 @@ class _Reader:
 
 
 def _refuse(*_: object) -> None:
+    """Refuse a document type."""
     raise ValueError("has an XML with a document type, which is not read")
 
 
 def _length(pixels: Mapping[str, str], axis: str) -> float | None:
-    """Micrometres of a pixel along an axis, None where it is not told or is no length."""
+    """Return the micrometres of a pixel along an axis, None where they are not told or are no length."""
     told = pixels.get(f"PhysicalSize{axis}")
     unit = pixels.get(f"PhysicalSize{axis}Unit", "um").strip()
     if told is None or unit in NO_LENGTHS:

@@ -1,4 +1,8 @@
-"""Which reader opens a file: OpenSlide, our own reader of TIFF, or the one of plain pictures."""
+"""Opening a file by the reader that shows it rightly: OpenSlide, our own of TIFF, or Pillow.
+
+OpenSlide comes first. A file that it refuses, or shows wrongly, is read by our own reader if it is a TIFF,
+else as a plain picture.
+"""
 
 from pathlib import Path
 
@@ -33,10 +37,25 @@ __all__ = ["open_levels"]
 
 
 def open_levels(path: Path) -> Levels:
-    """Open a file by OpenSlide, else as a plain TIFF, PNG or JPEG.
+    """Open a file by the reader that shows it rightly.
 
-    Raises SlideOpenError on one line for a folder, a missing, empty, truncated or foreign file, one that asks
-    for too much memory, and one whose pixels are no bright-field picture.
+    Parameters
+    ----------
+    path : Path
+        A slide or a plain picture.
+
+    Returns
+    -------
+    Levels
+        Its pixels.
+
+    Raises
+    ------
+    SlideNotFoundError
+        If there is no such file.
+    SlideOpenError
+        If it is a folder, empty, truncated, of another format, asks for too much memory, or holds pixels that
+        are no bright-field picture.
     """
     check_file(path)
     try:
@@ -75,10 +94,27 @@ def check_memory(levels: "OpenSlideLevels", path: Path) -> None:
 
 
 def is_shown_rightly(levels: "OpenSlideLevels", path: Path) -> bool:
-    """Whether OpenSlide shows what a TIFF of no vendor holds; it refuses what no reader should show.
+    """Return whether OpenSlide shows what a file holds; of vendors' formats it does.
 
-    OpenSlide takes the first page for the slide, believes a wrong tag of colours, turns tile by tile what is
-    stored turned, and does not look into sub-IFDs.
+    Of a TIFF without vendor OpenSlide takes the first page for the slide, believes a wrong tag of colours,
+    turns tile by tile what is stored turned, and does not look into sub-IFDs.
+
+    Parameters
+    ----------
+    levels : OpenSlideLevels
+        The file as OpenSlide opened it.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bool
+        False where our own reader has to show it.
+
+    Raises
+    ------
+    SlideOpenError
+        If no reader should show it: its grey has more than 8 bits, or it holds several pictures.
     """
     if not is_generic(levels.properties):
         return True
@@ -98,13 +134,31 @@ def is_shown_rightly(levels: "OpenSlideLevels", path: Path) -> bool:
 
 
 def plain_tiff_levels(path: Path) -> Levels:
-    """A TIFF by our own reader; raises UnsuitedTiff where Pillow may know more of it."""
+    """Open a TIFF by our own reader; raise UnsuitedTiff where Pillow may know more of it."""
     levels = TiffLevels(path)
     return upright_levels(settle(levels, levels.tiles), levels.orientation)
 
 
 def picture_levels(path: Path, reason: str) -> Levels:
-    """A plain picture, decoded now so that a truncated file fails at once; else refused for the reason."""
+    """Open a plain picture; it is decoded now, so that a truncated file fails at once.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    reason : str
+        Why no other reader took it.
+
+    Returns
+    -------
+    Levels
+        One level in memory.
+
+    Raises
+    ------
+    SlideOpenError
+        With the reason, if it is no picture; or if its pixels have more than 8 bits or are broken.
+    """
     try:
         with open_picture(path) as image:
             if is_deep(image):

@@ -22,7 +22,7 @@ class OpenSlideLevels:
     """Levels of a file that OpenSlide reads."""
 
     def __init__(self, path: Path) -> None:
-        """Open ``path``; raises openslide.OpenSlideError."""
+        """Open ``path``; raise openslide.OpenSlideError where OpenSlide does not."""
         self._path = path.absolute()
         slide = openslide.OpenSlide(self._path)
         # Closed when nobody holds it any more: to close it while a thread reads from it aborts the process.
@@ -55,7 +55,7 @@ class OpenSlideLevels:
         return on_white(rgba_of_ycbcr(image) if self._is_ycbcr else image), begin
 
     def _handle(self) -> openslide.OpenSlide:
-        """The handle of this process: a forked child must not share its parent's file position."""
+        """Return the handle of this process: a forked child must not share its parent's file position."""
         slide = self._slide
         if slide is None:
             raise SlideReadError(f"{self._path}: is closed; open it again")
@@ -82,7 +82,7 @@ class OpenSlideLevels:
 
 
 def stated_tile(properties: Mapping[str, str], level: int) -> Size | None:
-    """Width and height of a level's tiles, where OpenSlide tells them."""
+    """Return the width and height of a level's tiles, None where OpenSlide does not tell them."""
     names = (f"openslide.level[{level}].tile-{side}" for side in ("width", "height"))
     try:
         width, height = (int(properties[name]) for name in names)
@@ -92,6 +92,6 @@ def stated_tile(properties: Mapping[str, str], level: int) -> Size | None:
 
 
 def rgba_of_ycbcr(image: Image.Image) -> Image.Image:
-    """An RGBA picture whose colours are really YCbCr."""
+    """Return an RGBA picture of one whose colours are really YCbCr."""
     *colours, alpha = image.split()
     return Image.merge("RGBA", (*Image.merge("YCbCr", colours).convert("RGB").split(), alpha))

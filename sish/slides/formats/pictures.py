@@ -1,8 +1,8 @@
-"""Picture files, decoded by one function for all that looks at pictures: upright, 8 bits, on white.
+"""Picture files, decoded by one function for all that uses pictures: upright, 8 bits, on white.
 
 ``decode_picture`` reads PNG, JPEG, TIFF, BMP and WebP as a viewer shows them: turned as their EXIF or TIFF
-orientation says, with white where they are transparent, as RGB or grey also of palettes, CMYK and 1 bit.
-Grey of 16 bits is scaled to 8. Pictures that cannot be shown without a guess are refused with the reason:
+orientation says, and white where they are transparent. Palettes, CMYK and 1 bit become RGB or grey, and grey
+of 16 bits is scaled to 8. Pictures that cannot be shown without a guess are refused with the reason:
 floating-point pixels, LAB colours, channels of fluorescence. Of a TIFF of several pages the main one is read,
 not its thumbnail.
 """
@@ -48,18 +48,30 @@ _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 
 @about_its_path
 def decode_picture(path: Path) -> Image.Image:
-    """Return a picture of mode RGB, or L where it is grey: upright, 8 bits a sample, laid on white.
+    """Decode a picture: upright, 8 bits a sample, laid on white.
+
+    Parameters
+    ----------
+    path : Path
+        A PNG, JPEG, TIFF, BMP or WebP file.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, or L where it is grey.
+
+    Raises
+    ------
+    SlideNotFoundError
+        If there is no such file.
+    SlideOpenError
+        If the file is broken, too large, or not a picture that can be shown without a guess.
 
     Notes
     -----
     Grey of 16 bits is scaled from the depth that its brightest pixel needs (8, 10, 12, 14 or 16 bits), since
-    files do not tell how many bits a detector filled; a picture of 8 bits that was widened (every value times
+    files do not tell how many bits a detector filled. A picture of 8 bits that was widened (every value times
     257) becomes what it was.
-
-    Raises
-    ------
-    SlideOpenError
-        The file is missing, broken, too large, or not a picture that can be shown without a guess.
     """
     try:
         if is_tiff(path):
@@ -75,9 +87,22 @@ def decode_picture(path: Path) -> Image.Image:
 
 @about_its_path
 def decode_mask(path: Path) -> NDArray[np.bool_]:
-    """Return bool (height, width), upright: true where a mask's pixels are visible and not 0.
+    """Decode a mask, upright.
 
-    Raises SlideOpenError where the file is missing or does not decode.
+    Parameters
+    ----------
+    path : Path
+        A PNG, TIFF or BMP file.
+
+    Returns
+    -------
+    bool (height, width)
+        True where pixels are visible and not 0.
+
+    Raises
+    ------
+    SlideOpenError
+        If the file is missing or does not decode.
     """
     try:
         with open_picture(path) as image:
@@ -94,9 +119,24 @@ def decode_mask(path: Path) -> NDArray[np.bool_]:
 
 @contextlib.contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture by Pillow, at the main page of a TIFF; errors inside become SlideOpenErrors.
+    """Open a picture by Pillow, at the main page of a TIFF; its size is checked before a pixel is decoded.
 
-    Its size is checked before a pixel is decoded. Unknown formats raise PIL.UnidentifiedImageError.
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    PIL.Image.Image
+        The picture, not yet decoded.
+
+    Raises
+    ------
+    UnidentifiedImageError
+        If Pillow does not know the format.
+    SlideOpenError
+        If it cannot be opened, or an error arises inside the context.
     """
     with warnings.catch_warnings():
         # Pillow only warns up to twice its limit, and of odd tags; check_decoded refuses the former.
@@ -126,7 +166,7 @@ def _check_compression(image: Image.Image, path: Path) -> None:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether the file begins as a TIFF."""
+    """Return whether a file begins as a TIFF; SlideOpenError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(4) in TIFF_MAGIC
@@ -135,12 +175,12 @@ def is_tiff(path: Path) -> bool:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture's samples have more than 8 bits."""
+    """Return whether a picture's samples have more than 8 bits."""
     return image.mode.startswith(("I", "F"))
 
 
 def _of_tiff(path: Path) -> Image.Image:
-    """A TIFF's main picture by our own reader, which knows more of colours in JPEG tiles than Pillow."""
+    """Decode a TIFF by our own reader, which knows more of colours in JPEG tiles than Pillow."""
     levels = TiffLevels(path)
     try:
         size = levels.sizes[0]
@@ -154,9 +194,24 @@ def _of_tiff(path: Path) -> Image.Image:
 
 
 def plain(image: Image.Image, path: Path) -> Image.Image:
-    """Return an opened picture upright, in 8 bits and on white, of mode L or RGB.
+    """Return an opened picture upright, in 8 bits and on white.
 
-    Raises SlideOpenError where its pixels cannot be shown without a guess.
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The picture.
+    path : Path
+        Its file, for errors.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode L or RGB.
+
+    Raises
+    ------
+    SlideOpenError
+        If its pixels cannot be shown without a guess.
     """
     if image.mode == "LAB":
         raise SlideOpenError(f"{path}: has LAB colours; convert it to RGB")
@@ -172,7 +227,7 @@ def plain(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _of_8_bits(image: Image.Image, path: Path) -> Pixels:
-    """Grey of up to 16 bits, scaled to 8: uint8 (H, W)."""
+    """Return grey of up to 16 bits scaled to 8, uint8 (H, W)."""
     values: NDArray[Any] = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() >= 1 << DEPTHS[-1]:
         raise SlideOpenError(
@@ -183,11 +238,7 @@ def _of_8_bits(image: Image.Image, path: Path) -> Pixels:
 
 
 def _white_of(values: NDArray[np.integer[Any]]) -> int:
-    """The value that stands for white.
-
-    >>> _white_of(np.array([0, 900])), _white_of(np.array([17, 40_000])), _white_of(np.array([0, 257, 514]))
-    (1023, 65535, 65535)
-    """
+    """Return the value that stands for white: 1023 where the brightest is 900."""
     brightest = int(values.max())
     if brightest > 255 and not (values % 257).any():
         return 65_535

@@ -1,10 +1,11 @@
-"""How many level-0 pixels a pixel of each level spans, where the sizes of levels do not tell it plainly.
+"""Downsamples: the level-0 pixels that a pixel of each level spans, where sizes do not tell them plainly.
 
 OpenSlide divides the size of level 0 by that of the level. This is wrong where a program filled the smaller
 levels up to whole tiles: 3000 px halved twice are 750, stored as 1024 in tiles of 512, and 3000 / 1024 is
-not 4. ``settle`` looks for the factors that explain a level's size in both directions. Where several do, e.g.
-2 and 1.95 for a level that was filled up, or was really scaled, to whole tiles, pixels decide: the level is
-compared with a finer one. A level that nothing explains or decides is left out: that costs time only.
+not 4. ``settle`` looks for the factors that explain a level's size in both directions. Several factors may do
+so, such as 2 and 1.95 for a level that was filled up, or was really scaled, to whole tiles. Then pixels
+decide: the level is compared with a finer one. A level that no factor explains is left out, which costs time
+only.
 """
 
 import math
@@ -27,27 +28,41 @@ FACTORS = (*(2**power for power in range(1, 21)), 3, 5, 6, 7, 9, 10)
 """Factors by which programs make levels, the likely ones first."""
 
 MAX_STEP = 16
-"""A level is at most this many times smaller than the one before it, if its size fits several factors."""
+"""Largest step from one level to the next, where a size fits several factors."""
 
 SAME_SHAPE = 0.02
-"""Ratios of width and height that differ by less are those of one picture, scaled to odd whole numbers."""
+"""Ratios of width and height that differ by a smaller share belong to one scaled picture."""
 
 SQUARE_PX = 32
 GRID = 8
 COMPARED = 12
-"""A level is compared in 12 squares of 32 px, those with most texture out of 8 x 8."""
+"""A level is compared in 12 squares of 32 px: those with most texture out of 8 x 8."""
 
 MIN_TEXTURE = 3.0
-"""Grey levels of standard deviation below which a square is glass, and fits everywhere."""
+"""A square whose standard deviation is lower, in grey levels, is glass, and fits everywhere."""
 
 
 def level_downsample(level0: Size, level: Size, stated: float) -> Pair:
-    """Level-0 pixels that a pixel of a level spans, in x and y.
+    """Return the level-0 pixels that a pixel of a level spans, in x and y.
 
-    OpenSlide states the mean of the two ratios of sizes, but pyramids are made by whole factors and
-    their odd last pixels dropped or completed, so the whole factor is the true one where it explains
-    both sizes. At the far end of a 100,000 px slide the difference is tens of pixels.
+    OpenSlide states the mean of the two ratios of sizes. Pyramids are made by whole factors, and their odd
+    last pixels are dropped or completed, so the whole factor is the true one where it explains both sizes. At
+    the far end of a 100,000 px slide the difference is tens of pixels.
 
+    Parameters
+    ----------
+    level0, level : tuple of int
+        Width and height of level 0 and of the level.
+    stated : float
+        What OpenSlide states.
+
+    Returns
+    -------
+    tuple of float
+        Downsample in x and y.
+
+    Examples
+    --------
     >>> level_downsample((4443, 3567), (2221, 1783), 2.0005)
     (2.0, 2.0)
     >>> level_downsample((1500, 1000), (450, 300), 3.3333)
@@ -64,9 +79,19 @@ def level_downsample(level0: Size, level: Size, stated: float) -> Pair:
 
 
 def settle(levels: Levels, tiles: Sequence[Size | None]) -> Levels:
-    """Return the levels whose downsample is known, with it; the same object where nothing changes.
+    """Return the levels whose downsample is known, with it.
 
-    tiles: width and height of the tiles of each level, None where it has none.
+    Parameters
+    ----------
+    levels : Levels
+        A pyramid with downsamples that may be wrong.
+    tiles : sequence of tuple of int or None
+        Width and height of the tiles of each level, None where it has none.
+
+    Returns
+    -------
+    Levels
+        The same object where nothing changes.
     """
     numbers, downsamples = [0], [(1.0, 1.0)]
     for number in range(1, len(levels.sizes)):
@@ -110,8 +135,24 @@ class ChosenLevels:
 
 
 def candidates(level0: Size, level: Size, tile: Size | None, above: Pair) -> list[Pair]:
-    """Downsamples that explain a level's size, the likely one first; none for another picture.
+    """Return the downsamples that explain a level's size, the likely one first.
 
+    Parameters
+    ----------
+    level0, level : tuple of int
+        Width and height of level 0 and of the level.
+    tile : tuple of int or None
+        Width and height of the level's tiles.
+    above : tuple of float
+        Downsample of the next finer level.
+
+    Returns
+    -------
+    list of tuple of float
+        Downsamples in x and y; none for another picture.
+
+    Examples
+    --------
     >>> candidates((3000, 2048), (1500, 1024), (512, 512), (1.0, 1.0))
     [(2.0, 2.0)]
     >>> candidates((3000, 2048), (1024, 512), (512, 512), (2.0, 2.0))
@@ -133,14 +174,14 @@ def candidates(level0: Size, level: Size, tile: Size | None, above: Pair) -> lis
 
 
 def plain_halves(level0: Size, level: Size, found: list[Pair]) -> list[Pair]:
-    """The power of two among the candidates that explains a level without filling, if there is one."""
+    """Return the power of two among the candidates that explains a level without filling, or none."""
     x, y = ratio(level0, level)
     whole = whole_factor(level0, level, (x + y) / 2)
     return [pair for pair in found if whole == pair[0] and whole & (whole - 1) == 0]
 
 
 def whole_factor(level0: Size, level: Size, stated: float) -> int | None:
-    """The whole factor near ``stated`` that explains a level's size, its last pixels dropped or completed."""
+    """Return the whole factor near ``stated`` that explains a level's size, None if there is none."""
     pairs = tuple(zip(level0, level, strict=True))
     # The sizes of a small level fit several factors; the power of two is the likely one.
     for factor in (2 ** max(0, round(math.log2(stated))), max(1, round(stated))):
@@ -150,7 +191,7 @@ def whole_factor(level0: Size, level: Size, stated: float) -> int | None:
 
 
 def filled_up(level0: Size, level: Size, tile: Size | None, above: Pair) -> Iterator[int]:
-    """Whole factors after which a level has this size if it is filled up to whole tiles."""
+    """Yield the whole factors after which a level has this size if it is filled up to whole tiles."""
     if tile is None or min(tile) < 1:
         return
     for factor in FACTORS:
@@ -161,18 +202,32 @@ def filled_up(level0: Size, level: Size, tile: Size | None, above: Pair) -> Iter
 
 
 def is_rounded(level0: Size, level: Size, step: float) -> bool:
-    """Whether a level has this size by one factor, to a pixel."""
+    """Return whether a level has this size by one factor, to a pixel."""
     return all(abs(whole / step - part) < 1 for whole, part in zip(level0, level, strict=True))
 
 
 def ratio(level0: Size, level: Size) -> Pair:
-    """Level 0's sides by the level's."""
+    """Return level 0's sides by the level's."""
     return level0[0] / level[0], level0[1] / level[1]
 
 
 def true_size(level0: Size, level: Size, down: Pair) -> Size:
-    """The part of a level that holds the slide: whole pixels, all of it where it is not filled up.
+    """Return the part of a level that holds the slide, in whole pixels: all of it where it is not filled up.
 
+    Parameters
+    ----------
+    level0, level : tuple of int
+        Width and height of level 0 and of the level.
+    down : tuple of float
+        The level's downsample.
+
+    Returns
+    -------
+    tuple of int
+        Width and height.
+
+    Examples
+    --------
     >>> true_size((3000, 2048), (1024, 512), (4.0, 4.0)), true_size((4443, 3567), (2221, 1783), (2.0, 2.0))
     ((750, 512), (2221, 1783))
     """
@@ -184,7 +239,7 @@ def true_size(level0: Size, level: Size, down: Pair) -> Size:
 
 
 def decide(levels: Levels, number: int, found: list[Pair], finer: tuple[int, Pair]) -> list[Pair]:
-    """The candidate by which a level's pixels are those of a finer level; none where pixels do not tell."""
+    """Return the candidate by which pixels are those of a finer level; none where pixels do not tell."""
     level0 = levels.sizes[0]
     extent = [min(int(side / down[axis]) for down in found) for axis, side in enumerate(level0)]
     try:
@@ -197,7 +252,7 @@ def decide(levels: Levels, number: int, found: list[Pair], finer: tuple[int, Pai
 
 
 def textured(levels: Levels, number: int, extent: Size) -> list[tuple[Size, Pixels]]:
-    """Squares of a level with most texture, with their places."""
+    """Return the squares of a level with most texture, with their places."""
     side = min(SQUARE_PX, *extent)
     places = [np.unique(np.linspace(0, length - side, GRID).astype(int)) for length in extent]
     squares = []
@@ -210,14 +265,14 @@ def textured(levels: Levels, number: int, extent: Size) -> list[tuple[Size, Pixe
 
 
 def texture(pixels: Pixels) -> float:
-    """Standard deviation of a square's green."""
+    """Return the standard deviation of a square's green."""
     return float(pixels[..., 1].std())
 
 
 def difference(
     levels: Levels, squares: list[tuple[Size, Pixels]], down: Pair, finer: tuple[int, Pair]
 ) -> float:
-    """Mean difference in grey levels between squares of a level and the same places of a finer one."""
+    """Return the mean difference, in grey levels, of squares and the same places of a finer level."""
     number, finer_down = finer
     step = (down[0] / finer_down[0], down[1] / finer_down[1])
     return float(
@@ -228,7 +283,7 @@ def difference(
 
 
 def shrunk(levels: Levels, number: int, place: Size, like: Pixels, step: Pair) -> NDArray[np.float64]:
-    """What a level shows at a square of a coarser one, ``step`` times smaller: float64 (h, w, 3)."""
+    """Return what a level shows at a square of a coarser one, ``step`` times smaller: float64 (h, w, 3)."""
     shape = (like.shape[1], like.shape[0])
     low = [corner * times for corner, times in zip(place, step, strict=True)]
     high = [(corner + side) * times for corner, side, times in zip(place, shape, step, strict=True)]

@@ -40,17 +40,27 @@ from sish.slides.formats.tiff_pages import (
 __all__ = ["TiffLevels"]
 
 SEGMENT_CACHE_BYTES = 64 << 20
-"""Decoded strips or tiles that a plain TIFF keeps: neighbouring reads share them."""
+"""Bytes of decoded strips or tiles that a plain TIFF keeps: neighbouring reads share them."""
 
 
 class TiffLevels:
-    """A TIFF in strips or tiles, decoded one by one (8-bit grey or RGB, also as YCbCr in JPEG tiles)."""
+    """Levels of a TIFF, decoded tile by tile or strip by strip: 8-bit grey or RGB, or YCbCr in JPEG tiles.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    UnsuitedTiff
+        If tifffile alone cannot decode it.
+    SlideOpenError
+        If no reader should show it.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open ``path``.
-
-        Raises UnsuitedTiff where tifffile alone cannot decode it, SlideOpenError where nothing should.
-        """
+        """Open ``path``, and decode one pixel to see that it can be read."""
         self._path = path.absolute()
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
@@ -75,6 +85,7 @@ class TiffLevels:
             on_refusal.pop_all()
 
     def _show_that_it_decodes(self) -> None:
+        """Read one pixel; raise as the class says where that fails."""
         try:
             self.read_level(0, (0, 0), (1, 1))
         except SlideReadError as error:
@@ -103,7 +114,7 @@ class TiffLevels:
         return out, (float(x), float(y))
 
     def _segment(self, level: int, index: int) -> Pixels:
-        """One decoded strip or tile, uint8 (h, w, 3), kept for the next read."""
+        """Return one decoded strip or tile, uint8 (h, w, 3), kept for the next read."""
         with self._lock:
             if (level, index) in self._cache:
                 self._cache.move_to_end((level, index))
@@ -115,7 +126,7 @@ class TiffLevels:
         return segment
 
     def _cached_bytes(self) -> int:
-        """Size of all kept segments."""
+        """Return the size of all kept segments."""
         return sum(segment.nbytes for segment in self._cache.values())
 
     def _decode(self, level: int, index: int) -> Pixels:
@@ -165,13 +176,13 @@ def check_stream(page: Any, data: bytes, path: Path) -> None:
 
 
 def has_colour_transform(data: bytes) -> bool:
-    """Whether a JPEG 2000 stream says in its COD segment that its decoder gives RGB."""
+    """Return whether a JPEG 2000 stream says in its COD segment that its decoder gives RGB."""
     place = data.find(b"\xff\x52")
     return place > 0 and data[place + 8 : place + 9] == b"\1"
 
 
 def is_taken_for_rgb(page: Any, data: bytes) -> bool:
-    """Whether tifffile leaves YCbCr as it is: the tag says RGB, the stream something else, and no JFIF."""
+    """Return whether tifffile leaves YCbCr as it is: the tag says RGB, the stream says otherwise, no JFIF."""
     if page.compression != JPEG or page.photometric != PHOTOMETRIC.RGB or page.is_jfif:
         return False
     header = read_jpeg_header(data)
@@ -179,7 +190,7 @@ def is_taken_for_rgb(page: Any, data: bytes) -> bool:
 
 
 def rgb_of_ycbcr(pixels: Pixels) -> Pixels:
-    """YCbCr of JPEG as RGB, uint8 (h, w, 3)."""
+    """Return YCbCr of JPEG as RGB, uint8 (h, w, 3)."""
     height, width = pixels.shape[:2]
     picture = Image.frombytes("YCbCr", (width, height), np.ascontiguousarray(pixels).tobytes())
     return np.asarray(picture.convert("RGB"))

@@ -1,9 +1,9 @@
-"""TIFF files that OpenSlide does not read, or reads wrongly: which page is the slide, and its pixels.
+"""The pages of a TIFF: the one that is the slide, the ones that are its levels, and what is refused.
 
 The main picture is the largest page; thumbnails, labels and macro pictures are smaller. Its pyramid is made
 of the pages that are marked as reduced copies, in the chain of pages or below the main one (sub-IFDs, as in
-OME-TIFF).
-Pages of equal size are channels, planes of a stack or several pictures, and such a file is refused.
+OME-TIFF). Pages of equal size are channels, planes of a stack or several pictures, and such a file is
+refused.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ __all__ = [
     "tile_of",
 ]
 
-# tifffile logs what it finds wrong with a file; we say it ourselves, in an error.
+# tifffile logs what is wrong with a file; an error of ours tells it.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 PHOTOMETRIC, COMPRESSION = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
@@ -94,7 +94,7 @@ class UnsuitedTiff(ValueError):
 
 @contextlib.contextmanager
 def odd_tags_refused() -> Iterator[None]:
-    """Vendors and attackers bend TIFF in many ways: whatever that raises, the file is not for our reader."""
+    """Raise UnsuitedTiff for whatever odd tags raise: vendors and attackers bend TIFF in many ways."""
     try:
         yield
     except (SlideError, UnsuitedTiff):
@@ -104,19 +104,32 @@ def odd_tags_refused() -> Iterator[None]:
 
 
 def open_tiff(path: Path) -> Any:
-    """A TIFF for tifffile; OME-XML is left unread, as it may name other files.
-
-    Raises UnsuitedTiff where tifffile makes nothing of it.
-    """
+    """Open a TIFF by tifffile, without its OME-XML, which may name other files; UnsuitedTiff if it cannot."""
     with odd_tags_refused():
         return tifffile.TiffFile(path, is_ome=False)
 
 
 def main_page(tiff: Any, path: Path) -> Any:
-    """The largest page of a TIFF that is no reduced copy.
+    """Return the largest page of a TIFF that is no reduced copy.
 
-    Raises SlideOpenError where there are several of its size (channels, planes, pictures) or none,
-    UnsuitedTiff where pages cannot be read.
+    Parameters
+    ----------
+    tiff : tifffile.TiffFile
+        The file.
+    path : Path
+        Its path, for errors.
+
+    Returns
+    -------
+    tifffile.TiffPage
+        The page.
+
+    Raises
+    ------
+    SlideOpenError
+        If there are several of its size (channels, planes, pictures), or none.
+    UnsuitedTiff
+        If pages cannot be read.
     """
     pages = [page for page in top_pages(tiff) if not page.subfiletype & _MASK_PAGE]
     if not pages:
@@ -137,7 +150,7 @@ def main_page(tiff: Any, path: Path) -> Any:
 
 
 def top_pages(tiff: Any) -> list[Any]:
-    """The pages in a TIFF's own chain, without those below them; UnsuitedTiff where their tags are odd."""
+    """Return the pages in a TIFF's own chain, without those below them; UnsuitedTiff for odd tags."""
     with odd_tags_refused():
         pages = [page for page in tiff.pages if page.imagewidth and page.imagelength]
     if not all(map(has_sane_tags, pages)):
@@ -146,12 +159,12 @@ def top_pages(tiff: Any) -> list[Any]:
 
 
 def has_sane_tags(page: Any) -> bool:
-    """Whether a page's tags that we look at are single numbers: a broken file has lists there."""
+    """Return whether the tags that are used are single numbers: a broken file has lists there."""
     return all(isinstance(getattr(page, name), int | np.integer) for name in TAGS)
 
 
 def page_channels(page: Any) -> int:
-    """Samples of a page that are not of one colour: 1 of grey or RGB, 3 where it holds three stains."""
+    """Return the samples of a page that are not of one colour: 1 of grey or RGB, 3 of three stains."""
     if page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE):
         return 1
     alphas = [sample for sample in page.extrasamples if sample in (1, 2)]
@@ -159,7 +172,7 @@ def page_channels(page: Any) -> int:
 
 
 def stacked_planes(tiff: Any, main: Any) -> int:
-    """Pictures that one page stands for, as ImageJ writes stacks: their description says how many."""
+    """Return the pictures that one page stands for: ImageJ writes stacks so, and describes how many."""
     try:
         found = [series for series in tiff.series if series.keyframe.index == main.index]
         kinds = ("generic", "uniform", "svs", "ndpi", "scn", "philips", "bif")
@@ -170,7 +183,7 @@ def stacked_planes(tiff: Any, main: Any) -> int:
 
 
 def smaller_pages(tiff: Any, main: Any, path: Path) -> list[Any]:
-    """Pages that say that they are reduced copies, the largest first, if they can be decoded."""
+    """Return the pages that are marked as reduced copies and can be decoded, the largest first."""
     marked = [page for page in top_pages(tiff) if page.subfiletype & _REDUCED_PAGE]
     with contextlib.suppress(Exception):  # levels of a bent file are left out
         marked += [page for page in main.pages or () if has_sane_tags(page)]
@@ -202,7 +215,7 @@ def check_page(page: Any, path: Path) -> None:
 
 
 def check_bare_ycbcr(page: Any, path: Path) -> None:
-    """YCbCr without JPEG: left to Pillow if it is what JPEG uses, refused if it is not (SlideOpenError)."""
+    """Leave YCbCr without JPEG to Pillow if it is what JPEG uses; refuse any other (SlideOpenError)."""
     said = {code: page.tags.get(code) for code in (529, 530, 532)}
     coefficients, subsampling, limits = (tag.value if tag is not None else None for tag in said.values())
     is_full = limits is None or np.array_equal(ratios(limits), FULL_RANGE)
@@ -216,12 +229,12 @@ def check_bare_ycbcr(page: Any, path: Path) -> None:
 
 
 def ratios(values: tuple[int, ...]) -> list[float]:
-    """Numbers of a tag of rationals, which come as numerators and denominators in turn."""
+    """Return the numbers of a tag of rationals, which come as numerators and denominators in turn."""
     return [top / max(1, bottom) for top, bottom in zip(values[::2], values[1::2], strict=False)]
 
 
 def contradicts_its_tiles(page: Any, path: Path) -> bool:
-    """Whether a page's tag and its first JPEG tile say different colours: OpenSlide believes the tag."""
+    """Return whether a page's tag and first JPEG tile tell other colours: OpenSlide believes the tag."""
     if page.compression != JPEG or not (page.dataoffsets and page.databytecounts):
         return False
     with path.open("rb") as file:
@@ -232,7 +245,7 @@ def contradicts_its_tiles(page: Any, path: Path) -> bool:
 
 
 def describe(page: Any) -> str:
-    """A page's kind of pixels in words: ``1 sample of 16 bits (MINISBLACK, LZW)``."""
+    """Return a page's kind of pixels in words, as ``1 sample of 16 bits (MINISBLACK, LZW)``."""
     bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
     samples = f"{page.samplesperpixel} sample{'s' * (page.samplesperpixel > 1)} of {bits} bits"
     names = [
@@ -243,29 +256,29 @@ def describe(page: Any) -> str:
 
 
 def size_of(page: Any) -> Size:
-    """Width and height of a page."""
+    """Return the width and height of a page."""
     return int(page.imagewidth), int(page.imagelength)
 
 
 def tile_of(page: Any) -> Size | None:
-    """Width and height of a page's tiles, None where it is in strips."""
+    """Return the width and height of a page's tiles, None where it is in strips."""
     return (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None
 
 
 def orientation_of(page: Any) -> int:
-    """A page's orientation tag."""
+    """Return a page's orientation tag."""
     tag = page.tags.get("Orientation")
     return int(tag.value) if tag is not None and isinstance(tag.value, int) else UPRIGHT
 
 
 def is_deep_grey(page: Any) -> bool:
-    """Whether a page is grey of more than 8 bits."""
+    """Return whether a page is grey of more than 8 bits."""
     is_grey = page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
     return is_grey and (page.dtype is None or page.dtype.itemsize > 1)
 
 
 def main_page_number(path: Path) -> int:
-    """Where in its chain of pages a TIFF has its main picture; 0 where tifffile does not read it."""
+    """Return the place of the main picture in a TIFF's chain of pages; 0 where tifffile does not read it."""
     try:
         with open_tiff(path) as tiff, odd_tags_refused():
             return int(main_page(tiff, path).index)
@@ -274,7 +287,7 @@ def main_page_number(path: Path) -> int:
 
 
 def tiff_properties(page: Any) -> dict[str, str]:
-    """Size and resolution tags under OpenSlide's names."""
+    """Return size and resolution tags under OpenSlide's names."""
     properties = {
         "openslide.level[0].width": str(page.imagewidth),
         "openslide.level[0].height": str(page.imagelength),
@@ -318,6 +331,16 @@ def check_pixels(path: Path) -> None:
     """Refuse a TIFF whose tiles burst memory, or whose pixels lie beyond its end.
 
     A copy that was cut short opens well and fails later.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    SlideOpenError
+        If it is such a file.
     """
     try:
         with open_tiff(path) as tiff:

@@ -19,7 +19,7 @@ UPRIGHT = 1
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How a stored picture becomes the shown one: rows and columns change places, then axes are reversed."""
+    """Steps from a stored picture to the shown one: rows and columns are exchanged, then axes reversed."""
 
     swap: bool
     flip_x: bool
@@ -39,8 +39,22 @@ TURNS = {
 
 
 def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Return stored pixels, uint8 (h, w, 3), as they are shown.
+    """Return stored pixels as they are shown.
 
+    Parameters
+    ----------
+    pixels : uint8 (h, w, 3)
+        Pixels as stored.
+    orientation : int
+        The tag; of another value than 2 to 8 it means nothing.
+
+    Returns
+    -------
+    uint8 (h, w, 3) or (w, h, 3)
+        A view.
+
+    Examples
+    --------
     >>> turn(np.array([[[1], [2]]], np.uint8), 6)[..., 0]
     array([[1],
            [2]], dtype=uint8)
@@ -81,15 +95,16 @@ class TurnedLevels:
 
 
 def upright_levels(levels: Levels, orientation: int) -> Levels:
-    """Return levels as they are shown; the same where they are stored so, or the tag means nothing."""
+    """Return levels as they are shown: the same object where they are stored so, or the tag means nothing."""
     return TurnedLevels(levels, orientation) if orientation in TURNS else levels
 
 
 def _swapped(pair: tuple[T, T], swap: bool) -> tuple[T, T]:
+    """Return a pair with x and y exchanged."""
     return (pair[1], pair[0]) if swap else pair
 
 
 def _reversed(corner: tuple[T, T], size: Size, shown: Size, how: Turn) -> tuple[T, T]:
-    """The corner of a rectangle on axes that run the other way where they are flipped."""
+    """Return the corner of a rectangle on axes that run the other way where they are flipped."""
     x, y = corner
     return (shown[0] - size[0] - x if how.flip_x else x, shown[1] - size[1] - y if how.flip_y else y)
