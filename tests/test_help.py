@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from sish.cli import main
+from sish.cli.index import COMMANDS as INDEX_COMMANDS
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
     path.stem for path in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text()
 )
 COMMANDS = [
-    [], ["index"], *(["index", name] for name in ("create", "add", "remove", "label", "list", "info")),
+    [], ["index"], *(["index", name] for name in INDEX_COMMANDS),
     ["search"], ["evaluate"], ["preview"], ["demo"], ["systems", "search"], ["smily", "build"],
     ["smily", "search"], ["train"], ["train", "fit"], ["train", "contrast"], ["train", "export"],
     ["train-codes", "fit"], ["train-masks", "export"],

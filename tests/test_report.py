@@ -15,7 +15,7 @@ from sish.demo.synthetic import write_slides
 
 def test_the_page_holds_the_query_every_hit_and_the_patch_pairs(built_index, tmp_path):
     index = sish.Index.open(built_index)
-    results = index.search(index.slides[0].path, k=3)
+    results = index.search(index.slides[0].slide_id, k=3)
     page = sish.write_report(results, tmp_path / "out.html", index=index).read_text()
     for hit in results:
         assert hit.slide_id in page and hit.label in page and f"{hit.score:.3f}" in page
@@ -27,7 +27,7 @@ def test_the_page_holds_the_query_every_hit_and_the_patch_pairs(built_index, tmp
 
 
 def test_slides_that_are_gone_leave_a_grey_box(own_index, tmp_path):
-    results = own_index.search(own_index.slides[0].path, k=2)
+    results = own_index.search(own_index.slides[0].slide_id, k=2)
     gone = tmp_path / "gone.sish"
     moved = replace(results, hits=tuple(replace(hit, path=str(gone)) for hit in results))
     page = sish.write_report(moved, tmp_path / "out.html", index=own_index).read_text()
@@ -57,7 +57,7 @@ def test_slides_are_closed_as_soon_as_too_many_are_open(built_index, tmp_path, m
 
     monkeypatch.setattr("sish.report.open_slide", opening)
     monkeypatch.setattr("sish.report._OPEN_SLIDES", 3)
-    results = index.search(index.slides[0].path, k=8)
+    results = index.search(index.slides[0].slide_id, k=8)
     page = sish.write_report(results, tmp_path / "out.html", index=index).read_text()
     assert "no picture" not in page
     assert len(opened) >= 8 and max(most) == 4  # the fourth closes another as it comes
@@ -65,11 +65,11 @@ def test_slides_are_closed_as_soon_as_too_many_are_open(built_index, tmp_path, m
 
 
 def test_another_file_in_the_place_of_a_hit_is_not_shown(tmp_path):
-    write_slides(tmp_path / "slides", n_slides=3)
+    write_slides(tmp_path / "slides", n_slides=3, side_um=512)
     index = sish.Index.create(tmp_path / "a.sish")
     index.add(tmp_path / "slides", show_progress=False)
-    query, hit, other = (Path(row.path) for row in index.slides)
-    results = index.search(query, k=3)
+    _, hit, other = (Path(row.path) for row in index.slides)
+    results = index.search(index.slides[0].slide_id, k=3)
     results = replace(results, hits=tuple(it for it in results if it.path == str(hit)))
     page = sish.write_report(results, tmp_path / "out.html", index=index).read_text()
     assert "no picture" not in page
@@ -88,7 +88,7 @@ def is_closed(slide: sish.Slide) -> bool:
 
 def test_names_that_are_not_utf8_are_spelt_out(built_index, tmp_path):
     index = sish.Index.open(built_index)
-    results = index.search(index.slides[0].path, k=1)
+    results = index.search(index.slides[0].slide_id, k=1)
     name = os.fsdecode(b"caf\xe9")
     odd = replace(results, hits=tuple(replace(hit, slide_id=name, path=f"/{name}") for hit in results))
     page = sish.write_report(odd, tmp_path / "out.html", index=index).read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_names_that_are_not_utf8_are_spelt_out(built_index, tmp_path):
 
 def test_a_page_that_cannot_be_written_is_an_error(built_index, tmp_path):
     index = sish.Index.open(built_index)
-    results = index.search(index.slides[0].path, k=1)
+    results = index.search(index.slides[0].slide_id, k=1)
     with pytest.raises(sish.OutputError, match="give another path"):
         sish.write_report(results, tmp_path / "no" / "page.html", index=index)
     assert not list(Path(tmp_path).iterdir())

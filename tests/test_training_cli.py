@@ -89,11 +89,6 @@ def test_resume_goes_on(xrays, run, tmp_path):
     assert after["global_step"] == 2 * before["global_step"]
 
 
-def test_nothing_to_resume_from_is_said(xrays, tmp_path):
-    with pytest.warns(UserWarning, match="no last checkpoint"):
-        assert main("codes", [*options("fit", xrays, tmp_path, CODES), "--ckpt_path=last"]) == 0
-
-
 def test_export_is_the_checkpoint_without_pickle(run, tmp_path, capsys):
     checkpoint = run / "checkpoints" / "best.ckpt"
     assert main("codes", ["export", f"--checkpoint={checkpoint}", f"--output={tmp_path}"]) == 0
@@ -155,19 +150,14 @@ def test_wrong_options_exit_with_2(arguments, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--help"], ["export"]), (["fit", "--help"], ["bits of a code", "folder with a labels.csv"])],
+    [
+        (["--help"], ["sish train-codes export --help"]),
+        (["fit", "--help"], ["bits of a code", "folder with a labels.csv"]),
+    ],
 )
 def test_help_explains_options(arguments, words, capsys):
     with pytest.raises(SystemExit) as stop:
-        main("codes", arguments)
+        sish_main(["train-codes", *arguments])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split()).lower()
     assert all(word in text for word in words)
-
-
-def test_the_main_command_leads_here(capsys):
-    for name in ("codes", "masks"):
-        with pytest.raises(SystemExit) as stop:
-            sish_main([f"train-{name}", "--help"])
-        assert stop.value.code == 0
-        assert f"sish train-{name} export --help" in " ".join(capsys.readouterr().out.split())
