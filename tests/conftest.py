@@ -38,7 +38,7 @@ def data_dir() -> Path:
 def synthetic_slides(tmp_path_factory) -> Path:
     """A folder of eight small generated slides with its labels.csv; not to be written to."""
     folder = tmp_path_factory.mktemp("synthetic") / "slides"
-    write_slides(folder, n_slides=8, seed=0)
+    write_slides(folder, n_slides=8, seed=0, side_um=700)
     return folder
 
 
