@@ -45,7 +45,7 @@ class View:
 
     @classmethod
     def of(cls, searcher: Searcher) -> View:
-        """The view of what a searcher searches: nothing is copied."""
+        """Return the view of a searcher's slides; nothing is copied."""
         found, order = searcher.found, np.argsort(searcher.rank)
         slides = [searcher.slides[int(number)] for number in order[found[order]]]
         unlabelled = tuple(slide.slide_id for slide in slides if slide.label is None)
@@ -68,12 +68,38 @@ class View:
     ) -> Results:
         """Rank the slides of this view for an encoded query; see :meth:`sish.Index.search`.
 
-        `mask` bool (slides,) is true for the slides that may be found, in the order of `searcher.slides`.
-        `search` changes some of the searcher's parameters, such as budget and threshold, for this query.
+        If the ranking places fewer than k slides, the list is filled: first by similarity from the same bags,
+        then with the nearest slides, from the same walks with every entry accepted, and last, if filters left
+        too few of these, from a scan of all patches that are allowed.
 
-        Where the ranking places fewer than k slides, the list is filled: first by similarity from the same
-        bags, then with the nearest there are, from the same walks with every entry accepted, and last, if
-        filters have emptied these, from a scan of what is allowed.
+        Parameters
+        ----------
+        query : Query
+            The query, as the results name it.
+        codes : SlideCodes
+            Its keys and barcodes.
+        k : int
+            How many hits are wanted.
+        ranking : {"auto", "uncertainty", "similarity"}
+            How slides are ranked.
+        exclude_patient : bool
+            Leave out slides of the query's patient.
+        where : mapping of str to str, optional
+            Only slides with these values, by column.
+        mask : bool (slides,), optional
+            True for slides that may be found, in the order of `searcher.slides`.
+        search : SearchParams or mapping, optional
+            Changes to the searcher's parameters for this query, such as budget and threshold.
+
+        Returns
+        -------
+        Results
+            At most `k` hits, best first.
+
+        Raises
+        ------
+        ParameterError
+            If `k` is not a positive whole number.
         """
         if not isinstance(k, int) or k < 1:
             raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
@@ -97,7 +123,19 @@ class View:
         return Results(query, name, _in_order(hits), _joined(note, reason))
 
     def choose_ranking(self, asked: RankingName) -> tuple[Literal["uncertainty", "similarity"], str]:
-        """Return the ranking to use, and a note where ``auto`` could not take the one that reads labels.
+        """Choose the ranking.
+
+        Parameters
+        ----------
+        asked : {"auto", "uncertainty", "similarity"}
+            The ranking asked for.
+
+        Returns
+        -------
+        str
+            The ranking to use.
+        str
+            A note, if ``auto`` could not take the ranking that reads labels; else empty.
 
         Raises
         ------
@@ -125,7 +163,7 @@ class View:
     def _answers(
         self, name: str, codes: SlideCodes, exclude: SlideMask | None, k: int, params: SearchParams
     ) -> Iterator[_Answer]:
-        """The ranking that was asked for, then those that fill its list."""
+        """Yield the ranking that was asked for, then those that fill its list."""
         near = self._neighbours(self.searcher.bags(codes, exclude, params))
         if name == "uncertainty":
             yield _Answer(near, rank_by_uncertainty(near.bags, near.slide, self.labels, k=k), placed=True)
@@ -142,7 +180,7 @@ class View:
         return _Neighbours(bags, slide, NearestMatches.of(bags, slide, n_bits=self.searcher.n_bits))
 
     def _scans(self, codes: SlideCodes, exclude: SlideMask | None) -> Iterator[Bags]:
-        """Bags of the nearest allowed patches, compared with all; then the same of all other slides; ..."""
+        """Yield bags of the nearest allowed patches, compared with all; then of all other slides; ..."""
         done = ~self.found if exclude is None else exclude | ~self.found
         for _ in range(np.count_nonzero(~done)):  # each scan finds one slide at least
             found = self.searcher.scan(codes, done, _SCANNED)
@@ -177,7 +215,7 @@ class View:
         return "no slide is left after the filters and the patient's exclusion"
 
     def _column(self, name: str) -> NDArray[np.object_]:
-        """What every slide has in a column; QueryError if none has it."""
+        """Return the value of every slide in a column; QueryError if no slide has one."""
         if name not in self._columns:
             slides = self.searcher.slides
             if name in ("label", "patient", "site"):
