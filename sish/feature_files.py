@@ -1,13 +1,14 @@
-"""Features that TRIDENT or CLAM computed: one HDF5 file a slide, no pixels needed (extra ``[interop]``).
+"""Features that TRIDENT or CLAM computed: one HDF5 file for each slide, no pixels (extra ``[interop]``).
 
 Both write the datasets ``features`` (N, F) and ``coords`` (N, 2), top left corners in level-0 pixels.
 TRIDENT tells beside them the sides of a patch (attributes ``patch_size`` and ``patch_size_level0`` of
 ``coords``), the slide's magnification (``level0_magnification``) and, in newer releases, the encoder
 (``encoder`` of ``features``); its folders are named ``features_ENCODER``. CLAM tells nothing: a patch is then
-as large as the commonest step between neighbours of its grids, one a piece of tissue, and the slide's scale
-and the encoder must be given. A file that cannot be used, whatever the reason, is one SlideError.
+as large as the commonest step between neighbours of its grids (each piece of tissue has its own), and the
+slide's scale and the encoder must be given. A file that cannot be used raises one SlideError, whatever the
+reason.
 
-A slide has thousands of patches at 0.5 um/px. As of pixels, a mosaic of them is indexed: k-means over the
+A slide has thousands of patches at 0.5 um/px. A mosaic of them is indexed, as for pixels: k-means over the
 features in place of colours, then over places inside each cluster, 5 % of it. A cluster of fewer than 20
 patches is kept whole.
 """
@@ -25,12 +26,12 @@ from numpy.typing import NDArray
 
 from sish.encoders import FEATURES
 from sish.errors import FeatureMismatchError, SlideNotFoundError, SlideOpenError, about_its_path
-from sish.hdf5 import line_of, number_of, read_tables, text_of
+from sish.hdf5 import line_of, number_of, read_datasets, text_of
 from sish.index.projection import project
 from sish.recipe import MAX_PATCH_MPP, MIN_PATCH_MPP, Recipe
 from sish.slides.clusters import assign, kmeans
 from sish.slides.folders import files_below
-from sish.slides.mosaic import nearest_tiles
+from sish.slides.mosaic import representatives
 from sish.slides.scale import find_scale
 
 __all__ = [
@@ -74,11 +75,11 @@ class FeatureFile:
     mpp: float
     """Micrometres per level-0 pixel."""
     mpp_source: str
-    """Who says so: ``override``, ``objective-power`` or ``given``."""
+    """Its source: ``override``, ``objective-power`` or ``given``."""
 
     @property
     def name(self) -> str:
-        """Of the encoder's features: its name and their length, as a recipe names them."""
+        """Name of the features as a recipe has it: the encoder's name and their length."""
         return f"{self.encoder}/{self.features.shape[1]}"
 
     @property
@@ -95,19 +96,19 @@ class FeatureFile:
         return max(1, int(right)), max(1, int(bottom))
 
     def thinned(self, most: int) -> FeatureFile:
-        """The same with at most so many of its patches, evenly spread."""
+        """Return the same with at most so many of its patches, evenly spread."""
         rows = np.linspace(0, len(self.features) - 1, min(most, len(self.features))).astype(np.intp)
         return replace(self, features=self.features[rows], l0_xy=self.l0_xy[rows])
 
     def recipe(self) -> Recipe:
-        """How an index of such features is made."""
+        """Return the recipe of an index of such features."""
         return Recipe(
             weights=f"{FEATURES}{self.name}", patch_px=self.patch_px, mpp=self.side_um / self.patch_px
         )
 
 
 def is_feature_file(path: object) -> bool:
-    """Whether a path ends as feature files do."""
+    """Return whether a path ends as feature files do."""
     return isinstance(path, str | os.PathLike) and Path(path).suffix.lower() in SUFFIXES
 
 
@@ -115,11 +116,29 @@ def is_feature_file(path: object) -> bool:
 def find_feature_files(
     folder: str | os.PathLike[str], on_error: Callable[[SlideOpenError], None] | None = None
 ) -> list[Path]:
-    """Return all feature files under a folder, sorted; of a file the file itself.
+    """Find all feature files under a folder.
 
     TRIDENT's ``*_patches.h5``, which hold coordinates only, and hidden files are passed over. Links are
-    followed, and `on_error` is told what cannot be read, as by :func:`sish.slides.folders.files_below`.
-    SlideOpenError if there is none.
+    followed.
+
+    Parameters
+    ----------
+    folder : path-like
+        A folder, or a file.
+    on_error : callable, optional
+        It is told what cannot be read, as by :func:`sish.slides.folders.files_below`.
+
+    Returns
+    -------
+    list of Path
+        The files, sorted; for a file the file itself.
+
+    Raises
+    ------
+    SlideNotFoundError
+        If nothing is at this path.
+    SlideOpenError
+        If the folder has no such file.
     """
     place = Path(folder)
     if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises for a name too long, and where it may not look
@@ -155,6 +174,11 @@ def read_features(
     override_mpp : float, optional
         Micrometres per level-0 pixel, whatever the file tells.
 
+    Returns
+    -------
+    FeatureFile
+        Its contents, checked.
+
     Raises
     ------
     SlideOpenError
@@ -165,7 +189,7 @@ def read_features(
         If the scale that is given is out of range.
     """
     place = Path(path)
-    features, l0_xy, told = _read_arrays(place)
+    features, l0_xy, told = _read_checked(place)
     found = text_of(told, "encoder", place) or _encoder_of_folder(place) or encoder
     if not found:
         raise SlideOpenError(
@@ -195,10 +219,10 @@ def read_features(
     )
 
 
-def _read_arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, object]]:
-    """Features (N, F), corners (N, 2), and what the attributes of both tell."""
-    tables = read_tables(path, ("features", "coords"), _ATTRIBUTES)
-    stored, corners = tables["features"].rows, tables["coords"].rows
+def _read_checked(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, object]]:
+    """Return features (N, F), corners (N, 2), and what the attributes of both tell."""
+    found = read_datasets(path, ("features", "coords"), _ATTRIBUTES)
+    stored, corners = found["features"].rows, found["coords"].rows
     if corners.shape != (len(stored), 2) or not stored.shape[1]:
         raise SlideOpenError(
             f"{path}: got features {stored.shape}, coords {corners.shape}; want (N, F) and (N, 2)"
@@ -211,21 +235,33 @@ def _read_arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], di
         raise SlideOpenError(
             f"{path}: its coords hold NaN, or places outside of any slide; want 0 to {_MAX_L0}"
         )
-    return features, corners.astype(np.int64), {**tables["coords"].told, **tables["features"].told}
+    return features, corners.astype(np.int64), {**found["coords"].told, **found["features"].told}
 
 
 def _encoder_of_folder(path: Path) -> str:
-    """The encoder that the file's folder is named after; empty if it is not."""
+    """Return the encoder that the file's folder is named after; empty if it is not."""
     folder = path.parent.name
     return folder.removeprefix(_FOLDER) if folder.startswith(_FOLDER) else ""
 
 
 def _step(l0_xy: NDArray[np.int64]) -> float:
-    """The commonest step between neighbours in a row or a column, the smallest of several; NaN without any.
+    """Return the commonest step between neighbours in a row or a column, NaN without any.
 
     That is the side of a patch where a grid has no overlap. The grids of two pieces of tissue need not be in
     line, so the smallest step between any two patches tells nothing.
 
+    Parameters
+    ----------
+    l0_xy : int64 (N, 2)
+        Corners of the patches.
+
+    Returns
+    -------
+    float
+        The smallest of several that are equally common.
+
+    Examples
+    --------
     >>> _step(np.array([[0, 0], [256, 0], [512, 0], [549, 900], [805, 900], [549, 1156]]))
     256.0
     """
@@ -235,25 +271,23 @@ def _step(l0_xy: NDArray[np.int64]) -> float:
 
 
 def _steps_in_rows(xy: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Differences in x of neighbours that have one y."""
+    """Return the differences in x of neighbours that have one y."""
     steps = np.diff(xy[np.lexsort((xy[:, 0], xy[:, 1]))], axis=0)
     found: NDArray[np.int64] = steps[steps[:, 1] == 0, 0]
     return found
 
 
 def choose(file: FeatureFile, recipe: Recipe) -> NDArray[np.intp]:
-    """Numbers of the patches that stand for a slide, ascending: the mosaic with features for colours."""
+    """Return the numbers of the patches that stand for a slide, ascending: features serve for colours."""
     if not len(file.features):
         return np.zeros(0, np.intp)
     points = project(file.features, centre=file.features.mean(axis=0))[:, :_CLUSTER_DIMENSIONS]
     cluster = assign(points, kmeans(points, recipe.n_clusters, recipe.seed))
-    members = (np.flatnonzero(cluster == number) for number in np.unique(cluster))
-    chosen = [rows[nearest_tiles(file.l0_xy[rows], recipe.fraction, recipe.seed)] for rows in members]
-    return np.sort(np.concatenate(chosen))
+    return representatives(file.l0_xy, cluster, recipe.fraction, recipe.seed)
 
 
 def check_fits(file: FeatureFile, recipe: Recipe) -> None:
-    """Refuse features of another encoder, length or patch size than an index holds (FeatureMismatchError)."""
+    """Refuse features of another encoder, length or patch size than an index has (FeatureMismatchError)."""
     if recipe.weights != f"{FEATURES}{file.name}":
         raise FeatureMismatchError(
             f"{file.path} holds features of {file.name}, and the index is of {recipe.weights}: "
@@ -268,7 +302,7 @@ def check_fits(file: FeatureFile, recipe: Recipe) -> None:
 
 
 def fits(file: FeatureFile, recipe: Recipe) -> bool:
-    """Whether an index of this recipe holds such features."""
+    """Return whether an index of this recipe holds such features."""
     try:
         check_fits(file, recipe)
     except FeatureMismatchError:

@@ -1,4 +1,4 @@
-"""Feature files into the store, as `sish.ingest` puts slides there."""
+"""Adding feature files to the store, as `sish.ingest` adds slides."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FeatureIngest(Ingest):
     """What made the features, where files and folders do not tell."""
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
-        """As of :class:`Ingest`; EncoderMismatchError where all that was read is of another kind."""
+        """Add the files as `Ingest.run` does; EncoderMismatchError if all that was read is another kind."""
         self._odd: list[FeatureMismatchError] = []
         report = super().run(slides, show_progress=show_progress)
         if self._odd and not (report.added or report.replaced or report.already or report.no_tissue):
@@ -62,7 +62,7 @@ class FeatureIngest(Ingest):
 
 
 def feature_codes(file: FeatureFile, encoder: SlideEncoder) -> SlideCodes:
-    """Codes of the patches that stand for a slide; FeatureMismatchError for features of another kind."""
+    """Return the codes of the patches that stand for a slide; FeatureMismatchError for another kind."""
     check_fits(file, encoder.recipe)
     rows = choose(file, encoder.recipe)
     barcodes = encoder.barcodes(file.features[rows])
@@ -76,11 +76,33 @@ def measured_files(
     mpp: float | None,
     override_mpp: float | None = None,
 ) -> tuple[Recipe, NDArray[np.float32]]:
-    """The recipe for features like those of some files, and a sample (M, F): of 32 files, 64 patches each.
+    """Return the recipe for features like those of some files, and a sample of them.
 
-    The recipe is that of the commonest kind. Files of another kind, and those that cannot be read, are passed
-    over, as adding them tells; the error of the first if none can. EncoderMismatchError where two kinds are
-    equally common.
+    The sample is of 32 files, 64 patches each. The recipe is that of the commonest kind. Files of another
+    kind, and those that cannot be read, are passed over: adding them tells.
+
+    Parameters
+    ----------
+    places : iterable of path-like
+        Files and folders.
+    feature_encoder : str or None
+        What made the features, where files and folders do not tell.
+    mpp, override_mpp : float or None
+        As of :func:`sish.feature_files.read_features`.
+
+    Returns
+    -------
+    recipe : Recipe
+        How an index of such features is made.
+    sample : float32 (M, F)
+        Features of the commonest kind.
+
+    Raises
+    ------
+    SlideError
+        If no file can be read: the error of the first.
+    EncoderMismatchError
+        If two kinds are equally common.
     """
     sampled: list[FeatureFile] = []
     failed: SlideError | None = None
@@ -98,7 +120,7 @@ def measured_files(
 
 
 def _commonest_kind(sampled: Sequence[FeatureFile]) -> list[FeatureFile]:
-    """The files of the commonest kind; EncoderMismatchError where two kinds are equally common."""
+    """Return the files of the commonest kind; EncoderMismatchError where two are equally common."""
     kinds: list[list[FeatureFile]] = []
     for file in sampled:
         fitting = (kind for kind in kinds if fits(file, kind[0].recipe()))

@@ -1,7 +1,7 @@
-"""Numbers out of HDF5 files of others, checked before anything is allocated, and out of this file only.
+"""Numbers in HDF5 files of others, checked before anything is allocated, and from this file only.
 
 HDF5 can name other files: external links, external storage and virtual datasets would read whatever the
-caller may read. A dataset of a few bytes may claim to hold terabytes. All of it is refused (SlideOpenError).
+caller may read. A dataset of a few bytes may claim to hold terabytes. All this is refused (SlideOpenError).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sish.errors import MissingPackageError, SlideOpenError
 from sish.extras import install
 from sish.slides.tables import MISSING
 
-__all__ = ["Table", "line_of", "number_of", "read_tables", "text_of"]
+__all__ = ["StoredDataset", "line_of", "number_of", "read_datasets", "text_of"]
 
 _SMALL = 64 << 20  # bytes that any file may ask for
 _RATIO = 100  # of bytes asked for and bytes of the file: features compress to half or so
@@ -29,7 +29,7 @@ _ATTRIBUTE = 4096  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class StoredDataset:
     """A dataset and the attributes of it that were asked for."""
 
     rows: NDArray[Any]
@@ -38,7 +38,7 @@ class Table:
     """Attributes that say something: a str, a number, or whatever else the file holds."""
 
 
-def read_tables(path: Path, names: Iterable[str], attributes: Iterable[str]) -> dict[str, Table]:
+def read_datasets(path: Path, names: Iterable[str], attributes: Iterable[str]) -> dict[str, StoredDataset]:
     """Read datasets (N, F) of numbers and their attributes.
 
     Parameters
@@ -49,6 +49,11 @@ def read_tables(path: Path, names: Iterable[str], attributes: Iterable[str]) -> 
         The datasets to read.
     attributes : iterable of str
         Attributes to read where a dataset has them.
+
+    Returns
+    -------
+    dict of str to StoredDataset
+        The datasets by name.
 
     Raises
     ------
@@ -64,7 +69,8 @@ def read_tables(path: Path, names: Iterable[str], attributes: Iterable[str]) -> 
             for name, dataset in found.items():
                 _check(name, dataset, size)
             return {
-                name: Table(_rows(dataset[()]), _told(dataset, attributes)) for name, dataset in found.items()
+                name: StoredDataset(_rows(dataset[()]), _told(dataset, attributes))
+                for name, dataset in found.items()
             }
     # h5py and the library below it raise errors of many kinds on damaged files; they all mean the same.
     except Exception as error:
@@ -75,6 +81,7 @@ def read_tables(path: Path, names: Iterable[str], attributes: Iterable[str]) -> 
 
 
 def _h5py() -> ModuleType:
+    """Return h5py; MissingPackageError where it is not installed."""
     try:
         import h5py
     except ImportError as error:
@@ -83,7 +90,7 @@ def _h5py() -> ModuleType:
 
 
 def _dataset(h5py: ModuleType, file: Any, name: str) -> Any:
-    """A dataset that is in this file itself; ValueError for one that is elsewhere, KeyError without one."""
+    """Return a dataset in this file itself; ValueError if it is elsewhere, KeyError if there is none."""
     if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:  # before anything follows it
         raise ValueError(f"{name} is a link to another place")
     dataset = file[name]
@@ -95,7 +102,7 @@ def _dataset(h5py: ModuleType, file: Any, name: str) -> Any:
 
 
 def _check(name: str, dataset: Any, file_size: int) -> None:
-    """ValueError unless it is a table of plain numbers that may be in a file of this size."""
+    """Raise ValueError unless it is a table of plain numbers that may be in a file of this size."""
     if dataset.dtype.kind not in "fiu":
         raise ValueError(f"{name} are {dataset.dtype}, no numbers")
     shape = dataset.shape
@@ -108,11 +115,12 @@ def _check(name: str, dataset: Any, file_size: int) -> None:
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the numbers (N, F) of an array (N, F) or (1, N, F)."""
     return array[0] if array.ndim == 3 else array
 
 
 def _told(dataset: Any, names: Iterable[str]) -> dict[str, object]:
-    """Its attributes of these names that say something."""
+    """Return the dataset's attributes of these names that say something."""
     told = {}
     for name in names:
         if name in dataset.attrs:
@@ -127,7 +135,7 @@ def _told(dataset: Any, names: Iterable[str]) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """An attribute as Python has it; None where it is empty, or a data frame's word for a gap."""
+    """Return an attribute as Python has it; None where it is empty, or a data frame's word for a gap."""
     if isinstance(value, np.ndarray | np.generic) and value.size == 1:
         value = value.item()
     if isinstance(value, bytes):
@@ -139,9 +147,26 @@ def _plain(value: object) -> object:
 
 
 def number_of(told: Mapping[str, object], name: str, path: Path) -> float | None:
-    """A positive number that a file tells of itself; None where it tells none, NaN, or not more than 0.
+    """Return a positive number that a file tells of itself.
 
-    SlideOpenError where it tells something else: ``"40x"``, two numbers, infinity.
+    Parameters
+    ----------
+    told : mapping of str to object
+        Attributes.
+    name : str
+        The attribute.
+    path : Path
+        The file, for errors.
+
+    Returns
+    -------
+    float or None
+        None where it tells none, NaN, or not more than 0.
+
+    Raises
+    ------
+    SlideOpenError
+        If it tells something else: ``"40x"``, two numbers, infinity.
     """
     value = told.get(name)
     try:
@@ -154,7 +179,7 @@ def number_of(told: Mapping[str, object], name: str, path: Path) -> float | None
 
 
 def text_of(told: Mapping[str, object], name: str, path: Path) -> str:
-    """A word that a file tells of itself; empty where it tells none. SlideOpenError where it is no name."""
+    """Return a word that a file tells of itself, empty where it tells none; SlideOpenError if it is none."""
     value = told.get(name, "")
     if not (isinstance(value, str) and len(value) <= 200 and value.isprintable()):
         raise SlideOpenError(f"{path}: its {name} is {_quoted(value)}; want a name")
@@ -162,15 +187,16 @@ def text_of(told: Mapping[str, object], name: str, path: Path) -> str:
 
 
 def line_of(told: Mapping[str, object], name: str) -> str | None:
-    """What a file tells of itself, whatever it is, as text on one line; None where it tells nothing."""
+    """Return what a file tells of itself, whatever it is, on one line; None where it tells nothing."""
     return _one_line(str(told[name])) if name in told else None
 
 
 def _one_line(text: str) -> str:
+    """Return a text without line breaks."""
     return " ".join(text.split())
 
 
 def _quoted(value: object) -> str:
-    """A value on one short line."""
+    """Return a value on one short line."""
     text = _one_line(repr(value))
     return text if len(text) <= 60 else f"{text[:60]}..."

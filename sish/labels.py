@@ -1,4 +1,4 @@
-"""Labels files: facts on slides beside their pixels, from a table with one row a slide.
+"""Labels files: facts on slides beside their pixels, from a table with one row for each slide.
 
 The first line names the columns: ``path`` or ``slide_id`` (or both), and any of ``label``, ``patient``,
 ``site``, ``mpp`` and ``override_mpp`` (:mod:`sish.slides.scale`); every other column is kept as metadata.
@@ -7,9 +7,9 @@ Commas separate them, or semicolons or tabs where the header shows it. ::
     slide_id,label,patient,stain
     TCGA-A1-A0SB-01Z-00-DX1,breast,TCGA-A1-A0SB,H&E
 
-An empty field says nothing, and so do the words that data frames write for a gap, in any column: those that
-``pandas.read_csv`` takes for missing (`MISSING`: ``nan``, ``NA``, ``None``, ...), written exactly so.
-A diagnosis of that name needs another one, such as ``no finding``. `Labels.notes` says how many there were.
+An empty field says nothing. In any column, the words that ``pandas.read_csv`` takes for missing say nothing,
+too (:data:`sish.slides.tables.MISSING`: ``nan``, ``NA``, ``None``, ...), written exactly so. A diagnosis of
+that name needs another one, such as ``no finding``. `Labels.notes` says how many there were.
 """
 
 import math
@@ -31,12 +31,12 @@ __all__ = ["LabelRow", "Labels", "read_labels"]
 NAMING = ("path", "slide_id")
 KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
 LISTED = 5
-"""Names that an error spells out at most."""
+"""Number of lines that an error lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRow:
-    """What one line says of its slide; None where its field is empty or there is no such column."""
+    """Contents of one line, None where a field is empty or there is no such column."""
 
     line: int
     """Number of the line in the file; the header is line 1."""
@@ -47,7 +47,7 @@ class LabelRow:
     label: str | None
     """Its diagnosis or site to be found again."""
     patient: str | None
-    """Whose it is; see `patient_of`."""
+    """The patient; see `patient_of`."""
     site: str | None
     """Anatomic site or hospital."""
     mpp: float | None
@@ -59,12 +59,24 @@ class LabelRow:
 
     @property
     def name(self) -> str:
-        """What the line calls its slide."""
+        """Name that the line gives its slide."""
         return self.slide_id or self.path or ""
 
     def patient_of(self, slide_id: str) -> str:
-        """Return whose the slide is: a slide without a patient is its own.
+        """Return the patient of a slide: a slide without one counts as a patient of its own.
 
+        Parameters
+        ----------
+        slide_id : str
+            The slide's id.
+
+        Returns
+        -------
+        str
+            A name.
+
+        Examples
+        --------
         >>> LabelRow(2, None, "a", None, None, None, None, {}).patient_of("a")
         'a'
         """
@@ -82,16 +94,27 @@ class LabelRow:
 
 
 class Labels:
-    """The rows of one labels file, to be found by slide."""
+    """The rows of one labels file, to be found by slide.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    rows : iterable of LabelRow
+        Its rows.
+    notes : iterable of str
+        Lines that its reader should see.
+
+    Raises
+    ------
+    LabelsError
+        If two rows name the same slide.
+    """
 
     __slots__ = ("_by_file_name", "_by_id", "_by_path", "_by_target", "notes", "path", "rows")
 
     def __init__(self, path: Path, rows: Iterable[LabelRow], notes: Iterable[str] = ()) -> None:
-        """Index ``rows`` of the file at ``path``; ``notes`` are lines that its reader should see.
-
-        Raises:
-            LabelsError: two rows name the same slide.
-        """
+        """Enter the rows by path and id."""
         self.path = path
         self.rows = tuple(rows)
         self.notes = tuple(notes)
@@ -107,14 +130,28 @@ class Labels:
         return len(self.rows)
 
     def find(self, slide_path: str | os.PathLike[str], slide_id: str) -> LabelRow | None:
-        """Return the row of a slide, None if there is none.
+        """Return the row of a slide.
 
         A row's ``path`` comes first: the slide's own, absolute or relative to the labels file's folder; else
         the end of it (``b/c.svs`` is ``/a/b/c.svs``). A DICOM series may be named by any of its files, or by
         the folder that holds it alone. Then its ``slide_id``: the slide's, or its file name.
 
-        Raises:
-            LabelsError: several rows' paths are ends of the slide's path.
+        Parameters
+        ----------
+        slide_path : path-like
+            The slide's file.
+        slide_id : str
+            Its id.
+
+        Returns
+        -------
+        LabelRow or None
+            None if there is no such row.
+
+        Raises
+        ------
+        LabelsError
+            If several rows' paths are ends of the slide's path.
         """
         found = self._candidates(Path(slide_path), slide_id)
         if len(found) > 1:
@@ -132,6 +169,7 @@ class Labels:
         return [row.name for row in self.rows if row.line not in matched]
 
     def _enter(self, row: LabelRow) -> None:
+        """Enter a row by its path and id."""
         if row.slide_id:
             self._claim(self._by_id, row.slide_id, row)
         if row.path:
@@ -140,7 +178,7 @@ class Labels:
             self._by_file_name.setdefault(posix_path(row.path).name, []).append(row)
 
     def _linked(self, slide_path: Path) -> LabelRow | None:
-        """The row whose file this is by another name, through symbolic links."""
+        """Return the row whose file this is by another name, through symbolic links."""
         if self._by_target is None:
             self._by_target = {}
             for row in self.rows:
@@ -150,6 +188,7 @@ class Labels:
         return self._by_target.get(os.path.realpath(slide_path))
 
     def _claim(self, rows: dict[Any, LabelRow], key: str | Path, row: LabelRow) -> None:
+        """Enter a row under a key; LabelsError if another row has it."""
         first = rows.setdefault(key, row)
         if first is not row:
             raise odd_line(
@@ -157,6 +196,7 @@ class Labels:
             )
 
     def _candidates(self, slide_path: Path, slide_id: str) -> list[LabelRow]:
+        """Return the rows that fit a slide: one, none, or several whose paths are ends of its path."""
         paths = names_of_series(slide_path)
         own = next((row for path in paths if (row := self._by_path.get(absolute(path)))), None)
         own = own or next((row for path in paths if (row := self._linked(path))), None)

@@ -1,4 +1,4 @@
-"""A picture of what was chosen: thumbnail, tissue outline, mosaic boxes coloured by cluster."""
+"""A picture of a mosaic: the thumbnail, the outline of the tissue, and boxes coloured by cluster."""
 
 import io
 import os
@@ -27,19 +27,40 @@ CLUSTER_COLOURS = (
     (148, 0, 211),
     (128, 128, 0),
 )
-"""One a colour cluster, again from the first after the ninth. The first six are Okabe and Ito's, which
+"""One for each colour cluster, again from the first after the ninth. The first six are Okabe and Ito's, which
 colour-blind eyes tell apart; their pink is left out because stained tissue is pink."""
 
 OUTLINE_COLOUR = (0, 110, 60)
 
 FILL_ALPHA = 28
-"""Of 255: how strongly a box is tinted; the tissue under it stays readable."""
+"""Opacity of a box, out of 255: the tissue under it stays visible."""
 
 
 def draw_mosaic(slide: Slide, tissue: TissueMask, mosaic: Mosaic, max_px: int = 1024) -> Image.Image:
-    """Draw a slide's mosaic on its thumbnail, an RGB picture of at most ``max_px`` on its longer side.
+    """Draw a slide's mosaic on its thumbnail; small images are not enlarged.
 
-    Small images are not enlarged. Raises SlideReadError where the slide's pixels fail.
+    Parameters
+    ----------
+    slide : Slide
+        An open slide.
+    tissue : TissueMask
+        Its tissue, to be outlined.
+    mosaic : Mosaic
+        Its mosaic.
+    max_px : int
+        Largest side of the picture.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    ParameterError
+        If `max_px` is below 1.
+    SlideReadError
+        If the slide's pixels fail.
     """
     if max_px < 1:
         raise ParameterError(f"got max_px={max_px}; want at least 1")
@@ -81,7 +102,7 @@ def check_picture(path: str | os.PathLike[str], slide: str | os.PathLike[str]) -
 
 
 def outline(tissue: TissueMask, step: float, shape: tuple[int, int], stroke: int) -> Mask:
-    """The inner rim of the tissue, bool of ``shape``; a pixel of the thumbnail spans ``step`` of level 0."""
+    """Return the inner rim of the tissue, bool of ``shape``; a thumbnail pixel spans ``step`` of level 0."""
     height, width = shape
     box = (0, 0, width * step / tissue.l0_per_px, height * step / tissue.l0_per_px)
     clipped = (0.0, 0.0, min(box[2], tissue.mask.shape[1]), min(box[3], tissue.mask.shape[0]))

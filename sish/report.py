@@ -1,4 +1,4 @@
-"""A search as one self-contained page: the query with its mosaic, each hit, and the patches that matched."""
+"""One self-contained page for a search: the query with its mosaic, each hit, and the patches that matched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _QUERY_PX = 640
 _PATCH_PX = 112
 _PAGES = (".html", ".htm")
 _OPEN_SLIDES = 16
-"""Slides held open at a time; of a plain image that is all of its pixels."""
+"""Number of slides held open at a time; a plain image is held with all its pixels."""
 
 
 def write_report(results: Results | Sequence[Results], path: str | os.PathLike[str], *, index: Index) -> Path:
@@ -47,6 +47,11 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
         The page to write. It may replace a page, never a query, an indexed slide or a file of an index.
     index : Index
         The index that was searched; slides are read again from where they were when they were added.
+
+    Returns
+    -------
+    Path
+        The page.
 
     Raises
     ------
@@ -80,7 +85,7 @@ def check_report(path: str | os.PathLike[str], queries: Sequence[str], index: In
 
 
 def _head(asked: Sequence[Results]) -> str:
-    """How the answers were ranked, and what their scores say."""
+    """Return the notes on how the answers were ranked, and what their scores say."""
     rising = {"uncertainty": "; scores may rise further down"}
     lines = [*dict.fromkeys(answer.headline + rising.get(answer.ranking, "") for answer in asked), SCORE]
     return "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
@@ -102,7 +107,7 @@ class _Gallery:
             self._slides.popitem()[1].close()
 
     def _open(self, path: str, mpp: float) -> Slide:
-        """A slide at the scale that it was encoded at, open until others were asked for more lately."""
+        """Return a slide at the scale that it was encoded at; the least lately used ones are closed."""
         slide = self._slides.pop((path, mpp), None) or open_slide(path, override_mpp=mpp)
         self._slides[path, mpp] = slide
         if len(self._slides) > _OPEN_SLIDES:
@@ -110,7 +115,7 @@ class _Gallery:
         return slide
 
     def query(self, query: Query) -> str:
-        """The query's thumbnail with its mosaic."""
+        """Return the query's thumbnail with its mosaic."""
         if query.path is None:
             return _gone("an image in memory", _THUMBNAIL_PX)
         try:
@@ -122,14 +127,14 @@ class _Gallery:
         return _img(picture, "the query and its mosaic")
 
     def _open_indexed(self, path: str, mpp: float) -> Slide:
-        """The slide of a hit; SlideOpenError if its file is another one now."""
+        """Return the slide of a hit; SlideOpenError if its file is another one now."""
         digest = self._digests.get(path)
         if (path, mpp) not in self._slides and digest is not None and file_digest(path) != digest:
             raise SlideOpenError(f"{path}: is another file now than when it was added", path=path)
         return self._open(path, mpp)
 
     def thumbnail(self, path: str, mpp: float) -> str:
-        """A hit's slide, small."""
+        """Return a hit's slide, small."""
         try:
             slide = self._open_indexed(path, mpp)
             width, height = slide.bounds[2:]
@@ -139,18 +144,19 @@ class _Gallery:
         return _img(Image.fromarray(pixels), "thumbnail")
 
     def query_patch(self, query: Query, pair: PatchPair) -> str:
-        """The query's patch of a pair, as the encoder saw it."""
+        """Return the query's patch of a pair, as the encoder saw it."""
         if query.path is None:
             return _gone("in memory", _PATCH_PX)
         return self._patch(self._open, query.path, query.mpp, pair.query_xy)
 
     def hit_patch(self, hit: Hit, pair: PatchPair) -> str:
-        """The hit's patch of a pair, as the encoder saw it."""
+        """Return the hit's patch of a pair, as the encoder saw it."""
         return self._patch(self._open_indexed, hit.path, hit.mpp, pair.xy)
 
     def _patch(
         self, opening: Callable[[str, float], Slide], path: str, mpp: float, l0_xy: tuple[int, int]
     ) -> str:
+        """Return a patch of a slide."""
         recipe = self._encoder.recipe
         try:
             slide, step_px = opening(path, mpp), self._encoder.step_px
@@ -161,6 +167,7 @@ class _Gallery:
 
 
 def _section(results: Results, gallery: _Gallery) -> str:
+    """Return one query and its hits."""
     query = results.query
     place = "" if query.region is None else " · region x {}, y {}, {} x {} px".format(*query.region)
     cards = "".join(_card(hit, query, gallery) for hit in results)
@@ -174,6 +181,7 @@ def _section(results: Results, gallery: _Gallery) -> str:
 
 
 def _card(hit: Hit, query: Query, gallery: _Gallery) -> str:
+    """Return one hit with its facts and pairs."""
     chips = f'<span class="chip">{escape(hit.label)}</span>' if hit.label else ""
     if not hit.placed and not hit.below_threshold:
         chips += '<span class="chip flag">by similarity, to fill the list</span>'
@@ -192,16 +200,18 @@ def _card(hit: Hit, query: Query, gallery: _Gallery) -> str:
 
 
 def _pair(pair: PatchPair, hit: Hit, query: Query, gallery: _Gallery) -> str:
+    """Return two patches that matched."""
     pictures = gallery.query_patch(query, pair) + gallery.hit_patch(hit, pair)
     return f"<figure>{pictures}<br>query | hit · {pair.hamming} bits apart</figure>"
 
 
 def escape(name: str) -> str:
-    """A name as HTML shows it, in text and in attributes; characters that are not seen are spelt out."""
+    """Return a name as HTML shows it, in text and attributes; characters that are not seen are spelt out."""
     return html.escape(printable(name))
 
 
 def _img(picture: Image.Image, alt: str) -> str:
+    """Return a picture as an element with its data."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -210,5 +220,6 @@ def _img(picture: Image.Image, alt: str) -> str:
 
 
 def _gone(why: str, size: int) -> str:
+    """Return the grey box in place of a picture, with the reason."""
     style = f"width:{size}px;min-height:{size // 2}px"
     return f'<span class="gone" style="{style}" title="{escape(why)}">no picture</span>'

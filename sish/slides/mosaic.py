@@ -458,12 +458,7 @@ def select_mosaic(
     if histograms is None:
         histograms, _ = look(slide, patches.l0_xy, patches.size_px * patches.mpp)
     cluster = colour_clusters(histograms, n_clusters, seed)
-    chosen = [
-        members[nearest_tiles(patches.l0_xy[members], fraction, seed)]
-        for members in (np.flatnonzero(cluster == number) for number in range(n_clusters))
-        if len(members)
-    ]
-    order = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.intp)
+    order = representatives(patches.l0_xy, cluster, fraction, seed)
     return Mosaic(
         patches.l0_xy[order], cluster[order], patches.size_px, patches.mpp, patches.l0_size, len(patches)
     )
@@ -472,12 +467,39 @@ def select_mosaic(
 def colour_clusters(histograms: NDArray[np.uint16], k: int, seed: int) -> NDArray[np.int32]:
     """Return the number of each tile's colour cluster, int32 (N,): stage 1."""
     shares = histograms / np.maximum(histograms.sum(axis=1, keepdims=True, dtype=np.float32), 1)
-    centres = kmeans(shares, k, seed)
-    return assign(shares, centres) if len(centres) else np.zeros(len(shares), np.int32)
+    return assign(shares, kmeans(shares, k, seed))
+
+
+def representatives(
+    l0_xy: Places, cluster: NDArray[np.int32], fraction: float, seed: int
+) -> NDArray[np.intp]:
+    """Choose the tiles that stand for a slide inside each cluster: stage 2.
+
+    Parameters
+    ----------
+    l0_xy : int64 (N, 2)
+        Places of the tiles.
+    cluster : int32 (N,)
+        Number of each tile's cluster.
+    fraction : float
+        Share of each cluster to keep.
+    seed : int
+        Of the random starts of k-means.
+
+    Returns
+    -------
+    int64 (M,)
+        Numbers of the chosen tiles, ascending.
+    """
+    chosen = [np.zeros(0, np.intp)]
+    for number in np.unique(cluster):
+        members = np.flatnonzero(cluster == number)
+        chosen.append(members[nearest_tiles(l0_xy[members], fraction, seed)])
+    return np.sort(np.concatenate(chosen))
 
 
 def nearest_tiles(l0_xy: Places, fraction: float, seed: int) -> NDArray[np.intp]:
-    """Return the numbers of the tiles of one colour that are nearest the centres of their places: stage 2."""
+    """Return the numbers of the tiles of one colour that are nearest the centres of their places."""
     if len(l0_xy) < KEEP_WHOLE:
         return np.arange(len(l0_xy))
     places = l0_xy.astype(np.float32)
