@@ -1,7 +1,7 @@
-"""What a search that knows nothing of tissue reaches: colours, local patterns, counts of codes, chance.
+"""Baselines that know nothing of tissue: colours, local patterns, counts of codes, chance.
 
-Each image becomes one vector, and all vectors are compared: histograms by the Hellinger distance, which is
-the Euclidean distance of the square roots of their shares.
+Each image becomes one vector, and all vectors are compared. Histograms are compared by the Hellinger
+distance, the Euclidean distance of the square roots of their shares.
 """
 
 from __future__ import annotations
@@ -30,27 +30,39 @@ __all__ = [
 _TINY = 1e-12
 
 Vectors = NDArray[np.float32]
-"""float32 (N, D): a row an image."""
+"""float32 (N, D), a row for each image."""
 
 Pixels = NDArray[np.uint8]
 
 PICTURE_PX = 768
-"""Longer side of the picture that whole images are looked at as, at most."""
+"""Longer side of an image's picture at most."""
 COLOUR_BINS = 8
 RADII = (1, 2, 4)
 NEIGHBOURS = 8
 
 
 def picture(item: Item) -> Pixels:
-    """An image as a whole, uint8 (H, W, 3): its own pixels, of large ones an overview."""
+    """Read a whole image, uint8 (H, W, 3): its own pixels, or an overview if it is large."""
     with open_slide(item.path, override_mpp=1.0) as slide:  # its scale does not matter here
         _, _, width, height = slide.bounds
         return slide.overview(slide.mpp * max(1.0, max(width, height) / PICTURE_PX))
 
 
 def colour_histogram(pixels: Pixels) -> NDArray[np.float64]:
-    """Counts of 8 x 8 x 8 colours, (512,).
+    """Count 8 x 8 x 8 colours.
 
+    Parameters
+    ----------
+    pixels : ndarray
+        An image, uint8 (H, W, 3).
+
+    Returns
+    -------
+    ndarray
+        Pixels of each colour, (512,), red first.
+
+    Examples
+    --------
     >>> counts = colour_histogram(np.zeros((2, 3, 3), np.uint8))
     >>> float(counts[0]), float(counts.sum())
     (6.0, 6.0)
@@ -62,12 +74,25 @@ def colour_histogram(pixels: Pixels) -> NDArray[np.float64]:
 
 
 def local_binary_patterns(pixels: Pixels) -> NDArray[np.float64]:
-    """Counts of rotation-invariant uniform local binary patterns at 1, 2 and 4 pixels, (30,).
+    """Count rotation-invariant uniform local binary patterns at 1, 2 and 4 pixels.
 
-    (Ojala, Pietikainen & Maenpaa, IEEE TPAMI 24, 2002, eq. 9.) Eight neighbours on a square ring, bit 1 where
-    one is at least as bright as the centre; patterns with at most two changes around the ring count by their
-    number of ones (0 to 8), all others together. A side of less than 9 px has none at the largest ring.
+    A pattern has a bit for each of eight neighbours on a square ring. It is 1 if the neighbour is at least
+    as bright as the centre. Patterns with at most two changes around the ring are counted by their number of
+    ones (0 to 8), all others together (Ojala, Pietikainen & Maenpaa, IEEE TPAMI 24, 2002, eq. 9). An image
+    with a side of less than 9 px has no pattern at the largest ring.
 
+    Parameters
+    ----------
+    pixels : ndarray
+        An image, uint8 (H, W, 3).
+
+    Returns
+    -------
+    ndarray
+        Ten counts for each ring, (30,).
+
+    Examples
+    --------
     >>> local_binary_patterns(np.full((9, 9, 3), 7, np.uint8))[8::10].tolist()
     [49.0, 25.0, 1.0]
     """
@@ -76,7 +101,7 @@ def local_binary_patterns(pixels: Pixels) -> NDArray[np.float64]:
 
 
 def _patterns(grey: NDArray[np.int16], radius: int) -> NDArray[np.float64]:
-    """The counts of one ring, (10,)."""
+    """Count the patterns of one ring, (10,)."""
     height, width = grey.shape[0] - 2 * radius, grey.shape[1] - 2 * radius
     if min(height, width) < 1:
         return np.zeros(NEIGHBOURS + 2)
@@ -89,7 +114,7 @@ def _patterns(grey: NDArray[np.int16], radius: int) -> NDArray[np.float64]:
 
 
 def roots(histograms: Sequence[NDArray[np.float64]]) -> Vectors:
-    """Square roots of shares, float32 (N, D): their Euclidean distance is Hellinger's."""
+    """Return square roots of shares, float32 (N, D); their Euclidean distance is Hellinger's."""
     counts = np.stack(histograms)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     out: Vectors = np.sqrt(shares).astype(np.float32)
@@ -97,9 +122,19 @@ def roots(histograms: Sequence[NDArray[np.float64]]) -> Vectors:
 
 
 def unit(features: NDArray[np.float64]) -> Vectors:
-    """Rows of length 1, float32 (N, D + 1), whose Euclidean distance orders as their cosine does.
+    """Scale features to rows of length 1, whose Euclidean distance orders as their cosine does.
 
-    Rows of zeros, of which nothing is known, get an axis of their own: with the others their cosine is 0.
+    A row of zeros holds no information. It gets an axis of its own, so that its cosine to other rows is 0.
+
+    Parameters
+    ----------
+    features : ndarray
+        A row for each image, (N, D).
+
+    Returns
+    -------
+    ndarray
+        float32 (N, D + 1).
     """
     length = np.linalg.norm(features, axis=1, keepdims=True)
     nothing = length < _TINY
@@ -110,14 +145,32 @@ def unit(features: NDArray[np.float64]) -> Vectors:
 def nearest_images(
     dataset: Dataset, vector_of: Callable[[Item], int], vectors: Vectors, k: int
 ) -> tuple[list[list[str]], list[float]]:
-    """Ids of the `k` nearest images that each query may find, and milliseconds a query.
+    """Find the nearest images of each query by Euclidean distance.
 
-    Distance is Euclidean; `vector_of` gives an image's row of `vectors`; ties are in the database's order.
+    Ties keep the order of the database.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Queries and database.
+    vector_of : callable
+        Gives an image's row of `vectors`.
+    vectors : ndarray
+        float32 (N, D).
+    k : int
+        Images at most for each query.
+
+    Returns
+    -------
+    found : list of list of str
+        Ids of the images that each query may find, the nearest first.
+    spent : list of float
+        Milliseconds of each query.
     """
     rows = np.array([vector_of(item) for item in dataset.database], np.intp)
     table = vectors[rows]
     squares = (table * table).sum(axis=1)
-    members: dict[str, list[int]] = {}  # what to leave out: by the name of an image, and of a group
+    members: dict[str, list[int]] = {}  # places to leave out, by the name of an image or group
     for place, item in enumerate(dataset.database):
         for name in {f"image {item.item_id}", f"group {item.group}"}:
             members.setdefault(name, []).append(place)

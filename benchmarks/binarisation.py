@@ -1,8 +1,8 @@
-"""How many neighbours survive when float features become 1,024 bits: signs, centred or not, and min-max.
+"""Measure how many neighbours stay when float features become 1,024 bits: signs, centred or not, and min-max.
 
-Of each patch of a data set the ten nearest by the cosine of centred features are compared with the ten
-nearest by Hamming distance; the table gives the mean share that both have. Features are those of the
-encoder of sish and, where timm loads, of untrained networks. Images are taken at 96 x 96 px.
+For each patch of a data set, the ten nearest by the cosine of centred features are compared with the ten
+nearest by Hamming distance. The table gives the mean share that both have in common. Features come from the
+encoder of sish and, where timm loads, from untrained networks. Images are resized to 96 x 96 px.
 """
 
 import argparse
@@ -30,14 +30,14 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the bits of one kind of features keep."""
+    """Neighbours that the bits of one kind of features keep."""
 
     features: str
-    """What they are."""
+    """Their name."""
     length: int
-    """Numbers a patch."""
+    """Features of a patch."""
     shares: dict[str, float]
-    """Of the ten nearest, by way to make bits (`HEADS`)."""
+    """Share of the ten nearest that stay, by way to make bits (`HEADS`)."""
 
 
 def row_of(name: str, features: Floats) -> Row:
@@ -57,7 +57,7 @@ def row_of(name: str, features: Floats) -> Row:
 
 
 def nearest_by_cosine(features: Floats) -> NDArray[np.int64]:
-    """Rows of the K nearest others of each row, (N, K)."""
+    """Return the rows of the K nearest others of each row, (N, K)."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     likeness = unit @ unit.T
     np.fill_diagonal(likeness, -np.inf)
@@ -65,18 +65,18 @@ def nearest_by_cosine(features: Floats) -> NDArray[np.int64]:
 
 
 def nearest_by_bits(barcodes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Rows of the K nearest others of each row, (N, K); ties by number."""
+    """Return the rows of the K nearest others of each row, (N, K); ties by number."""
     found = nearest(barcodes, barcodes, K + 1).row
     return np.array([[row for row in rows if row != own][:K] for own, rows in enumerate(found.tolist())])
 
 
 def share(wanted: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """Mean share of what is wanted that was found."""
+    """Return the mean share of the wanted neighbours that were found."""
     return float(np.mean([len(set(one) & set(other)) / K for one, other in zip(wanted, found, strict=True)]))
 
 
 def kinds(images: NDArray[np.uint8]) -> Iterator[tuple[str, Floats]]:
-    """Each kind of features by name."""
+    """Yield the name and the features of each encoder."""
     yield "encoder of sish", load("shipped").encode(images).features
     for name in NETWORKS:
         network = random_network(name)
@@ -99,7 +99,7 @@ def _features_of(network: Any, images: NDArray[np.uint8]) -> Floats:
 
 
 def read_images(folder: Path, count: int) -> NDArray[np.uint8]:
-    """Images of a data set, evenly from its list, uint8 (N, 96, 96, 3)."""
+    """Read images of a data set, evenly from its list, uint8 (N, 96, 96, 3)."""
     dataset = load_dataset(folder)
     items = sorted({item.path for item in (*dataset.queries, *dataset.database)})
     chosen = [items[number * len(items) // count] for number in range(min(count, len(items)))]
@@ -107,7 +107,7 @@ def read_images(folder: Path, count: int) -> NDArray[np.uint8]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The shares as text."""
+    """Return the shares as text."""
     lines = [f"{'features':32} {'length':>7} " + " ".join(f"{head:>24}" for head in HEADS)]
     for row in rows:
         cells = " ".join(f"{row.shares[head]:24.2f}" for head in HEADS)
@@ -116,7 +116,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the table; the exit status."""
+    """Measure, print the table and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.binarisation", description=__doc__)
     parser.add_argument("dataset", type=Path, help="a folder with a labels.csv")
     parser.add_argument("--images", type=int, default=1000, help="images to take")

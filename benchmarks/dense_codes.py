@@ -1,22 +1,21 @@
-"""Barcodes of real tissue by the million: every window of every field, from one pass of the encoder.
+"""Make millions of barcodes of real tissue: every window of every field, from one pass of the encoder.
 
 The pixels are the fields of BACH (1536 x 1536 px at 0.42 um/px) and patches of PatchCamelyon (96 px at
-0.97 um/px, enlarged to 224 px, that is 0.416 um/px); neither is stored here, and what is made of them goes
-to a cache folder. A code is the barcode and the published key of a window of 128 px; windows stand 8 px
-apart, 177 x 177 of them in a field.
+0.97 um/px, enlarged to 224 px, that is 0.416 um/px). Neither is stored here; the codes go to a cache folder.
+A code is the barcode and the published key of a window of 128 px. Windows are 8 px apart, 177 x 177 of them
+in a field.
 
-How: the maps of the shipped VQ-VAE of a whole field are averaged over each window (mean and deviation of
-every channel, `PooledFeatures` of `sish.vqvae.features`), where encoding the windows one by one would run
-the network 31,329 times. So these are min-max barcodes of the VQ-VAE's own maps, whatever network the
-shipped encoder takes its barcodes from: what is measured with them is an index, not an encoder. The
-statistics are standardised as the weights file says; where it does not, by windows of some of the fields.
-Two things differ from a window that is cut out and encoded alone (`DenseEncoder.alone`): near its border a
-window sees its surroundings instead of zeros, and the convolutions run in bfloat16. `border_effect`
-measures both together.
+The shipped VQ-VAE runs once on a whole field. Its maps are averaged over each window (mean and deviation of
+every channel, `PooledFeatures` of `sish.vqvae.features`). Encoding the windows one by one would run the
+network 31,329 times. So these are min-max barcodes of the VQ-VAE's own maps, whatever network the shipped
+encoder takes its barcodes from: they measure an index, not an encoder. The statistics are standardised by
+the calibration of the weights file, or by windows of some fields if it has none. Two things differ from a
+window that is cut out and encoded alone (`DenseEncoder.alone`): near its border it sees its surroundings
+instead of zeros, and the convolutions run in bfloat16. `border_effect` measures both together.
 
-`real`: the windows of the 100 fields as they are, and of every sixth training patch of PatchCamelyon,
-3.47 million. `varied` adds, for ten million, the windows of each field moved by 4 px right and down (so
-half-way between the others), those of its mirror image (left and right exchanged; the network is not
+`real` are the windows of the 100 fields as they are, and of every sixth training patch of PatchCamelyon,
+3.47 million. `varied` adds the rest of ten million: the windows of each field moved by 4 px right and down
+(so half-way between the others), those of its mirror image (left and right exchanged; the network is not
 symmetric), and, of every fifth field, those of its mirror image moved by 4 px.
 """
 
@@ -55,12 +54,12 @@ __all__ = [
 WINDOW_PX, STRIDE_PX = 128, 8
 _FIELD_PX = 1536
 _SIDE = WINDOW_PX // STRIDE_PX  # a window in strides, and in codes
-_STRIP = 64  # rows of a feature map, and
-_CHANNELS = 16  # channels, that are averaged together: they stay in the cache
-_TOGETHER = 512  # windows whose features are made at a time
+_STRIP = 64  # rows of a feature map that are averaged together, so that they stay in the processor's cache
+_CHANNELS = 16  # channels that are averaged together, for the same reason
+_TOGETHER = 512  # windows whose features are made at once
 _PATCH_EVERY, _PATCH_PX = 6, 224
 _FOURTH_VIEW_EVERY = 5
-_CALIBRATION_FIELDS, _WINDOW_EVERY = 10, 101  # what is measured where the weights have no calibration
+_CALIBRATION_FIELDS, _WINDOW_EVERY = 10, 101  # measured if the weights have no calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,9 @@ class DenseEncoder:
     """The shipped VQ-VAE, for every window of an image at once."""
 
     def __init__(self, images: Iterable[NDArray[np.uint8]] = (), encoder: Encoder | None = None) -> None:
-        """The shipped encoder, or another; `images` are looked at where its file has no calibration.
+        """Take the shipped encoder, or another.
 
-        ParameterError where they are needed and there are none.
+        If its file has no calibration, `images` are measured; ParameterError if there are none.
         """
         self.encoder: Encoder = encoder or load_encoder()
         self._model: VQVAE = self.encoder._model
@@ -97,7 +96,7 @@ class DenseEncoder:
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> Codes:
-        """Codes of all windows of an image uint8 (H, W, 3), row by row; H and W multiples of 8."""
+        """Encode all windows of an image uint8 (H, W, 3), row by row; H and W are multiples of 8."""
         maps = self._maps(image)
         statistics = _of_windows(maps)
         pooled = self._model.pooled
@@ -109,7 +108,7 @@ class DenseEncoder:
 
     @torch.inference_mode()
     def alone(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Barcodes uint8 (N, 128) of cut-out windows uint8 (N, 128, 128, 3), in full precision."""
+        """Return barcodes uint8 (N, 128) of cut-out windows uint8 (N, 128, 128, 3), in full precision."""
         maps = self._model.maps(to_unit(torch.from_numpy(np.array(windows))))
         return minmax_barcodes(self._model.pooled(maps).numpy())
 
@@ -126,13 +125,13 @@ class DenseEncoder:
 
 
 def _of_windows(maps: Sequence[Tensor]) -> Tensor:
-    """All statistics float32 (S, windows) of an image's maps, the last of which has one position in 8 px."""
+    """Return all statistics float32 (S, windows) of an image's maps; the last has one position in 8 px."""
     image_px = STRIDE_PX * maps[-1].shape[2]
     return torch.cat([part for one in maps for part in _statistics(one, image_px)]).flatten(1)
 
 
 def _statistics(one: Tensor, image_px: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation float32 (C, rows, columns) of a map (1, C, h, w) over each window."""
+    """Return mean and deviation float32 (C, rows, columns) of a map (1, C, h, w) over each window."""
     factor = STRIDE_PX * one.shape[2] // image_px
     means, deviations = [], []
     for first in range(0, one.shape[1], _CHANNELS):
@@ -143,7 +142,7 @@ def _statistics(one: Tensor, image_px: int) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(one: Tensor, factor: int) -> Tensor:
-    """Means of the values and of their squares over blocks of `factor` positions: (2, C, rows, columns)."""
+    """Average values and their squares over blocks of `factor` positions, (2, C, rows, columns)."""
     out = torch.empty((2, one.shape[1], one.shape[2] // factor, one.shape[3] // factor))
     for top in range(0, one.shape[2], _STRIP):
         strip = one[:, :, top : top + _STRIP].float()
@@ -154,7 +153,7 @@ def _blocks(one: Tensor, factor: int) -> Tensor:
 
 
 def _slide(blocks: Tensor) -> Tensor:
-    """Means over 16 x 16 blocks at every place: sums of 2, 4, 8 and 16 neighbours along each axis."""
+    """Average 16 x 16 blocks at every place, by sums of 2, 4, 8 and 16 neighbours along each axis."""
     for axis in (-1, -2):
         for step in (1, 2, 4, 8):
             length = blocks.shape[axis] - step
@@ -163,7 +162,7 @@ def _slide(blocks: Tensor) -> Tensor:
 
 
 def border_effect(dense: DenseEncoder, image: NDArray[np.uint8], n: int = 32) -> float:
-    """Mean bits in which a window's barcode differs from that of the window cut out and encoded alone."""
+    """Return the mean bits between a window's barcode and that of the window encoded alone."""
     rows, columns = ((side - WINDOW_PX) // STRIDE_PX + 1 for side in image.shape[:2])
     rng = np.random.default_rng(0)
     row, column = rng.integers(rows, size=n), rng.integers(columns, size=n)
@@ -174,8 +173,21 @@ def border_effect(dense: DenseEncoder, image: NDArray[np.uint8], n: int = 32) ->
 
 
 def real(data: Path, cache: Path, fields: int | None = None) -> Codes:
-    """Windows of the fields (the first `fields`, spread over all) and of patches, as they are; from the
-    cache where they are there.
+    """Return the codes of fields and patches as they are, from the cache or made now.
+
+    Parameters
+    ----------
+    data : Path
+        Folder of bach and pcam.
+    cache : Path
+        Folder of the codes.
+    fields : int, optional
+        Take this number of fields, spread over all, and fewer patches.
+
+    Returns
+    -------
+    Codes
+        Codes of the fields' windows, then of the patches'.
     """
     names = _fields(data, fields)
     parts = [(names, "field"), (_patches(data, 1 if fields is None else 20), "patch")]
@@ -183,7 +195,7 @@ def real(data: Path, cache: Path, fields: int | None = None) -> Codes:
 
 
 def varied(data: Path, cache: Path) -> Codes:
-    """What `real` lacks for ten million: moved and mirrored fields."""
+    """Return the codes of moved and mirrored fields; with those of `real` they are ten million."""
     names = _fields(data, None)
     parts = [
         (names, "moved"), (names, "mirrored"),
@@ -193,14 +205,14 @@ def varied(data: Path, cache: Path) -> Codes:
 
 
 def field_of_real(n: int, fields: int | None = None) -> NDArray[np.int64]:
-    """The field of each of `n` windows that `real` gave, (n,); patches have numbers from 1,000 on."""
+    """Return the field of each of `n` windows of `real`, (n,); patches have numbers from 1,000 on."""
     count = 100 if fields is None else fields
     number = np.arange(n) // _windows(_FIELD_PX)
     return np.where(number < count, number, 1000 + number)
 
 
 def field_of_varied(n: int) -> NDArray[np.int64]:
-    """The field of each of `n` windows that `varied` gave, (n,)."""
+    """Return the field of each of `n` windows of `varied`, (n,)."""
     moved, still = _windows(_FIELD_PX - 8), _windows(_FIELD_PX)
     every, some = np.arange(100), np.arange(0, 100, _FOURTH_VIEW_EVERY)
     fields = [np.repeat(every, moved), np.repeat(every, still), np.repeat(some, moved)]
@@ -208,7 +220,7 @@ def field_of_varied(n: int) -> NDArray[np.int64]:
 
 
 def _windows(field_px: int) -> int:
-    """Windows in a field of so many pixels a side."""
+    """Return the number of windows in a field of this side."""
     return int((field_px - WINDOW_PX) // STRIDE_PX + 1) ** 2
 
 
@@ -240,7 +252,7 @@ def _cached(data: Path, cache: Path, name: str, parts: list[tuple[list[Path], st
 
 
 def _save(file: Path, array: NDArray[np.generic]) -> None:
-    """Whole or not at all: an interrupted run leaves nothing that looks finished."""
+    """Save an array whole or not at all, so that an interrupted run leaves no unfinished file."""
     part = file.with_suffix(".part.npy")
     np.save(part, array)
     part.replace(file)
@@ -258,7 +270,7 @@ def _views(paths: list[Path], view: str) -> Iterator[NDArray[np.uint8]]:
 
 
 def _stamp() -> str:
-    """What the cached codes depend on: the VQ-VAE up to its codebook, and the calibration if there is one."""
+    """Hash what the cached codes depend on: the VQ-VAE up to its codebook, and the calibration if any."""
     model: VQVAE = load_encoder()._model
     wanted: tuple[str, ...] = ("encoder.", "quantizer.codebook", "pooled.order")
     if model.pooled.calibrated:

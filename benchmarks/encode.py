@@ -1,15 +1,15 @@
-"""What encoding costs: the default encoder against the authors', and a slide's way stage by stage.
+"""Measure the cost of encoding: the default encoder against the authors', and the stages of a slide.
 
-The first table is the cost of the same tissue, a square millimetre: floating-point operations, counted,
-and seconds of one core (processor time, which other work on the machine changes little). The authors read
-1,024 px at 0.5 um/px, run their VQ-VAE on it (`VQVAEConfig` preset ``paper``; random weights take as long
-as trained ones) and DenseNet121 for the barcode; where timm does not load, DenseNet121 is left out, which
-favours them.
+The first table is the cost of one square millimetre of tissue: floating-point operations, counted, and
+seconds of one core (processor time, which other work on the machine changes little). The authors read
+1,024 px at 0.5 um/px, run their VQ-VAE on it (`VQVAEConfig` preset ``paper``; random weights take as long as
+trained ones), and run DenseNet121 for the barcode. If timm does not load, DenseNet121 is left out, which
+favours the authors.
 
-The second is where the processor time of a slide goes, one stage after another: ``look`` is tissue, tiles
-and mosaic at low power; ``decode`` is reading and decompressing, one call of OpenSlide; ``resample``
-brings pixels to their scale; ``infer`` and ``bits`` make codes; ``write``, by the clock, is a durable
-commit. The third is `Index.add` as it runs, by the clock, with one and with several reading threads.
+The second table is the processor time of each stage of a slide. ``look`` finds tissue, tiles and mosaic at
+low power. ``decode`` reads and decompresses, in one call of OpenSlide. ``resample`` brings pixels to their
+scale. ``infer`` and ``bits`` make codes. ``write`` is a durable commit, in seconds by the clock. The third
+table is `Index.add` as it runs, by the clock, with one and with several reading threads.
 """
 
 import argparse
@@ -41,17 +41,17 @@ from sish.slides.slide import Slide, open_slide
 from sish.slides.tissue import find_tissue
 
 Given = tuple[float | None, float | None]
-"""`mpp` and `override_mpp` of slides, as the command line says."""
+"""`mpp` and `override_mpp` of slides, from the command line."""
 
 STAGES = ("look", "decode", "resample", "infer", "bits", "write")
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one encoder costs."""
+    """The cost of one encoder."""
 
     encoder: str
-    """What it is."""
+    """Its name."""
     patch_px: int
     """Side of its patch."""
     mpp: float
@@ -59,41 +59,41 @@ class Cost:
     ms_per_patch: float
     """Median processor time of a patch, milliseconds."""
     s_per_mm2: float
-    """Seconds of one core a square millimetre."""
+    """Seconds of one core for a square millimetre."""
     gflop_per_mm2: float
-    """Billion floating-point operations a square millimetre (a multiply-add is two)."""
+    """Billion floating-point operations for a square millimetre (a multiply-add is two)."""
 
     @classmethod
     def of(cls, encoder: str, patch_px: int, mpp: float, seconds: float, flop: float) -> "Cost":
-        """From the time and the operations of one patch."""
+        """Return the cost from the time and the operations of one patch."""
         patches = 1e6 / (patch_px * mpp) ** 2
         return cls(encoder, patch_px, mpp, 1e3 * seconds, patches * seconds, patches * flop / 1e9)
 
 
 @dataclass(frozen=True, slots=True)
 class SlideTimes:
-    """Where the time of one slide goes when everything is done one after another."""
+    """Time of each stage of one slide, when the stages run one after another."""
 
     slide: str
     """Its name."""
     patches: int
     """Patches of its mosaic."""
     seconds: dict[str, float]
-    """Of each of `STAGES`."""
+    """Seconds of each of `STAGES`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddTimes:
-    """`Index.add` of all slides."""
+    """Time of `Index.add` of all slides."""
 
     readers: int
-    """Threads that read."""
+    """Reading threads."""
     slides: int
     """Slides added."""
     patches: int
-    """Their patches."""
+    """Patches of these slides."""
     seconds: float
-    """From the first file to the last commit."""
+    """Seconds from the first file to the last commit."""
     slides_per_min: float
     """Slides a minute."""
     patches_per_s: float
@@ -101,7 +101,7 @@ class AddTimes:
 
 
 def seconds_of(work: Callable[[], object], repetitions: int) -> float:
-    """Median processor time of some calls, after one that is not counted."""
+    """Return the median processor time of some calls, after one that is not counted."""
     work()
     times = []
     for _ in range(repetitions):
@@ -112,7 +112,7 @@ def seconds_of(work: Callable[[], object], repetitions: int) -> float:
 
 
 def flop_of(work: Callable[[], object]) -> float:
-    """Floating-point operations of a call, as torch counts them: convolutions and matrix products."""
+    """Count floating-point operations of a call with torch: convolutions and matrix products."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -121,7 +121,7 @@ def flop_of(work: Callable[[], object]) -> float:
 
 
 def default_cost(name: str, encoder: PatchEncoder, repetitions: int) -> Cost:
-    """The cost of an encoder on its patches: of features alone, as texture keys need no codes."""
+    """Measure an encoder on its patches: features alone, as texture keys need no codes."""
     size = encoder.patch_px
     patch = noise(size)
     work = lambda: encoder.features(patch)  # noqa: E731  one expression, used twice
@@ -129,7 +129,7 @@ def default_cost(name: str, encoder: PatchEncoder, repetitions: int) -> Cost:
 
 
 def paper_costs(repetitions: int) -> list[Cost]:
-    """The authors' VQ-VAE at their settings, DenseNet121 where timm loads, and both together."""
+    """Measure the authors' VQ-VAE at their settings, DenseNet121 if timm loads, and both together."""
     import torch
 
     from sish.vqvae.model import PRESETS, VQVAE, to_unit
@@ -160,19 +160,19 @@ def paper_costs(repetitions: int) -> list[Cost]:
 
 
 def noise(size_px: int) -> NDArray[np.uint8]:
-    """One patch uint8 (1, size_px, size_px, 3): what it shows does not change what it costs."""
+    """Make one patch of noise, uint8 (1, size_px, size_px, 3); its content does not change its cost."""
     return np.random.default_rng(0).integers(0, 256, (1, size_px, size_px, 3), np.uint8)
 
 
 class Stopwatch:
-    """Seconds by stage."""
+    """Measures seconds of each stage."""
 
     def __init__(self) -> None:
-        """Nothing is measured yet."""
+        """Start with no time for any stage."""
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def time(self, name: str, work: Callable[[], Any]) -> Any:
-        """What `work` gives; its processor time goes to `name`, of writing the time by the clock."""
+        """Return the result of `work`; add its processor time to `name` (``write``: time by the clock)."""
         now = time.perf_counter if name == "write" else time.process_time
         start = now()
         done = work()
@@ -181,23 +181,23 @@ class Stopwatch:
 
 
 class TimedLevels:
-    """The pixels of a slide, with a stopwatch on what its file gives."""
+    """The pixels of a slide, with a stopwatch on reads of its file."""
 
     def __init__(self, levels: Any, watch: Stopwatch) -> None:
-        """Stand before `levels`."""
+        """Time the reads of `levels`."""
         self._levels, self._watch = levels, watch
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else as it is."""
+        """Pass on every other attribute."""
         return getattr(self._levels, name)
 
     def read_level(self, *where: Any) -> Any:
-        """As of `Levels`; its time is decoding."""
+        """Read as `Levels` does, and count the time as decoding."""
         return self._watch.time("decode", lambda: self._levels.read_level(*where))
 
 
 def slide_times(path: Path, encoder: SlideEncoder, given: Given, folder: Path) -> SlideTimes:
-    """One slide, one stage after another."""
+    """Measure one slide, one stage after another."""
     recipe, watch = encoder.recipe, Stopwatch()
     encoder.load()
     with open_slide(path, mpp=given[0], override_mpp=given[1]) as slide:
@@ -224,7 +224,7 @@ def slide_times(path: Path, encoder: SlideEncoder, given: Given, folder: Path) -
 
 
 def add_times(slides: Sequence[Path], recipe: Recipe, given: Given, readers: int, folder: Path) -> AddTimes:
-    """`Index.add` of all slides with so many reading threads."""
+    """Measure `Index.add` of all slides with this number of reading threads."""
     index = Index.create(folder / f"{readers}.sish", recipe=recipe)
     index.encoder.workers = readers
     start = time.perf_counter()
@@ -235,7 +235,7 @@ def add_times(slides: Sequence[Path], recipe: Recipe, given: Given, readers: int
 
 
 def cost_table(costs: Sequence[Cost]) -> str:
-    """The costs as text; the last row of the authors' over each other one."""
+    """Return the costs as text, with the ratio of the last row, the authors', to the first."""
     lines = [f"{'encoder':18} {'patch':>18} {'ms/patch':>10} {'s/mm2':>9} {'GFLOP/mm2':>10}"]
     lines += [
         f"{row.encoder:18} {f'{row.patch_px} px at {row.mpp:g} um':>18} {row.ms_per_patch:10.1f} "
@@ -252,7 +252,7 @@ def cost_table(costs: Sequence[Cost]) -> str:
 
 
 def stage_table(rows: Sequence[SlideTimes]) -> str:
-    """The stages as text, milliseconds."""
+    """Return the stages as text, in milliseconds."""
     lines = [f"{'slide':32} {'patches':>8} " + " ".join(f"{name + ' ms':>12}" for name in STAGES)]
     for row in rows:
         cells = " ".join(f"{1e3 * row.seconds[name]:12.1f}" for name in STAGES)
@@ -263,7 +263,7 @@ def stage_table(rows: Sequence[SlideTimes]) -> str:
 
 
 def add_table(rows: Sequence[AddTimes]) -> str:
-    """What `Index.add` took, a line a number of readers."""
+    """Return the times of `Index.add` as text, a line for each number of readers."""
     return "\n".join(
         f"Index.add with {row.readers} reading thread(s): {row.slides} slides, {row.patches} patches in "
         f"{row.seconds:.1f} s: {row.slides_per_min:.1f} slides/min, {row.patches_per_s:.1f} patches/s"
@@ -272,7 +272,7 @@ def add_table(rows: Sequence[AddTimes]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the tables; the exit status."""
+    """Measure, print the tables and return the exit code."""
     import torch
 
     given = _parser().parse_args(arguments)

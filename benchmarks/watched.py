@@ -1,4 +1,4 @@
-"""A slide encoder that is watched: it encodes the same pixels once, and tells what it saw in each image."""
+"""Watch a slide encoder: encode the same pixels once, and keep what the encoder saw in each image."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Look", "Memory", "Seen", "Watched"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an encoder made of one patch, or of several."""
+    """Codes and features of one or several patches."""
 
     codes: NDArray[np.uint8] | None
-    """Grids of codes, uint8 (N, h, w); None where they were not asked for, or there are none."""
+    """Grids of codes, uint8 (N, h, w); None if they were not asked for, or the encoder has none."""
     features: NDArray[np.float32]
     """Features, float32 (N, F)."""
 
@@ -32,22 +32,22 @@ class Memory:
     """An encoder that encodes the same pixels once."""
 
     def __init__(self, encoder: PatchEncoder) -> None:
-        """Nothing is known of any pixels yet."""
+        """Begin without known pixels."""
         self.encoder = encoder
         self.seconds = 0.0
-        """What encoding took, or would have taken for pixels that were known."""
+        """Seconds that encoding took, or would have taken for known pixels."""
         self.spent = 0.0
-        """What it did take."""
+        """Seconds that encoding did take."""
         self.looked: list[Seen] = []
-        """What was asked since the list was emptied, a patch each."""
+        """Each patch that was asked for since the list was emptied."""
         self._known: dict[tuple[bytes, bool], tuple[Seen, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the encoder's."""
+        """Pass on every other attribute of the encoder."""
         return getattr(self.encoder, name)
 
     def encode(self, images: NDArray[np.uint8]) -> Encoding:
-        """As the encoder's; patches uint8 (N, H, W, 3)."""
+        """Encode patches uint8 (N, H, W, 3) as the encoder does."""
         if not len(images):
             return self.encoder.encode(images)
         found = [self._one(image, wants_codes=True) for image in images]
@@ -55,13 +55,13 @@ class Memory:
         return Seen(np.concatenate(codes) if codes else None, np.concatenate([one.features for one in found]))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As the encoder's."""
+        """Return features as the encoder does."""
         if not len(images):
             return self.encoder.features(images)
         return np.concatenate([self._one(image, wants_codes=False).features for image in images])
 
     def _one(self, image: NDArray[np.uint8], *, wants_codes: bool) -> Seen:
-        """What is known of one patch, (H, W, 3); who has its codes has its features too."""
+        """Return what is known of one patch, (H, W, 3); an entry with codes has the features, too."""
         name = hashlib.blake2b(image.tobytes() + str(image.shape).encode(), digest_size=16).digest()
         known = self._known.get((name, True)) or self._known.get((name, wants_codes))
         if known is None:
@@ -82,23 +82,23 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the encoder saw in an image, all patches together."""
+    """What the encoder saw in the patches of an image."""
 
     features: NDArray[np.float64]
-    """Their mean features, (F,)."""
+    """Mean features of the patches, (F,)."""
     codes: NDArray[np.float64] | None
-    """How often each code is there, (K,); None where the encoder was not asked for codes, or has none."""
+    """Count of each code, (K,); None if the encoder was not asked for codes, or has none."""
 
 
 class Watched(SlideEncoder):
-    """A slide encoder that keeps what it saw in each image, beside making keys and barcodes of it."""
+    """A slide encoder that also keeps what it saw in each image."""
 
     looks: dict[str, Look]
-    """By the image's file."""
+    """What it saw, by the image's file."""
 
     @classmethod
     def of(cls, encoder: SlideEncoder, memory: Memory | None, looks: dict[str, Look]) -> Watched:
-        """The same encoder, watched; with a memory that others filled, if there is one."""
+        """Watch an encoder, with a memory that others filled if one is given."""
         encoder.load()
         own = cls(
             encoder.recipe, calibration=encoder.calibration, device=encoder.device, workers=encoder.workers
@@ -109,12 +109,12 @@ class Watched(SlideEncoder):
 
     @property
     def memory(self) -> Memory:
-        """The encoder behind it."""
+        """Return the encoder behind it."""
         found: Memory = self.__dict__["_model"]
         return found
 
     def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
-        """As the encoder's."""
+        """Encode a slide as the encoder does, and keep what it saw."""
         self.memory.looked.clear()
         codes = super().encode(prepared, limit)
         seen = self.memory.looked
