@@ -9,12 +9,7 @@ from pathlib import Path
 from sish.errors import SlideOpenError
 from sish.slides.folders import files_below
 from sish.slides.formats.checks import check_file
-from sish.slides.formats.dicom import (
-    dicom_series,
-    dicom_slide_id,
-    is_dicom,
-    series_files,
-)
+from sish.slides.formats.dicom import dicom_series, dicom_slide_id, is_dicom, series_files
 
 __all__ = [
     "COMPOUND_ENDINGS",

@@ -17,7 +17,6 @@ __all__ = ["ArrayLevels", "Levels", "Pixels", "Size", "is_generic"]
 Size = tuple[int, int]
 """Width and height in pixels."""
 
-
 Pixels = NDArray[np.uint8]
 """Shape (H, W, 3) where nothing else is said."""
 

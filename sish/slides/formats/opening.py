@@ -22,16 +22,9 @@ from sish.slides.formats.tiff_pages import (
     UnsuitedTiff,
     check_directories,
     check_pixels,
-    contradicts_its_tiles,
-    describe,
-    is_deep_grey,
-    main_page,
-    odd_tags_refused,
-    open_tiff,
-    orientation_of,
-    size_of,
+    is_shown_rightly,
 )
-from sish.slides.formats.upright import UPRIGHT, upright_levels
+from sish.slides.formats.upright import upright_levels
 
 __all__ = ["open_levels"]
 
@@ -67,8 +60,10 @@ def open_levels(path: Path) -> Levels:
     else:
         try:
             check_memory(levels, path)
-            if is_shown_rightly(levels, path):
-                return settle(levels, levels.tiles) if is_generic(levels.properties) else levels
+            if not is_generic(levels.properties):
+                return levels
+            if is_shown_rightly(path, levels.sizes[0]):
+                return settle(levels, levels.tiles)
         except Exception:
             levels.close()
             raise
@@ -84,53 +79,13 @@ def open_levels(path: Path) -> Levels:
         return picture_levels(path, reason or one_line(error))
 
 
-def check_memory(levels: "OpenSlideLevels", path: Path) -> None:
+def check_memory(levels: OpenSlideLevels, path: Path) -> None:
     """Refuse what OpenSlide has opened if reading it would burst memory, or if its end is missing."""
     check_side(levels.sizes[0], path)
     for tile in levels.tiles:
         check_decoded(tile or (0, 0), path)
     if is_tiff(path):
         check_pixels(path)
-
-
-def is_shown_rightly(levels: "OpenSlideLevels", path: Path) -> bool:
-    """Return whether OpenSlide shows what a file holds; of vendors' formats it does.
-
-    Of a TIFF without vendor OpenSlide takes the first page for the slide, believes a wrong tag of colours,
-    turns tile by tile what is stored turned, and does not look into sub-IFDs.
-
-    Parameters
-    ----------
-    levels : OpenSlideLevels
-        The file as OpenSlide opened it.
-    path : Path
-        The file.
-
-    Returns
-    -------
-    bool
-        False where our own reader has to show it.
-
-    Raises
-    ------
-    SlideOpenError
-        If no reader should show it: its grey has more than 8 bits, or it holds several pictures.
-    """
-    if not is_generic(levels.properties):
-        return True
-    try:
-        with open_tiff(path) as tiff, odd_tags_refused():
-            page = main_page(tiff, path)
-            if is_deep_grey(page):
-                raise SlideOpenError(f"{path}: has {describe(page)}, more than 8 bits of grey; {WANTED}")
-            return bool(
-                size_of(page) == levels.sizes[0]
-                and orientation_of(page) == UPRIGHT
-                and not page.subifds
-                and not contradicts_its_tiles(page, path)
-            )
-    except UnsuitedTiff:
-        return True
 
 
 def plain_tiff_levels(path: Path) -> Levels:

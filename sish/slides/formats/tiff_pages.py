@@ -32,9 +32,7 @@ __all__ = [
     "check_directories",
     "check_page",
     "check_pixels",
-    "contradicts_its_tiles",
-    "describe",
-    "is_deep_grey",
+    "is_shown_rightly",
     "main_page",
     "main_page_number",
     "odd_tags_refused",
@@ -51,12 +49,9 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 PHOTOMETRIC, COMPRESSION = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
 
-
 JPEG = COMPRESSION.JPEG
 
-
 JPEG_2000 = frozenset({COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.APERIO_JP2000_RGB, COMPRESSION.JPEG2000})
-
 
 STREAMS = frozenset(
     {COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS,
@@ -64,26 +59,20 @@ STREAMS = frozenset(
 )  # fmt: skip
 """Compressions that give bytes, as many as a strip or tile needs."""
 
-
 FULL_RANGE = (0, 255, 128, 255, 128, 255)
 """ReferenceBlackWhite of the YCbCr that JPEG uses, the only one that we read."""
 
-
 BT_601 = (0.299, 0.587, 0.114)
 """YCbCrCoefficients of the same."""
-
 
 TAGS = (
     "imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "rowsperstrip", "samplesperpixel",
     "photometric", "compression", "planarconfig", "subfiletype",
 )  # fmt: skip
 
-
 _MASK_PAGE, _REDUCED_PAGE = 4, 1  # bits of NewSubfileType
 
-
 _DEFAULT_SUBSAMPLING = (2, 2)
-
 
 WANTED = "want one bright-field picture, grey or RGB: export it as such"
 
@@ -107,6 +96,44 @@ def open_tiff(path: Path) -> Any:
     """Open a TIFF by tifffile, without its OME-XML, which may name other files; UnsuitedTiff if it cannot."""
     with odd_tags_refused():
         return tifffile.TiffFile(path, is_ome=False)
+
+
+def is_shown_rightly(path: Path, size: Size) -> bool:
+    """Return whether OpenSlide, which knows no vendor of this TIFF, shows what it holds.
+
+    OpenSlide takes the first page for the slide, believes a wrong tag of colours, turns tile by tile what is
+    stored turned, and does not look into sub-IFDs.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    size : tuple of int
+        Width and height of the slide as OpenSlide tells it.
+
+    Returns
+    -------
+    bool
+        False where our own reader has to show it.
+
+    Raises
+    ------
+    SlideOpenError
+        If no reader should show it: its grey has more than 8 bits, or it holds several pictures.
+    """
+    try:
+        with open_tiff(path) as tiff, odd_tags_refused():
+            page = main_page(tiff, path)
+            if is_deep_grey(page):
+                raise SlideOpenError(f"{path}: has {describe(page)}, more than 8 bits of grey; {WANTED}")
+            return bool(
+                size_of(page) == size
+                and orientation_of(page) == UPRIGHT
+                and not page.subifds
+                and not contradicts_its_tiles(page, path)
+            )
+    except UnsuitedTiff:
+        return True
 
 
 def main_page(tiff: Any, path: Path) -> Any:
