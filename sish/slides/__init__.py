@@ -7,7 +7,7 @@ light.
 - :func:`open_slide` and :func:`slide_from_array` make a :class:`Slide`, of a file or of an image in memory
 - :func:`find_slides` lists the slides below a folder, and :func:`slide_id_of` names one
 - :func:`find_tissue` returns a :class:`TissueMask`
-- :func:`tile` covers the tissue with :class:`Patches`; :func:`select_mosaic` chooses a :class:`Mosaic` of them
+- :func:`tile` covers the tissue with :class:`Patches`; :func:`select_mosaic` takes a :class:`Mosaic` of them
 - :func:`read_patch` reads one patch, and :func:`read_patches` many, by several threads
 - :func:`oriented` turns patches into one of their eight :data:`ORIENTATIONS`
 - :func:`decode_picture` decodes a picture file, upright and in 8 bits

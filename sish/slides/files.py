@@ -57,6 +57,15 @@ def find_slides(
         If there is nothing at this path.
     SlideOpenError
         Without `on_error`, where it would be told: no slide is passed over in silence.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.svs", "a.TIFF", "notes.txt"):
+    ...         _ = Path(folder, name).write_text("pixels")
+    ...     [path.name for path in find_slides(folder)]
+    ['a.TIFF', 'b.svs']
     """
     folder = Path(folder)
     if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where the folder above cannot be read

@@ -68,7 +68,13 @@ KEEP_WHOLE = 20
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """Squares of a slide that may be read as patches."""
+    """Squares of a slide that may be read as patches.
+
+    Examples
+    --------
+    >>> len(Patches(np.array([[0, 0], [512, 0]]), size_px=256, mpp=1.0, l0_size=512.0))
+    2
+    """
 
     l0_xy: Places
     """Shape (N, 2), x first: top left corners in level-0 pixels; row by row where they are tiles."""
@@ -88,7 +94,15 @@ class Patches:
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """The patches that stand for a slide."""
+    """The patches that stand for a slide; `select_mosaic` makes it.
+
+    Examples
+    --------
+    >>> corners, clusters = np.array([[512, 0]]), np.int32([3])
+    >>> one = Mosaic(corners, clusters, size_px=256, mpp=1.0, l0_size=512.0, n_tiles=20)
+    >>> len(one), one.n_tiles
+    (1, 20)
+    """
 
     l0_xy: Places
     """Shape (M, 2): top left corners in level-0 pixels, in the order of the tiles."""

@@ -196,6 +196,16 @@ def open_slide(
         If the file tells no scale that can be believed, and none is given.
     ParameterError
         If a given scale is out of range.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "black.png")
+    ...     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(file)
+    ...     open_slide(file, mpp=0.5)
+    Slide('black', 40 x 30 px, 0.5 um/px (given))
     """
     path = Path(path)
     with errors_about(path):

@@ -97,7 +97,14 @@ SQUARE = ndimage.generate_binary_structure(2, 2)
 
 @dataclass(frozen=True, slots=True)
 class TissueMask:
-    """Mask of a slide's tissue at low power."""
+    """Mask of a slide's tissue at low power.
+
+    Examples
+    --------
+    >>> mask = TissueMask(np.zeros((2, 3), bool), l0_xy=(0, 0), l0_per_px=32.0, mpp=8.0)
+    >>> mask.is_empty, mask.coverage(np.array([[0, 0]]), np.array([64.0, 64.0])).tolist()
+    (True, [0.0])
+    """
 
     mask: Mask
     """Shape (H, W), true where tissue is."""

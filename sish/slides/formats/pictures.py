@@ -72,6 +72,15 @@ def decode_picture(path: Path) -> Image.Image:
     Grey of 16 bits is scaled from the depth that its brightest pixel needs (8, 10, 12, 14 or 16 bits), since
     files do not tell how many bits a detector filled. A picture of 8 bits that was widened (every value times
     257) becomes what it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "black.png")
+    ...     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(file)
+    ...     decode_picture(file).size, decode_picture(file).mode
+    ((40, 30), 'RGB')
     """
     try:
         if is_tiff(path):
