@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from slide_rows import slide_row
 
 from sish.encode import SlideCodes
 from sish.index.params import SearchParams
@@ -44,11 +45,8 @@ def random_slides(seed: int, count: int = 9, patches: int = 8) -> list[CodedSlid
         barcodes[:, 7] ^= np.uint8(1) << rng.integers(0, 3, n).astype(np.uint8)
         keys = rng.integers(0, 5, (n, 1)) * 10**11
         l0_xy = rng.permutation(100)[: 2 * n].reshape(n, 2)
-        row = SlideRow(
-            slide_id=f"s{number}", path=f"/s{number}.svs", n_patches=n, patch_l0_px=512.0, mpp=0.5,
-            mpp_source="given", width=9, height=9, label="abc"[number % 3], patient=f"p{number // 2}",
-            site=None,
-        )  # fmt: skip
+        told = {"label": "abc"[number % 3], "patient": f"p{number // 2}"}
+        row = slide_row(f"s{number}", n, patch_l0_px=512.0, mpp=0.5, **told)
         out.append(CodedSlide(row, SlideCodes(keys, barcodes, l0_xy)))
     return out
 

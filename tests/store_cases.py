@@ -1,15 +1,13 @@
 """Slides for the tests of the store, whose patches can be told from their rows alone."""
 
 import numpy as np
+from slide_rows import slide_row
 
 from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
 
 
 def make_row(slide_id: str, n: int, seed: int, label: str | None = None) -> SlideRow:
-    metadata = {"seed": str(seed)}
-    return SlideRow(
-        slide_id, f"/{slide_id}.svs", n, 256.0, 1.0, "user", 9, 9, label, slide_id, None, metadata=metadata
-    )
+    return slide_row(slide_id, n, label=label, metadata={"seed": str(seed)})
 
 
 def arrays_of(row: SlideRow) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,32 +1,23 @@
 """Slides of any make for the tests of the store, and what a snapshot of them must be."""
 
-from dataclasses import replace
-
 import numpy as np
+from slide_rows import slide_row
 
-from sish.index.store import NO_TISSUE, SlideRow, Snapshot, Store
+from sish.index.store import SlideRow, Snapshot, Store
 
 HEADER = {"fingerprint": "abc", "patch_px": 256, "mpp": 1.0, "search": {"steps": [1, 2]}, "note": None}
 ARRAYS = ("keys", "barcodes", "l0_xy", "slide", "row")
 
 
 def make_row(slide_id: str, n: int, **changes) -> SlideRow:
-    row = SlideRow(
-        slide_id=slide_id,
-        path=f"/slides/{slide_id}.svs",
-        n_patches=n,
-        patch_l0_px=1024.5,
-        mpp=0.25,
-        mpp_source="user",
-        width=40_000,
-        height=30_000,
-        label=None,
-        patient=slide_id,
-        site=None,
-        status="indexed" if n else NO_TISSUE,
-        metadata={"stain": "H&E"},
-    )
-    return replace(row, **changes)
+    odd = {
+        "patch_l0_px": 1024.5,
+        "mpp": 0.25,
+        "width": 40_000,
+        "height": 30_000,
+        "metadata": {"stain": "H&E"},
+    }
+    return slide_row(slide_id, n, **odd | changes)
 
 
 def make_arrays(n: int, seed: int, n_keys: int = 3, n_bytes: int = 4):

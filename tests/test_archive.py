@@ -2,18 +2,15 @@
 
 import numpy as np
 import pytest
+from slide_rows import slide_row
 from test_hierarchy import clustered
 
 from sish.errors import ParameterError
-from sish.index.store import SlideRow, Store
+from sish.index.store import Store
 from sish.index.texture.archive import Archive, learn_tree, rekeyed
 from sish.index.texture.tree import TextureTree
 
 EVERYTHING = 10**9
-
-
-def slide_row(name, n_patches):
-    return SlideRow(name, f"{name}.svs", n_patches, 256.0, 0.5, "given", 1000, 1000, None, name, None)
 
 
 @pytest.fixture

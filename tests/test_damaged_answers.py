@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slide_rows import slide_row
 
 import sish
 from sish.cli import main
 from sish.encode import SlideCodes
 from sish.index.bags import Bags
 from sish.index.params import SearchParams
-from sish.index.store import SlideRow, Store, slide_snapshot
+from sish.index.store import Store, slide_snapshot
 from sish.index.store.disk import FileRecord
 from sish.index.store.manifest import SegmentRecord, read_manifest
 from sish.index.store.segment import Segment
@@ -32,7 +33,7 @@ def made(tmp_path_factory) -> Path:
     sish.Index.create(path, recipe=sish.Recipe(keys="paper"), search=SearchParams(threshold=600))
     with Store.open(path, write=True) as store:
         for name, n in (("a", PATCHES), ("b", PATCHES), ("c", PATCHES), ("d", 3)):
-            row = SlideRow(name, f"/{name}.svs", n, 256.0, 1.0, "given", 9, 9, None, name, None)
+            row = slide_row(name, n)
             barcodes = rng.integers(0, 256, (n, 128), np.uint8)
             store.append(row, rng.integers(1, 99, (n, 1)), barcodes, rng.integers(1, 9, (n, 2)))
         assert len(store.segments) == 2
@@ -145,7 +146,7 @@ class Liar:
     n_bits = 1024
 
     def __init__(self, n_slides: int, found: list[int]) -> None:
-        self.slides = [SlideRow(f"s{n}", "/", 1, 1.0, 1.0, "", 9, 9, None, "", None) for n in range(n_slides)]
+        self.slides = [slide_row(f"s{n}") for n in range(n_slides)]
         self.found, self.rank = np.ones(n_slides, bool), np.arange(n_slides)
         self._patches = np.array(found, np.int64)
 
@@ -166,7 +167,7 @@ def test_scans_end_whatever_they_find(found):
 def test_counts_are_checked_without_a_copy_of_the_patches(tmp_path):
     """An index may be larger than the memory: what the first search checks must not be copied."""
     n = 3_000_000
-    row = SlideRow("a", "/a.svs", n, 256.0, 1.0, "given", 9, 9, None, "a", None)
+    row = slide_row("a", n)
     patches = slide_snapshot(row, np.zeros((n, 1), int), np.zeros((n, 1), np.uint8), np.zeros((n, 2), int))
     segment = Segment(SegmentRecord("00000001", 1, n, "slides.json", None, {}), patches)
     tracemalloc.start()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from slide_rows import slide_row
 
 import sish
 from sish.errors import QueryError, SlideOpenError
@@ -122,9 +123,7 @@ def test_a_query_is_known_by_its_bytes_under_any_name(archive, tmp_path):
 
 
 def row_at(path: Path, slide_id: str, digest: str | None) -> SlideRow:
-    return SlideRow(
-        slide_id, str(path), 1, 256.0, 1.0, "given", 300, 300, None, slide_id, None, file_digest=digest
-    )
+    return slide_row(slide_id, path=str(path), file_digest=digest)
 
 
 def test_of_twins_the_one_of_the_path_comes_first_then_the_one_of_the_name(tmp_path):

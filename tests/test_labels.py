@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from slide_rows import slide_row
 
 from benchmarks.datasets import load_dataset
 from sish.cli import main
 from sish.errors import LabelsError
-from sish.index.store import SlideRow
 from sish.labels import LabelRow, Labels, read_labels
 from sish.slides.files import slide_id_of
 from sish.slides.tables import MISSING
@@ -173,9 +173,8 @@ def test_unmatched_names_rows_that_fit_no_slide(tmp_path):
 
 
 def test_a_row_changes_what_it_says_of_an_indexed_slide(tmp_path):
-    old = SlideRow(
-        "s", "/s.svs", 3, 256.0, 0.5, "user", 9, 9, "old", "p", "lung", metadata={"a": "1", "b": "2"}
-    )
+    told = {"label": "old", "patient": "p", "site": "lung", "metadata": {"a": "1", "b": "2"}}
+    old = slide_row("s", 3, mpp=0.5, **told)
     (row,) = read_labels(write(tmp_path, "slide_id,label,site,b,c\ns,new,,3,4\n")).rows
     new = row.applied_to(old)
     assert (new.label, new.patient, new.site) == ("new", "p", "lung")

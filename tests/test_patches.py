@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from slide_rows import slide_row
 
 import sish
 from sish.encode import SlideCodes
 from sish.index.barcode import nearest
 from sish.index.params import SearchParams
-from sish.index.store import SlideRow, Store, slide_snapshot
+from sish.index.store import Store, slide_snapshot
 from sish.index.store.verify import verify
 from sish.results import Query
 from sish.searchers import TextureKeys, searcher_of, stored_tree
@@ -27,15 +28,11 @@ def tissue(seed: int, slides: int, patches: int = 60) -> list[np.ndarray]:
     return out
 
 
-def row(name: str, patches: int) -> SlideRow:
-    return SlideRow(name, f"/{name}.svs", patches, 256.0, 1.0, "given", 9, 9, None, name, None)
-
-
 def grow(store: Store, barcodes: list[np.ndarray], first: int = 0) -> None:
     keys = TextureKeys(store, seed=0)
     for number, codes in enumerate(barcodes, first):
         xy = np.stack([np.arange(len(codes)), np.full(len(codes), number)], axis=1)
-        store.append(row(f"s{number}", len(codes)), keys.of(codes), codes, xy)
+        store.append(slide_row(f"s{number}", len(codes)), keys.of(codes), codes, xy)
         keys.grow(len(codes))
 
 
@@ -81,7 +78,7 @@ def test_the_tree_does_not_depend_on_how_slides_were_committed(tmp_path, grown):
     with Store.create(tmp_path / "a", {}) as store:
         keys, waiting = TextureKeys(store, seed=0), []
         for number, codes in enumerate(barcodes):
-            waiting.append((row(f"s{number}", len(codes)), codes))
+            waiting.append((slide_row(f"s{number}", len(codes)), codes))
             patches = sum(len(codes) for _, codes in waiting)
             if number % 7 == 3 or keys.is_due(patches) or number == len(barcodes) - 1:
                 store.append_many(

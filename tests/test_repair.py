@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slide_rows import slide_row
 from store_cases import append, arrays_of, assert_whole, make_row
 
 import sish
@@ -16,7 +17,7 @@ from sish.cli import main
 from sish.errors import IndexCorruptError, StoreError
 from sish.index.params import BUDGET
 from sish.index.repair import repair
-from sish.index.store import SlideRow, Store
+from sish.index.store import Store
 from sish.index.store.segment import Segment, open_segment
 from sish.index.store.verify import verify
 from sish.index.texture.archive import learn_keys
@@ -298,7 +299,7 @@ def test_what_seems_damaged_for_a_moment_is_not_thrown_away(index, monkeypatch):
 def grow(path: Path, n: int) -> None:
     """An index with a tree."""
     rng = np.random.default_rng(0)
-    row = SlideRow("a", "/a.svs", n, 256.0, 1.0, "given", 9, 9, None, "a", None)
+    row = slide_row("a", n)
     with Store.open(path, write=True) as store:
         store.append(
             row, np.zeros((n, 1), int), rng.integers(0, 256, (n, 16), np.uint8), np.zeros((n, 2), int)

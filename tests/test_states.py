@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slide_rows import slide_row
 
 import sish
 from sish import queries, searchers, slide_index
 from sish.index.params import SearchParams
-from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
+from sish.index.store import Snapshot, Store, slide_snapshot
 from sish.index.texture.archive import learn_keys, learn_tree, rekeyed
 from sish.searchers import searcher_of, stored_tree
 
@@ -35,7 +36,7 @@ def barcodes_of(slide_id: str, version: int) -> np.ndarray:
 
 def slide(store: Store, slide_id: str, version: int) -> Snapshot:
     """A version of a slide, ready to be stored; a patch's place tells its number and the version."""
-    row = SlideRow(slide_id, f"/{slide_id}.svs", PATCHES, 256.0, 1.0, "given", 9, 9, None, slide_id, None)
+    row = slide_row(slide_id, PATCHES)
     barcodes, tree = barcodes_of(slide_id, version), stored_tree(store)
     keys = np.zeros(PATCHES, np.int64) if tree is None else tree.keys(barcodes)
     xy = np.stack([np.arange(PATCHES), np.full(PATCHES, version)], axis=1)

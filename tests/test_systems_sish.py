@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from plain_encoder import OnceDescriber, PlainEncoder
+from slide_rows import slide_row
 from system_contract import SystemContract
 
 import sish
@@ -12,7 +13,7 @@ from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
 from sish.index.params import SearchParams
 from sish.index.store import Store
-from sish.index.store.snapshot import SlideRow, merge, slide_snapshot
+from sish.index.store.snapshot import merge, slide_snapshot
 from sish.searchers import TextureKeys, searcher_in_memory, searcher_of
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, Tiles
@@ -77,7 +78,7 @@ def test_a_searcher_in_memory_finds_what_that_of_a_store_finds(keys, tmp_path, m
     rng = np.random.default_rng(5)
     slides = [
         slide_snapshot(
-            SlideRow(f"s{n}", "s.svs", 60, 256.0, 0.5, "given", 9, 9, None, "", None),
+            slide_row(f"s{n}", 60),
             rng.integers(0, 50, (60, 1)), rng.integers(0, 256, (60, 16), np.uint8), np.zeros((60, 2), int),
         )
         for n in range(5)
