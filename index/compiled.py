@@ -68,6 +68,11 @@ def compiled(function: _Function) -> _Function:
 
     The cache is beside the function's file or in the user's cache folder. Where neither can be written,
     functions are compiled anew in each process.
+
+    Returns
+    -------
+    numba.core.registry.CPUDispatcher
+        Called like `function`.
     """
     kernel: Any = njit(nogil=True)(function)
     with suppress(RuntimeError):  # numba: "no locator available"

@@ -1,12 +1,12 @@
 """Hamming distances eight at a time: explicit vector instructions for numba.
 
-numba counts the bits of one word a time; processors with AVX-512 count those of eight words at once, and
-LLVM makes the best of the same vector code elsewhere. So the kernels here are written in LLVM's vectors of
-eight 64-bit words. They take *addresses* (``array.ctypes.data``), because that is all a mapped file, a
-row in the middle of a segment and a table of centroids have in common; whoever calls them keeps the arrays
-alive and says how many words a barcode has.
+numba counts the bits of one word at a time. Processors with AVX-512 count those of eight words at once, and
+LLVM compiles the same vector code well for others. So the kernels here are written in LLVM's vectors of eight
+64-bit words. They take *addresses* (``array.ctypes.data``), because a mapped file, a row in the middle of a
+segment and a table of centroids have nothing else in common. The caller keeps the arrays alive and gives the
+number of words of a barcode.
 
-Centroids, which every query meets, are kept in *blocks* of eight: word w of all eight side by side
+Centroids, which every query is compared with, are kept in *blocks* of eight: word w of all eight side by side
 (`as_blocks`). Rows of an archive stay as they are stored, row after row.
 """
 
@@ -42,7 +42,7 @@ LANES = 8
 """Words in a vector, centroids in a block, and rows that are compared at a time."""
 
 TOGETHER, FIELD_BITS = 4, 16
-"""Rows that `four_distances` compares at a time, and bits of each one's distance."""
+"""Rows that `four_distances` compares at a time, and the bits that hold the distance of each."""
 
 _LINE = 64  # bytes of a cache line
 _USUAL_WORDS = 16  # 1,024 bits
@@ -59,38 +59,38 @@ _function: Any = cgutils.get_or_insert_function
 
 
 def _vector(b: Any, address: Any) -> Any:
-    """Eight words at any address."""
+    """Load eight words from any address."""
     value = b.load(b.bitcast(address, _VECTOR.as_pointer()))
     value.align = 1
     return value
 
 
 def _word(b: Any, address: Any) -> Any:
-    """One word at any address."""
+    """Load one word from any address."""
     value = b.load(address)
     value.align = 1
     return value
 
 
 def _spread(b: Any, word: Any) -> Any:
-    """One word in all eight places."""
+    """Return a vector with one word in all eight places."""
     first = b.insert_element(_NONE, word, ir.Constant(_I32, 0))
     return b.shuffle_vector(first, _NONE, ir.Constant(_HALF, [0] * LANES))
 
 
 def _bits(b: Any, value: Any) -> Any:
-    """Set bits of each of eight words."""
+    """Count the set bits of each of eight words."""
     count = _function(b.module, ir.FunctionType(_VECTOR, [_VECTOR]), "llvm.ctpop.v8i64")
     return b.call(count, [value])
 
 
 def _pointer(b: Any, address: Any, offset: Any) -> Any:
-    """Pointer to word `offset` behind an address."""
+    """Return a pointer to word `offset` behind an address."""
     return b.gep(b.inttoptr(address, _I64.as_pointer()), [offset])
 
 
 def _block(b: Any, block: Any, query: Any, words: Any) -> Any:
-    """Distances of one query to the eight centroids of a block, a vector."""
+    """Return the distances of one query to the eight centroids of a block, a vector."""
     total = _variable(b, _ZERO)
     with cgutils.for_range(b, words) as loop:
         theirs = _vector(b, _pointer(b, block, b.mul(loop.index, ir.Constant(_I64, LANES))))
@@ -100,6 +100,7 @@ def _block(b: Any, block: Any, query: Any, words: Any) -> Any:
 
 
 def _next_block(b: Any, blocks: Any, number: Any, words: Any) -> Any:
+    """Return the address of a block."""
     size = b.mul(words, ir.Constant(_I64, 8 * LANES))
     return b.add(blocks, b.mul(number, size))
 
@@ -123,7 +124,7 @@ block_distances: Any = intrinsic(_block_distances)
 
 
 def _nearest_block(typing: Any, blocks: Any, n_blocks: Any, words: Any, query: Any) -> Any:
-    """Distance x 2**32 + number of the centroid nearest to a query, the first of equally near ones."""
+    """Return distance x 2**32 + number of the centroid nearest to a query, the first of equally near ones."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         blocks, n_blocks, words, query = args
@@ -145,7 +146,7 @@ nearest_block: Any = intrinsic(_nearest_block)
 
 
 def _row(b: Any, row: Any, query: Any, words: Any) -> Any:
-    """Differing bits of a row and a query in each of eight columns, of the words that fill whole vectors."""
+    """Count differing bits of a row and a query in eight columns, of words that fill whole vectors."""
     total = _variable(b, _ZERO)
     whole = b.and_(words, ir.Constant(_I64, -LANES))
     with cgutils.for_range_slice(b, ir.Constant(_I64, 0), whole, ir.Constant(_I64, LANES), _I64) as (word, _):
@@ -159,11 +160,11 @@ _FOLDS = (
     ((0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
     ((0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
 )
-"""Which lanes of two vectors to add to which, three times over, so that eight vectors become one of sums."""
+"""Lanes of two vectors to add to each other, in three rounds, after which eight vectors are one of sums."""
 
 
 def _sums(b: Any, vectors: list[Any]) -> Any:
-    """Sum of each of eight vectors, as one vector: 14 shuffles instead of 8 x 3."""
+    """Sum each of eight vectors into one vector, with 14 shuffles instead of 8 x 3."""
     for picks in _FOLDS:
         even, odd = (ir.Constant(_HALF, list(pick)) for pick in picks)
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
@@ -172,7 +173,7 @@ def _sums(b: Any, vectors: list[Any]) -> Any:
 
 
 def _eight(b: Any, rows: Any, words: Any, query: Any) -> Any:
-    """Distances of a query to eight adjacent rows, a vector."""
+    """Return the distances of a query to eight adjacent rows, a vector."""
     starts = [b.add(rows, b.mul(words, ir.Constant(_I64, 8 * lane))) for lane in range(LANES)]
     total = _variable(b, _sums(b, [_row(b, row, query, words) for row in starts]))
     whole = b.and_(words, ir.Constant(_I64, -LANES))
@@ -186,7 +187,7 @@ def _eight(b: Any, rows: Any, words: Any, query: Any) -> Any:
 
 
 def _eight_rows(typing: Any, rows: Any, words: Any, query: Any, out: Any, most: Any) -> Any:
-    """Write int32 distances of a query to eight adjacent rows at `out`; a bit each for those <= `most`."""
+    """Write int32 distances to eight adjacent rows at `out`; return a bit for each that is <= `most`."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         rows, words, query, out, most = args
@@ -209,10 +210,8 @@ eight_rows: Any = intrinsic(_eight_rows)
 
 
 def _four_distances(typing: Any, row: Any, row_bytes: Any, query: Any) -> Any:
-    """Bits in which a line of four rows differs from the query's: 16 bits each, the first row's lowest.
-
-    The sum over a vector's words costs more than the counting, and is taken once for all four.
-    """
+    """Return the distances of a cache line of four rows to the query's, 16 bits each, the first lowest."""
+    # the sum over a vector's words costs more than the counting, and is taken once for all four
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         address, row_bytes, query = args
@@ -233,7 +232,7 @@ four_distances: Any = intrinsic(_four_distances)
 
 
 def _eight_within(typing: Any, numbers: Any, most: Any) -> Any:
-    """A bit for each of the eight int32 at an address that is <= `most`."""
+    """Return a bit for each of the eight int32 at an address that is <= `most`."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         value = b.load(b.inttoptr(args[0], _HALF.as_pointer()))
@@ -248,7 +247,7 @@ eight_within: Any = intrinsic(_eight_within)
 
 
 def _lowest(typing: Any, bits: Any) -> Any:
-    """The place of the lowest set bit of a number that is not 0."""
+    """Return the place of the lowest set bit of a number that is not 0."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         return b.cttz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -260,7 +259,7 @@ lowest: Any = intrinsic(_lowest)
 
 
 def _prefetch(typing: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, which need not be a valid one."""
+    """Prefetch the cache line at an address, which need not be valid."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
@@ -276,6 +275,8 @@ prefetch: Any = intrinsic(_prefetch)
 
 
 def _loader(kind: ir.Type) -> Any:
+    """Return an intrinsic that loads a number of a kind as int64."""
+
     def load(typing: Any, address: Any, number: Any) -> Any:
         def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
             value = _word(b, b.gep(b.inttoptr(args[0], kind.as_pointer()), [args[1]]))
@@ -287,16 +288,21 @@ def _loader(kind: ir.Type) -> Any:
 
 
 load_int32 = _loader(_I32)
-"""load_int32(address, number): the int32 that stands `number` places behind an address."""
+"""load_int32(address, number) returns the int32 that is `number` places behind an address."""
 load_int64 = _loader(_I64)
-"""load_int64(address, number): the same for 64-bit words."""
+"""load_int64(address, number) does the same for 64-bit words."""
 
 
 @compiled
 def as_blocks(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Barcodes uint64 (N, W) in blocks, uint64 (ceil(N / 8), W, 8).
+    """Return barcodes uint64 (N, W) in blocks of eight.
 
-    What is left of the last block is filled with the first barcode, which by its number always wins.
+    The rest of the last block is filled with the first barcode. That one wins every tie by its number.
+
+    Returns
+    -------
+    uint64 (ceil(N / 8), W, 8)
+        Word w of eight barcodes side by side.
     """
     count, width = words.shape
     out = np.empty(((count + LANES - 1) // LANES, width, LANES), np.uint64)
@@ -308,7 +314,7 @@ def as_blocks(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def aligned(array: NDArray[Any], rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
-    """A copy (of some rows) that begins at a cache line, so that no vector lies across two."""
+    """Return a copy, or one of some rows, that begins at a cache line: no vector lies across two."""
     count = len(array) if rows is None else len(rows)
     size = count * array[:1].nbytes
     raw = np.empty(size + _LINE, np.uint8)

@@ -92,7 +92,12 @@ class KeyTable:
 
 
 def checked_mask(exclude: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Return a mask of slides as the kernels take it: bool (n_slides,), read-only, empty for None.
+    """Return a mask of slides as the kernels read it.
+
+    Returns
+    -------
+    bool (n_slides,)
+        Read-only; empty for None.
 
     Raises
     ------

@@ -1,15 +1,15 @@
-"""The compiled walk of the guided search (`sish.index.guided.walk` says what it does, this file how).
+"""The compiled loops of the guided search; `sish.index.guided.walk` says what they compute.
 
-Walks overlap, above all in small archives, where every walk passes most of the keys that the one before it
-passed. What a walk may reach depends on keys and exclusions alone, so the work is done in another order,
+Walks overlap, most of all in small archives, where a walk passes most of the keys that the one before it
+passed. How far a walk may reach depends on keys and exclusions alone. So the work is done in another order,
 with the same result:
 
-1. the reach of all walks: one binary search for all seeds side by side, so that their cache misses overlap;
-2. the distance of every patch in reach, once, four at a time by cache lines; four are given up as soon as
-   all are past the threshold, and of each key only the nearest patch within it is kept: a *hit*;
-3. the walks in their published order, over the hits alone: the only place where closed keys matter.
+1. Find the reach of all walks: binary searches of all seeds side by side, so that their cache misses overlap.
+2. Compute the distance of every patch in reach once, four patches at a time, by cache lines. Four are given
+   up as soon as all are past the threshold. Of each key the nearest patch within it is kept: a *hit*.
+3. Do the walks in their published order over the hits alone. Closed keys matter in this step only.
 
-Steps 1 and 2 stream through memory that is contiguous for each seed, and ask for the next lines ahead.
+Steps 1 and 2 stream through memory that is contiguous for each seed, and prefetch the next lines.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ _AHEAD = 32  # rows that are asked for before they are needed
 
 
 class Table(NamedTuple):
-    """What the kernels read of a table; a tuple with names, which numba can take apart."""
+    """The arrays of a table that the kernels read; numba can unpack a named tuple."""
 
     keys: NDArray[np.int64]
     words: Words
@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """GuidedParams as the kernels want them."""
+    """`GuidedParams` as the kernels read them."""
 
     away: NDArray[np.int64]
     pre_step: int
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """How far the walks of one query may go; S = 2T seeds, ascending: m - (T-1)s ... m, m ... m + (T-1)s."""
+    """The reach of one query's walks, for S = 2T seeds, ascending: m - (T-1)s ... m, m ... m + (T-1)s."""
 
     seed: NDArray[np.int64]
     below: NDArray[np.int64]  # number of keys smaller than the seed
@@ -76,7 +76,7 @@ def search_all(
     hits: Bag,
     found: Bag,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """Offsets (Q + 1,), ranks in the table (R,) and distances (R,) of the bags of all queries."""
+    """Return offsets (Q + 1,), places in the table (R,) and distances (R,) of the bags of all queries."""
     offset = np.zeros(query_keys.size + 1, np.int64)
     rank, hamming = np.empty(1024, np.int64), np.empty(1024, np.int32)
     place = np.empty(plan.threshold + 2, np.int64)
@@ -121,7 +121,7 @@ def _set_reach(table: Table, key: int, plan: Plan, reach: Reach) -> None:
 
 @compiled
 def _lower_bounds(keys: NDArray[np.int64], values: NDArray[np.int64], below: NDArray[np.int64]) -> None:
-    """Number of keys smaller than each value, O(log P) each; level by level, so that misses overlap."""
+    """Fill `below` with the number of keys below each value, level by level, so that cache misses overlap."""
     below[:] = 0
     left = keys.size
     while left > 1:
@@ -135,7 +135,7 @@ def _lower_bounds(keys: NDArray[np.int64], values: NDArray[np.int64], below: NDA
 
 @compiled
 def _walk_end(table: Table, place: int, stride: int, steps: int, skips: int) -> int:
-    """The first entry past a walk of so many distinct keys from `place` by `stride` (-1 down, +1 up)."""
+    """Return the entry past a walk of so many distinct keys from `place` by `stride` (-1 down, +1 up)."""
     end = _end_of_keys(table.keys, place, stride, steps)
     if table.exclude.size:
         passed = table.slide[place:end] if stride > 0 else table.slide[end + 1 : place + 1]
@@ -146,7 +146,7 @@ def _walk_end(table: Table, place: int, stride: int, steps: int, skips: int) -> 
 
 @compiled
 def _end_of_keys(keys: NDArray[np.int64], place: int, stride: int, steps: int) -> int:
-    """`_walk_end` where nothing is excluded."""
+    """Return `_walk_end` where nothing is excluded."""
     if steps <= 0 or not 0 <= place < keys.size:
         return place
     place += stride
@@ -163,7 +163,7 @@ def _end_of_keys(keys: NDArray[np.int64], place: int, stride: int, steps: int) -
 
 @compiled
 def _any_excluded(slide: NDArray[np.int32], exclude: NDArray[np.int32]) -> bool:
-    """Whether any of these entries is excluded; a loop that becomes vector instructions."""
+    """Whether any of these entries is excluded; the loop becomes vector instructions."""
     count, last = np.int32(0), np.uint32(exclude.size - 1)
     for i in range(slide.size):
         count |= exclude[min(np.uint32(slide[i]), last)]
@@ -181,7 +181,7 @@ def _n_different(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
 
 @compiled
 def _walk_end_among(table: Table, place: int, stride: int, steps: int, skips: int) -> int:
-    """`_walk_end` where some patches are excluded: keys without another one do not count as steps."""
+    """Return `_walk_end` where some patches are excluded; keys without any other do not count as steps."""
     keys, slide, exclude = table.keys, table.slide, table.exclude
     while steps > 0 and 0 <= place < keys.size:
         key, any_left = keys[place], False
@@ -199,7 +199,7 @@ def _walk_end_among(table: Table, place: int, stride: int, steps: int, skips: in
 
 @compiled
 def _find_hits(table: Table, query: Words, plan: Plan, reach: Reach, hits: Bag) -> int:
-    """Fill `hits` from all that is in reach, each entry read once; their number."""
+    """Fill `hits` from all entries in reach, each read once; return their number."""
     done = count = 0
     for number in range(reach.seed.size):
         start, stop = max(done, reach.low[number]), reach.high[number]
@@ -213,7 +213,7 @@ def _find_hits(table: Table, query: Words, plan: Plan, reach: Reach, hits: Bag) 
 def _hits_among(
     table: Table, query: Words, start: int, stop: int, threshold: int, hits: Bag, count: int
 ) -> int:
-    """Add the hits among entries `start` to `stop` behind the first `count`; their number."""
+    """Put the hits among entries `start` to `stop` behind the first `count`; return their number."""
     words = table.words
     row_bytes, line_bytes, own = words.shape[1] * words.itemsize, 8 * LANES, query.ctypes.data
     lines = row_bytes // line_bytes if words.itemsize == 8 and row_bytes % line_bytes == 0 else 0
@@ -265,7 +265,7 @@ def _hits_among(
 def _walk_all(
     table: Table, key: int, query: Words, plan: Plan, reach: Reach, hits: Bag, n_hits: int, found: Bag
 ) -> int:
-    """Put the results of one query into `found` in the order in which walks come to them; their number."""
+    """Put the results of one query into `found` in the order of the walks; return their number."""
     count, n_seeds = 0, plan.away.size
     if plan.visit_query_key:
         count = _visit_own(table, key, query, plan.threshold, hits, n_hits, found)
@@ -282,7 +282,7 @@ def _walk_all(
 
 @compiled
 def _walk(hits: Bag, n_hits: int, place: int, end: int, stride: int, found: Bag, count: int) -> int:
-    """Take the hits from entry `place` to before `end`, up to the first closed key; the number of results."""
+    """Take the hits from entry `place` to before `end`, up to the first closed key; return the new count."""
     at = _lower_bound(hits.rank[:n_hits], place + np.int64(stride < 0)) - np.int64(stride < 0)
     while 0 <= at < n_hits and (end - hits.rank[at]) * stride > 0 and not hits.closed[at]:
         found.rank[count], found.bits[count] = hits.rank[at], hits.bits[at]
@@ -294,7 +294,7 @@ def _walk(hits: Bag, n_hits: int, place: int, end: int, stride: int, found: Bag,
 
 @compiled
 def _lower_bound(values: NDArray[np.int64], value: Any) -> int:
-    """Number of values smaller than `value`, O(log n)."""
+    """Return the number of values smaller than `value`, O(log n)."""
     low, high = 0, values.size
     while low < high:
         middle = (low + high) >> 1
@@ -309,7 +309,7 @@ def _lower_bound(values: NDArray[np.int64], value: Any) -> int:
 def _visit_own(
     table: Table, key: int, query: Words, threshold: int, hits: Bag, n_hits: int, found: Bag
 ) -> int:
-    """Take every entry at the query's own key that is within the threshold, and close it; their number."""
+    """Take all entries at the query's own key within the threshold, and close it; return their number."""
     keys, slide, exclude = table.keys, table.slide, table.exclude
     first, count = _lower_bound(keys, key), 0
     entry, room = first, found.rank.size - n_hits  # enough, if the keys are sorted as they should be
@@ -331,7 +331,7 @@ def _visit_own(
 def _sort_bag(
     found: Bag, count: int, place: NDArray[np.int64], rank: NDArray[np.int64], hamming: NDArray[np.int32]
 ) -> None:
-    """The first `count` results by distance, stable (a counting sort with `place` for its counts)."""
+    """Sort the first `count` results by distance, stably: a counting sort, with `place` for its counts."""
     if count == 0:
         return
     place[:] = 0
@@ -347,7 +347,7 @@ def _sort_bag(
 
 @compiled
 def _grown(array: Any, used: int, wanted: int) -> Any:
-    """A copy of `array` with room for `wanted` values at least."""
+    """Return a copy of `array` with room for `wanted` values at least."""
     larger = np.empty(max(wanted, 2 * array.size), array.dtype)
     larger[:used] = array[:used]
     return larger

@@ -1,27 +1,25 @@
-"""Guided search: the neighbours of a patch, looked for where its key leads (Chen et al. 2022, Methods).
+"""The guided search: it walks along keys from where a query patch's key leads (Chen et al. 2022, Methods).
 
-How it works. Every patch of the archive has an integer key and a barcode; the table holds them in key
-order. A query patch has a key m and a barcode h. Rather than comparing h with everything, the search
-looks around m, and around *seeds* at regular distances from m, because patches of near texture may
-have keys somewhat apart:
+Every patch of the archive has an integer key and a barcode, and a table holds them in key order. A query
+patch has a key m and a barcode h. The search does not compare h with everything. It looks around m, and
+around *seeds* at regular distances from m, because patches of similar texture may have keys somewhat apart:
 
     seeds   m, m - s, m - 2s, ..., then m, m + s, m + 2s, ...      s = interval x 1e11
 
 From each seed it walks down the keys, then up, one distinct key a step, for at most `pre_step` and
-`succ_step` steps. At each key the entry nearest to h in Hamming distance is that key's result. Within
-the threshold it joins the *bag* and its key is closed: a later walk that arrives at a closed key ends,
-as all beyond it has been walked. Keys that fail the threshold stay open and may be passed again. Keys
-whose entries are all excluded are passed without counting as a step (at most `skip_step` of them, which
-is our addition: a filter that leaves almost nothing would lead through the whole archive). The bag is
-sorted by distance.
+`succ_step` steps. At each key it takes the entry nearest to h in Hamming distance. If that is within the
+threshold, it joins the *bag* and its key is closed. A later walk ends at a closed key, as everything beyond
+has been walked. Keys that fail the threshold stay open and may be passed again. Keys whose entries are all
+excluded are passed and do not count as steps. At most `skip_step` such keys are passed. This limit is our
+addition: a filter that leaves almost nothing would lead through the whole archive. The bag is sorted by
+distance.
 
-So a query looks at no more than 2 x n_seeds x (pre_step + succ_step) keys however large the archive
-is. Predecessor and successor are strict: the entries at exactly m are found only by a walk that comes
-from another seed. That is the published behaviour and the default; `visit_query_key` changes it.
+So a query looks at no more than 2 x n_seeds x (pre_step + succ_step) keys, however large the archive is.
+Predecessor and successor are strict: the entries at exactly m are found only by a walk from another seed.
+That is the published behaviour and the default; `visit_query_key` changes it.
 
-Here predecessor and successor are steps in a sorted array, so that one binary search a seed is all
-that a tree would do (`sish.index.trees.ordered_set` has the trees), and no patch is compared twice
-(`sish.index.guided.kernel`).
+Here predecessor and successor are steps in a sorted array, and one binary search a seed replaces the tree
+(`sish.index.trees` has the trees). No patch is compared twice (`sish.index.guided.kernel`).
 """
 
 from collections.abc import Sequence
@@ -40,7 +38,7 @@ from sish.index.table import KeyTable, checked_mask
 
 __all__ = ["guided_search"]
 
-KEY_UNIT = 10**11  # the weight of the coarsest sum in a key; `interval` counts in it
+KEY_UNIT = 10**11  # the weight of the coarsest sum in a key, and the unit of `interval`
 _INT64_MAX = 2**63 - 1
 
 
@@ -53,14 +51,37 @@ def guided_search(
     params: GuidedParams | None = None,
     n_threads: int = 1,
 ) -> Bags:
-    """The bag of each query patch: keys int64 (Q,), barcodes uint8 (Q, B). See the module for the walk.
+    """Return the bag of each query patch; the module says how the search walks.
 
-    Patches of slide s are left out where `exclude[s]` is true; slides past its end are not. Nothing is
-    rebuilt for it: excluded patches are passed on the way, up to `GuidedParams.skip_step` keys a walk, so
-    that the cost is bounded whatever the size of the archive. Where a filter leaves few patches, scanning
-    them (`sish.index.barcode.nearest`) finds more. The queries are shared among `n_threads` threads; the
-    result does not depend on their number. Raises ParameterError where the queries do not fit the table.
+    A query costs O(n_seeds (log P + pre_step + succ_step)) whatever the number of patches P. Filters do not
+    raise that: excluded patches are passed on the way. Where a filter leaves few patches, comparing with
+    all of them (`sish.index.nearest`) finds more.
 
+    Parameters
+    ----------
+    table : KeyTable
+        The P patches of the archive.
+    query_keys : int64 (Q,)
+    query_barcodes : uint8 (Q, B)
+    exclude : bool (n_slides,), optional
+        True for the slides whose patches are left out. Slides past its end are not.
+    params : GuidedParams, optional
+        Default: the paper's.
+    n_threads : int
+        Threads that share the queries. The result does not depend on it.
+
+    Returns
+    -------
+    Bags
+        Patches in the caller's numbers (`KeyTable.build`).
+
+    Raises
+    ------
+    ParameterError
+        If keys, barcodes or the mask do not fit each other or the table, or `n_threads` is below 1.
+
+    Examples
+    --------
     >>> table = KeyTable.build([10, 20, 30], np.array([[7], [1], [255]], np.uint8), [0, 1, 2])
     >>> query, near = np.array([[1]], np.uint8), GuidedParams(threshold=4)
     >>> bags = guided_search(table, [20], query, params=near)
@@ -97,7 +118,7 @@ def guided_search(
 
 
 def _plan(params: GuidedParams, barcodes: NDArray[np.uint8]) -> Plan:
-    """The parameters as the kernels want them; a barcode has no more bits to differ in than there are."""
+    """Return the parameters as the kernels read them; no threshold is above the bits of a barcode."""
     return Plan(
         _seed_distances(params), params.pre_step, params.succ_step, params.skip_step,
         min(params.threshold, 8 * barcodes.shape[1]), params.visit_query_key,
@@ -105,7 +126,7 @@ def _plan(params: GuidedParams, barcodes: NDArray[np.uint8]) -> Plan:
 
 
 def _joined(parts: Sequence[Bags]) -> Bags:
-    """The bags of all parts, one after another."""
+    """Return the bags of all parts, one after another."""
     lengths = np.concatenate([part.lengths() for part in parts])
     return Bags(
         np.concatenate([[0], np.cumsum(lengths)]),
@@ -115,7 +136,7 @@ def _joined(parts: Sequence[Bags]) -> Bags:
 
 
 def _seed_distances(params: GuidedParams) -> NDArray[np.int64]:
-    """Distance of the t-th seed from the query's key; -1 where it lies past every key that there can be."""
+    """Return the distance of the t-th seed from the query's key; -1 if it lies past every possible key."""
     step = params.interval * KEY_UNIT
     away = [t * step for t in range(params.n_seeds)]
     return np.array([d if d <= _INT64_MAX else -1 for d in away], dtype=np.int64)
@@ -124,9 +145,15 @@ def _seed_distances(params: GuidedParams) -> NDArray[np.int64]:
 def _scratch(
     keys: NDArray[np.int64], query_keys: NDArray[np.int64], params: GuidedParams
 ) -> tuple[Reach, Bag, Bag]:
-    """Memory that queries use in turn; untouched pages of it are never made real by the system.
+    """Return memory that queries use in turn.
 
-    A query has a hit a step at most, and one at each seed; all at its own key are results too if visited.
+    A query has at most a hit a step and one at each seed, and as many results. Where the query's own key is
+    visited, all entries there are results, too. The system allocates only the pages that are touched.
+
+    Returns
+    -------
+    Reach, Bag, Bag
+        For the seeds, the hits and the results of a query.
     """
     n_seeds, own = params.n_seeds, 0
     if params.visit_query_key and len(query_keys):

@@ -1,8 +1,8 @@
-"""An archive as the store keeps it, searched where it lies: nothing is merged, copied or read ahead.
+"""The texture search over a store's segments where they lie: nothing is merged, copied or read ahead.
 
-`Store.snapshot` makes one table of all segments in memory. Here each segment stays the mapped file that it
-is, so that an index larger than memory opens in as long as it takes to look up where each key begins, and
-a commit of the writer costs a reader one more table. Removed slides are left out by a mask.
+`Store.snapshot` makes one table of all segments in memory. Here each segment stays a mapped file. So an index
+larger than memory opens in the time that it takes to count the patches of each key, and a commit of the
+writer costs a reader one more table. A mask leaves out removed slides.
 """
 
 from collections.abc import Sequence
@@ -27,20 +27,20 @@ __all__ = ["Archive", "learn_keys", "learn_tree", "rekeyed", "root_tree"]
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The patches of one state of a store, in one table a segment, whose first keys are a texture tree's."""
+    """The patches of one state of a store, a table for each segment; their first key is a texture tree's."""
 
     parts: tuple[Snapshot, ...]
-    """The patches of each segment, those of removed slides included."""
+    """The patches of each segment, including those of removed slides."""
     cells: Cells
     """The same as tables; patch numbers count through all of them."""
     slides: tuple[SlideRow, ...]
-    """The slides of all segments, removed ones included: a slide's number is its place here."""
+    """The slides of all segments, including removed ones. A slide's number is its place here."""
     removed: NDArray[np.bool_]
     """Which of them were removed, bool (slides,)."""
 
     @classmethod
     def of(cls, tree: TextureTree, segments: Sequence[Segment]) -> "Archive":
-        """The archive of segments whose first keys are `tree`'s: opened, not read."""
+        """Return the archive of segments whose first keys are `tree`'s. They are opened, not read."""
         tables: list[KeyTable] = []
         slides: list[SlideRow] = []
         removed: list[bool] = []
@@ -58,7 +58,7 @@ class Archive:
         return cls((patches,), cells, patches.slides, np.zeros(len(patches.slides), bool))
 
     def __len__(self) -> int:
-        """Number of patches, those of removed slides included."""
+        """Return the number of patches, including those of removed slides."""
         return len(self.cells)
 
     def search(
@@ -70,7 +70,7 @@ class Archive:
         exclude: NDArray[np.bool_] | None = None,
         threshold: int | None = None,
     ) -> Bags:
-        """`Cells.search` without removed slides; `exclude` bool (slides,) leaves out more."""
+        """Return `Cells.search` without removed slides; `exclude` bool (slides,) leaves out more slides."""
         if exclude is not None and exclude.shape != self.removed.shape:
             raise ParameterError(
                 f"exclude has shape {exclude.shape}; give one value a slide, {self.removed.shape}"
@@ -80,14 +80,14 @@ class Archive:
         return self.cells.search(query_barcodes, k=k, budget=budget, exclude=mask, threshold=threshold)
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Slide number of each patch, (N,)."""
+        """Return the slide number of each patch, (N,)."""
         out = np.empty(len(patches), np.int64)
         for mine, table, rows in self.cells.by_table(patches):
             out[mine] = self.cells.tables[table].slide[rows] + self.cells.tables[table].first_slide
         return out
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Top left corner of each patch in level-0 pixels, x first, (N, 2)."""
+        """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
         out = np.empty((len(patches), 2), np.int64)
         for mine, table, rows in self.cells.by_table(patches):
             out[mine] = self.parts[table].l0_xy[rows]
@@ -100,7 +100,7 @@ def _table(patches: Snapshot, first_slide: int) -> KeyTable:
 
 
 def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
-    """A copy of some patches in the order of their texture keys, which become their only ones, (P, 1)."""
+    """Return a copy of patches in the order of their texture keys, which become their only keys, (P, 1)."""
     keys = tree.keys(patches.barcodes)
     order = np.lexsort((patches.row, patches.slide, keys))
     return Snapshot(
@@ -114,30 +114,35 @@ def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
 
 
 def root_tree(barcode_bytes: int) -> TextureTree:
-    """The tree of an archive that is too small to learn one: all patches share one key."""
+    """Return the tree of an archive that is too small to learn one: all patches share one key."""
     nothing = np.zeros((1, barcode_bytes), np.uint8)
     return TextureTree.from_arrays({"nodes": nothing, "leaves": nothing[None]})
 
 
 def learn_keys(store: Store, *, seed: int = 0) -> TextureTree:
-    """Learn a tree of what is in a store that is open for writing, and give all patches keys by it."""
-    store.compact()  # a tree depends on the order it sees: that must not be one of chance commits
+    """Learn a tree of all patches of a store that is open for writing, and give them its keys."""
+    store.compact()  # a tree depends on the order of its sample, which must not depend on chance commits
     tree = learn_tree([segment.patches.barcodes for segment in store.segments], seed=seed)
     store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
     return tree
 
 
 def learn_tree(barcodes: Sequence[NDArray[np.uint8]], *, seed: int = 0) -> TextureTree:
-    """Return the texture tree of an archive in parts, learnt from a sample of their barcodes, each (P, B).
+    """Learn the texture tree of an archive in parts, from a sample of their barcodes, each uint8 (P, B).
 
-    Not from barcodes of other tissue: a tree of lymph nodes found 0.15 of the neighbours among breast
-    tissue where the archive's own found 0.95.
+    A tree of other tissue is worse: one of lymph nodes found 0.15 of the neighbours among breast tissue,
+    where the archive's own tree found 0.95.
+
+    Returns
+    -------
+    TextureTree
+        The same for the same patches in the same order, and the same seed.
     """
     return TextureTree.learn(_sample(barcodes, seed), seed=seed, patches=sum(map(len, barcodes)))
 
 
 def _sample(barcodes: Sequence[NDArray[np.uint8]], seed: int) -> NDArray[np.uint8]:
-    """So many rows as a tree is learnt from, drawn from all parts; a row of zeros where there are none."""
+    """Return the rows that a tree is learnt from, drawn from all parts; a row of zeros if there are none."""
     bounds = np.cumsum([0, *map(len, barcodes)])
     total = int(bounds[-1])
     if not total:

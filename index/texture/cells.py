@@ -1,28 +1,28 @@
-"""The search of a texture tree: bounded walks over key ranges, nearest cells first.
+"""The search through a texture tree: a query patch is compared with the patches of its nearest cells.
 
-An archive is a sequence of tables, each in key order (`KeyTable`: a segment of the store, mapped from its
-files or not). A query patch with barcode h is answered in three steps:
+An archive is a sequence of tables, each in key order (`KeyTable`: patches in memory, or a segment of the
+store, mapped from its files). A query patch with barcode h is answered in three steps:
 
-1. It is compared with the tree's top nodes. Those at most a third farther than the nearest are *opened*, and
-   farther ones until they hold 8 times the budget. Their nodes are compared and opened in the same
-   way: a query that lies among the archive's textures opens half a dozen, one that lies apart from all of
-   them more. (A small tree has no top nodes: it begins with its nodes.) Comparing h with the leaves of an
-   opened node gives *cells*, each one key. A node that holds few patches is not opened: all its keys
-   together are one cell. So a small archive is walked by prefixes of the same keys, and the tree grows
-   deeper as the archive does.
-2. Cells are taken in order of their distance from h until they hold `budget` patches.
-3. A cell is a range of keys, hence adjacent rows in every table: they are compared with h eight at a time,
-   in place, while the next cell is being fetched. The k nearest stay.
+1. Open nodes. h is compared with the tree's top nodes. Those at most a third farther than the nearest are
+   *opened*, and farther ones until they hold 8 times the budget. Their nodes are compared and opened in the
+   same way. A query that lies among the archive's textures opens half a dozen, one that lies apart from all
+   opens more. (A small tree has no top nodes and begins with its nodes.) Comparing h with the leaves of an
+   opened node gives *cells*, each one key. A node that holds few patches is not opened: all its keys together
+   are one cell. So a small archive is searched by prefixes of the same keys, and the tree grows deeper as the
+   archive does.
+2. Choose cells, in order of their distance from h, until they hold `budget` patches.
+3. Compare. A cell is a range of keys, hence adjacent rows in every table. They are compared with h eight at a
+   time, in place, while the next cell is being fetched. The k nearest are kept.
 
-So a query looks at no more than `budget` patches however large the archive is, where the published search
-looks at 15,000 keys; and what it looks at are whole neighbourhoods of barcodes, not of an average. A
-directory says where each key's rows begin (the successor of a key, looked up instead of walked to); it takes
-8 bytes a leaf and table. Adding patches is another table, removing slides a mask; nothing is rebuilt.
+So a query looks at no more than `budget` patches however large the archive is; the published search looks at
+15,000 keys. It looks at whole neighbourhoods of barcodes, not at those of one average. A directory says
+where the rows of each key begin, so that the successor of a key is looked up and not walked to. It takes 8
+bytes a leaf and table. Adding patches adds a table, and removing slides sets a mask; nothing is rebuilt.
 
 A budget of the whole archive compares with everything and is exact. Results are sorted by distance, then in
-insertion order (slide number, then row), and do not depend on how patches are spread over tables, on
-threads, or on the order of queries; only which of the last cell's patches still fit into the budget does,
-where tables are not in insertion order.
+insertion order (slide number, then row). They do not depend on how patches are spread over tables, on
+threads, or on the order of queries. One exception: where tables are not in insertion order, it decides which
+patches of the last cell still fit into the budget.
 """
 
 from collections.abc import Sequence
@@ -45,25 +45,46 @@ __all__ = ["Cells"]
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A tree and the tables that are searched by it. Made by `of`; `adding` gives one with another table."""
+    """A tree and the tables that are searched by it.
+
+    `learn` makes it of barcodes in memory, `of` of a tree and tables, and `adding` adds a table.
+    """
 
     tree: TextureTree
-    """What the tables' keys were made with."""
+    """The tree that made the tables' keys."""
     tables: tuple[KeyTable, ...]
     """The archive; patch numbers count through all tables."""
     first_patch: NDArray[np.int64]
     """Number of the first patch of each table, (tables,)."""
     begins: NDArray[np.int64]
-    """Where key c begins in table t, (keys + 1, tables)."""
+    """Where each key begins in each table, (keys + 1, tables)."""
     totals: NDArray[np.int64]
-    """Where key c begins in all tables together, (keys + 1,)."""
-    _kept: tuple[NDArray[Any], ...] = field(repr=False)  # what the addresses point into
+    """Where each key begins in all tables together, (keys + 1,)."""
+    _kept: tuple[NDArray[Any], ...] = field(repr=False)  # the arrays that addresses point into
     _fixed: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)  # `Place` as an array, and spots
 
     @classmethod
     def of(cls, tree: TextureTree, tables: Sequence[KeyTable]) -> "Cells":
-        """The cells of tables whose keys `tree` made: counts their patches, some milliseconds a million.
+        """Return the cells of tables whose keys `tree` made, O(P + keys): milliseconds for a million patches.
 
+        Parameters
+        ----------
+        tree : TextureTree
+        tables : sequence of KeyTable
+            Their keys are `tree.keys` of their barcodes.
+
+        Returns
+        -------
+        Cells
+            Its searches answer with the caller's numbers of patches, counted through all tables.
+
+        Raises
+        ------
+        ParameterError
+            If keys or barcodes are not of this tree.
+
+        Examples
+        --------
         >>> tree = TextureTree.learn(np.repeat(np.uint8([[0], [255]]), 8, axis=1), branching=(2, 1))
         >>> barcodes = np.uint8([[255] * 8, [1] * 8, [0] * 8])
         >>> table = KeyTable.build(tree.keys(barcodes), barcodes, [0, 1, 2])
@@ -99,12 +120,12 @@ class Cells:
         """
         rows = as_barcodes(barcodes)
         tree = TextureTree.learn(rows, seed=seed)
-        return cls.of(
-            tree, [KeyTable.build(tree.keys(rows), rows, np.arange(len(rows)) if slide is None else slide)]
-        )
+        own = np.arange(len(rows)) if slide is None else slide
+        return cls.of(tree, [KeyTable.build(tree.keys(rows), rows, own)])
 
     @classmethod
     def _of(cls, tree: TextureTree, tables: tuple[KeyTable, ...], begins: list[NDArray[np.int64]]) -> "Cells":
+        """Return the cells of tables of which it is known where keys begin."""
         kept: list[NDArray[Any]] = []
         spots = np.zeros((len(tables), 6), np.int64)
         first_patch = np.cumsum([0, *map(len, tables)], dtype=np.int64)[: len(tables)]
@@ -126,12 +147,12 @@ class Cells:
         return cls(tree, tables, first_patch, together, totals, tuple(kept), fixed)
 
     def adding(self, table: KeyTable) -> "Cells":
-        """These cells and one more table; nothing that is there is touched."""
+        """Return these cells and one more table; the tables that are there are not touched."""
         begins = [*self.begins.T, _begins(self.tree, table)]
         return self._of(self.tree, (*self.tables, table), begins)
 
     def __len__(self) -> int:
-        """Number of patches."""
+        """Return the number of patches."""
         return int(self.totals[-1])
 
     def search(
@@ -143,12 +164,33 @@ class Cells:
         exclude: NDArray[np.bool_] | None = None,
         threshold: int | None = None,
     ) -> Bags:
-        """The `k` nearest patches of each query uint8 (Q, B) among the `budget` in the nearest cells.
+        """Return the `k` nearest of the `budget` patches in each query's nearest cells.
 
-        Patches of slide s are left out where `exclude[s]` is true: they do not count, as if they were not
-        there, up to 8 budgets of rows walked. None farther than `threshold` bits comes back. A result's
-        `patch` is the caller's number: its place in what `KeyTable.build` was given, counted through all
-        tables. Raises ParameterError where the queries do not fit.
+        The cost of a query is bounded by the budget, whatever the number of patches.
+
+        Parameters
+        ----------
+        query_barcodes : uint8 (Q, B)
+        k : int
+            Patches wanted for each query, at least 1.
+        budget : int
+            Patches that each query is compared with, at least 1.
+        exclude : bool (n_slides,), optional
+            True for the slides whose patches are left out. They do not use up the budget, but a query walks
+            no more than 8 budgets of rows. Slides past its end are not left out.
+        threshold : int, optional
+            Largest distance in bits of a result. Default: any.
+
+        Returns
+        -------
+        Bags
+            Patches in the caller's numbers: places in the arrays given to `KeyTable.build` or `learn`,
+            counted through all tables.
+
+        Raises
+        ------
+        ParameterError
+            If the queries or the mask do not fit, or `k` or the budget is below 1.
         """
         if k < 1 or budget < 1:
             raise ParameterError(f"k is {k} and budget {budget}; give at least 1 of each")
@@ -167,7 +209,7 @@ class Cells:
         return Bags(offset, self._callers(place), hamming)
 
     def by_table(self, patches: NDArray[np.int64]) -> list[tuple[NDArray[np.bool_], int, NDArray[np.int64]]]:
-        """Return, for each table that holds any: which of the patches, the table, and their numbers in it."""
+        """Return for each table that holds any of the patches: which ones, its number, and theirs in it."""
         table = np.searchsorted(self.first_patch, patches, "right") - 1
         return [
             (table == number, int(number), patches[table == number] - self.first_patch[number])
@@ -185,7 +227,7 @@ class Cells:
 
 
 def _begins(tree: TextureTree, table: KeyTable) -> NDArray[np.int64]:
-    """Where each key begins in a table, (keys + 1,); ParameterError where the keys are of another tree."""
+    """Return where each key begins in a table, (keys + 1,); ParameterError if they are another tree's."""
     low, high = (int(table.keys.min()), int(table.keys.max())) if len(table) else (0, 0)
     if not 0 <= low <= high < tree.n_keys:
         raise ParameterError(

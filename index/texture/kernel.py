@@ -1,7 +1,7 @@
-"""The compiled walk over a texture tree's cells; `sish.index.texture.cells` says what it does.
+"""The compiled walk over a texture tree's cells; `sish.index.texture.cells` says what it computes.
 
-Kernels reach what they read by *addresses* (`Place`), and call nothing that takes an array where rows are
-compared: numba counts references at each such call, which took three times as long as all distances.
+Kernels find their data by *addresses* (`Place`). Where rows are compared, they call nothing that takes an
+array: numba counts references at each such call, which took three times as long as all distances.
 """
 
 from typing import NamedTuple
@@ -44,13 +44,13 @@ from sish.index.texture.shortlist import (
 
 __all__ = ["Place", "search_cells"]
 
-_FEWEST_NODES = 3  # opened at least
-_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to so many times the distance of the nearest,
-_OPENED = 8  # and until they hold so many budgets
-_PATIENCE = 8  # with excluded slides: rows walked at most, in budgets
-_CLOSER = 8  # cells are taken up to an eighth farther than the nearest, and an eighth farther than that, ...
+_FEWEST_NODES = 3  # nodes that are opened at least
+_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to 4/3 of the nearest one's distance,
+_OPENED = 8  # and until they hold this many budgets
+_PATIENCE = 8  # rows walked at most, in budgets, where slides are excluded
+_CLOSER = 8  # cells are taken up to an eighth farther than the nearest, then another eighth farther, ...
 _LINE = 64  # bytes of a cache line
-_AHEAD = 4  # so many times eight rows are being fetched while eight are compared
+_AHEAD = 4  # times eight rows that are being fetched while eight are compared
 _FAR = 2**30
 _WHOLE = 1 << 32  # a cell is distance << 33 | _WHOLE where it is a whole node | its first key
 _KEY = _WHOLE - 1
@@ -58,20 +58,20 @@ _TABLE, _BEGIN, _END = 0, 1, 2  # columns of ranges of rows
 
 
 class Place(NamedTuple):
-    """Where what every query reads lies, as addresses, and how much there is of it."""
+    """The addresses of the arrays that every query reads, and their sizes."""
 
     top_blocks: int
-    """The top nodes' barcodes, `as_blocks`."""
+    """Barcodes of the top nodes, `as_blocks`."""
     node_blocks: int
-    """Those of the nodes, top node after top node."""
+    """Barcodes of the nodes, top node after top node."""
     leaf_blocks: int
-    """The leaves', node after node."""
+    """Barcodes of the leaves, node after node."""
     node_totals: int
-    """int64 (nodes + 1,): where each node begins in all tables together."""
+    """int64 (nodes + 1,), where each node begins in all tables together."""
     totals: int
-    """int64 (keys + 1,): the same of each key."""
+    """int64 (keys + 1,), where each key begins in all tables together."""
     begins: int
-    """int64 (keys + 1, tables): where each key begins in each table."""
+    """int64 (keys + 1, tables), where each key begins in each table."""
     tables: int
     """Number of tables."""
     tops: int
@@ -89,9 +89,14 @@ def search_cells(
     place: NDArray[np.int64], spots: NDArray[np.int64], queries: NDArray[np.uint8],
     mask: NDArray[np.bool_], k: int, budget: int, most: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
-    """Offsets (Q + 1,), patches (R,) and distances (R,) of the results of all queries.
+    """Return the results of all queries.
 
-    `place` are the numbers of a `Place`; `spots` says where each table lies (`sish.index.texture.shortlist`).
+    `place` has the numbers of a `Place`. `spots` says where each table lies (`sish.index.texture.shortlist`).
+
+    Returns
+    -------
+    int64 (Q + 1,), int64 (R,), int32 (R,)
+        Offsets, patches and distances, as in `Bags`.
     """
     at = Place(
         place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8],
@@ -117,7 +122,7 @@ def search_cells(
 
 @compiled
 def _all(spots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Every table as a range (table, begin, end)."""
+    """Return every table as a range (table, begin, end)."""
     ranges = np.empty((spots.shape[0], 3), np.int64)
     for table in range(spots.shape[0]):
         ranges[table, _TABLE], ranges[table, _BEGIN], ranges[table, _END] = table, 0, spots[table, PATCHES]
@@ -126,7 +131,7 @@ def _all(spots: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @compiled
 def _open(at: Place, barcode: int, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The nodes to open, and the distance of each; top nodes are opened first, by the same rule."""
+    """Return the nodes to open and the distance of each. Top nodes are opened first, by the same rule."""
     tops = np.zeros(1, np.int64)
     if at.tops > 1:
         bits = _bits_of_children(at, at.top_blocks, tops, at.tops, barcode)
@@ -139,7 +144,7 @@ def _open(at: Place, barcode: int, budget: int) -> tuple[NDArray[np.int64], NDAr
 def _bits_of_children(
     at: Place, blocks: int, parents: NDArray[np.int64], count: int, barcode: int
 ) -> NDArray[np.int32]:
-    """Distances int32 (P, count, padded) of the `count` children of each parent."""
+    """Return distances int32 (P, count, padded) of the `count` children of each of P parents."""
     n_blocks = -(-count // LANES)
     bits = np.empty((parents.size, LANES * n_blocks), np.int32)
     for number in range(parents.size):
@@ -156,10 +161,8 @@ def _bits_of_children(
 def _near(
     at: Place, bits: NDArray[np.int32], parents: NDArray[np.int64], count: int, step: int, wanted: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The children to open, each of `step` nodes, that hold `wanted` patches; and the distance of each.
-
-    Empty ones are left out.
-    """
+    """Return the children to open that hold `wanted` patches, without empty ones, and their distances."""
+    # a child is `step` nodes
     opened, their_bits = np.empty(bits.size, np.int64), np.empty(bits.size, np.int32)
     nearest, farthest = _least(bits), 64 * at.words
     reach = nearest * _NEAR_NUMERATOR // _NEAR_DENOMINATOR
@@ -184,7 +187,7 @@ def _near(
 
 @compiled
 def _least(bits: NDArray[np.int32]) -> int:
-    """The smallest of some distances."""
+    """Return the smallest of some distances."""
     least, flat = _FAR, bits.reshape(-1)
     for place in range(flat.size):
         least = min(least, int(flat[place]))
@@ -193,7 +196,7 @@ def _least(bits: NDArray[np.int32]) -> int:
 
 @compiled
 def _held(at: Place, number: int, step: int) -> int:
-    """Patches of the nodes from `number` x `step` on, `step` of them."""
+    """Return the number of patches of `step` nodes, from `number` x `step` on."""
     first = number * step
     return int(load_int64(at.node_totals, first + step) - load_int64(at.node_totals, first))
 
@@ -202,11 +205,9 @@ def _held(at: Place, number: int, step: int) -> int:
 def _leaf_bits(
     at: Place, nodes: NDArray[np.int64], node_bits: NDArray[np.int32], barcode: int
 ) -> NDArray[np.int32]:
-    """Distances (N, leaves, padded) of the opened nodes' leaves.
-
-    A node with no more patches than leaves is not worth comparing with its leaves: it is one cell, at the
-    node's own distance in the first place.
-    """
+    """Return distances int32 (N, leaves, padded) of the leaves of N opened nodes."""
+    # a small node is not worth comparing with its leaves: it is one cell, at its own distance, in the place
+    # of its first leaf
     bits = _bits_of_children(at, at.leaf_blocks, nodes, at.leaves, barcode)
     for number in range(nodes.size):
         if _is_small(at, nodes[number]):
@@ -217,7 +218,7 @@ def _leaf_bits(
 
 @compiled
 def _is_small(at: Place, node: int) -> bool:
-    """Whether a node holds no more patches than it has leaves."""
+    """Return whether a node holds no more patches than it has leaves."""
     return _held(at, node, 1) <= at.leaves
 
 
@@ -226,9 +227,8 @@ def _select(
     at: Place, nodes: NDArray[np.int64], bits: NDArray[np.int32], beyond: int, bound: int,
     cells: NDArray[np.int64], count: int, tally: NDArray[np.int64],
 ) -> tuple[int, int]:  # fmt: skip
-    """Put cells farther than `beyond` up to `bound` behind the first `count` of `cells`, their patches into
-    the tally: how many cells there are now, and how many patches came.
-    """
+    """Add the cells farther than `beyond` up to `bound`; return the number of cells and of new patches."""
+    # behind the first `count` of `cells`; the tally counts the patches at each distance
     held = 0
     tally[beyond + 1 : bound + 1] = 0
     padded, address = bits.shape[1], bits.ctypes.data
@@ -258,7 +258,7 @@ def _walk(
     barcode: int, mask: NDArray[np.bool_], budget: int, found: Shortlist, tally: NDArray[np.int64],
     pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
-    """Compare with the patches of the nearest cells until so many counted; go on for excluded ones."""
+    """Compare with the patches of the nearest cells until the budget is used; excluded ones do not count."""
     bits = _leaf_bits(at, nodes, node_bits, barcode)
     cells, nearest = np.empty(bits.size, np.int64), _least(bits)
     state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
@@ -277,7 +277,7 @@ def _walk(
 
 @compiled
 def _reach(tally: NDArray[np.int64], patches: int, bound: int) -> int:
-    """The smallest distance up to which there are so many patches, or `bound`."""
+    """Return the smallest distance up to which there are so many patches, at most `bound`."""
     sum_ = np.int64(0)
     for bits in range(bound):
         sum_ += tally[bits]
@@ -288,7 +288,7 @@ def _reach(tally: NDArray[np.int64], patches: int, bound: int) -> int:
 
 @compiled
 def _ranges(at: Place, cells: NDArray[np.int64], done: int, reach: int) -> NDArray[np.int64]:
-    """Rows (table, begin, end) of the cells farther than `done` up to `reach`, those at `reach` last."""
+    """Return ranges (table, begin, end) of cells farther than `done` up to `reach`, those at `reach` last."""
     out, used = np.empty((cells.size * at.tables, 3), np.int64), 0
     for low, high in ((done, reach - 1), (max(done, reach - 1), reach)):
         for number in range(cells.size):
@@ -310,10 +310,8 @@ def _scan(
     ranges: NDArray[np.int64], spots: NDArray[np.int64], barcode: int, mask: NDArray[np.bool_], budget: int,
     limit: int, found: Shortlist, pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
-    """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit.
-
-    One function, and arrays out of their tuple: see the module.
-    """
+    """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit."""
+    # one function, with arrays taken out of their tuple: see the module
     candidates, tally, state = found.candidates, found.tally, found.state
     words, near = pad.shape[1], np.empty(LANES, np.int32)
     row_bytes, step = 8 * words, 8 * words * LANES

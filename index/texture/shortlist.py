@@ -1,8 +1,8 @@
-"""The nearest patches that a walk has met so far.
+"""The shortlist: the nearest patches that a compiled walk has met so far.
 
-All candidates are kept that were as near as the k-th nearest when they came. Which of equally near ones
-come first, by slide and row, is decided at the end: both lie elsewhere in memory, and looking them up
-for each candidate took more time than all distances.
+Every candidate is kept that was as near as the k-th nearest when it came. Equally near ones are put in order
+of slide and row at the end. Slides and rows lie elsewhere in memory, and looking them up for each candidate
+took more time than all distances.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 ROW_BITS = 40
-"""Bits of a row within its table; the rest is the table."""
+"""Bits of a row number within its table; the bits above are the table's number."""
 _ROW_MASK = 2**ROW_BITS - 1
 BITS, WHERE = 0, 1
 """Columns of `Shortlist.candidates`: distance, and table << ROW_BITS | row."""
@@ -46,11 +46,11 @@ distance that enters, k, and number of candidates within that distance."""
 BARCODES, SLIDES, ROWS, FIRST_SLIDE, FIRST_PATCH, PATCHES = 0, 1, 2, 3, 4, 5
 """Columns of `spots`, int64 (tables, 6): of each table the addresses of its barcodes, slides and rows, the
 numbers of its first slide and first patch, and how many patches it has."""
-_ROOM = 1024  # candidates that are kept beside twice the k wanted
+_ROOM = 1024  # candidates that there is room for beside twice the k wanted
 
 
 class Shortlist(NamedTuple):
-    """Shortlist of one query: all that were as near as the k-th nearest when they came."""
+    """The candidates of one query."""
 
     candidates: NDArray[np.int64]
     """(C, 2): see `BITS` and `WHERE`."""
@@ -62,7 +62,7 @@ class Shortlist(NamedTuple):
 
 @compiled
 def new_shortlist(k: int, n_bits: int) -> Shortlist:
-    """Room for the candidates of one query at a time."""
+    """Return room for the candidates of one query at a time."""
     return Shortlist(
         np.empty((2 * k + _ROOM, 2), np.int64), np.empty(n_bits + 1, np.int32), np.empty(6, np.int64)
     )
@@ -70,7 +70,7 @@ def new_shortlist(k: int, n_bits: int) -> Shortlist:
 
 @compiled
 def start_query(found: Shortlist, k: int, most: int) -> None:
-    """Empty it; nothing farther than `most` bits will enter."""
+    """Empty the shortlist; nothing farther than `most` bits will enter."""
     found.tally[:] = 0
     state = found.state
     state[COUNT] = state[COMPARED] = state[WALKED] = state[WITHIN] = 0
@@ -79,7 +79,7 @@ def start_query(found: Shortlist, k: int, most: int) -> None:
 
 @compiled
 def first_bound(found: Shortlist) -> None:
-    """Where there are k candidates for the first time: the farthest is the bound from now on."""
+    """Set the bound to the farthest candidate, once there are k."""
     candidates, state = found.candidates, found.state
     farthest = candidates[0, BITS]
     for number in range(1, state[COUNT]):
@@ -89,7 +89,7 @@ def first_bound(found: Shortlist) -> None:
 
 @compiled
 def thin(found: Shortlist, spots: NDArray[np.int64]) -> None:
-    """Keep the k best candidates only."""
+    """Drop all but the k best candidates."""
     candidates, tally, state = found.candidates, found.tally, found.state
     k = state[WANTED]
     patch, hamming, order = np.empty(k, np.int64), np.empty(k, np.int32), np.empty(k, np.int64)
@@ -110,7 +110,7 @@ def best_of(
     found: Shortlist, spots: NDArray[np.int64], patch: NDArray[np.int64], hamming: NDArray[np.int32],
     order: NDArray[np.int64],
 ) -> int:  # fmt: skip
-    """The nearest candidates in order, by distance, then slide, then row; their number."""
+    """Fill `patch`, `hamming` and `order` with the nearest candidates in order; return their number."""
     candidates, state, count = found.candidates, found.state, 0
     for number in range(state[COUNT]):
         if candidates[number, BITS] <= state[BOUND]:  # slides and rows lie far apart: ask for all at once

@@ -1,23 +1,24 @@
-"""Keys that carry texture: a tree of typical barcodes, learnt once from a sample of the archive's own.
+"""The learnt tree: a tree of typical barcodes gives each patch a key that carries its texture.
 
-The published key is an average of codes, one number: patches of one average share a key whatever their
-texture, true neighbours are scattered over all keys, and a fixed budget of keys finds ever fewer of them as
-the archive grows. Here a key is a *path*. The tree has a few hundred to some thousand nodes, each a typical
-barcode, and under each node as many leaves; a patch's key is the number of its nearest leaf,
+The published key is an average of codes. Patches of one average share a key whatever their texture, and true
+neighbours are scattered over all keys. So a fixed budget of keys finds ever fewer of them as the archive
+grows. Here a key is a *path* down a tree, which is learnt from a sample of the archive's own barcodes. It has
+a few hundred to some thousand nodes, each a typical barcode, and under each node as many leaves. A patch's
+key is the number of its nearest leaf,
 
-    key = node x (leaves a node) + leaf,
+    key = node x (leaves a node) + leaf.
 
-so what shares a node is a range of keys, what shares a leaf is one key, and an archive sorted by key holds
-near textures side by side (`sish.index.texture.cells` walks it). Where nodes are many, they lie under *top
-nodes* in the same way: comparing with a few hundred typical barcodes finds one of half a million leaves. The
-children of each are numbered along a short path through them, so that near leaves have near keys.
+So the patches of a node have a range of keys, those of a leaf one key, and an archive sorted by key holds
+similar textures side by side (`sish.index.texture.cells` searches it). Where there are many nodes, they lie
+under *top nodes* in the same way. Then a patch is compared with a few hundred typical barcodes to find one of
+half a million leaves. Children are numbered along a short path through them, so that near leaves have near
+keys.
 
-Typical barcodes are *majorities*: k-means in Hamming space, where the centre of a cluster has each bit as
-most of its members have it (Gionis et al. 1999 rank in that space; the vocabulary tree is Nister and
-Stewenius 2006). So the tree is learnt in the space that ranks, sees no label, and is the same for the
-same sample and seed. A key is a function of one barcode and the tree: adding and removing patches changes no
-other key. As the archive grows many times over, learn it anew from a new sample: one and a half
-seconds at a million.
+Typical barcodes are *majorities* of k-means in Hamming space: the centre of a cluster has each bit as most of
+its members have it (Gionis et al. 1999 rank in that space; the vocabulary tree is Nister and Stewenius 2006).
+So the tree is learnt in the space that ranks, sees no label, and is the same for the same sample and seed. A
+key depends on one barcode and the tree: adding and removing patches changes no other key. When an archive has
+grown several times over, a new tree is learnt, in one and a half seconds at a million patches.
 """
 
 import math
@@ -43,24 +44,24 @@ from sish.index.hamming_kernels import (
 
 __all__ = ["TextureTree", "sample_size"]
 
-_PATCHES_A_LEAF = 20  # of the archive, about: so many rows are read as fast as they are found
+_PATCHES_A_LEAF = 20  # of the archive, about: reading so many rows takes as long as finding them
 _FEWEST_LEAVES = 16  # of a tree
-_KEYS_OF_TWO_LEVELS = 4096  # up to so many, comparing with all nodes costs less than a level above them
+_KEYS_OF_TWO_LEVELS = 4096  # up to so many, comparing with all nodes costs less than one more level
 MOST_KEYS = 524_288
 """Leaves of the widest tree, 128 x 64 x 64: archives beyond fifteen million patches have fuller leaves."""
 _SMALLEST_SAMPLE = 100_000
 _SAMPLE_A_LEAF = 12  # 6 cost a fifth more rows at equal recall in ten million patches, 19 none fewer
-_SAMPLE_A_NODE = 256  # of the sample: a node is fewer numbers to learn than its leaves
-_PASSES = 6  # of k-means: later ones change little
+_SAMPLE_A_NODE = 256  # patches of the sample that each node is learnt from
+_PASSES = 6  # of k-means; later ones change little
 _NONE = 2**62  # farther than any distance << 32 | number
 _NUMBER = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class TextureTree:
-    """Three levels of typical barcodes. Made by `learn`, or by `from_arrays` of what `to_arrays` gave.
+    """Three levels of typical barcodes, made by `learn`, or by `from_arrays` from the result of `to_arrays`.
 
-    Kept as the kernels read them: eight side by side (`as_blocks`), the children of each parent apart.
+    They are kept as the kernels read them: eight side by side (`as_blocks`), apart for each parent.
     """
 
     top_blocks: NDArray[np.uint64]
@@ -70,7 +71,7 @@ class TextureTree:
     leaf_blocks: NDArray[np.uint64]
     """The leaves under each of these: (T x K, ceil(L / 8), B / 8, 8)."""
     shape: tuple[int, int, int]
-    """How many top nodes T, nodes K under each, and leaves L under each of these."""
+    """Numbers of top nodes T, of nodes K under each, and of leaves L under each node."""
 
     @classmethod
     def learn(
@@ -81,13 +82,33 @@ class TextureTree:
         patches: int | None = None,
         branching: tuple[int, ...] | None = None,
     ) -> "TextureTree":
-        """The tree of a sample uint8 (M, B), M >= 1, B a multiple of 8.
+        """Learn the tree of an archive from a sample of its barcodes.
 
-        `patches` is the number of patches in the archive, where the sample is a part of it: the tree has as
-        many leaves as leave some fifteen to thirty patches for each, a power of two from 16 to 524,288, and
-        is as wide at one level as at the next (`branching`: the numbers of all three, or without the first,
-        which is 1). No more than `sample_size` patches are learnt from, drawn at random where there are more.
+        Parameters
+        ----------
+        barcodes : uint8 (M, B)
+            M of at least 1, B a multiple of 8. Of more than `sample_size` barcodes, so many are drawn.
+        seed : int
+            Seed of the draw and of k-means.
+        patches : int, optional
+            Number of patches in the archive. Default: M.
+        branching : tuple of int, optional
+            Numbers of top nodes (may be left out: 1), of nodes under each, and of leaves under each node.
+            Default: about equal ones, with 15 to 30 patches a leaf. The number of leaves is a power of two
+            from 16 to 524,288.
 
+        Returns
+        -------
+        TextureTree
+            The same for the same barcodes and seed.
+
+        Raises
+        ------
+        ParameterError
+            If barcodes or branching are of another shape.
+
+        Examples
+        --------
         >>> tree = TextureTree.learn(np.repeat(np.uint8([[0], [255]]), 8, axis=1), branching=(2, 1))
         >>> tree.keys(np.uint8([[0] * 8, [255] * 8, [254] * 8])).tolist()
         [0, 1, 1]
@@ -109,7 +130,7 @@ class TextureTree:
     def _of(
         cls, tops: NDArray[np.uint64], nodes: NDArray[np.uint64], leaves: NDArray[np.uint64]
     ) -> "TextureTree":
-        """The tree of words (T, W), (T x K, W) and (T x K x L, W)."""
+        """Return the tree of words (T, W), (T x K, W) and (T x K x L, W)."""
         shape = len(tops), len(nodes) // len(tops), len(leaves) // len(nodes)
         return cls(
             aligned(as_blocks(tops)),
@@ -120,7 +141,7 @@ class TextureTree:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "TextureTree":
-        """The inverse of `to_arrays`; ParameterError where the arrays are none of a tree."""
+        """Return the tree of what `to_arrays` returned; ParameterError if the arrays are not a tree's."""
         missing = {"nodes", "leaves"} - set(arrays)
         if missing:
             raise ParameterError(f"the tree lacks {sorted(missing)}; give what to_arrays() gave")
@@ -143,28 +164,28 @@ class TextureTree:
         return cls._of(*(np.ascontiguousarray(array).view(np.uint64) for array in flat))
 
     def to_arrays(self) -> dict[str, NDArray[np.uint8]]:
-        """The arrays to store, "nodes", "leaves" and, where there are several, "tops"."""
+        """Return the arrays to store: "nodes", "leaves" and, if there are several top nodes, "tops"."""
         arrays = {"nodes": self.nodes, "leaves": self.leaves}
         return arrays if self.shape[0] == 1 else {**arrays, "tops": self.tops}
 
     @property
     def tops(self) -> NDArray[np.uint8]:
-        """The typical barcode of each top node, uint8 (T, B); of no meaning where there is one."""
+        """The typical barcode of each top node, uint8 (T, B); without meaning if there is only one."""
         return _out_of_blocks(self.top_blocks[None], self.shape[0]).reshape(-1, self.barcode_bytes)
 
     @property
     def nodes(self) -> NDArray[np.uint8]:
-        """Those of the nodes, uint8 (T x K, B)."""
+        """The typical barcodes of the nodes, uint8 (T x K, B)."""
         return _out_of_blocks(self.node_blocks, self.shape[1]).reshape(-1, self.barcode_bytes)
 
     @property
     def leaves(self) -> NDArray[np.uint8]:
-        """Those of each node's leaves, uint8 (T x K, L, B)."""
+        """The typical barcodes of each node's leaves, uint8 (T x K, L, B)."""
         return _out_of_blocks(self.leaf_blocks, self.shape[2])
 
     @property
     def n_keys(self) -> int:
-        """Number of leaves: keys are 0 to this, exclusive."""
+        """Number of leaves; keys are 0 to this, exclusive."""
         return math.prod(self.shape)
 
     @property
@@ -173,7 +194,7 @@ class TextureTree:
         return 8 * int(self.top_blocks.shape[1])
 
     def check(self, barcodes: ArrayLike, name: str = "barcodes") -> NDArray[np.uint8]:
-        """Barcodes as uint8 (N, B); ParameterError where they are not as long as the tree's."""
+        """Return barcodes as uint8 (N, B), or raise ParameterError if they are not as long as the tree's."""
         rows = as_barcodes(barcodes, name)
         if rows.shape[1] != self.barcode_bytes:
             raise ParameterError(
@@ -183,9 +204,18 @@ class TextureTree:
         return rows
 
     def keys(self, barcodes: ArrayLike) -> NDArray[np.int64]:
-        """Keys int64 (N,) of barcodes uint8 (N, B): the nearest leaf of the two nearest nodes.
+        """Return the key of each barcode: the nearest leaf of the two nearest nodes, 0.5 us a patch.
 
-        The nodes are those of the two nearest top nodes. Ties go to the smaller number. 0.5 us a patch.
+        The nodes are looked for under the two nearest top nodes. Ties go to the smaller number.
+
+        Parameters
+        ----------
+        barcodes : uint8 (N, B)
+
+        Returns
+        -------
+        int64 (N,)
+            Numbers of leaves.
         """
         rows = np.ascontiguousarray(self.check(barcodes)).view()
         rows.flags.writeable = False
@@ -195,25 +225,25 @@ class TextureTree:
 
 
 def _blocks_of_each(children: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
-    """Words (P x count, W) of the children of P parents, in blocks: (P, ceil(count / 8), W, 8)."""
+    """Return words (P x count, W) of the children of P parents in blocks, (P, ceil(count / 8), W, 8)."""
     parents = children.reshape(-1, count, children.shape[1])
     return aligned(np.stack([as_blocks(own) for own in parents]))
 
 
 def _out_of_blocks(blocks: NDArray[np.uint64], count: int) -> NDArray[np.uint8]:
-    """The inverse: uint8 (P, count, B)."""
+    """Return the barcodes uint8 (P, count, B) of what `_blocks_of_each` returned."""
     parents, n_blocks, width, lanes = blocks.shape
     rows = blocks.transpose(0, 1, 3, 2).reshape(parents, n_blocks * lanes, width)
     return np.ascontiguousarray(rows[:, :count]).view(np.uint8)
 
 
 def sample_size(patches: int) -> int:
-    """How many patches a tree is learnt from at most, for an archive of so many."""
+    """Return the number of patches that a tree is learnt from at most, for an archive of so many."""
     return max(_SMALLEST_SAMPLE, _SAMPLE_A_LEAF * math.prod(_branching(patches)))
 
 
 def _branching(patches: int) -> tuple[int, int, int]:
-    """Top nodes, nodes under each, and leaves under each of these, for an archive of so many patches."""
+    """Return the numbers of top nodes, nodes under each and leaves under each, for so many patches."""
     wanted = 2 ** round(np.log2(max(1.0, patches / _PATCHES_A_LEAF)))
     depth = int(min(MOST_KEYS, max(_FEWEST_LEAVES, wanted))).bit_length() - 1
     tops = -(-depth // 3) if 2**depth > _KEYS_OF_TWO_LEVELS else 0
@@ -224,7 +254,7 @@ def _branching(patches: int) -> tuple[int, int, int]:
 def _grown(
     words: NDArray[np.uint64], shape: tuple[int, ...], rng: np.random.Generator
 ) -> list[NDArray[np.uint64]]:
-    """The levels of a tree over words (N, W), top down: (shape[0], W), (shape[0] x shape[1], W), ..."""
+    """Return the levels of a tree over words (N, W): (shape[0], W), (shape[0] x shape[1], W), ..."""
     few = words[np.sort(rng.permutation(len(words))[: _SAMPLE_A_NODE * shape[0]])]
     centres = _cluster(few, shape[0], rng)
     if len(shape) == 1:
@@ -240,10 +270,8 @@ def _grown(
 
 
 def _cluster(words: NDArray[np.uint64], count: int, rng: np.random.Generator) -> NDArray[np.uint64]:
-    """Majorities uint64 (count, W) of clusters of words (N, W), along a short path.
-
-    Starts from random rows; a cluster that loses all members starts again from a random row.
-    """
+    """Return the majorities uint64 (count, W) of clusters of words (N, W), along a short path."""
+    # clusters start from random rows, and start again from one when they lose all members
     first = words[np.sort(rng.permutation(len(words))[:count])]
     centres = np.resize(first, (count, words.shape[1]))
     own = np.empty(len(words), np.int64)
@@ -257,7 +285,7 @@ def _cluster(words: NDArray[np.uint64], count: int, rng: np.random.Generator) ->
 
 @compiled
 def _nearest(words: NDArray[np.uint64], blocks: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
-    """The number of the nearest centre of each row."""
+    """Fill `out` with the number of the nearest centre of each row."""
     width = words.shape[1]
     for row in range(words.shape[0]):
         place = words.ctypes.data + 8 * row * width
@@ -266,10 +294,9 @@ def _nearest(words: NDArray[np.uint64], blocks: NDArray[np.uint64], out: NDArray
 
 @compiled
 def _majorities(words: NDArray[np.uint64], own: NDArray[np.int64], centres: NDArray[np.uint64]) -> None:
-    """Set each bit of each centre as most of its rows have it (0 in a draw); one without rows stays.
+    """Set each bit of each centre as most of its rows have it, 0 in a draw; one without rows stays.
 
-    Counts stand upright: word w of plane p holds bit p of the counts of 64 bits, so that one addition with
-    carry counts 64 bits at once.
+    Word w of plane p holds bit p of the counts of 64 bits, so that one addition with carry counts 64 bits.
     """
     size = np.zeros(centres.shape[0], np.int64)
     for row in range(words.shape[0]):
@@ -291,7 +318,7 @@ def _majorities(words: NDArray[np.uint64], own: NDArray[np.int64], centres: NDAr
                 carry[word] &= old
     for centre in range(centres.shape[0]):
         for word in range(width if size[centre] else 0):
-            more, equal = none, ~none  # counts greater than half of the rows, and equal so far
+            more, equal = none, ~none  # bits whose counts are greater than half of the rows, and equal so far
             for plane in range(n_planes - 1, -1, -1):
                 if (size[centre] >> 1) >> plane & 1:
                     equal &= planes[centre, plane, word]
@@ -303,7 +330,7 @@ def _majorities(words: NDArray[np.uint64], own: NDArray[np.int64], centres: NDAr
 
 @compiled
 def _short_path(centres: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """An order of the centres: from the one with the fewest bits always on to the nearest that is left."""
+    """Return an order of the centres: from the one with fewest bits always on to the nearest that is left."""
     count = centres.shape[0]
     path, left = np.empty(count, np.int64), np.ones(count, np.bool_)
     here, least = 0, 64 * centres.shape[1] + 1
@@ -330,7 +357,7 @@ def _assign(
     rows: NDArray[np.uint8], top_blocks: NDArray[np.uint64], node_blocks: NDArray[np.uint64],
     leaf_blocks: NDArray[np.uint64], shape: tuple[int, int, int], out: NDArray[np.int64],
 ) -> None:  # fmt: skip
-    """The key of each row."""
+    """Fill `out` with the key of each row."""
     n_tops, n_nodes, n_leaves = shape
     width, blocks = node_blocks.shape[2], node_blocks.shape[1]
     top_bits = np.empty(LANES * top_blocks.shape[0], np.int32)
@@ -365,10 +392,8 @@ def _assign(
 
 @compiled
 def _two_nearest(bits: int, count: int, first: int, best: tuple[int, int]) -> tuple[int, int]:
-    """The two smallest of `best` and of `count` int32 distances at an address, as distance << 32 | number.
-
-    Numbers count from `first`.
-    """
+    """Return the two smallest of `best` and int32 distances at an address, as distance << 32 | number."""
+    # `count` distances, whose numbers count from `first`
     one, two = best
     for block in range(0, count, LANES):
         hits = eight_within(bits + 4 * block, two >> 32)

@@ -1,4 +1,4 @@
-"""An ordered set that is a sorted numpy array: the smallest there is, made for sets that do not change."""
+"""An ordered set in a sorted numpy array: least memory, and made for sets that rarely change."""
 
 import operator
 from collections.abc import Iterator
@@ -13,75 +13,57 @@ __all__ = ["SortedArray"]
 
 
 class SortedArray:
-    """Keys in a sorted array, 8 bytes each; see `sish.index.trees.ordered_set.OrderedSet`.
+    """A set of n keys in a sorted array, 8 bytes each (`sish.index.trees.ordered_set.OrderedSet`).
 
-    >>> keys = SortedArray.of([30, 10, 20])
-    >>> keys.successor(10), keys.predecessor(10), 20 in keys, list(keys)
-    (20, None, True, [10, 20, 30])
+    Examples
+    --------
+    >>> keys = SortedArray.of([30, 10, 20, 20])
+    >>> len(keys), list(keys), 20 in keys
+    (3, [10, 20, 30], True)
+    >>> keys.successor(10), keys.successor(11), keys.successor(30), keys.predecessor(10)
+    (20, 20, None, None)
+    >>> keys.walk(10, 5), keys.walk(30, -1), keys.min(), keys.max()
+    ([20, 30], [20], 10, 30)
+    >>> keys.add(15)
+    >>> keys.discard(20)
+    >>> list(keys)
+    [10, 15, 30]
     """
 
     __slots__ = ("_keys",)
 
     def __init__(self) -> None:
-        """An empty set."""
+        """Make an empty set."""
         self._keys: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     @classmethod
     def of(cls, keys: ArrayLike) -> Self:
-        """The set of integer `keys` (N,), O(N log N).
-
-        >>> len(SortedArray.of([3, 3, 1]))
-        2
-        """
+        """Return the set of integer `keys` (N,), in any order, O(N log N)."""
         made = cls()
         made._keys = distinct_keys(keys)
         return made
 
     def add(self, key: SupportsIndex) -> None:
-        """Put `key` in, O(n): everything behind it moves.
-
-        >>> keys = SortedArray.of([1, 3])
-        >>> keys.add(2)
-        >>> list(keys)
-        [1, 2, 3]
-        """
+        """Put `key` in, O(n): all keys behind it move."""
         number = as_key(key)
         if number not in self:
             self._keys = np.insert(self._keys, self._below(number), number)
 
     def discard(self, key: SupportsIndex) -> None:
-        """Take `key` out, O(n).
-
-        >>> keys = SortedArray.of([1, 3])
-        >>> keys.discard(1)
-        >>> list(keys)
-        [3]
-        """
+        """Take `key` out, O(n)."""
         if key in self:
             self._keys = np.delete(self._keys, self._below(operator.index(key)))
 
     def successor(self, key: SupportsIndex) -> int | None:
-        """The smallest key strictly greater than `key`, O(log n).
-
-        >>> SortedArray.of([1, 3]).successor(1)
-        3
-        """
+        """Return the smallest key strictly greater than `key`, or None; O(log n)."""
         return self._at(self._below(operator.index(key) + 1))
 
     def predecessor(self, key: SupportsIndex) -> int | None:
-        """The greatest key strictly smaller than `key`, O(log n).
-
-        >>> SortedArray.of([1, 3]).predecessor(3)
-        1
-        """
+        """Return the greatest key strictly smaller than `key`, or None; O(log n)."""
         return self._at(self._below(operator.index(key)) - 1)
 
     def walk(self, key: SupportsIndex, steps: int) -> list[int]:
-        """The next `steps` keys after `key`, or before it if negative, as they come; O(log n + steps).
-
-        >>> SortedArray.of([1, 3, 5]).walk(5, -2)
-        [3, 1]
-        """
+        """Return the next `steps` keys after `key`, if negative those before it; O(log n + steps)."""
         if steps < 0:
             end = self._below(operator.index(key))
             found = self._keys[max(end + steps, 0) : end][::-1]
@@ -92,42 +74,34 @@ class SortedArray:
         return walked
 
     def min(self) -> int | None:
-        """The smallest key, O(1).
-
-        >>> SortedArray.of([1, 3]).min()
-        1
-        """
+        """Return the smallest key, or None; O(1)."""
         return self._at(0)
 
     def max(self) -> int | None:
-        """The greatest key, O(1).
-
-        >>> SortedArray.of([1, 3]).max()
-        3
-        """
+        """Return the greatest key, or None; O(1)."""
         return self._at(len(self._keys) - 1)
 
     def __contains__(self, key: SupportsIndex) -> bool:
-        """Whether `key` is in the set, O(log n)."""
+        """Return whether `key` is in the set, O(log n)."""
         number = operator.index(key)
         return self._at(self._below(number)) == number
 
     def __len__(self) -> int:
-        """Number of keys, O(1)."""
+        """Return the number of keys, O(1)."""
         return len(self._keys)
 
     def __iter__(self) -> Iterator[int]:
-        """The keys, ascending, O(n)."""
+        """Iterate over the keys, ascending, O(n)."""
         return iter(self._keys.tolist())
 
     def _below(self, number: int) -> int:
-        """Number of keys smaller than `number`, which may be any integer."""
+        """Return the number of keys smaller than `number`, which may be any integer."""
         if number > LARGEST_KEY:
             return len(self._keys)
         return int(np.searchsorted(self._keys, max(number, 0), side="left"))
 
     def _at(self, place: int) -> int | None:
-        """The key at `place`; None outside."""
+        """Return the key at `place`, or None outside."""
         return int(self._keys[place]) if 0 <= place < len(self._keys) else None
 
     def _check(self) -> None:

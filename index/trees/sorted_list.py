@@ -1,4 +1,4 @@
-"""An ordered set on `sortedcontainers`: a list of short sorted lists, quick to change in plain Python."""
+"""An ordered set on `sortedcontainers`: short sorted lists, quick to change in plain Python."""
 
 import operator
 from collections.abc import Iterator
@@ -13,74 +13,56 @@ __all__ = ["SortedListSet"]
 
 
 class SortedListSet:
-    """Keys in a `sortedcontainers.SortedSet`; see `sish.index.trees.ordered_set.OrderedSet`.
+    """A set of n keys in a `sortedcontainers.SortedSet` (`sish.index.trees.ordered_set.OrderedSet`).
 
-    Complexities are amortised; the list's own ~ n ** (1 / 3) part is a memory move and never seen.
+    Complexities are amortised. A change also moves about n ** (1 / 3) keys in memory, which is never noticed.
 
-    >>> keys = SortedListSet.of([30, 10, 20])
-    >>> keys.successor(10), keys.predecessor(10), 20 in keys, list(keys)
-    (20, None, True, [10, 20, 30])
+    Examples
+    --------
+    >>> keys = SortedListSet.of([30, 10, 20, 20])
+    >>> len(keys), list(keys), 20 in keys
+    (3, [10, 20, 30], True)
+    >>> keys.successor(10), keys.successor(11), keys.successor(30), keys.predecessor(10)
+    (20, 20, None, None)
+    >>> keys.walk(10, 5), keys.walk(30, -1), keys.min(), keys.max()
+    ([20, 30], [20], 10, 30)
+    >>> keys.add(15)
+    >>> keys.discard(20)
+    >>> list(keys)
+    [10, 15, 30]
     """
 
     __slots__ = ("_keys",)
 
     def __init__(self) -> None:
-        """An empty set."""
+        """Make an empty set."""
         self._keys = SortedSet()
 
     @classmethod
     def of(cls, keys: ArrayLike) -> Self:
-        """The set of integer `keys` (N,), O(N log N).
-
-        >>> len(SortedListSet.of([3, 3, 1]))
-        2
-        """
+        """Return the set of integer `keys` (N,), in any order, O(N log N)."""
         made = cls()
         made._keys = SortedSet(distinct_keys(keys).tolist())
         return made
 
     def add(self, key: SupportsIndex) -> None:
-        """Put `key` in, O(log n).
-
-        >>> keys = SortedListSet.of([1, 3])
-        >>> keys.add(2)
-        >>> list(keys)
-        [1, 2, 3]
-        """
+        """Put `key` in, O(log n)."""
         self._keys.add(as_key(key))
 
     def discard(self, key: SupportsIndex) -> None:
-        """Take `key` out, O(log n).
-
-        >>> keys = SortedListSet.of([1, 3])
-        >>> keys.discard(1)
-        >>> list(keys)
-        [3]
-        """
+        """Take `key` out, O(log n)."""
         self._keys.discard(operator.index(key))
 
     def successor(self, key: SupportsIndex) -> int | None:
-        """The smallest key strictly greater than `key`, O(log n).
-
-        >>> SortedListSet.of([1, 3]).successor(1)
-        3
-        """
+        """Return the smallest key strictly greater than `key`, or None; O(log n)."""
         return self._at(self._keys.bisect_right(operator.index(key)))
 
     def predecessor(self, key: SupportsIndex) -> int | None:
-        """The greatest key strictly smaller than `key`, O(log n).
-
-        >>> SortedListSet.of([1, 3]).predecessor(3)
-        1
-        """
+        """Return the greatest key strictly smaller than `key`, or None; O(log n)."""
         return self._at(self._keys.bisect_left(operator.index(key)) - 1)
 
     def walk(self, key: SupportsIndex, steps: int) -> list[int]:
-        """The next `steps` keys after `key`, or before it if negative, as they come; O(log n + steps).
-
-        >>> SortedListSet.of([1, 3, 5]).walk(5, -2)
-        [3, 1]
-        """
+        """Return the next `steps` keys after `key`, if negative those before it; O(log n + steps)."""
         if steps < 0:
             end = self._keys.bisect_left(operator.index(key))
             return list(self._keys[max(end + steps, 0) : end][::-1])
@@ -88,35 +70,27 @@ class SortedListSet:
         return list(self._keys[start : start + steps])
 
     def min(self) -> int | None:
-        """The smallest key, O(1).
-
-        >>> SortedListSet.of([1, 3]).min()
-        1
-        """
+        """Return the smallest key, or None; O(1)."""
         return self._at(0)
 
     def max(self) -> int | None:
-        """The greatest key, O(1).
-
-        >>> SortedListSet.of([1, 3]).max()
-        3
-        """
+        """Return the greatest key, or None; O(1)."""
         return self._at(len(self._keys) - 1)
 
     def __contains__(self, key: SupportsIndex) -> bool:
-        """Whether `key` is in the set, O(1)."""
+        """Return whether `key` is in the set, O(1)."""
         return operator.index(key) in self._keys
 
     def __len__(self) -> int:
-        """Number of keys, O(1)."""
+        """Return the number of keys, O(1)."""
         return len(self._keys)
 
     def __iter__(self) -> Iterator[int]:
-        """The keys, ascending, O(n)."""
+        """Iterate over the keys, ascending, O(n)."""
         return iter(self._keys)
 
     def _at(self, place: int) -> int | None:
-        """The key at `place`; None outside."""
+        """Return the key at `place`, or None outside."""
         return int(self._keys[place]) if 0 <= place < len(self._keys) else None
 
     def _check(self) -> None:

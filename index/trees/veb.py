@@ -1,13 +1,14 @@
-"""A van Emde Boas tree of 63-bit keys, compiled, whose memory is proportional to the keys in it.
+"""A van Emde Boas tree of 63-bit keys, compiled, whose memory is proportional to the number of keys.
 
-The tree of the paper takes one array slot for each cluster that could be, 2**32 in the root alone, and so
-34 GB before the first key. Two things bring it to a few bytes a key here. Clusters are entries of a hash
-table, which exist only while they hold something (`sish.index.trees.veb_recursion`). And the tree does not
-hold the keys themselves, which would cost it several nodes each, but one *separator* for each block of up to
-64 keys: a block is a sorted row of an array with the keys from its separator to before the next one; the
-first block has the keys before all separators. (The indirection of Willard's y-fast trie, 1983.) So an
-operation is a walk down the tree, O(log log U), and a binary search in a block, O(1) for its size is fixed. A
-full block is split; one that runs low is merged with a neighbour, so that blocks stay filled however keys
+The tree of the paper takes an array slot for each possible cluster, 2**32 in the root alone, and so 34 GB
+before the first key. Two things bring it to a few bytes a key here. First, clusters are entries of a hash
+table, which exist only while they hold something (`sish.index.trees.veb_recursion`). Second, the tree does
+not hold the keys, each of which would take several nodes. It holds one *separator* for each block of up to 64
+keys. A block is a sorted row of an array: the keys from its separator to before the next one. The first block
+has the keys before all separators. (This is the indirection of Willard's y-fast trie, 1983.)
+
+So an operation is a walk down the tree, O(log log U), and a binary search in a block of fixed size, O(1). A
+full block is split, and one that runs low is merged with a neighbour, so that blocks stay filled however keys
 come and go.
 """
 
@@ -53,7 +54,7 @@ BOTTOM = -1  # the separator of the first block, block 0, which is not in the tr
 
 
 class _Blocks(NamedTuple):
-    """All memory of a set."""
+    """All arrays of a set."""
 
     tree: Tree
     rows: NDArray[np.int64]  # (blocks, BLOCK + 4)
@@ -61,70 +62,56 @@ class _Blocks(NamedTuple):
 
 
 class VanEmdeBoas:
-    """Keys in a van Emde Boas tree, U = 2**63; see `sish.index.trees.ordered_set.OrderedSet`.
+    """A set of n keys in a van Emde Boas tree, U = 2**63 (`sish.index.trees.ordered_set.OrderedSet`).
 
-    >>> keys = VanEmdeBoas.of([30, 10, 20])
-    >>> keys.successor(10), keys.predecessor(10), 20 in keys, list(keys)
-    (20, None, True, [10, 20, 30])
+    Examples
+    --------
+    >>> keys = VanEmdeBoas.of([30, 10, 20, 20])
+    >>> len(keys), list(keys), 20 in keys
+    (3, [10, 20, 30], True)
+    >>> keys.successor(10), keys.successor(11), keys.successor(30), keys.predecessor(10)
+    (20, 20, None, None)
+    >>> keys.walk(10, 5), keys.walk(30, -1), keys.min(), keys.max()
+    ([20, 30], [20], 10, 30)
+    >>> keys.add(15)
+    >>> keys.discard(20)
+    >>> list(keys)
+    [10, 15, 30]
     """
 
     __slots__ = ("_blocks",)
 
     def __init__(self) -> None:
-        """An empty set."""
+        """Make an empty set."""
         self._blocks = _with_room(1)
 
     @classmethod
     def of(cls, keys: ArrayLike) -> Self:
-        """The set of integer `keys` (N,), O(N log N) to sort them and O(N) to build.
-
-        >>> len(VanEmdeBoas.of([3, 3, 1]))
-        2
-        """
+        """Return the set of integer `keys` (N,), in any order, O(N log N)."""
         made = cls()
         made._blocks = _filled(distinct_keys(keys))
         return made
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its arrays.
-
-        >>> VanEmdeBoas.of(range(0, 10**6, 10)).nbytes < 30 * 10**5
-        True
-        """
+        """Bytes of its arrays."""
         blocks = self._blocks
         return sum(part.nbytes for part in (*blocks.tree, blocks.rows, blocks.homes))
 
     def add(self, key: SupportsIndex) -> None:
-        """Put `key` in, O(log log U).
-
-        >>> keys = VanEmdeBoas.of([1, 3])
-        >>> keys.add(2)
-        >>> list(keys)
-        [1, 2, 3]
-        """
+        """Put `key` in, O(log log U)."""
         number = as_key(key)
         while not _add(self._blocks, number):
             self._blocks = _grown(self._blocks)
 
     def discard(self, key: SupportsIndex) -> None:
-        """Take `key` out, O(log log U).
-
-        >>> keys = VanEmdeBoas.of([1, 3])
-        >>> keys.discard(1)
-        >>> list(keys)
-        [3]
-        """
+        """Take `key` out, O(log log U)."""
         number = operator.index(key)
         if 0 <= number <= LARGEST_KEY and _discard(self._blocks, number):
             self._blocks = _filled(np.array(list(self), np.int64))
 
     def successor(self, key: SupportsIndex) -> int | None:
-        """The smallest key strictly greater than `key`, O(log log U).
-
-        >>> VanEmdeBoas.of([1, 3]).successor(1)
-        3
-        """
+        """Return the smallest key strictly greater than `key`, or None; O(log log U)."""
         number = operator.index(key)
         if number >= LARGEST_KEY:
             return None
@@ -132,11 +119,7 @@ class VanEmdeBoas:
         return None if found == EMPTY else found
 
     def predecessor(self, key: SupportsIndex) -> int | None:
-        """The greatest key strictly smaller than `key`, O(log log U).
-
-        >>> VanEmdeBoas.of([1, 3]).predecessor(3)
-        1
-        """
+        """Return the greatest key strictly smaller than `key`, or None; O(log log U)."""
         number = operator.index(key)
         if number > LARGEST_KEY:
             return self.max()
@@ -144,11 +127,7 @@ class VanEmdeBoas:
         return None if found == EMPTY else found
 
     def walk(self, key: SupportsIndex, steps: int) -> list[int]:
-        """The next `steps` keys after `key`, or before it if negative, as they come; O(log log U + steps).
-
-        >>> VanEmdeBoas.of([1, 3, 5]).walk(5, -2)
-        [3, 1]
-        """
+        """Return the next `steps` keys after `key`, if negative those before it; O(log log U + steps)."""
         number, head = operator.index(key), []
         if number >= LARGEST_KEY and steps > 0:
             return []
@@ -159,33 +138,25 @@ class VanEmdeBoas:
         return [*head, *out[:n_found].tolist()][: abs(steps)]
 
     def min(self) -> int | None:
-        """The smallest key, O(1).
-
-        >>> VanEmdeBoas.of([1, 3]).min()
-        1
-        """
+        """Return the smallest key, or None; O(1)."""
         return int(self._blocks.rows[0, 0]) if len(self) else None
 
     def max(self) -> int | None:
-        """The greatest key, O(1).
-
-        >>> VanEmdeBoas.of([1, 3]).max()
-        3
-        """
+        """Return the greatest key, or None; O(1)."""
         last = self._blocks.rows[self._blocks.tree.state[LAST_BLOCK]]
         return int(last[last[SIZE] - 1]) if len(self) else None
 
     def __contains__(self, key: SupportsIndex) -> bool:
-        """Whether `key` is in the set, O(log log U)."""
+        """Return whether `key` is in the set, O(log log U)."""
         number = operator.index(key)
         return 0 <= number <= LARGEST_KEY and _neighbour(self._blocks, number - 1, True) == number
 
     def __len__(self) -> int:
-        """Number of keys, O(1)."""
+        """Return the number of keys, O(1)."""
         return int(self._blocks.tree.state[N_KEYS])
 
     def __iter__(self) -> Iterator[int]:
-        """The keys, ascending, O(n)."""
+        """Iterate over the keys, ascending, O(n)."""
         return iter(self.walk(-1, len(self)))
 
     def _check(self) -> None:
@@ -213,7 +184,7 @@ class VanEmdeBoas:
 
 
 def _with_room(n_blocks: int) -> _Blocks:
-    """The arrays of an empty set."""
+    """Return the arrays of an empty set."""
     rows = np.zeros((n_blocks, BLOCK + 4), np.int64)
     rows[0, SIZE:] = 0, EMPTY, EMPTY, BOTTOM
     state = np.zeros(7, np.int64)
@@ -224,12 +195,12 @@ def _with_room(n_blocks: int) -> _Blocks:
 
 
 def _slots(room: int) -> NDArray[np.int64]:
-    """An empty hash table that `room` keys leave one third free at least."""
+    """Return an empty hash table that is at most two thirds full with `room` keys."""
     return np.full((1 << (room * 3 // 2).bit_length(), 2), EMPTY, np.int64)
 
 
 def _filled(keys: NDArray[np.int64]) -> _Blocks:
-    """The arrays of a set of `keys`, ascending."""
+    """Return the arrays of a set of `keys`, ascending."""
     blocks = _with_room(max(1, -(-len(keys) // FILLED)))
     while (done := int(blocks.tree.state[N_KEYS])) < len(keys):
         _fill(blocks, keys[done:])
@@ -239,7 +210,7 @@ def _filled(keys: NDArray[np.int64]) -> _Blocks:
 
 
 def _grown(blocks: _Blocks) -> _Blocks:
-    """The same set with room for one more block at least."""
+    """Return the same set with room for one more block at least."""
     tree, rows, homes = blocks
     if tree.state[N_NODES] + SPARE > len(tree.nodes):
         nodes = _longer(tree.nodes)
@@ -251,14 +222,14 @@ def _grown(blocks: _Blocks) -> _Blocks:
 
 
 def _longer(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same rows and half as many again."""
+    """Return a copy of the rows with room for half as many again."""
     longer = np.zeros((len(rows) + len(rows) // 2 + 1, rows.shape[1]), np.int64)
     longer[: len(rows)] = rows
     return longer
 
 
 def _rehashed(slots: NDArray[np.int64], room: int) -> NDArray[np.int64]:
-    """The same hash table with room for so many keys."""
+    """Return the hash table with room for so many keys."""
     wider = _slots(room)
     if len(wider) == len(slots):
         return slots
@@ -299,7 +270,7 @@ def _fill(blocks: _Blocks, keys: NDArray[np.int64]) -> None:
 
 @compiled
 def _new_block(blocks: _Blocks, before: Int64, separator: Int64) -> Int64:
-    """An empty block behind another one; the caller has seen to the room."""
+    """Return a new, empty block behind another one; the caller has made sure of room."""
     rows, state = blocks.rows, blocks.tree.state
     block = state[FREE_BLOCK]
     if block == EMPTY:
@@ -339,7 +310,7 @@ def _merge(blocks: _Blocks, left: Int64, right: Int64) -> None:
 
 @compiled
 def _block_of(blocks: _Blocks, key: Int64) -> Int64:
-    """The block where `key` is or would be."""
+    """Return the block where `key` is or would be."""
     if blocks.tree.state[N_VALUES] == 0 or key < blocks.tree.nodes[0, 0]:
         return 0
     last = greatest(blocks.tree)
@@ -348,7 +319,7 @@ def _block_of(blocks: _Blocks, key: Int64) -> Int64:
 
 @compiled
 def _n_below(row: NDArray[np.int64], key: Int64) -> Int64:
-    """Number of keys in a block smaller than `key`."""
+    """Return the number of keys in a block smaller than `key`."""
     low, high = np.int64(0), row[SIZE]
     while low < high:
         middle = (low + high) >> 1
@@ -417,14 +388,14 @@ def _first(blocks: _Blocks, key: Int64, up: bool) -> tuple[Int64, Int64]:
 
 @compiled
 def _last(blocks: _Blocks, block: Int64) -> tuple[Int64, Int64]:
-    """The last key of the block before `block`."""
+    """Return the last key of the block before `block`."""
     before = blocks.rows[block, PREVIOUS]
     return before, (blocks.rows[before, SIZE] - 1 if before != EMPTY else 0)
 
 
 @compiled
 def _neighbour(blocks: _Blocks, key: Int64, up: bool) -> Int64:
-    """The first key after `key`, which must be less than LARGEST_KEY, or before it; EMPTY if none."""
+    """Return the first key after `key`, which must be below LARGEST_KEY, or before it; EMPTY if none."""
     block, place = _first(blocks, key, up)
     return blocks.rows[block, place] if block != EMPTY else EMPTY
 

@@ -1,15 +1,17 @@
 """The van Emde Boas recursion, compiled, in flat arrays: the block separators of `sish.index.trees.veb`.
 
-A node stands for a set of values of b bits. It keeps its least and greatest value itself; every value but the
-least goes, split in the middle, into the *cluster* of its upper half, a node for the lower half; another
-node, the *summary*, holds the upper halves whose cluster is not empty. Sizes go 63, 32 or 31, 16 or 15, 8 or
-7, and at last 4 or 3 bits: a leaf, which is one word of bits. Clusters are not slots of an array of all that
-could be (2**32 in the root alone), but entries of one hash table, keyed by node and upper half, with linear
-probing. An operation goes on in a cluster or in the summary, never in both, so each is a loop of at most five
-rounds: O(log log U) (van Emde Boas 1975; Cormen et al., chapter 20).
+A node stands for a set of values of b bits and keeps its least and greatest value itself. Every value but the
+least is split in the middle. Its lower half goes into the *cluster* of its upper half, which is a node, too.
+Another node, the *summary*, holds the upper halves whose cluster is not empty. So the bits of nodes go from
+63 to 32 or 31, 16 or 15, 8 or 7, and at last 4 or 3: a leaf, which is one word of bits.
 
-Node 0 is the root. The caller keeps `SPARE` nodes free before it adds a value, and the hash table at most
-two thirds full.
+Clusters are not slots of an array of all possible ones (2**32 in the root alone). They are entries of one
+hash table, keyed by node and upper half, with linear probing. An operation goes on in a cluster or in the
+summary, never in both. So each is a loop of at most five rounds, O(log log U) (van Emde Boas 1975; Cormen et
+al., chapter 20).
+
+Node 0 is the root. Before it adds a value, the caller makes sure that `SPARE` nodes are free and that the
+hash table stays at most two thirds full.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -38,7 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 Int64: TypeAlias = Any
-"""A number in compiled code, where all are int64: Python's and numpy's mix, which mypy would not have."""
+"""A number in compiled code, where all are int64. mypy would not let Python's and numpy's integers mix."""
 KEY_BITS = 63
 LEAF_BITS = 6
 MAX_DEPTH = 6
@@ -69,7 +71,7 @@ def hashed(key: Int64, size: Int64) -> Int64:
 
 @compiled
 def get(slots: NDArray[np.int64], key: Int64) -> Int64:
-    """What the hash table says of `key`; EMPTY if nothing."""
+    """Return the value of `key` in the hash table, or EMPTY."""
     at = hashed(key, len(slots))
     while slots[at, 0] != EMPTY:
         if slots[at, 0] == key:
@@ -107,13 +109,13 @@ def take_out(slots: NDArray[np.int64], key: Int64) -> None:
 
 @compiled
 def _lowest(word: Int64) -> Int64:
-    """Number of the lowest bit set."""
+    """Return the number of the lowest bit set."""
     return popcount((word & -word) - 1)
 
 
 @compiled
 def _highest(word: Int64) -> Int64:
-    """Number of the highest bit set, below the sign."""
+    """Return the number of the highest bit set, below the sign."""
     for shift in (1, 2, 4, 8, 16, 32):
         word |= word >> shift
     return popcount(word) - 1
@@ -131,13 +133,13 @@ def _most(tree: Tree, node: Int64, bits: Int64) -> Int64:
 
 @compiled
 def _cluster(tree: Tree, node: Int64, upper: Int64) -> Int64:
-    """The node of a cluster; EMPTY if it has no values."""
+    """Return the node of a cluster; EMPTY if it has no values."""
     return get(tree.slots, np.int64(node) << 32 | upper)
 
 
 @compiled
 def _new_node(tree: Tree, bits: Int64, value: Int64) -> Int64:
-    """A node that holds one value."""
+    """Return a node that holds one value."""
     node = tree.state[FREE_NODE]
     if node == EMPTY:
         node = tree.state[N_NODES]
@@ -163,13 +165,13 @@ def _free_node(tree: Tree, node: Int64) -> None:
 
 @compiled
 def greatest(tree: Tree) -> Int64:
-    """The greatest value; EMPTY if there is none."""
+    """Return the greatest value; EMPTY if there is none."""
     return tree.nodes[0, MOST] if tree.state[N_VALUES] else EMPTY
 
 
 @compiled
 def insert(tree: Tree, value: Int64) -> None:
-    """Put in a value that is not there; the caller has seen to room for it."""
+    """Put in a value that is not there; the caller has made sure of room."""
     nodes = tree.nodes
     tree.state[N_VALUES] += 1
     if tree.state[N_VALUES] == 1:
@@ -244,7 +246,7 @@ def _renew_most(tree: Tree, node: Int64, bits: Int64) -> None:
 
 @compiled
 def below(tree: Tree, value: Int64) -> Int64:
-    """The greatest value smaller than `value`; EMPTY if there is none."""
+    """Return the greatest value smaller than `value`; EMPTY if there is none."""
     nodes = tree.nodes
     if tree.state[N_VALUES] == 0 or value <= nodes[0, LEAST]:
         return EMPTY
