@@ -1,10 +1,11 @@
-"""How fast is the published search, compiled? Against its plain rendering, and as the archive grows.
+"""Time the published search, compiled, against its plain rendering, and as the archive grows.
 
-Random keys of the paper's range and random barcodes of 1,024 bits, one thread, the paper's parameters (15,000
-keys a query patch). Half of the patches are flipped copies of a few, so that bags are not empty. Medians over
-repetitions of a batch of query patches, which are in the archive and whose slide is left out. The plain
-search (`benchmarks.plain_search`: the published loop over a bisected list in place of its tree) answers some
-of the same queries; the line says whether every answer is identical. Its index is built outside the timer.
+Keys are random in the paper's range, and barcodes are random with 1,024 bits. One thread searches with the
+paper's parameters (15,000 keys for a query patch). Half of the patches are flipped copies of a few, so that
+bags are not empty. Times are medians over repetitions of a batch of query patches. The queries are in the
+archive, and one slide is left out. The plain search (`benchmarks.plain_search`: the published loop over a
+bisected list instead of a tree) answers some of the same queries, and the line says whether every answer is
+identical. Its index is built before the timer starts.
 """
 
 import argparse
@@ -39,24 +40,24 @@ REPETITIONS = 9
 
 
 class BisectedList:
-    """The plainest tree: a sorted list."""
+    """A sorted list, the plainest tree."""
 
     def __init__(self, keys: list[int]) -> None:
-        """`keys` ascending."""
+        """Take keys in ascending order."""
         self.keys = keys
 
     @classmethod
     def of(cls, keys: NDArray[np.int64]) -> Self:
-        """The tree of keys in any order."""
+        """Make the tree of keys in any order."""
         return cls(np.unique(keys).tolist())
 
     def predecessor(self, key: int) -> int | None:
-        """The greatest key smaller than `key`."""
+        """Return the greatest key smaller than `key`, or None."""
         place = bisect_left(self.keys, key)
         return self.keys[place - 1] if place else None
 
     def successor(self, key: int) -> int | None:
-        """The smallest key greater than `key`."""
+        """Return the smallest key greater than `key`, or None."""
         place = bisect_right(self.keys, key)
         return self.keys[place] if place < len(self.keys) else None
 
@@ -68,21 +69,21 @@ class Row:
     n: int
     """Patches in it."""
     query_us_median: float
-    """Microseconds a query patch, compiled."""
+    """Microseconds of a query patch, compiled."""
     query_us_p95: float
-    """The slow end of the batches."""
+    """95th percentile over the batches."""
     excluding_us_median: float
     """The same with a slide left out."""
     results: float
-    """Results a query patch."""
+    """Results of a query patch."""
     plain_us: float | None
-    """Microseconds a query patch, plain; None if it was not run."""
+    """Microseconds of a query patch, plain; None if it was not run."""
     identical: bool | None
     """Whether all answers of both are the same."""
 
 
 def random_archive(n: int) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int32]]:
-    """Keys, barcodes and slide numbers of `n` patches."""
+    """Make keys, barcodes and slide numbers of `n` patches."""
     random = np.random.default_rng(n)
     barcodes = random.integers(0, 2**64, (n, WORDS), dtype=np.uint64)
     originals = random.integers(0, 2**64, (ORIGINALS, WORDS), dtype=np.uint64)
@@ -122,7 +123,7 @@ def measure(n: int, repetitions: int = REPETITIONS) -> Row:
 
 
 def _microseconds(table: KeyTable, asked: tuple[Any, Any], exclude: Any) -> tuple[float, Bags]:
-    """Time a query patch in one batch, and its answers."""
+    """Return the time of a query patch in one batch, and the answers."""
     start = time.perf_counter()
     bags = guided_search(table, *asked, exclude=exclude)
     return 1e6 * (time.perf_counter() - start) / len(asked[0]), bags
@@ -134,7 +135,7 @@ def _bag(bags: Bags, query: int) -> list[tuple[int, int]]:
 
 
 def line(row: Row) -> str:
-    """One archive in words."""
+    """Return the figures of one archive as a line."""
     text = (
         f"{row.n:>11,} patches: {row.query_us_median:7.0f} us a query patch (p95 {row.query_us_p95:.0f}), "
         f"{row.excluding_us_median:.0f} us with a slide left out, {row.results:.0f} results"
@@ -147,7 +148,7 @@ def line(row: Row) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure each size and print a line; exit status 1 where answers differ."""
+    """Measure each size, print a line, and return 1 if answers differ, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guided_search", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small archives only")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of patches")

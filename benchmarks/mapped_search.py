@@ -1,15 +1,15 @@
-"""An index larger than the memory that may be had: mapped from its files, and read where a search looks.
+"""Search an index larger than the allowed memory: it is mapped from its files and read where a search looks.
 
     python -m benchmarks.mapped_search FOLDER
 
-`write` puts an index into a folder; `measure` starts this program on it, as `benchmarks.scaling` does. The
-program allows itself no more memory than a quarter of the index (`RLIMIT_DATA`: everything but mapped
-files, beyond what Python and numba have taken by then), asks the system to forget what it holds of the files
-(they are read from the disk again), opens the index, and answers the queries twice. Then it tries to
-copy the barcodes, which must fail: else the limit was none. Linux only.
+`write` puts an index into a folder, and `measure` starts this program on it, as `benchmarks.scaling` does.
+The program limits its memory to a quarter of the index (`RLIMIT_DATA`: everything but mapped files), beyond
+what Python and numba have taken by then. It asks the system to drop the pages of the files, so that
+they are read from the disk again. It opens the index and answers the queries twice. Then it tries to copy the
+barcodes. The copy must fail, or there was no limit. Linux only.
 
-The system may still keep read pages as long as nobody else needs the memory; `read_mb` says how much
-of the index was read at all.
+The system may still keep pages that were read, as long as no other process needs the memory; `read_mb` says
+how much of the index was read at all.
 """
 
 import argparse
@@ -40,28 +40,28 @@ _K = 10
 
 @dataclass(frozen=True, slots=True)
 class MappedRun:
-    """What one run measured."""
+    """The figures of one run."""
 
     index_mb: float
-    """Size of the index' files."""
+    """Size of the index's files, megabytes."""
     allowed_mb: float
-    """Memory it was allowed to take."""
+    """Memory that the process may take, megabytes."""
     open_s: float
     """Seconds to open it."""
     cold_us: float
-    """Median of a query the first time, when nothing had been read."""
+    """Median microseconds of a query the first time, when nothing had been read."""
     warm_us: float
-    """Median the second time."""
+    """Median microseconds of a query the second time."""
     read_mb: float
-    """What was read from the disk, all in all."""
+    """Megabytes read from the disk in total."""
     copy_failed: bool
     """Whether a copy of the barcodes was refused, as it must be."""
     patches: list[list[int]]
-    """The answers."""
+    """Patches found for each query."""
 
 
 def write(folder: Path, cells: Cells, queries: NDArray[np.uint8]) -> None:
-    """The only table of `cells`, its tree, and queries uint8 (Q, B), as files."""
+    """Write the only table of `cells`, its tree, and queries uint8 (Q, B) to files."""
     (table,) = cells.tables
     for name in _ARRAYS:
         np.save(folder / f"{name}.npy", getattr(table, name))
@@ -71,7 +71,7 @@ def write(folder: Path, cells: Cells, queries: NDArray[np.uint8]) -> None:
 
 
 def measure(folder: Path) -> MappedRun:
-    """Search what `write` wrote, in a process of its own."""
+    """Search the files of `write` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.mapped_search", str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return MappedRun(**json.loads(done.stdout))
@@ -110,26 +110,26 @@ def _compile() -> None:
 
 
 def _own_bytes() -> int:
-    """What the limit counts of this process."""
+    """Return the bytes of this process that the limit counts."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData"))
 
 
 def _read_bytes() -> int:
-    """What this process has had read from disks."""
+    """Return the bytes that were read from disks for this process."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 def _forget(file: Path) -> None:
-    """Ask the system to drop what it keeps of a file."""
+    """Ask the system to drop the pages that it keeps of a file."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _ask(cells: Cells, queries: NDArray[np.uint8]) -> tuple[float, list[list[int]]]:
-    """Median microseconds of a query, and the patches found."""
+    """Return the median microseconds of a query, and the patches found."""
     spent, patches = [], []
     for number in range(len(queries)):
         start = time.perf_counter()
@@ -148,7 +148,7 @@ def _copy_fails(table: KeyTable) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search the index of a folder and print what was measured, as JSON."""
+    """Search the index of a folder and print the figures as JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.mapped_search",
         description=__doc__,

@@ -1,10 +1,10 @@
-"""Which tree for which job? Times the ordered sets of `sish.index` on random keys of the paper's range.
+"""Time the ordered sets of `sish.index` on random keys of the paper's range, to choose one for each job.
 
-For each size and each set: building from an unsorted array, adding and discarding single keys, the successor
-of a key that is not there, a walk of 375 keys (the paper's), and memory a key. Each call is made through the
-same Python interface, whose overhead, about a microsecond for the compiled tree, is part of the figure.
-Medians over repetitions; the spread is half the range between the first and the third quartile. Building
-copies is outside the timer.
+For each size and each set it times building from an unsorted array, adding and discarding single keys, the
+successor of a key that is not in the set, and a walk of 375 keys (the paper's), and it measures the memory of
+a key. Each call goes through the same Python interface. Its overhead, about a microsecond for the compiled
+tree, is part of the figure. Times are medians over repetitions; the spread is half the range between the
+first and the third quartile.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Row:
     spread: dict[str, float]
     """Half the interquartile range of each."""
     bytes_per_key: float
-    """Memory a key."""
+    """Bytes of a key."""
 
 
 def measure(kind: Any, n: int, repetitions: int = REPETITIONS) -> Row:
@@ -79,7 +79,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _per_call(call: Callable[[int], object], keys: Sequence[int]) -> float:
-    """Microseconds a call."""
+    """Return the microseconds of a call."""
 
     def run() -> None:
         for key in keys:
@@ -100,7 +100,7 @@ def _bytes_per_key(kind: Any, keys: NDArray[np.int64]) -> float:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Which set is best for what at the largest size, in words."""
+    """Say which set is best for which job at the largest size."""
     largest = [row for row in rows if row.n == max(row.n for row in rows)]
     best: dict[str, list[str]] = {}
     for name in (*MEASURES, "bytes_per_key"):
@@ -113,7 +113,7 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The figures as text."""
+    """Return the figures as text."""
     heads = (*(name.replace("_ms", " ms").replace("_us", " us") for name in MEASURES), "bytes/key")
     lines = [f"{'set':14} {'keys':>11} " + " ".join(f"{head:>19}" for head in heads)]
     for row in rows:
@@ -124,7 +124,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the table and the verdict; the exit status."""
+    """Measure, print the table and the verdict, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ordered_sets", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes and fewer repetitions")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of keys")

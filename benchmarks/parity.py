@@ -1,9 +1,9 @@
-"""Does this search agree with the published one? Compares with test vectors, item by item.
+"""Compare this search with the published one, on test vectors, item by item.
 
-A vector set is ``NAME.npz`` with ``NAME.json`` beside it: the patches of a database, the bag of every
-query patch with its patient left out, the ranking of every slide, class weights and metrics. For each set
-a line says how many bags and rankings are identical; differences follow it. Exit status: 0 where
-everything is identical, 1 where something differs, 2 where there is nothing to compare.
+A vector set is ``NAME.npz`` with ``NAME.json`` beside it: the patches of a database, the bag of every query
+patch with its patient left out, the ranking of every slide, class weights and metrics. For each set a line
+says how many bags and rankings are identical, and differences follow it. Exit code: 0 if everything is
+identical, 1 if something differs, 2 if there is nothing to compare.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class VectorSetError(SishError):
 
 @dataclass(frozen=True, slots=True)
 class PublishedHit:
-    """One slide of a published ranking."""
+    """A slide of a published ranking."""
 
     slide: str
     """Its name."""
@@ -88,7 +88,7 @@ class VectorSet:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What agreed in one vector set."""
+    """The agreement on one vector set."""
 
     name: str
     """Its name."""
@@ -101,10 +101,10 @@ class Comparison:
     rankings: int
     """Rankings compared."""
     differences: tuple[str, ...]
-    """What differs, a line each; empty where all is identical."""
+    """Differences, a line each; empty if all is identical."""
 
     def line(self) -> str:
-        """The verdict."""
+        """Return the verdict as a line."""
         return (
             f"{self.name}: identical: {self.same_bags} of {self.bags} bags, "
             f"{self.same_rankings} of {self.rankings} rankings"
@@ -112,7 +112,23 @@ class Comparison:
 
 
 def find_sets(folder: Path) -> list[Path]:
-    """The ``.npz`` files of `folder` with a ``.json`` beside them; VectorSetError where there are none."""
+    """Find the vector sets of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    list of Path
+        Its ``.npz`` files with a ``.json`` beside them.
+
+    Raises
+    ------
+    VectorSetError
+        If there are none.
+    """
     if not folder.is_dir():
         raise VectorSetError(f"{folder} is not a folder; give one with NAME.npz and NAME.json in it")
     found = sorted(path for path in folder.glob("*.npz") if path.with_suffix(".json").is_file())
@@ -122,7 +138,23 @@ def find_sets(folder: Path) -> list[Path]:
 
 
 def load_set(path: Path) -> VectorSet:
-    """The vector set of ``NAME.npz`` and ``NAME.json``; VectorSetError on one line where it is malformed."""
+    """Read a vector set.
+
+    Parameters
+    ----------
+    path : Path
+        ``NAME.npz``, with ``NAME.json`` beside it.
+
+    Returns
+    -------
+    VectorSet
+        The vector set.
+
+    Raises
+    ------
+    VectorSetError
+        If it is malformed.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in _ARRAYS}
@@ -161,7 +193,7 @@ def _assemble(name: str, arrays: dict[str, NDArray[Any]], facts: dict[str, Any])
 
 
 def _params(given: dict[str, Any]) -> SearchParams:
-    """The search's parameters under their published names."""
+    """Read the search's parameters from their published names."""
     whole = {name: int(given[name]) for name in ("C", "T", "pre_step", "succ_step", "thrsh")}
     if any(given[name] != value for name, value in whole.items()):
         raise ValueError(f"params are not whole numbers: {given}")
@@ -183,7 +215,7 @@ def _hit(entry: dict[str, Any]) -> PublishedHit:
 
 
 def search_all(vectors: VectorSet) -> Bags:
-    """Our bag of every query of the set, its patient left out, in the order of the queries."""
+    """Return our bag of every query of the set, its patient left out, in the order of the queries."""
     own = vectors.patient[vectors.slide[vectors.query_patch]]
     parts: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = [_NOTHING] * len(own)
     for patient in np.unique(own):
@@ -202,20 +234,20 @@ _NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
 def _bag(bags: Bags, place: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Patches and distances of one bag."""
+    """Return patches and distances of one bag."""
     span = slice(bags.offset[place], bags.offset[place + 1])
     return bags.patch[span], bags.hamming[span]
 
 
 def _joined(parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int32]]]) -> Bags:
-    """Single bags as Bags."""
+    """Join single bags to Bags."""
     offset = np.cumsum([0, *(len(patch) for patch, _ in parts)])
     patches, distances = zip(_NOTHING, *parts, strict=True)
     return Bags(offset, np.concatenate(patches), np.concatenate(distances))
 
 
 def rank_all(vectors: VectorSet, bags: Bags) -> dict[str, Ranking]:
-    """Our ranking of every slide that the set asks for, from the bags of its patches in insertion order."""
+    """Rank for every slide that the set asks for, from the bags of its patches in insertion order."""
     labels = class_weights(vectors)
     place = {int(patch): query for query, patch in enumerate(vectors.query_patch)}
     answers = {}
@@ -227,7 +259,7 @@ def rank_all(vectors: VectorSet, bags: Bags) -> dict[str, Ranking]:
 
 
 def class_weights(vectors: VectorSet) -> SlideLabels:
-    """Our class weights; their sum, 10 or 30, is not in the set's parameters but in its weights."""
+    """Return our class weights; the set's own weights tell whether they sum to 10 or 30."""
     total = sum(vectors.class_weight.values())
     return SlideLabels.of(vectors.label, min((SUBTYPE_WEIGHT, SITE_WEIGHT), key=lambda w: abs(w - total)))
 
@@ -252,7 +284,7 @@ def _same_bag(got: tuple[NDArray[Any], NDArray[Any]], want: tuple[NDArray[Any], 
 
 
 def _same_ranking(vectors: VectorSet, got: Ranking, want: list[PublishedHit]) -> bool:
-    """Same slides in the same order, with the same distance, label, query patch and uncertainty."""
+    """Return whether slides, order, distances, labels, query patches and uncertainties are the same."""
     if len(got.slides) != len(want):
         return False
     return all(
@@ -267,7 +299,7 @@ def _same_ranking(vectors: VectorSet, got: Ranking, want: list[PublishedHit]) ->
 
 
 def _other_differences(vectors: VectorSet, rankings: dict[str, Ranking]) -> list[str]:
-    """Differences in class weights and metrics."""
+    """Return the differences in class weights and metrics."""
     labels = class_weights(vectors)
     weights = dict(zip(labels.names, labels.weight.tolist(), strict=True))
     out = [] if _same_values(weights, vectors.class_weight) else [f"class weights: {weights}"]
@@ -297,7 +329,7 @@ def _same_values(got: dict[str, float], want: dict[str, float]) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare every vector set of a folder; the exit status."""
+    """Compare every vector set of a folder and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with NAME.npz and NAME.json, one pair a set")
     folder = parser.parse_args(arguments).folder

@@ -1,18 +1,18 @@
-"""How well images of the same label are found: by the library's search, an exhaustive one, and baselines.
+"""Measure how well images of the same label are found: by our search, an exhaustive one, and baselines.
 
 A data set is a folder with a `labels.csv` (`benchmarks.datasets`). Methods:
 
 sish            codes and search of `sish.Index`, end to end; images of several patches are ranked as
-                `Index.search` does it by default, single patches by Hamming distance
+                `Index.search` does by default, single patches by Hamming distance
 sish-similarity the same ranked without labels, for images of several patches
 sish-paper-key  the same search along the published key
 features        the encoder's numbers before they become bits, averaged over an image: cosine
 code-histogram  counts of the encoder's codes over an image: Hellinger
-colour-histogram, local-binary-patterns, random    what knows nothing of tissue
+colour-histogram, local-binary-patterns, random    baselines that know nothing of tissue
 
-`tree` looks at a bounded number of patches, `exhaustive` at all. Every patch is encoded once a run, whatever
-the methods; `build_s` counts that for each (with codes, where a method asks for them). A query's own group is
-never found.
+`tree` compares a bounded number of patches, `exhaustive` all. Every patch is encoded once in a run, whatever
+the methods. `build_s` counts that time for each method (with codes, if the method uses them). A query's own
+group is never found.
 """
 
 from __future__ import annotations
@@ -73,24 +73,24 @@ QUICK = (600, 100)
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The database in an index, and the queries' codes."""
+    """The index of the database, and the codes of the queries."""
 
     index: Index
     """The index."""
     queries: dict[str, SlideCodes]
-    """Codes of the queries in which there was tissue."""
+    """Codes of the queries with tissue, by id."""
     build_s: float
-    """Seconds that the database took."""
+    """Seconds to build the index."""
 
     @property
     def bytes_per_item(self) -> float:
-        """Bytes of the index a slide."""
+        """Return the bytes of the index for a slide."""
         info = self.index.info()
         return info.bytes / max(1, info.slides)
 
     @property
     def single_patches(self) -> bool:
-        """Whether no image has more than one patch."""
+        """Return whether no image has more than one patch."""
         return all(row.n_patches <= 1 for row in self.index.slides)
 
 
@@ -100,7 +100,7 @@ class Bench:
     def __init__(
         self, dataset: Dataset, methods: Sequence[str], recipe: Recipe, mpp: float | None, folder: Path
     ) -> None:
-        """`mpp` is for images that nothing tells the scale of: None takes the recipe's, pixel for pixel."""
+        """Take the methods to run; `mpp` is the scale of images without one (None: the recipe's)."""
         self.dataset, self.methods, self.recipe, self.folder = dataset, methods, recipe, folder
         self.mpp = recipe.mpp if mpp is None else mpp
         self.k = max(SHARED_K) if dataset.multi_label else K
@@ -111,7 +111,7 @@ class Bench:
         self._place = {item_id: place for place, item_id in enumerate(self._items)}
 
     def runs(self, method: str) -> Iterator[Run]:
-        """What a method answered, a run a kind of search."""
+        """Yield the answers of a method, a run for each kind of search."""
         needs_codes = {"sish-paper-key", "code-histogram"}
         if self.recipe.weights.startswith((TIMM, FEATURES)):  # these have no codes
             if method in needs_codes:
@@ -137,14 +137,14 @@ class Bench:
     # ---- the library's own search
 
     def _searched(self, method: str, ranking: RankingName) -> Iterator[Run]:
-        """Along texture keys, and by comparing with everything."""
+        """Search along texture keys, then compare with everything."""
         archive = self._archive("texture")
         everything = {"budget": max(1, archive.index.info().patches)}
         for kind, search in (("tree", None), ("exhaustive", everything)):
             yield self._run(method, kind, archive, ranking, search)
 
     def _paper_key(self) -> Run:
-        """Along the published key."""
+        """Search along the published key."""
         return self._run(
             "sish-paper-key", "tree", self._archive("paper"), "similarity" if self._single else "auto"
         )
@@ -186,7 +186,7 @@ class Bench:
         )
 
     def _extra(self, archive: Archive) -> dict[str, Any]:
-        """What else a row tells of an archive."""
+        """Return the further columns of an archive."""
         return {
             "patches": archive.index.info().patches,
             "no_tissue": sum(row.n_patches == 0 for row in archive.index.slides),
@@ -196,7 +196,7 @@ class Bench:
         }
 
     def _archive(self, keys: Keys) -> Archive:
-        """The index by one kind of keys; made once."""
+        """Return the index by one kind of keys, which is made once."""
         if keys not in self._archives:
             self._archives[keys] = self._indexed(replace(self.recipe, keys=keys))
         return self._archives[keys]
@@ -218,7 +218,7 @@ class Bench:
         return Archive(index, self._query_codes(index), build_s)
 
     def _labels_file(self, items: Sequence[Item]) -> Path:
-        """What the index is told of images: ids, labels, and groups as patients."""
+        """Write the labels file of images: ids, labels, and groups as patients."""
         file = self.folder / "labels.csv"
         with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
@@ -230,7 +230,7 @@ class Bench:
         return file
 
     def _query_codes(self, index: Index) -> dict[str, SlideCodes]:
-        """Codes of the queries: of images that are in the index, the stored ones."""
+        """Return the codes of the queries; those of images in the index are the stored ones."""
         snapshot = index.snapshot()
         number = {row.slide_id: number for number, row in enumerate(snapshot.slides)}
         known = [item.item_id for item in self.dataset.queries if item.item_id in number]
@@ -247,7 +247,7 @@ class Bench:
     # ---- one vector an image
 
     def _by_codes(self, method: str) -> Iterator[Run]:
-        """By what the encoder made of an image's patches, before it became bits."""
+        """Compare by features or codes of an image's patches, before they become bits."""
         archive = self._archive("texture")
         looks = [self._looks.get(str(absolute(item.path))) for item in self._items.values()]
         some = next((look for look in looks if look is not None), None)
@@ -264,7 +264,7 @@ class Bench:
         yield self._compared(method, vectors, archive.build_s, self._extra(archive))
 
     def _by_picture(self, method: str) -> Run:
-        """By an image as a whole."""
+        """Compare by the image as a whole."""
         start = time.perf_counter()
         random = np.random.default_rng(0)
         describe: dict[str, Callable[[Item], NDArray[np.float64]]] = {
@@ -281,7 +281,7 @@ class Bench:
 
 
 def _query(item: Item, codes: SlideCodes) -> Query:
-    """A query as the index wants it: its group is its patient."""
+    """Make the query that an index takes; its patient is the image's group."""
     return Query(item.item_id, str(item.path), item.group or item.item_id, 1.0, None, len(codes), 0.0)
 
 
@@ -292,23 +292,28 @@ def measure(
     recipe: Recipe | None = None,
     mpp: float | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of some methods on a data set.
+    """Measure some methods on a data set.
 
     Parameters
     ----------
     dataset : Dataset
-        What is searched for, and among what.
+        Queries and database.
     methods : sequence of str
         Some of `METHODS`.
     recipe : Recipe, optional
-        The encoder, and how images are read.
+        The encoder, and how images are read; `Recipe()` if None.
     mpp : float, optional
-        Micrometres per pixel of images that nothing else tells it of. Default: the recipe's.
+        Micrometres per pixel of images without a scale; the recipe's if None.
+
+    Returns
+    -------
+    list of dict
+        The rows of `row_of`.
 
     Raises
     ------
     ParameterError
-        If a method is none.
+        If a method is unknown.
     """
     odd = sorted(set(methods) - set(METHODS))
     if odd:
@@ -319,7 +324,7 @@ def measure(
 
 
 def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """For each method searched in both ways: what the tree loses against comparing with everything."""
+    """Say for each method searched both ways what the tree loses against comparing with everything."""
     out: list[str] = []
     for tree in (row for row in rows if row["search"] == "tree"):
         other = [row for row in rows if row["method"] == tree["method"] and row["search"] == "exhaustive"]
@@ -333,7 +338,7 @@ def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; the exit status."""
+    """Run from the command line and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.retrieval", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
