@@ -1,11 +1,10 @@
-"""From the bags of a query's patches to ranked slides.
+"""Rankings: from the bags of a query's patches to slides.
 
-Two rankings. `rank_by_uncertainty` is the published one (Chen et al. 2022, Methods: weighted
-uncertainty, cleaning, filtering by prediction); it reads the labels of the archive's slides.
-`rank_by_similarity` needs no labels and is what to use where they are missing.
+`rank_by_uncertainty` is the published ranking (Chen et al. 2022, Methods: weighted uncertainty, cleaning,
+filtering by prediction). It reads the labels of the archive's slides. `rank_by_similarity` needs no labels.
 
-Words: a *bag* is the results of one query patch, best first; a *slide number* is a slide's place in the
-archive's list of slides; a *patch number* is a patch's place in the archive's list of patches.
+A *bag* holds the results of one query patch, best first. A *slide number* is a slide's place in the archive's
+list of slides. Rankings take the slide number of each result of the bags.
 """
 
 import math
@@ -32,9 +31,9 @@ __all__ = [
     "rank_by_uncertainty",
 ]
 
-_FIRST = 5  # results of a bag, and bags of a query, that the published cleaning and prediction look at
-_FEW_LENGTHS = 3  # bags of no more distinct lengths than this are not cleaned by length
-_SHORTEST, _LONGEST = 5, 95  # percentiles of the lengths, both left out
+_FIRST = 5  # results of a bag, and bags of a query, that the published cleaning and prediction read
+_FEW_LENGTHS = 3  # bags are cleaned by length only if there are more distinct lengths
+_SHORTEST, _LONGEST = 5, 95  # percentiles of the lengths; bags in between are kept
 _N_MATCHES = 5  # patch pairs that a ranked slide carries
 
 SUBTYPE_WEIGHT = 10.0
@@ -45,65 +44,82 @@ SITE_WEIGHT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PatchMatch:
-    """A patch of the query and the patch of the archive that it found."""
+    """A patch of the query, and a patch of the archive that it found."""
 
     query_patch: int
     """Number of the patch within the query."""
     patch: int
-    """Number of the patch in the archive."""
+    """Number of the patch in the archive, as in `Bags`."""
     hamming: int
     """Distance of their barcodes in bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankedSlide:
-    """One slide of an answer."""
+    """A slide of an answer."""
 
     rank: int
     """1 for the first."""
     slide: int
     """Slide number."""
     score: float
-    """What the ranking orders slides by, in [0, 1], never larger further down the list: 2 ** -uncertainty, or
-    the score of `NearestMatches`, which is the score of a `sish.Hit` in both rankings."""
+    """Slides are in order of it. In [0, 1], never larger further down the list: 2 ** -uncertainty, or the
+    score of `NearestMatches`, which is the score of a `sish.Hit` in both rankings."""
     uncertainty: float | None
-    """Entropy in bits of the labels in the bag that it came from; None where labels were not read."""
+    """Entropy in bits of the labels in the bag that placed it; None where labels are not read."""
     hamming: int
-    """Distance in bits of the match that placed it; in a ranking by similarity, of its best match."""
+    """Distance in bits of the match that placed it. In a ranking by similarity that is its best match."""
     query_patch: int
-    """The query's patch of that match."""
+    """Number of the query's patch in that match."""
     matches: tuple[PatchMatch, ...]
-    """That match first, then others of other query patches, nearest first: at most five."""
+    """That match first, then matches of other query patches, nearest first; at most five."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The answer to one query."""
+    """The ranked slides of one query."""
 
     slides: tuple[RankedSlide, ...]
     """Best first."""
     reason: str = ""
-    """Why there are no slides, in words; empty where there are."""
+    """Why there are no slides; empty if there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideLabels:
-    """The labels of an archive, counted once and used for every query."""
+    """The labels of an archive, counted once for all queries."""
 
     names: tuple[str, ...]
-    """Distinct labels, in the order first seen."""
+    """The distinct labels, in the order first seen."""
     number: NDArray[np.int64]
-    """For each slide, its label's place in `names`, (n_slides,)."""
+    """Place in `names` of the label of each slide, (n_slides,)."""
     weight: NDArray[np.float64]
     """Weight of each label, (n_labels,)."""
 
     @classmethod
     def of(cls, labels: Sequence[str], weight_scale: float = SUBTYPE_WEIGHT) -> "SlideLabels":
-        """Count `labels`, one a slide: w_L = (W / sum over labels of 1 / n) / n_L, so rare ones weigh more.
+        """Count labels: w_L = (W / sum over labels of 1 / n) / n_L, so that rare labels weigh more.
 
-        W, `weight_scale`, is the sum of all weights: 10 for subtypes and 30 for sites in the paper. It
-        cancels out in the ranking.
+        Parameters
+        ----------
+        labels : sequence of str
+            The label of each slide of the archive.
+        weight_scale : float
+            W, the sum of all weights: 10 for subtypes and 30 for sites in the paper. It cancels out in the
+            ranking.
 
+        Returns
+        -------
+        SlideLabels
+            Labels and their weights.
+
+        Raises
+        ------
+        ParameterError
+            If `weight_scale` is not positive.
+
+        Examples
+        --------
         >>> SlideLabels.of(["a", "b", "b", "b"]).weight.tolist()
         [7.5, 2.5]
         """
@@ -122,7 +138,7 @@ class SlideLabels:
 
 @dataclass(frozen=True, slots=True)
 class _Bag:
-    """A bag that is not empty, with what the published ranking wants to know of it."""
+    """A bag that is not empty, with what the published ranking needs of it."""
 
     query_patch: int
     patch: NDArray[np.int64]
@@ -134,25 +150,50 @@ class _Bag:
 
     @property
     def strongest(self) -> int:
-        """The label of the largest weight; the first seen of equals."""
+        """The label of the largest weight, the first seen of equal ones."""
         return max(self.votes, key=lambda label: self.votes[label])
 
 
 def rank_by_uncertainty(
     bags: Bags, slide: ArrayLike, labels: SlideLabels | Sequence[str], *, k: int = 5
 ) -> Ranking:
-    """The published ranking of the slides in one query's bags; at most `k` of them.
+    """Return the published ranking of the slides in one query's bags.
 
-    `slide` int (R,) is the slide number of each result of the bags. `labels` are those of all slides
-    of the archive, the excluded ones too; count them once as SlideLabels where queries are many. Slides
-    are in order of the uncertainty of the bag that each came from, then of its distance there, then of its
-    place there. The score is 2 ** -uncertainty: 1 where the bag held one label, 1/2 where it was as mixed as
-    two equal ones.
+    Label weights and entropy of each bag are computed. Bags of odd lengths or large distances are dropped.
+    The first five bags vote for a label, and those of them that disagree are dropped. Slides are taken from
+    the bags that are left, the most certain bag first. They are in order of the uncertainty of the bag that
+    each came from, then of distance, then of place there. The score is 2 ** -uncertainty: 1 where the bag
+    held one label, 1/2 where it was as mixed as two equal ones.
 
-    Steps: label weights and entropy of each bag; bags of odd lengths and of large distances go; the
-    first five bags vote for a label, and those of them that disagree go; slides are taken from what is
-    left, the most certain bag first. Where nothing is left (the authors' script stops there) the answer
-    is empty and says why.
+    Parameters
+    ----------
+    bags : Bags
+        The results of all patches of the query.
+    slide : int (R,)
+        Slide number of each result.
+    labels : SlideLabels or sequence of str
+        The labels of all slides of the archive, excluded ones too. Count them once for many queries.
+    k : int
+        Slides wanted, at least 1.
+
+    Returns
+    -------
+    Ranking
+        At most `k` slides. Where no bag is left (the authors' script stops there) it says why.
+
+    Raises
+    ------
+    LabelsError
+        If a slide number has no label.
+    ParameterError
+        If `k` is below 1.
+
+    Examples
+    --------
+    >>> bags = Bags(np.array([0, 2]), np.array([0, 1]), np.array([3, 4], np.int32))
+    >>> answer = rank_by_uncertainty(bags, [7, 2], ["ductal"] * 8)
+    >>> [(hit.slide, hit.score) for hit in answer.slides]
+    [(7, 1.0), (2, 1.0)]
     """
     _check_k(k)
     counted = labels if isinstance(labels, SlideLabels) else SlideLabels.of(labels)
@@ -176,7 +217,7 @@ def _check_k(k: int) -> None:
 
 
 def _labelled_bags(bags: Bags, slide: NDArray[Any], labels: SlideLabels) -> list[_Bag]:
-    """The bags that are not empty, with weights and uncertainty."""
+    """Return the bags that are not empty, with weights and uncertainty."""
     slides = slide.astype(np.int64)
     if len(slides) and slides.max() >= len(labels.number):
         raise LabelsError(
@@ -195,7 +236,7 @@ def _labelled_bags(bags: Bags, slide: NDArray[Any], labels: SlideLabels) -> list
 
 
 def _votes(label: NDArray[np.int64], weight: NDArray[np.float64]) -> dict[int, float]:
-    """Weight of each label in a bag: the sum of w_L / i over its places i = 1, 2, ..., normalised."""
+    """Return the weight of each label in a bag: the sum of w_L / i over its places i from 1, normalised."""
     sums = np.bincount(label, weights=weight[label] / np.arange(1, len(label) + 1), minlength=len(weight))
     seen = dict.fromkeys(label.tolist())
     votes = {number: float(sums[number]) for number in seen}
@@ -204,12 +245,12 @@ def _votes(label: NDArray[np.int64], weight: NDArray[np.float64]) -> dict[int, f
 
 
 def _entropy(votes: dict[int, float]) -> float:
-    """Entropy in bits; exactly 0 for a single label."""
+    """Return the entropy in bits, exactly 0 for a single label."""
     return sum((-share * math.log2(share) for share in votes.values()), 0.0)
 
 
 def _clean(bags: list[_Bag]) -> tuple[list[_Bag], float]:
-    """The bags of ordinary length and of no more than the mean distance tau, most certain first; and tau."""
+    """Return the bags of usual length and at most the mean distance tau, most certain first, and tau."""
     lengths = [len(bag.hamming) for bag in bags]
     if len(set(lengths)) > _FEW_LENGTHS:
         low, high = np.percentile(lengths, [_SHORTEST, _LONGEST])
@@ -222,10 +263,8 @@ def _clean(bags: list[_Bag]) -> tuple[list[_Bag], float]:
 
 
 def _removed_by_prediction(first: list[_Bag]) -> set[int]:
-    """Query patches of those of the first bags whose strongest label is not the prediction.
-
-    The prediction is the label of most weight in these bags that is the strongest of one of them at least.
-    """
+    """Return the query patches of those of the first bags whose strongest label is not the prediction."""
+    # the prediction has most weight in these bags, among labels that are the strongest of one bag at least
     total: dict[int, float] = {}
     for bag in first:
         for label, vote in bag.votes.items():
@@ -236,7 +275,7 @@ def _removed_by_prediction(first: list[_Bag]) -> set[int]:
 
 
 def _collect(bags: list[_Bag], tau: float) -> list[tuple[_Bag, int]]:
-    """Each slide once, where it is first taken (a bag and the place in it), by uncertainty and distance."""
+    """Return each slide once, where it is first taken (bag and place), by uncertainty and distance."""
     seen: set[int] = set()
     taken: list[tuple[_Bag, int]] = []
     for bag in bags:
@@ -249,7 +288,7 @@ def _collect(bags: list[_Bag], tau: float) -> list[tuple[_Bag, int]]:
 
 
 def _ranked(rank: int, bag: _Bag, place: int, witnesses: list[_Bag]) -> RankedSlide:
-    """A slide of the answer; its further matches are looked for in the bags that made the ranking."""
+    """Return a slide of the answer, with further matches from the bags that made the ranking."""
     slide = int(bag.slide[place])
     made = PatchMatch(bag.query_patch, int(bag.patch[place]), int(bag.hamming[place]))
     others = []
@@ -266,17 +305,33 @@ def _ranked(rank: int, bag: _Bag, place: int, witnesses: list[_Bag]) -> RankedSl
 
 
 def rank_by_similarity(bags: Bags, slide: ArrayLike, *, k: int = 5, n_bits: int = 1024) -> Ranking:
-    """The slides that have a counterpart for most of the query, without labels; at most `k` of them.
+    """Return the slides that match most of the query; labels are not read.
 
-    They are in order of the score of `NearestMatches`. It orders slides by the share of the query's tissue
-    that they also hold, where tissue that few slides hold counts more: fat and stroma, found everywhere, say
-    little. It maximises the expected closeness of a query patch drawn with probability w_p / sum w. One
-    match a patch, so large slides do not win by repetition; patches that found nothing lower every score
-    alike.
+    Slides are in order of the score of `NearestMatches`, ties by slide number. The score is the share of the
+    query's tissue that a slide also holds, where tissue that few slides hold counts more: fat and stroma,
+    found everywhere, say little. The order maximises the expected closeness of a query patch drawn with
+    probability w_p / sum w. A patch has one match in a slide, so that large slides do not win by repetition.
+    Patches that found nothing lower every score alike. A slide that is searched for itself scores 1 where
+    each patch finds itself.
 
-    A slide asked for itself scores 1 where each patch finds itself. Ties by slide number. `slide` int
-    (R,) is the slide number of each result.
+    Parameters
+    ----------
+    bags : Bags
+        The results of all patches of the query.
+    slide : int (R,)
+        Slide number of each result.
+    k : int
+        Slides wanted, at least 1.
+    n_bits : int
+        Bits of a barcode.
 
+    Returns
+    -------
+    Ranking
+        At most `k` slides.
+
+    Examples
+    --------
     >>> bags = Bags(np.array([0, 2, 3]), np.array([0, 1, 2]), np.array([0, 4, 0], np.int32))
     >>> answer = rank_by_similarity(bags, [7, 8, 7], n_bits=16)
     >>> [(hit.slide, hit.score) for hit in answer.slides]       # w = log 2, log 3; 8 has c = 1/2 once
@@ -287,12 +342,12 @@ def rank_by_similarity(bags: Bags, slide: ArrayLike, *, k: int = 5, n_bits: int 
 
 @dataclass(frozen=True, slots=True)
 class SlideScore:
-    """How much of a query a slide matches; see `NearestMatches`."""
+    """How well a slide matches a query; see `NearestMatches`."""
 
     score: float
-    """In [0, 1]: the weighted mean closeness of the query's patches to their nearest match in the slide."""
+    """Weighted mean closeness of the query's patches to their nearest match in the slide, in [0, 1]."""
     n_matched: int
-    """Query patches that have a match in the slide."""
+    """Number of query patches that have a match in the slide."""
     median_distance: float
     """Median distance in bits of these patches to their nearest match."""
 
@@ -309,13 +364,15 @@ class NearestMatches:
 
     with n_p the number of slides in the bag of p (at least 1) and n_slides that of all bags together.
 
+    Examples
+    --------
     >>> bags = Bags(np.array([0, 2, 3]), np.array([0, 1, 2]), np.array([0, 4, 6], np.int32))
     >>> NearestMatches.of(bags, [7, 8, 7], n_bits=16).of_slide(7)
     SlideScore(score=0.540..., n_matched=2, median_distance=3.0)
     """
 
     query_patch: NDArray[np.int64]
-    """Query patch of each match, (M,), ascending."""
+    """Number of the query patch of each match, (M,), ascending."""
     slide: NDArray[np.int64]
     """Slide number of each match, (M,), ascending within a query patch."""
     patch: NDArray[np.int64]
@@ -329,9 +386,21 @@ class NearestMatches:
 
     @classmethod
     def of(cls, bags: Bags, slide: ArrayLike, *, n_bits: int = 1024) -> "NearestMatches":
-        """Look through bags of barcodes of `n_bits`; `slide` (R,) is the slide number of each result.
+        """Find the nearest match of each query patch in each slide, O(R + query patches x slides found).
 
-        O(results + query patches x slides found).
+        Parameters
+        ----------
+        bags : Bags
+            The R results of all patches of the query.
+        slide : int (R,)
+            Slide number of each result.
+        n_bits : int
+            Bits of a barcode.
+
+        Returns
+        -------
+        NearestMatches
+            Of all slides that have a result.
         """
         slides = np.asarray(slide).astype(np.int64)
         seen = np.bincount(slides) > 0
@@ -342,14 +411,13 @@ class NearestMatches:
         query_patch, hamming = np.repeat(np.arange(len(bags)), found_in), bags.hamming[entry]
         weight = np.log1p(len(names) / np.maximum(found_in, 1))
         closeness = np.maximum(0.0, 1.0 - 2.0 * hamming / n_bits)
-        # summed one by one, in the order of the query's patches, on both sides: a slide equal to the query
-        # then scores exactly 1
+        # both sums run in the order of the query's patches: a slide equal to the query scores exactly 1
         whole = np.bincount(np.zeros(len(bags), dtype=np.int64), weights=weight)
         score = np.bincount(place[entry], weights=weight[query_patch] * closeness) / whole
         return cls(query_patch, slides[entry], bags.patch[entry], hamming, names, score)
 
     def ranking(self, k: int) -> Ranking:
-        """Return the `k` slides of the highest scores; ties by slide number."""
+        """Return the `k` slides of the highest scores, ties by slide number."""
         _check_k(k)
         if not len(self.slides):
             return Ranking((), "no patch of the query has a neighbour within the threshold")
@@ -362,13 +430,13 @@ class NearestMatches:
         )
 
     def of_slide(self, slide: int) -> SlideScore:
-        """Return the score of a slide that has a match, and the matches behind it in two numbers."""
+        """Return the score of a slide that has a match, and two figures of its matches."""
         distances = self.hamming[self.slide == slide]
         score = self.score[np.searchsorted(self.slides, slide)]
         return SlideScore(float(score), len(distances), float(np.median(distances)))
 
     def _ranked(self, rank: int, slide: int, score: float) -> RankedSlide:
-        """A slide of the answer with its nearest matches."""
+        """Return a slide of the answer with its nearest matches."""
         own = np.flatnonzero(self.slide == slide)
         nearest = own[np.argsort(self.hamming[own], kind="stable")][:_N_MATCHES]
         matches = tuple(
@@ -378,11 +446,8 @@ class NearestMatches:
 
 
 def _first_of_each(bags: Bags, place: NDArray[np.int64], n_places: int) -> list[NDArray[np.int64]]:
-    """For each bag the first result of each place that is in it; bags are sorted, so it is the nearest.
-
-    `place` (R,) is a number below `n_places` for each result. One array of as many numbers serves all bags,
-    which is ten times faster than sorting the results.
-    """
+    """Return for each bag the first result, hence the nearest, of each place (R,) that is in it."""
+    # one array of `n_places` numbers serves all bags, which is ten times faster than sorting the results
     first = np.empty(n_places, np.int64)
     found = []
     for start, stop in pairwise(bags.offset.tolist()):

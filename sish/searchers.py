@@ -1,11 +1,11 @@
-"""The patches of an archive behind one interface: neighbours of query patches, whatever the keys are.
+"""Searchers: one interface to the patches of an archive, whatever their keys are.
 
-`GuidedSearcher` searches along the paper's key; `TextureSearcher` walks the cells of a texture tree, in the
-mapped segments. Both answer with bags whose patch numbers they alone understand.
+`GuidedSearcher` searches along the paper's keys, `TextureSearcher` in the cells of a texture tree. Both
+return bags. Only the searcher that returned a bag knows what its patch numbers mean.
 
-Results of equal distance: along the paper's key they come in the order in which the published walk meets
-them; in cells they come in order of slide id, then of the patch in its slide, so that an answer does not
-depend on the order in which slides were added.
+Results of equal distance have an order. Along the paper's keys it is the order of the published walk. In
+cells it is that of slide ids, then of patches in their slide, so that an answer does not depend on the order
+in which slides were added.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ __all__ = [
     "searcher_of",
 ]
 
-_CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new one has about 20
+_CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new tree has about 20
 
 SlideMask = NDArray[np.bool_]
-"""bool (slides,): which slides are meant."""
+"""bool (slides,), one value for each slide of a searcher."""
 
 
 class Searcher(Protocol):
-    """What a search asks of the patches of an archive."""
+    """What a view needs to search the patches of an archive."""
 
     @property
     def slides(self) -> Sequence[SlideRow]:
-        """Slides; a slide's number is its place here."""
+        """The slides; a slide's number is its place here."""
         ...
 
     @property
     def found(self) -> SlideMask:
-        """Slides that can be found: they have patches and were not removed."""
+        """True for slides that can be found: they have patches and were not removed."""
         ...
 
     @property
@@ -71,34 +71,34 @@ class Searcher(Protocol):
 
     @property
     def n_bits(self) -> int:
-        """Bits of a barcode."""
+        """Number of bits of a barcode."""
         ...
 
     def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
-        """The neighbours of each query patch within the threshold, at a cost that does not grow."""
+        """Return the neighbours of each query patch within the threshold, at a cost that has a bound."""
         ...
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
-        """The `k` nearest neighbours of each query patch, by comparing all that is not excluded."""
+        """Return the `k` nearest neighbours of each query patch, compared with all that are not excluded."""
         ...
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """Slide number of each patch."""
+        """Return the slide number of each patch, (N,)."""
         ...
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """Top left corner of each patch in level-0 pixels, (N, 2)."""
+        """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class GuidedSearcher:
-    """Patches along the paper's key (Chen et al. 2022, guided search)."""
+    """A search along the paper's keys (Chen et al. 2022, guided search)."""
 
     snapshot: Snapshot
-    """All of them, in key order."""
+    """All patches, in key order."""
     table: KeyTable
-    """The same as the guided search wants it; a patch's number is its row."""
+    """The same patches as the guided search reads them; a patch's number is its row."""
     params: SearchParams
     """As in `Searcher`."""
     rank: NDArray[np.int64]
@@ -106,7 +106,7 @@ class GuidedSearcher:
 
     @classmethod
     def of(cls, snapshot: Snapshot, params: SearchParams) -> GuidedSearcher:
-        """Nothing is copied."""
+        """Return the searcher of a snapshot; nothing is copied."""
         table = KeyTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
         return cls(snapshot, table, params, _rank_by_id(snapshot.slides))
 
@@ -126,48 +126,48 @@ class GuidedSearcher:
         return 8 * int(self.snapshot.barcodes.shape[1])
 
     def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
-        """As in `Searcher`: the guided search."""
+        """Return the bags of the guided search."""
         return guided_search(self.table, codes.keys[:, 0], codes.barcodes, exclude=exclude, params=params)
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
-        """As in `Searcher`."""
+        """Return the nearest patches, compared with all that are not excluded."""
         found = nearest(self.table.barcodes, codes.barcodes, k, skip=exclude[self.snapshot.slide])
         width = found.row.shape[1]
         return Bags(np.arange(len(codes) + 1) * width, found.row.ravel(), found.hamming.ravel())
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Searcher`."""
+        """Return the slide number of each patch, (N,)."""
         return self.snapshot.slide[patches]
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Searcher`."""
+        """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
         return self.snapshot.l0_xy[patches]
 
 
 @dataclass(frozen=True, slots=True)
 class TextureSearcher:
-    """Patches in the cells of a texture tree, where the store's segments lie."""
+    """A search in the cells of a texture tree, over the store's segments where they lie."""
 
     archive: Archive
-    """Segments, mapped and not read."""
+    """The segments, mapped and not read."""
     params: SearchParams
     """As in `Searcher`."""
     rank: NDArray[np.int64]
     """As in `Searcher`."""
     least: int
-    """Patches that a query patch is compared with at least, whatever the budget."""
+    """The least budget of a search, whatever is asked for."""
 
     @classmethod
     def of(
         cls, tree: TextureTree, segments: Sequence[Segment], params: SearchParams, *, least: int = 1
     ) -> TextureSearcher:
-        """Opened, not read."""
+        """Return the searcher of some segments, which are opened and not read."""
         archive = Archive.of(tree, segments)
         return cls(archive, params, _rank_by_id(archive.slides), least)
 
     @property
     def slides(self) -> Sequence[SlideRow]:
-        """As in `Searcher`; removed slides included."""
+        """As in `Searcher`, including removed slides."""
         return self.archive.slides
 
     @property
@@ -181,11 +181,8 @@ class TextureSearcher:
         return 8 * self.archive.cells.tree.barcode_bytes
 
     def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
-        """As in `Searcher`: the nearest cells, until they hold the budget.
-
-        The threshold alone decides what joins a bag, as in the guided search: a bag that is cut at some
-        length looks odd to the published ranking, which drops the longest bags.
-        """
+        """Return what is within the threshold in the nearest cells that hold the budget."""
+        # a bag is not cut at some length: the published ranking drops the longest bags
         budget = max(params.budget, self.least)
         bags = self.archive.search(
             codes.barcodes, k=budget, budget=budget, exclude=exclude, threshold=params.threshold
@@ -195,28 +192,35 @@ class TextureSearcher:
         return _ties_in_order(bags, self.rank[self.slide_of(bags.patch)])
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
-        """As in `Searcher`: a budget of everything."""
+        """Return the nearest patches with a budget of everything."""
         return self.archive.search(codes.barcodes, k=k, budget=max(1, len(self.archive)), exclude=exclude)
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Searcher`."""
+        """Return the slide number of each patch, (N,)."""
         return self.archive.slide_of(patches)
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
-        """As in `Searcher`."""
+        """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
         return self.archive.l0_xy_of(patches)
 
 
 def _rank_by_id(slides: Sequence[SlideRow]) -> NDArray[np.int64]:
-    """Place of each slide in the order of slide ids; a removed slide is beside the one that replaced it."""
+    """Return the place of each slide in the order of ids; a removed one is beside its replacement."""
     rank = np.empty(len(slides), np.int64)
     rank[sorted(range(len(slides)), key=lambda number: slides[number].slide_id)] = np.arange(len(slides))
     return rank
 
 
 def _ties_in_order(bags: Bags, rank: NDArray[np.int64]) -> Bags:
-    """Bags in which results of equal distance are in order of `rank`, one number a result.
+    """Return bags in which results of equal distance are in order of `rank` (R,).
 
+    Returns
+    -------
+    Bags
+        The same results.
+
+    Examples
+    --------
     >>> bags = Bags(np.array([0, 3]), np.array([5, 6, 7]), np.array([2, 2, 9]))
     >>> _ties_in_order(bags, np.array([8, 1, 0])).patch.tolist()
     [6, 5, 7]
@@ -228,33 +232,33 @@ def _ties_in_order(bags: Bags, rank: NDArray[np.int64]) -> Bags:
 
 
 class TextureKeys:
-    """The keys of an archive that grows: a tree is learnt when there is enough to learn one from.
+    """The keys of an archive that grows: its tree is learnt when there are enough patches.
 
-    Until there are more patches than a search compares with, all share one key. Then the tree is learnt, and
-    learnt anew whenever the archive has grown to 80 patches a leaf, about fourfold, until it has its full
-    524,288 leaves. Each time the archive is rewritten once, so that adding a patch costs the same on average
-    however many there are.
+    As long as a search compares with all patches, they share one key. Then the tree is learnt. It is learnt
+    anew whenever the archive has grown to 80 patches a leaf, about fourfold, until it has its full 524,288
+    leaves. Each time the archive is rewritten once. So adding a patch costs the same on average, whatever the
+    number of patches.
     """
 
     def __init__(self, store: Store, *, seed: int) -> None:
-        """The keys of what is in a store that is open for writing."""
+        """Take a store that is open for writing."""
         self._store, self._seed = store, seed
         self._tree = stored_tree(store)
         self._patches = store.info().patches
 
     def is_due(self, waiting: int) -> bool:
-        """Whether it is time to learn a tree, once so many patches that wait are stored as well."""
+        """Return whether a tree is to be learnt as soon as this many waiting patches are stored, too."""
         leaves = 1 if self._tree is None else self._tree.n_keys
         return leaves < MOST_KEYS and self._patches + waiting > max(BUDGET, _CROWDED * leaves)
 
     def of(self, barcodes: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Keys int64 (N, 1) of barcodes uint8 (N, B)."""
+        """Return keys int64 (N, 1) of barcodes uint8 (N, B)."""
         if self._tree is None:
             return np.zeros((len(barcodes), 1), np.int64)
         return self._tree.keys(barcodes)[:, None]
 
     def grow(self, patches: int) -> None:
-        """Count patches that were stored, and learn the tree anew if it is time to."""
+        """Count patches that were stored, and learn the tree anew if it is due."""
         self._patches += patches
         if not self.is_due(0):
             return
@@ -262,14 +266,27 @@ class TextureKeys:
 
 
 def stored_tree(source: Store | State) -> TextureTree | None:
-    """The texture tree of an archive; None while it is too small to have one."""
+    """Return the texture tree of an archive, or None while it is too small for one."""
     return _tree_of(_state_of(source))
 
 
 def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Searcher:
-    """The patches of one state of a store, to be searched by the keys that they have.
+    """Return a searcher of one state of a store, by the keys that its patches have.
 
-    Of a store it is the state at hand: its tree and its segments are of one commit, whatever comes meanwhile.
+    Of a store that is the state at hand: its tree and its segments are of one commit.
+
+    Parameters
+    ----------
+    source : Store or State
+    keys : {"texture", "paper"}
+        The kind of keys that the patches have.
+    params : SearchParams
+        Used where a search asks for no others.
+
+    Returns
+    -------
+    Searcher
+        A `GuidedSearcher` for the paper's keys, else a `TextureSearcher`.
 
     Raises
     ------
@@ -281,7 +298,7 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
         return GuidedSearcher.of(state.snapshot(), params)
     state.check()
     tree, segments, least = _tree_of(state), state.segments, 1
-    if tree is None:  # there are no more patches than BUDGET yet, and they are compared with one and all
+    if tree is None:  # there are at most BUDGET patches yet, and all of them are compared with
         width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
         tree, least = root_tree(width), BUDGET
     try:
@@ -293,7 +310,7 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
 
 
 def searcher_in_memory(patches: Snapshot, keys: Keys, params: SearchParams, *, seed: int = 0) -> Searcher:
-    """Return a searcher of patches in memory, which an index on disk would search alike.
+    """Return a searcher of patches in memory, with the answers of an index on disk.
 
     Parameters
     ----------
@@ -321,10 +338,12 @@ def searcher_in_memory(patches: Snapshot, keys: Keys, params: SearchParams, *, s
 
 
 def _state_of(source: Store | State) -> State:
+    """Return a state, or the state at hand of a store."""
     return source.state if isinstance(source, Store) else source
 
 
 def _tree_of(state: State) -> TextureTree | None:
+    """Return the tree of a state, or None."""
     arrays = state.tree
     try:
         return None if arrays is None else TextureTree.from_arrays(arrays)
