@@ -1,7 +1,7 @@
-"""From what a user asks to a query and its codes: an indexed slide, a file of features, or pixels.
+"""Queries: from what a user asks for to its codes.
 
-A :class:`Question` is what was given to :meth:`sish.Index.search`. The id of an indexed slide is answered
-from its stored codes, a file of features by choosing its mosaic, anything else by reading its pixels.
+A :class:`Question` holds what was given to :meth:`sish.Index.search`. The codes of an indexed slide's id are
+the stored ones. Those of a file of features are made of its mosaic, and those of anything else of its pixels.
 """
 
 from __future__ import annotations
@@ -49,28 +49,42 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query as it was given, and how to read it; the fields are arguments of :meth:`sish.Index.search`."""
+    """A query as it was given, and how to read it. The fields are arguments of :meth:`sish.Index.search`."""
 
     query: Queryable
     """Path, id, open slide, pixels uint8 (H, W, 3), or PIL image."""
     mpp: float | None = None
-    """Um per level-0 pixel where the file does not tell."""
+    """Micrometres per level-0 pixel of a file that does not state it."""
     override_mpp: float | None = None
-    """Um per level-0 pixel whatever the file tells."""
+    """Micrometres per level-0 pixel, whatever the file states."""
     region: Region | None = None
     """x, y, width, height in level-0 pixels."""
     patient: str | None = None
-    """Its patient, where the index is not to be asked."""
+    """The query's patient. Default: as the index has it."""
 
     def __post_init__(self) -> None:
-        """Refuse a scale that is none (ParameterError)."""
+        """Refuse a scale that is not positive (ParameterError)."""
         check_given(self.mpp, self.override_mpp)
 
     def encoded(self, state: State, encoder: SlideEncoder) -> tuple[Query, SlideCodes]:
-        """Return the query and its codes, as a state of the index and its encoder give them.
+        """Return the query and its codes.
+
+        Parameters
+        ----------
+        state : State
+            The state of the index that is searched.
+        encoder : SlideEncoder
+            The encoder of the index.
+
+        Returns
+        -------
+        Query, SlideCodes
+            The query, as results name it, and its codes.
 
         Raises
         ------
+        SlideNotFoundError
+            If the query is neither a file nor the id of an indexed slide.
         QueryError
             If there is nothing to search for, or the question cannot be asked of this index.
         EncoderMismatchError
@@ -87,7 +101,7 @@ class Question:
             raise SlideNotFoundError(
                 f"{self.query}: is neither a file nor the id of an indexed slide{near}", path=self.query
             )
-        given = self.query if row is None else _file_of(row)  # a part of it must be read
+        given = self.query if row is None else _file_of(row)  # a region is read from the file
         if is_feature_file(given):
             return self._of_features(absolute(str(given)), state, encoder)
         check_takes_pixels(encoder, state.folder)
@@ -95,7 +109,7 @@ class Question:
         return self._of_pixels(given, _stored(state, given), encoder)
 
     def noted(self, results: Results) -> Results:
-        """Return the answer, with a note where `mpp` was not used as the query has a scale of its own."""
+        """Return the results, with a note if `mpp` was not used because the query has its own scale."""
         own = results.query.mpp
         if self.override_mpp is not None or not is_unused(self.mpp, own):
             return results
@@ -106,6 +120,7 @@ class Question:
         return replace(results, note="; ".join(filter(None, (results.note, said))))
 
     def _of_features(self, path: Path, state: State, encoder: SlideEncoder) -> tuple[Query, SlideCodes]:
+        """Return a file of features as a query."""
         if self.region is not None:
             raise QueryError("got a region of a file of features; want the file, or part of a slide")
         stored = _stored(state, path)
@@ -117,7 +132,7 @@ class Question:
     def _of_pixels(
         self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder
     ) -> tuple[Query, SlideCodes]:
-        """Read in threads of its own: Ctrl-C leaves one behind whose file hangs."""
+        """Return pixels as a query. They are read in a thread, which Ctrl-C leaves behind if a file hangs."""
         slide = start(self._open, given, stored).result()
         try:
             prepared = start(encoder.prepare, slide, self.region).result()
@@ -141,7 +156,7 @@ class Question:
         return query, codes
 
     def _open(self, given: Queryable, stored: SlideRow | None) -> Slide:
-        """What was given, as a slide; `stored` is its row in the index."""
+        """Return what was given as a slide; `stored` is its row in the index."""
         if isinstance(given, Slide):
             _check_told(self.override_mpp, "an open slide", "open_slide(path, override_mpp=...)")
             return given
@@ -167,7 +182,18 @@ def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:
 def query_of_indexed(
     row: SlideRow, segments: Sequence[Segment], patient: str | None
 ) -> tuple[Query, SlideCodes]:
-    """An indexed slide as a query, from its stored codes; QueryError if it has no patches."""
+    """Return an indexed slide as a query, with its stored codes.
+
+    Returns
+    -------
+    Query, SlideCodes
+        The query, as results name it, and its codes.
+
+    Raises
+    ------
+    QueryError
+        If the slide has no patches.
+    """
     for segment in segments:
         for number, slide in enumerate(segment.patches.slides):
             if slide.slide_id == row.slide_id and number not in segment.removed and slide.n_patches:
@@ -177,10 +203,15 @@ def query_of_indexed(
 
 
 def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCodes]:
-    """Yield the codes of some slides of a table, as the slides themselves give them when they are encoded.
+    """Yield the codes of some slides of a table, as encoding these slides gives them.
 
-    A table is in key order. Patches of a query are in the order in which the slide was read: rankings break
-    ties by it, so that a slide asked by its id must have the order that its file gives.
+    A table is in key order. Patches of a query are in the order in which the slide is read. Rankings break
+    ties by it, so that a query by id must have the order of a query by file.
+
+    Yields
+    ------
+    SlideCodes
+        Of each of `numbers`.
     """
     rows = np.flatnonzero(np.isin(patches.slide, numbers))
     rows = rows[np.lexsort((patches.row[rows], patches.slide[rows]))]
@@ -191,7 +222,7 @@ def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCod
 
 
 def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) -> Query:
-    """An indexed slide as it stands in an answer."""
+    """Return an indexed slide as results name it."""
     return Query(row.slide_id, row.path, patient or row.patient, row.mpp, None, len(codes), row.patch_l0_px)
 
 
@@ -204,7 +235,12 @@ def query_of_features(
     override_mpp: float | None,
     patient: str | None,
 ) -> tuple[Query, SlideCodes]:
-    """A file of features as a query; `row` is what the index knows of it.
+    """Return a file of features as a query; `row` is its row in the index, if it has one.
+
+    Returns
+    -------
+    Query, SlideCodes
+        The query, as results name it, and its codes.
 
     Raises
     ------
@@ -231,7 +267,7 @@ def query_of_features(
 
 
 def _file_of(row: SlideRow) -> Path:
-    """The file of an indexed slide; QueryError if another one is in its place by now."""
+    """Return the file of an indexed slide; QueryError if another file is in its place by now."""
     path = Path(row.path)
     if compare(path, row) is not Standing.SAME:
         raise QueryError(
@@ -242,7 +278,7 @@ def _file_of(row: SlideRow) -> Path:
 
 
 def _stored(state: State, query: Queryable) -> SlideRow | None:
-    """The row of a query that is in the index: of the same file, moved or copied (`sish.identity`)."""
+    """Return the row of a query whose file is in the index, moved and copied ones included, or None."""
     path = query.path if isinstance(query, Slide) else query
     if not isinstance(path, str | os.PathLike):
         return None
@@ -250,11 +286,8 @@ def _stored(state: State, query: Queryable) -> SlideRow | None:
 
 
 def _named(state: State, query: Queryable) -> SlideRow | None:
-    """The row of a query that is the id of an indexed slide; None where it is anything else.
-
-    A file of that name is read if it is the slide's own, and refused if it is not: whichever was meant,
-    the other would be a wrong answer without a word.
-    """
+    """Return the row of a query that is the id of an indexed slide; None for anything else."""
+    # a file of that name is read if it is the slide's own; another one is refused, as either might be meant
     if not isinstance(query, str):
         return None
     row = next((row for row in state.slides if row.slide_id == query), None)
@@ -271,16 +304,14 @@ def _named(state: State, query: Queryable) -> SlideRow | None:
 def _as_indexed(
     stored: SlideRow | None, mpp: float | None, override_mpp: float | None
 ) -> tuple[float | None, float | None]:
-    """Return the `mpp` and `override_mpp` that read a file as it was indexed, unless others are given now.
-
-    Indexes older than `override_mpp` say "given" also where the given scale replaced the file's own.
-    """
+    """Return the `mpp` and `override_mpp` that read a file as it was indexed, unless others are given now."""
+    # indexes older than `override_mpp` also say "given" where the given scale replaced the file's own
     if stored is not None and stored.mpp_source == GIVEN and mpp is None and override_mpp is None:
         return None, stored.mpp
     return remembered(stored, mpp, override_mpp)
 
 
 def _check_told(override_mpp: float | None, query: str, wanted: str) -> None:
-    """Refuse to replace the scale of what is not read from a file (QueryError)."""
+    """Refuse to replace the scale (QueryError) of a query that is not read from a file."""
     if override_mpp is not None:
         raise QueryError(f"got override_mpp with {query}, which has its scale; want {wanted}")
