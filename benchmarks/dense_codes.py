@@ -35,10 +35,9 @@ from sish.errors import ParameterError
 from sish.index.barcode import minmax_barcodes
 from sish.index.keys import order_codebook, paper_keys
 from sish.slides.formats.pictures import decode_picture
-from sish.vqvae.encoder import Encoder
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import VQVAE, to_unit
-from sish.vqvae.pretrained import load_encoder
+from sish.vqvae.pretrained import shipped_model
 
 __all__ = [
     "WINDOW_PX",
@@ -75,14 +74,13 @@ class Codes:
 class DenseEncoder:
     """The shipped VQ-VAE, for every window of an image at once."""
 
-    def __init__(self, images: Iterable[NDArray[np.uint8]] = (), encoder: Encoder | None = None) -> None:
+    def __init__(self, images: Iterable[NDArray[np.uint8]] = (), model: VQVAE | None = None) -> None:
         """Take the shipped encoder, or another.
 
         If its file has no calibration, `images` are measured; ParameterError if there are none.
         """
-        self.encoder: Encoder = encoder or load_encoder()
-        self._model: VQVAE = self.encoder._model
-        self._order = order_codebook(self.encoder.codebook)
+        self._model = model or shipped_model()
+        self._order = order_codebook(self._model.quantizer.codebook.detach().numpy())
         if not self._model.pooled.calibrated:
             self._calibrate(images)
 
@@ -271,7 +269,7 @@ def _views(paths: list[Path], view: str) -> Iterator[NDArray[np.uint8]]:
 
 def _stamp() -> str:
     """Hash what the cached codes depend on: the VQ-VAE up to its codebook, and the calibration if any."""
-    model: VQVAE = load_encoder()._model
+    model = shipped_model()
     wanted: tuple[str, ...] = ("encoder.", "quantizer.codebook", "pooled.order")
     if model.pooled.calibrated:
         wanted += ("pooled.mean", "pooled.std")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from benchmarks.timm_networks import random_network
 from sish.demo.synthetic import write_slides
 from sish.encode import SlideEncoder
-from sish.encoders import PatchEncoder, load
+from sish.encoders import MeasuredEncoder, load
 from sish.index.store import SlideRow, Store
 from sish.outputs import write_output
 from sish.recipe import Recipe
@@ -120,7 +120,7 @@ def flop_of(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def default_cost(name: str, encoder: PatchEncoder, repetitions: int) -> Cost:
+def default_cost(name: str, encoder: MeasuredEncoder, repetitions: int) -> Cost:
     """Measure an encoder on its patches: features alone, as texture keys need no codes."""
     size = encoder.patch_px
     patch = noise(size)

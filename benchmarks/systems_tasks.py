@@ -8,17 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.datasets import Dataset, load_dataset
 from benchmarks.systems_baselines import ColourHistogram, GradientWords, RandomOrder
 from benchmarks.trained_systems import FOLDS, mask_rows, xray_rows
+from benchmarks.watched import Memory
 from sish.systems.base import System
 from sish.systems.item import Item
 from sish.systems.lesions.measures import MEASURES, PARTS, Measure, Part
@@ -89,19 +85,25 @@ class Bench:
     """Databases with their queries: the data set itself, or one for each fold."""
     quick: bool
     """True for a sample."""
-    spared_s: float = 0.0
-    """Seconds of encoding that were saved, since another system had encoded the same."""
-    _encoder: RememberingEncoder | None = None
+    lesions_spared_s: float = 0.0
+    """Seconds that were saved, since another measure had described the same photograph."""
+    _encoder: Memory | None = None
     _lesions: RememberingLesions | None = None
 
     @property
-    def encoder(self) -> RememberingEncoder:
+    def encoder(self) -> Memory:
         """The shipped encoder."""
         if self._encoder is None:  # loading counts for no system
             from sish.vqvae.pretrained import load_encoder
 
-            self._encoder = RememberingEncoder(load_encoder(), self)
+            self._encoder = Memory(load_encoder())
         return self._encoder
+
+    @property
+    def spared_s(self) -> float:
+        """Seconds of encoding that were saved, since another system had encoded the same."""
+        memory = self._encoder
+        return self.lesions_spared_s + (0.0 if memory is None else memory.seconds - memory.spent)
 
     @property
     def lesions(self) -> RememberingLesions:
@@ -113,44 +115,6 @@ class Bench:
     def describer(self, *, keys: bool = False) -> PatchDescriber:
         """Return a describer of whole pictures, or of a mosaic of tiles, with the paper's keys if wanted."""
         return PatchDescriber(WholePicture() if self.task.whole else Tiles(), self.encoder, keys=keys)
-
-
-class RememberingEncoder:
-    """An encoder that never encodes the same pixels twice, and tells the bench what that spared."""
-
-    def __init__(self, encoder: Any, bench: Bench) -> None:
-        """Any encoder of the library."""
-        self._encoder, self._bench = encoder, bench
-        self._known: dict[tuple[str, bytes], tuple[Any, float]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the encoder's."""
-        return getattr(self._encoder, name)
-
-    def encode(self, images: NDArray[np.uint8]) -> Any:
-        """As the encoder's: features and codes."""
-        parts = [self._once("encode", image) for image in images]
-        codes = [part.codes for part in parts]
-        return SimpleNamespace(
-            features=np.concatenate([part.features for part in parts]),
-            codes=None if codes[0] is None else np.concatenate(codes),
-        )
-
-    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As the encoder's, without codes where it can do without."""
-        if not hasattr(self._encoder, "features"):
-            return np.asarray(self.encode(images).features)
-        return np.concatenate([self._once("features", image) for image in images])
-
-    def _once(self, what: str, image: NDArray[np.uint8]) -> Any:
-        shape = image.shape[0].to_bytes(4, "big")
-        name = what, blake2b(image.tobytes() + shape, digest_size=16).digest()
-        if name in self._known:
-            self._bench.spared_s += self._known[name][1]
-        else:
-            start = time.perf_counter()
-            self._known[name] = getattr(self._encoder, what)(image[None]), time.perf_counter() - start
-        return self._known[name][0]
 
 
 class RememberingLesions(LesionDescriber):
@@ -172,7 +136,7 @@ class RememberingLesions(LesionDescriber):
     def _once(self, item: Item, parts: Sequence[Part]) -> LesionDescription:
         key = item.item_id, *parts
         if key in self._known:
-            self._bench.spared_s += self._known[key][1]
+            self._bench.lesions_spared_s += self._known[key][1]
         else:
             start = time.perf_counter()
             self._known[key] = super().describe(item, parts), time.perf_counter() - start

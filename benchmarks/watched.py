@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
-from sish.encoders import Encoding, PatchEncoder
+from sish.encoders import Encoding, MeasuredEncoder, name_of
 from sish.slides.reader_threads import TimeLimit
 
 __all__ = ["Look", "Memory", "Seen", "Watched"]
@@ -31,7 +31,7 @@ class Seen:
 class Memory:
     """An encoder that encodes the same pixels once."""
 
-    def __init__(self, encoder: PatchEncoder) -> None:
+    def __init__(self, encoder: MeasuredEncoder) -> None:
         """Begin without known pixels."""
         self.encoder = encoder
         self.seconds = 0.0
@@ -61,9 +61,9 @@ class Memory:
         return np.concatenate([self._one(image, wants_codes=False).features for image in images])
 
     def _one(self, image: NDArray[np.uint8], *, wants_codes: bool) -> Seen:
-        """Return what is known of one patch, (H, W, 3); an entry with codes has the features, too."""
+        """Return what is known of one patch, (H, W, 3), by the same call."""
         name = hashlib.blake2b(image.tobytes() + str(image.shape).encode(), digest_size=16).digest()
-        known = self._known.get((name, True)) or self._known.get((name, wants_codes))
+        known = self._known.get((name, wants_codes))
         if known is None:
             start = time.perf_counter()
             seen = self._encoded(image, wants_codes)
@@ -93,25 +93,24 @@ class Look:
 class Watched(SlideEncoder):
     """A slide encoder that also keeps what it saw in each image."""
 
+    memory: Memory
+    """The encoder behind it."""
     looks: dict[str, Look]
     """What it saw, by the image's file."""
 
     @classmethod
     def of(cls, encoder: SlideEncoder, memory: Memory | None, looks: dict[str, Look]) -> Watched:
         """Watch an encoder, with a memory that others filled if one is given."""
-        encoder.load()
+        remembering = memory or Memory(encoder.model)
         own = cls(
-            encoder.recipe, calibration=encoder.calibration, device=encoder.device, workers=encoder.workers
+            replace(encoder.recipe, weights=name_of(remembering)),
+            encoder=remembering,
+            calibration=encoder.calibration,
+            device=encoder.device,
+            workers=encoder.workers,
         )
-        own.__dict__["_model"] = memory or Memory(encoder.__dict__["_model"])
-        own.looks = looks
+        own.memory, own.looks = remembering, looks
         return own
-
-    @property
-    def memory(self) -> Memory:
-        """Return the encoder behind it."""
-        found: Memory = self.__dict__["_model"]
-        return found
 
     def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
         """Encode a slide as the encoder does, and keep what it saw."""

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.encoders import MeasuredEncoder
 from sish.errors import IndexFormatError, ParameterError
-from sish.index.barcode import barcodes_of
+from sish.index.barcode import Binarisation, barcodes_of
 from sish.vqvae.random_pairs import random_pair_distances
 
-__all__ = ["Calibration"]
+__all__ = ["Barcoder", "Calibration"]
 
 _PAIRS = 100_000
 _LONGEST = 1 << 16  # numbers of a feature: those of known networks have some thousand
@@ -60,7 +61,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_json`; IndexFormatError for anything else."""
+        """Return what `to_json` gave; IndexFormatError for anything else."""
         try:
             centre = np.frombuffer(base64.b64decode(stored["centre"], validate=True), "<f4")
             threshold, patches = stored["threshold"], stored["patches"]
@@ -74,3 +75,32 @@ class Calibration:
                 "open it with the release that made it"
             ) from error
         return cls(centre.astype(np.float32), threshold, patches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Barcoder:
+    """The way from the features of one encoder to barcodes, and the distance of similar ones."""
+
+    binarisation: Binarisation
+    """The rule of the encoder."""
+    threshold: int
+    """Bits within which two barcodes count as similar."""
+    centre: NDArray[np.float32] | None = None
+    """Float32 (F,): the mean feature of the archive, where it was measured."""
+
+    @classmethod
+    def of(cls, encoder: MeasuredEncoder, calibration: Calibration | None = None) -> Barcoder:
+        """Return the encoder's own way, with what was measured on the archive, if it was."""
+        if calibration is None:
+            return cls(encoder.binarisation, encoder.hamming_threshold)
+        return cls(encoder.binarisation, calibration.threshold, calibration.centre)
+
+    @classmethod
+    def measured_on(cls, features: NDArray[np.float32], encoder: MeasuredEncoder) -> Barcoder:
+        """Return the way for an archive with features (M, F), which are measured for a foreign encoder."""
+        foreign = encoder.binarisation == "projection" and len(features) > 1
+        return cls.of(encoder, Calibration.learn(features) if foreign else None)
+
+    def barcodes(self, features: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return barcodes uint8 (N, bytes) of features float32 (N, F)."""
+        return barcodes_of(features, self.binarisation, centre=self.centre)

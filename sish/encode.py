@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.calibration import Calibration
-from sish.encoders import PatchEncoder, load
+from sish.calibration import Barcoder, Calibration
+from sish.encoders import OBJECT, Encoding, MeasuredEncoder, PatchEncoder, load, measured
 from sish.errors import EncoderMismatchError, ParameterError
-from sish.index.barcode import barcodes_of
-from sish.index.keys import order_codebook, paper_keys
+from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.recipe import Recipe
 from sish.slides.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
 from sish.slides.reader_threads import TimeLimit
@@ -27,7 +27,7 @@ from sish.slides.reading import default_workers, read_patches
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask, all_tissue, find_tissue
 
-__all__ = ["PreparedSlide", "SlideCodes", "SlideEncoder", "whole_blocks"]
+__all__ = ["PaperKeys", "PreparedSlide", "SlideCodes", "SlideEncoder", "whole_blocks"]
 
 
 _STEP_PX = 32
@@ -69,10 +69,12 @@ class SlideEncoder:
 
     Parameters
     ----------
-    recipe : Recipe
-        What to do.
+    recipe : Recipe, optional
+        What to do. Default: that of the encoder.
     expected_fingerprint : str, optional
         Refuse to work if the weights give another one.
+    encoder : str or PatchEncoder, optional
+        The encoder by name or as an object, in place of the recipe's weights (:mod:`sish.encoders`).
     calibration : Calibration, optional
         What was measured for a foreign encoder's features (:meth:`measured_on`).
     device : str
@@ -83,49 +85,56 @@ class SlideEncoder:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | None = None,
         expected_fingerprint: str | None = None,
         *,
+        encoder: str | PatchEncoder | None = None,
         calibration: Calibration | None = None,
         device: str = "cpu",
         workers: int | None = None,
     ) -> None:
         """Check the recipe; see the class for the arguments."""
-        self.recipe = recipe.check().resolved()
+        recipe = recipe or Recipe()
+        self.recipe = (recipe if encoder is None else recipe.suited(encoder)).check().resolved()
+        self._given = None if isinstance(encoder, str) else encoder
         self.calibration = calibration
         self.device = device
         self.workers = default_workers() if workers is None else workers
         self._expected = expected_fingerprint
 
     @cached_property
-    def _model(self) -> PatchEncoder:
+    def model(self) -> MeasuredEncoder:
+        """The encoder of patches, loaded at first use; EncoderMismatchError if it is not the expected one."""
         recipe = self.recipe
-        model = load(recipe.weights, network_weights=recipe.network_weights, device=self.device)
+        if self._given is None:
+            model = load(recipe.weights, network_weights=recipe.network_weights, device=self.device)
+        else:
+            model = measured(self._given)
         if self._expected not in (None, self._fingerprint_of(model)):
             raise EncoderMismatchError(
                 f"the index was made with encoder {self._expected}, and {recipe.weights} weights give "
-                f"{self._fingerprint_of(model)}: give the weights it was made with (weights=, --weights)"
+                f"{self._fingerprint_of(model)}: give the one it was made with (weights=, encoder=, --weights)"
             )
         return model
 
-    def _fingerprint_of(self, model: PatchEncoder) -> str:
+    def _fingerprint_of(self, model: MeasuredEncoder) -> str:
         """Weights and everything else that keys and barcodes depend on."""
         settings = self.recipe.to_json()
         # These are paths; the model's own fingerprint tells which weights they hold.
         del settings["weights"], settings["network_weights"]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        measured = "" if self.calibration is None else f"+{self.calibration.fingerprint}"
-        return f"{model.fingerprint}+{digest[:6]}{measured}"
+        centre = "" if self.calibration is None else f"+{self.calibration.fingerprint}"
+        return f"{model.fingerprint}+{digest[:6]}{centre}"
 
     @property
     def fingerprint(self) -> str:
         """Name of the weights, patch size, scale and key scheme: codes of two fingerprints never meet."""
-        return self._fingerprint_of(self._model)
+        return self._fingerprint_of(self.model)
 
     @property
     def licence(self) -> str:
         """Licence of the encoder's weights, in short."""
-        return self._model.licence
+        return self.model.licence
 
     def load(self) -> None:
         """Load the weights now, so that slides are opened only once the encoder is known to be the right one.
@@ -139,40 +148,33 @@ class SlideEncoder:
         ParameterError
             If the recipe wants keys that the encoder cannot give.
         """
-        _ = self._model
+        _ = self.model
         if self.recipe.keys == "paper":
-            _ = self._code_order
+            _ = self._paper_keys
 
     @property
     def needs_calibration(self) -> bool:
         """Whether its features make better barcodes once patches of the archive were looked at."""
-        return self.calibration is None and self._model.binarisation == "projection"
+        return self.calibration is None and self.model.binarisation == "projection"
 
     def measured_on(self, features: NDArray[np.float32]) -> SlideEncoder:
-        """The same with the calibration that features (M, F) of patches give."""
-        return self._with(Calibration.learn(features))
-
-    def _with(self, calibration: Calibration) -> SlideEncoder:
-        other = SlideEncoder(
-            self.recipe, self._expected, calibration=calibration, device=self.device, workers=self.workers
-        )
-        other.__dict__["_model"] = self._model  # loaded once
+        """Return the same encoder with the calibration that features (M, F) of patches give."""
+        other = copy(self)  # with the model that is loaded
+        other.calibration = Calibration.learn(features)
         return other
+
+    @property
+    def _barcoder(self) -> Barcoder:
+        return Barcoder.of(self.model, self.calibration)
 
     @property
     def hamming_threshold(self) -> int:
         """Largest Hamming distance at which two patches count as similar, measured for these features."""
-        return self._model.hamming_threshold if self.calibration is None else self.calibration.threshold
+        return self._barcoder.threshold
 
     @cached_property
-    def _code_order(self) -> NDArray[np.int64]:
-        codebook = self._model.codebook
-        if codebook is None:
-            raise ParameterError(
-                f"got keys='paper' with {self.recipe.weights}, which has no codebook to order: "
-                "want keys='texture', or the weights of a VQ-VAE"
-            )
-        return order_codebook(codebook)
+    def _paper_keys(self) -> PaperKeys:
+        return PaperKeys.of(self.model, self.recipe.pooling)
 
     @cached_property
     def step_px(self) -> int:
@@ -180,7 +182,7 @@ class SlideEncoder:
 
         The networks of :mod:`sish.vqvae` take any multiple of 32 px, others whole patches.
         """
-        return _STEP_PX if self._model.codebook is not None else self.recipe.patch_px
+        return _STEP_PX if self.model.codebook is not None else self.recipe.patch_px
 
     def prepare(self, slide: Slide, region: Region | None = None) -> PreparedSlide:
         """Find the tissue of a slide (or of a region of it) and choose its mosaic."""
@@ -219,19 +221,45 @@ class SlideEncoder:
         if self.recipe.keys == "texture":  # the archive's tree gives the keys
             barcodes = self.barcodes(self.features(pixels))
             return np.zeros((len(barcodes), 1), np.int64), barcodes
-        encoded = self._model.encode(pixels)
-        barcodes = self.barcodes(encoded.features)
-        order, codes = self._code_order, whole_blocks(np.asarray(encoded.codes))
-        return paper_keys(codes, order, self.recipe.pooling)[:, None], barcodes
+        encoded = self.model.encode(pixels)
+        return self._paper_keys(encoded)[:, None], self.barcodes(encoded.features)
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What barcodes are made of, float32 (N, F), of patches uint8 (N, patch_px, patch_px, 3)."""
-        return self._model.features(pixels)
+        """Return features float32 (N, F) of patches uint8 (N, patch_px, patch_px, 3)."""
+        return self.model.features(pixels)
 
     def barcodes(self, features: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Barcodes uint8 (N, bytes) of features float32 (N, F)."""
-        centre = None if self.calibration is None else self.calibration.centre
-        return barcodes_of(features, self._model.binarisation, centre=centre)
+        """Return barcodes uint8 (N, bytes) of features float32 (N, F)."""
+        return self._barcoder.barcodes(features)
+
+    @property
+    def lacks_encoder(self) -> bool:
+        """Whether a program gave the encoder when the index was made, and has not given it now."""
+        return self._given is None and self.recipe.weights.startswith(OBJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class PaperKeys:
+    """The paper's keys of what an encoder with a codebook returns."""
+
+    order: NDArray[np.int64]
+    """Place of each code in the ordered codebook, (K,)."""
+    pooling: Pooling = "integer"
+    """The reading of the key: see :class:`sish.recipe.Recipe`."""
+
+    @classmethod
+    def of(cls, encoder: MeasuredEncoder, pooling: Pooling = "integer") -> PaperKeys:
+        """Order an encoder's codebook; ParameterError if it has none."""
+        if encoder.codebook is None:
+            raise ParameterError(
+                f"got keys='paper' with encoder {encoder.fingerprint}, which has no codebook to order: "
+                "want keys='texture', or the weights of a VQ-VAE"
+            )
+        return cls(order_codebook(encoder.codebook), pooling)
+
+    def __call__(self, encoded: Encoding) -> NDArray[np.int64]:
+        """Return the keys int64 (N,) of the grids of codes of N patches."""
+        return paper_keys(whole_blocks(np.asarray(encoded.codes)), self.order, self.pooling)
 
 
 def whole_blocks(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:

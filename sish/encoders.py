@@ -8,20 +8,24 @@ a path                 weights of your own: a ``.safetensors`` that export wrote
 ``timm:NAME``          a network of timm: ``uni``, ``uni2-h``, ``virchow``, ``virchow2``, ``prov-gigapath``,
                        ``h-optimus-0``, ``h-optimus-1``, or any name that timm knows
 ``features:NAME``      features that were computed elsewhere (TRIDENT, CLAM); it encodes no pixels
+``object:NAME``        an encoder that a program gave as an object, by its fingerprint
 =====================  ===================================================================================
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from reprlib import repr as short
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import ParameterError, QueryError, WeightsNotFoundError
+from sish.errors import ParameterError, ParameterTypeError, QueryError, WeightsNotFoundError
 from sish.index.barcode import Binarisation
 from sish.nearest import nearest_to
 from sish.vqvae.known_networks import KNOWN
@@ -29,7 +33,22 @@ from sish.vqvae.known_networks import KNOWN
 if TYPE_CHECKING:
     from sish.vqvae.timm_network import TimmNetwork
 
-__all__ = ["FEATURES", "TIMM", "Encoding", "FeaturesElsewhere", "PatchEncoder", "TimmEncoder", "load"]
+__all__ = [
+    "FEATURES",
+    "OBJECT",
+    "PREFIXES",
+    "TIMM",
+    "Encoding",
+    "Features",
+    "FeaturesElsewhere",
+    "ForeignEncoder",
+    "MeasuredEncoder",
+    "PatchEncoder",
+    "TimmEncoder",
+    "load",
+    "measured",
+    "name_of",
+]
 
 TIMM = "timm:"
 """What the name of a network of timm begins with."""
@@ -37,12 +56,21 @@ TIMM = "timm:"
 FEATURES = "features:"
 """What the name of features computed elsewhere begins with."""
 
+OBJECT = "object:"
+"""What the name of an encoder begins with that a program gave; its fingerprint follows."""
+
+PREFIXES = (TIMM, FEATURES, OBJECT)
+"""Names that begin so are no paths."""
+
 UNCALIBRATED_THRESHOLD = 171
 """Bits of 1,024 that stand for 30 degrees between features (a cosine of 0.87): where nothing was measured."""
 
+_LARGEST_PATCH = 8192
+_LONGEST_NAME = 200  # characters of a fingerprint or a licence
+
 
 class Encoding(Protocol):
-    """What an encoder makes of N patches."""
+    """The numbers that an encoder returns for N patches."""
 
     @property
     def codes(self) -> NDArray[np.uint8] | None:
@@ -51,16 +79,20 @@ class Encoding(Protocol):
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """Float32 (N, F): what barcodes are made of."""
+        """Float32 (N, F); barcodes are made of them."""
         ...
 
 
 class PatchEncoder(Protocol):
-    """What sish asks of an encoder, whoever trained it."""
+    """An encoder of patches, whoever trained it. Any object with these five members is one.
+
+    It is given by name, or as an object, to :class:`sish.Index`, :class:`sish.encode.SlideEncoder` and every
+    system. Its features become barcodes by their signs, about the mean of the archive's features.
+    """
 
     @property
     def fingerprint(self) -> str:
-        """Name of its weights: two encoders with one fingerprint give the same."""
+        """Name of its weights: two encoders of one fingerprint return the same."""
         ...
 
     @property
@@ -72,6 +104,22 @@ class PatchEncoder(Protocol):
     def mpp(self) -> float:
         """Micrometres per pixel that it is meant for."""
         ...
+
+    @property
+    def licence(self) -> str:
+        """Licence of its weights, in short."""
+        ...
+
+    def encode(self, images: NDArray[np.uint8]) -> Encoding:
+        """Encode patches uint8 (N, H, W, 3); the result for one does not depend on the others."""
+        ...
+
+
+class MeasuredEncoder(PatchEncoder, Protocol):
+    """An encoder that also tells how its barcodes are made and compared, as those of :mod:`sish.vqvae` do.
+
+    Every encoder is used through this interface: :func:`measured` completes one with the five members only.
+    """
 
     @property
     def hamming_threshold(self) -> int:
@@ -90,26 +138,31 @@ class PatchEncoder(Protocol):
 
     @property
     def codebook(self) -> NDArray[np.float32] | None:
-        """Float32 (K, D), what its codes stand for; None where there are none."""
+        """Float32 (K, D), the vectors that its codes stand for; None where there are none."""
         ...
 
     @property
-    def licence(self) -> str:
-        """Licence of its weights, in short."""
+    def stride(self) -> int:
+        """Sides of a patch are multiples of it."""
         ...
 
-    def encode(self, images: NDArray[np.uint8]) -> Encoding:
-        """Patches uint8 (N, H, W, 3); what comes out for one does not depend on the others."""
+    @property
+    def orientation_invariant(self) -> bool:
+        """Whether a turned or mirrored patch has the same features."""
         ...
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The features of `encode` alone, float32 (N, F), bit by bit the same."""
+        """Return the features of `encode` alone, float32 (N, F), bit by bit the same."""
         ...
+
+
+_MEMBERS = ("fingerprint", "mpp", "patch_px", "licence", "encode")
+_MEASURED = ("hamming_threshold", "binarisation", "n_features", "codebook", "stride", "orientation_invariant")
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """An encoding without codes."""
+    """Return an encoding without codes."""
 
     features: NDArray[np.float32]
     """Float32 (N, F)."""
@@ -117,7 +170,116 @@ class Features:
     """There are none."""
 
 
-class TimmEncoder:
+class _Unmeasured:
+    """What is taken of an encoder of which nothing was measured."""
+
+    binarisation: Binarisation = "projection"
+    hamming_threshold = UNCALIBRATED_THRESHOLD
+    codebook = None
+    stride = 1
+    orientation_invariant = False
+
+
+class ForeignEncoder(_Unmeasured):
+    """An encoder with the five members only, and a check of everything that it returns.
+
+    Parameters
+    ----------
+    encoder : PatchEncoder
+        The encoder.
+
+    Raises
+    ------
+    ParameterTypeError
+        If a member is missing or of the wrong type.
+    ParameterError
+        If one is out of range.
+    """
+
+    def __init__(self, encoder: PatchEncoder) -> None:
+        """See the class."""
+        check_members(encoder)
+        self._encoder = encoder
+        self.fingerprint, self.licence = encoder.fingerprint, encoder.licence
+        self.patch_px, self.mpp = encoder.patch_px, encoder.mpp
+
+    @cached_property
+    def n_features(self) -> int:
+        """Numbers a patch: those of a white one."""
+        white = np.full((1, self.patch_px, self.patch_px, 3), 255, np.uint8)
+        return int(self.features(white).shape[1])
+
+    def encode(self, images: NDArray[np.uint8]) -> Features:
+        """Return an encoding without codes: there is no codebook to order them by."""
+        return Features(self.features(images))
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features float32 (N, F) of patches uint8 (N, H, W, 3).
+
+        Parameters
+        ----------
+        images : uint8 (N, H, W, 3)
+            Patches.
+
+        Returns
+        -------
+        float32 (N, F)
+            Their features.
+
+        Raises
+        ------
+        ParameterError
+            If the encoder returned something else.
+        """
+        if not len(images):
+            return np.empty((0, self.n_features), np.float32)
+        found = np.asarray(self._encoder.encode(images).features)
+        if found.ndim != 2 or len(found) != len(images) or not found.shape[1] or found.dtype.kind != "f":
+            raise ParameterError(
+                f"got features {found.dtype} {found.shape} of {len(images)} patches from encoder "
+                f"{self.fingerprint}; want float32 ({len(images)}, F)"
+            )
+        if not np.isfinite(found).all():
+            raise ParameterError(f"got NaN or infinity in features of {self.fingerprint}; want numbers")
+        return found.astype(np.float32, copy=False)
+
+
+def check_members(encoder: PatchEncoder) -> None:
+    """Refuse what is no encoder (ParameterTypeError), or has values out of range (ParameterError)."""
+    missing = [name for name in _MEMBERS if not hasattr(encoder, name)]
+    if missing:
+        raise ParameterTypeError(
+            f"got an encoder ({type(encoder).__name__}) without {', '.join(missing)}; want a name, or an "
+            f"object with {', '.join(_MEMBERS[:-1])} and encode(images)"
+        )
+    for name in ("fingerprint", "licence"):
+        value = getattr(encoder, name)
+        if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME or not value.isprintable():
+            raise ParameterTypeError(f"got {name} {short(value)} of an encoder; want a text of one line")
+    if not isinstance(encoder.patch_px, int) or not 1 <= encoder.patch_px <= _LARGEST_PATCH:
+        raise ParameterError(
+            f"got patch_px {short(encoder.patch_px)} of an encoder; want a whole number up to {_LARGEST_PATCH}"
+        )
+    if not isinstance(encoder.mpp, int | float) or not 0 < encoder.mpp < math.inf:
+        raise ParameterError(f"got mpp {short(encoder.mpp)} of an encoder; want um per pixel above 0")
+
+
+def name_of(encoder: str | PatchEncoder) -> str:
+    """Return the name by which a recipe knows an encoder: its own, or ``object:`` and its fingerprint."""
+    if isinstance(encoder, str):
+        return encoder
+    check_members(encoder)
+    return f"{OBJECT}{encoder.fingerprint}"
+
+
+def measured(encoder: PatchEncoder) -> MeasuredEncoder:
+    """Return an encoder with all that is asked of one; an object with the five members only is completed."""
+    if all(hasattr(encoder, name) for name in _MEASURED):
+        return cast(MeasuredEncoder, encoder)
+    return ForeignEncoder(encoder)
+
+
+class TimmEncoder(_Unmeasured):
     """A network of timm as an encoder.
 
     Patches go through one at a time on a CPU, where a batch would save nothing, and 32 at a time elsewhere.
@@ -132,10 +294,6 @@ class TimmEncoder:
         Patches at a time. Default: as above.
     """
 
-    binarisation: Binarisation = "projection"
-    hamming_threshold = UNCALIBRATED_THRESHOLD
-    codebook = None
-
     def __init__(self, network: TimmNetwork, batch: int | None = None) -> None:
         """Take a network that is ready to be used; see the class for the arguments."""
         self._network = network
@@ -145,7 +303,7 @@ class TimmEncoder:
         self.n_features, self.licence = network.n_features, network.licence
 
     def encode(self, images: NDArray[np.uint8]) -> Features:
-        """An encoding without codes."""
+        """Return an encoding without codes."""
         return Features(self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -164,17 +322,14 @@ class TimmEncoder:
         return found
 
 
-class FeaturesElsewhere:
+class FeaturesElsewhere(_Unmeasured):
     """Stands for an encoder that is not here: its features came in files."""
 
-    binarisation: Binarisation = "projection"
-    hamming_threshold = UNCALIBRATED_THRESHOLD
-    codebook = None
     patch_px, mpp = 256, 0.5
     licence = "as its authors say"
 
     def __init__(self, name: str) -> None:
-        """The encoder ``ENCODER/DIMS``: its name, and how long its features are."""
+        """Take ``ENCODER/DIMS``: the encoder's name, and how long its features are."""
         encoder, _, dims = name.rpartition("/")
         if not encoder or not dims.isdecimal() or not int(dims):
             raise ParameterError(
@@ -197,8 +352,33 @@ class FeaturesElsewhere:
         )
 
 
-def load(name: str, *, network_weights: str = "", device: str = "cpu") -> PatchEncoder:
-    """The encoder of a name; see the module for the names.
+class ObjectElsewhere(_Unmeasured):
+    """Stands for an encoder that a program gave when it made the index, and has not given now."""
+
+    patch_px, mpp, n_features = 256, 0.5, 1
+    licence = "as its authors say"
+
+    def __init__(self, fingerprint: str) -> None:
+        """Take the fingerprint of the encoder that is missing."""
+        self.fingerprint = fingerprint
+
+    def encode(self, images: NDArray[np.uint8]) -> Features:
+        """As `features`."""
+        return Features(self.features(images))
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Refuse (QueryError): there is nothing to encode with."""
+        raise QueryError(NOT_GIVEN.format(self.fingerprint))
+
+
+NOT_GIVEN = (
+    "it was made with the encoder {} that a program gave, and cannot encode pixels without it: "
+    "open it with sish.Index.open(path, encoder=...), or give the id of an indexed slide"
+)
+
+
+def load(name: str, *, network_weights: str = "", device: str = "cpu") -> MeasuredEncoder:
+    """Return the encoder of a name; see the module for the names.
 
     Parameters
     ----------
@@ -210,6 +390,11 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> PatchE
     device : str
         Where it runs, as torch names it.
 
+    Returns
+    -------
+    MeasuredEncoder
+        The encoder, with its weights loaded.
+
     Raises
     ------
     WeightsError
@@ -219,6 +404,8 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> PatchE
     """
     if name.startswith(FEATURES):
         return FeaturesElsewhere(name.removeprefix(FEATURES))
+    if name.startswith(OBJECT):
+        return ObjectElsewhere(name.removeprefix(OBJECT))
     _check_device(device)
     file = Path(network_weights) if network_weights else None
     if name.startswith(TIMM):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import SlideCodes, SlideEncoder
-from sish.encoders import FEATURES
+from sish.encoders import FEATURES, NOT_GIVEN, OBJECT
 from sish.errors import QueryError, SlideNotFoundError
 from sish.feature_files import is_feature_file, read_features
 from sish.feature_ingest import feature_codes
@@ -170,8 +170,10 @@ class Question:
 
 
 def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:
-    """Refuse pixels where an index holds features (QueryError)."""
+    """Refuse pixels (QueryError) where an index holds features, or lacks the encoder that a program gave."""
     weights = encoder.recipe.weights
+    if encoder.lacks_encoder:
+        raise QueryError(f"{index}: {NOT_GIVEN.format(weights.removeprefix(OBJECT))}")
     if weights.startswith(FEATURES):
         raise QueryError(
             f"{index} holds {weights}, computed elsewhere, and cannot encode pixels: "

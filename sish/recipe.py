@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from reprlib import repr as short
 from typing import Any, Literal, get_args
 
-from sish.encoders import FEATURES, TIMM
+from sish.encoders import PREFIXES, TIMM, PatchEncoder, name_of
 from sish.errors import IndexFormatError, ParameterError, ParameterTypeError
 from sish.index.keys import Pooling
 from sish.nearest import nearest_to
@@ -78,6 +78,39 @@ class Recipe:
             cls(weights=weights) if known is None else cls(weights=weights, patch_px=known.px, mpp=known.mpp)
         )
 
+    def suited(self, encoder: str | PatchEncoder) -> Recipe:
+        """Return the recipe for an encoder, by name or as an object; one that names it already stays as it is.
+
+        Patch size and scale become the encoder's own where they have their default values.
+
+        Parameters
+        ----------
+        encoder : str or PatchEncoder
+            The encoder.
+
+        Returns
+        -------
+        Recipe
+            The recipe with the encoder's name.
+
+        Raises
+        ------
+        ParameterError
+            If the recipe names another encoder, or the object is none.
+        """
+        name, usual = name_of(encoder), Recipe()
+        if self.weights == name:
+            return self
+        if self.weights != usual.weights:
+            raise ParameterError(
+                f"got encoder {name} beside a recipe with weights={self.weights!r}; give one of the two"
+            )
+        own = Recipe.of(encoder) if isinstance(encoder, str) else encoder
+        sizes = {
+            it: getattr(own, it) for it in ("patch_px", "mpp") if getattr(self, it) == getattr(usual, it)
+        }
+        return replace(self, weights=name, **sizes)
+
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Recipe:
         """The recipe that an index holds.
@@ -102,7 +135,7 @@ class Recipe:
                 raise ParameterTypeError(
                     f"got {field.name}={value!r}; want a value of type {wanted.__name__}"
                 )
-        if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith((TIMM, FEATURES))):
+        if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith(PREFIXES)):
             raise ParameterError(
                 f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"
             )
@@ -132,7 +165,7 @@ class Recipe:
     def resolved(self) -> Recipe:
         """Itself with absolute paths, which mean the same wherever the index is opened; floats are floats."""
         weights, network = (
-            name if name in ("shipped", "") or name.startswith((TIMM, FEATURES)) else str(absolute(name))
+            name if name in ("shipped", "") or name.startswith(PREFIXES) else str(absolute(name))
             for name in (self.weights, self.network_weights)
         )
         mpp, fraction, speck = float(self.mpp), float(self.fraction), float(self.min_speck_um2)

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sish.encode import SlideEncoder
-from sish.errors import IndexExistsError, IndexNotFoundError, UnknownSlideError
+from sish.encoders import PatchEncoder, name_of
+from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError, UnknownSlideError
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
@@ -58,14 +59,18 @@ class Index:
         store: Store,
         *,
         weights: str | os.PathLike[str] | None = None,
+        encoder: str | PatchEncoder | None = None,
         device: str = "cpu",
         search: Search | None = None,
         verify: bool = False,
     ) -> None:
         """Use :meth:`create` or :meth:`open`."""
         header = IndexHeader.from_json(store.header)
-        recipe = header.recipe if weights is None else replace(header.recipe, weights=str(weights))
-        self.encoder = SlideEncoder(recipe, header.fingerprint, calibration=header.calibration, device=device)
+        given = _one_encoder(weights, encoder)
+        recipe = header.recipe if given is None else replace(header.recipe, weights=name_of(given))
+        self.encoder = SlideEncoder(
+            recipe, header.fingerprint, encoder=given, calibration=header.calibration, device=device
+        )
         self.fingerprint = header.fingerprint
         self._params = header.search if search is None else header.search.with_changes(search)
         self._store = store
@@ -79,6 +84,7 @@ class Index:
         path: str | os.PathLike[str],
         *,
         recipe: Recipe | None = None,
+        encoder: str | PatchEncoder | None = None,
         search: Search | None = None,
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
@@ -93,6 +99,10 @@ class Index:
             Folder to make; it may exist if it is empty.
         recipe : Recipe, optional
             How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
+        encoder : str or PatchEncoder, optional
+            The encoder, by name or as an object (:class:`sish.encoders.PatchEncoder`), in place of the
+            recipe's weights. Patch size and scale are its own where the recipe has their defaults. An object
+            is given again to :meth:`open`. Features of an object are not calibrated: give ``measure``.
         search : SearchParams or mapping, optional
             Budget and threshold of the search; a mapping changes some of the defaults. Default: 4,000 patches
             a query patch (with ``keys="paper"`` the paper's 15,000 keys, the query's own first), and the
@@ -112,15 +122,12 @@ class Index:
         StoreError
             If there is something at ``path`` already, or it cannot be written.
         """
-        encoder = SlideEncoder(recipe or Recipe(), device=device)
-        if measure is not None and encoder.needs_calibration:
-            sample = sample_features(encoder, measure, mpp=mpp, override_mpp=override_mpp)
-            encoder = encoder.measured_on(sample)
-        header = IndexHeader(
-            encoder.recipe, encoder.fingerprint, _params_for(encoder, search), encoder.calibration
-        )
-        with Store.create(path, header.to_json()) as store:
-            return cls(store, device=device)
+        coder = SlideEncoder(recipe, encoder=encoder, device=device)
+        if measure is not None and coder.needs_calibration:
+            sample = sample_features(coder, measure, mpp=mpp, override_mpp=override_mpp)
+            coder = coder.measured_on(sample)
+        with Store.create(path, _header_of(coder, search)) as store:
+            return cls(store, encoder=encoder, device=device)
 
     @classmethod
     def open(
@@ -128,6 +135,7 @@ class Index:
         path: str | os.PathLike[str],
         *,
         weights: str | os.PathLike[str] | None = None,
+        encoder: str | PatchEncoder | None = None,
         device: str = "cpu",
         search: Search | None = None,
         verify: bool = False,
@@ -140,6 +148,9 @@ class Index:
             The index's folder.
         weights : path-like, optional
             Where the weights are that it was made with, if not where they were.
+        encoder : str or PatchEncoder, optional
+            The encoder that it was made with, if a program gave it as an object. Without it, search by the id
+            of an indexed slide works, and a search by pixels is refused.
         device : str
             Where the encoder runs, as torch names it.
         search : SearchParams or mapping, optional
@@ -157,7 +168,9 @@ class Index:
         ParameterError
             If there is no such search parameter, or its value is out of range.
         """
-        return cls(Store.open(path), weights=weights, device=device, search=search, verify=verify)
+        return cls(
+            Store.open(path), weights=weights, encoder=encoder, device=device, search=search, verify=verify
+        )
 
     def __repr__(self) -> str:
         """Path, slides and encoder."""
@@ -209,20 +222,25 @@ class Index:
         path: str | os.PathLike[str],
         *,
         weights: str | os.PathLike[str] | None = None,
+        encoder: str | PatchEncoder | None = None,
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
         device: str = "cpu",
     ) -> Index:
         """:meth:`open` what is there, else :meth:`create` it as its encoder is meant to be used."""
-
-        def make() -> Index:
-            recipe = Recipe.of(str(weights or "shipped"))
-            return cls.create(
-                path, recipe=recipe, measure=measure, mpp=mpp, override_mpp=override_mpp, device=device
-            )
-
-        return open_or_make(lambda: cls.open(path, weights=weights, device=device), make)
+        given = _one_encoder(weights, encoder)
+        return open_or_make(
+            lambda: cls.open(path, encoder=given, device=device),
+            lambda: cls.create(
+                path,
+                encoder=given or "shipped",
+                measure=measure,
+                mpp=mpp,
+                override_mpp=override_mpp,
+                device=device,
+            ),
+        )
 
     @classmethod
     def create_for_features(
@@ -266,11 +284,8 @@ class Index:
         recipe, features = measured_files(
             given, feature_encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp
         )
-        encoder = SlideEncoder(recipe).measured_on(features)
-        header = IndexHeader(
-            encoder.recipe, encoder.fingerprint, _params_for(encoder, search), encoder.calibration
-        )
-        with Store.create(path, header.to_json()) as store:
+        coder = SlideEncoder(recipe).measured_on(features)
+        with Store.create(path, _header_of(coder, search)) as store:
             return cls(store)
 
     # ---- changing it
@@ -563,7 +578,17 @@ def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> 
             return open_index()
 
 
-def _params_for(encoder: SlideEncoder, search: Search | None) -> SearchParams:
-    """How an index is searched: as is right for its encoder, unless asked for otherwise."""
+def _one_encoder(
+    weights: str | os.PathLike[str] | None, encoder: str | PatchEncoder | None
+) -> str | PatchEncoder | None:
+    """Return the encoder that was given either way; ParameterError for both."""
+    if weights is not None and encoder is not None:
+        raise ParameterError(f"got weights={str(weights)!r} and encoder=; give one of the two")
+    return encoder if weights is None else str(weights)
+
+
+def _header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:
+    """Return the header of a new index, searched as is right for its encoder unless asked for otherwise."""
     params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-    return params if search is None else params.with_changes(search)
+    params = params if search is None else params.with_changes(search)
+    return IndexHeader(encoder.recipe, encoder.fingerprint, params, encoder.calibration).to_json()

@@ -16,8 +16,12 @@ class Plain:
 class PlainEncoder:
     """Histograms of colours and of steps between pixels, 64 numbers and none negative, as features."""
 
+    fingerprint, licence = "plain", "as the tests"
+    patch_px, mpp = 64, 1.0
     binarisation = "minmax"
     hamming_threshold = 12
+    n_features = 64
+    orientation_invariant = False
     stride = 8
     codebook = np.arange(8, dtype=np.float32)[:, None]
 
@@ -29,6 +33,9 @@ class PlainEncoder:
             row[:] = np.concatenate([*colours, np.histogram(steps, 16, (0, 200))[0]]) / image[..., 0].size
         grid = images[:, ::8, ::8, 0] // 32
         return Plain(features, grid)
+
+    def features(self, images):
+        return self.encode(images).features
 
 
 class OnceDescriber(PatchDescriber):

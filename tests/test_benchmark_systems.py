@@ -9,7 +9,8 @@ import pytest
 from plain_encoder import PlainEncoder
 
 from benchmarks import systems, systems_tasks
-from benchmarks.systems_tasks import ENTRIES, TASKS, Bench, RememberingEncoder, read_task
+from benchmarks.systems_tasks import ENTRIES, TASKS, Bench, read_task
+from benchmarks.watched import Memory
 from sish.systems.base import System
 from sish.systems.lesions.similarity import LesionDescriber, LesionDescription
 
@@ -71,6 +72,7 @@ def test_nothing_to_run_is_told(tmp_path, capsys):
 
 def test_pixels_are_encoded_once_and_what_that_spares_is_counted(data):
     bench = read_task(TASKS["slides"], data / "bach", quick=False)
+    assert bench.spared_s == 0
     calls = []
 
     class Counting(PlainEncoder):
@@ -78,7 +80,7 @@ def test_pixels_are_encoded_once_and_what_that_spares_is_counted(data):
             calls.append(len(images))
             return super().encode(images)
 
-    encoder = RememberingEncoder(Counting(), bench)
+    encoder = bench._encoder = Memory(Counting())
     images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
     first, spared = encoder.encode(images), bench.spared_s
     again = encoder.encode(images[::-1])

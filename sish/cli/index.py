@@ -61,22 +61,17 @@ def _create_options(parser: ArgumentParser) -> None:
 def _create(arguments: Namespace) -> int:
     from sish.slide_index import Index
 
+    recipe = Recipe(**arguments.recipe)
     index = Index.create(
         arguments.index,
-        recipe=_suited(Recipe(**arguments.recipe)),
+        recipe=replace(recipe, weights=Recipe().weights),
+        encoder=recipe.weights,
         search=given_search(arguments),
         **given(arguments, "measure", "mpp", "override_mpp", "device"),
     )
     print_line(f"made {index.path} with encoder {index.fingerprint}")
     _tell_licence(index)
     return 0
-
-
-def _suited(recipe: Recipe) -> Recipe:
-    """Return the recipe with its encoder's own patch size and scale, where it has the usual ones."""
-    usual, own = Recipe(), Recipe.of(recipe.weights)
-    names = [name for name in ("patch_px", "mpp") if getattr(recipe, name) == getattr(usual, name)]
-    return replace(recipe, **{name: getattr(own, name) for name in names})
 
 
 def _tell_licence(index: Index) -> None:

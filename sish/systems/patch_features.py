@@ -2,8 +2,8 @@
 
 Two choices make a description. *Looks* say which patches of an item are read: tiles of its tissue at one or
 several scales, all of them or a mosaic (:class:`Tiles`), or the whole picture as one patch
-(:class:`WholePicture`). The encoder turns each into features; any object with ``encode(uint8 (N, H, W, 3))``
-whose answer has ``features`` float (N, F) will do, and the library's own is the default.
+(:class:`WholePicture`). The encoder turns each into features; it is given by name or as an object
+(:mod:`sish.encoders`), and the shipped one is the default.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.encode import whole_blocks
+from sish.encode import PaperKeys
+from sish.encoders import MeasuredEncoder, PatchEncoder, load, measured
 from sish.errors import ParameterError, QueryError, SlideError
-from sish.index.barcode import Binarisation, barcodes_of
-from sish.index.keys import order_codebook, paper_keys
 from sish.slides.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
 from sish.slides.slide import Slide, open_slide
 from sish.slides.tissue import TissueMask, find_tissue
@@ -28,13 +27,13 @@ from sish.systems.item import Item
 from sish.systems.items import open_item
 
 __all__ = [
-    "FeatureEncoder",
-    "PatchBatch",
     "Looks",
+    "PatchBatch",
     "PatchDescriber",
     "PatchFeatures",
     "Tiles",
     "WholePicture",
+    "describer_for",
     "unit",
 ]
 
@@ -44,14 +43,6 @@ _LARGEST_PICTURE = 4096  # pixels on a side: beyond it a picture is a slide
 _UPSAMPLED = 0.75  # a scale that is finer than this share of the slide's own shows nothing new
 
 Features = NDArray[np.float32]
-
-
-class FeatureEncoder(Protocol):
-    """What turns pixels into features; `sish.vqvae.encoder.Encoder` is one."""
-
-    def encode(self, images: NDArray[np.uint8]) -> Any:
-        """Something with ``features`` float (N, F), of uint8 (N, H, W, 3)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +121,7 @@ class Tiles:
         return select_mosaic(slide, patches).l0_xy if self.mosaic else patches.l0_xy
 
     def _small_step(self, step_px: int) -> int | None:
-        """What the sides of a smaller image are multiples of; None for encoders that take whole patches."""
+        """Return the step of a smaller image's sides; None for encoders that take whole patches."""
         return math.lcm(_STEP_PX, step_px) if step_px > 1 and not self.size_px % _STEP_PX else None
 
     def _check_step(self, step_px: int) -> None:
@@ -138,7 +129,7 @@ class Tiles:
             raise ParameterError(f"got tiles of {self.size_px} px; the encoder wants a multiple of {step_px}")
 
     def scales(self, slide_mpp: float) -> tuple[float, ...]:
-        """The scales at which a slide is read: those that its pixels can show, at least the coarsest."""
+        """Return the scales at which a slide is read: those that its pixels can show, at least the coarsest."""
         return tuple(mpp for mpp in self.mpps if mpp >= _UPSAMPLED * slide_mpp) or (max(self.mpps),)
 
 
@@ -193,18 +184,11 @@ class PatchFeatures:
     mpp: NDArray[np.float32]
     """(M,): scales that they were read at, um per pixel; 0 for whole pictures."""
     keys: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(M,): the paper's keys; empty where nobody asked for them or the encoder has no codes."""
-    binarisation: Binarisation = "minmax"
-    """How the encoder's features become bits."""
+    """(M,): the paper's keys; empty where nobody asked for them."""
 
     def __len__(self) -> int:
         """Patches."""
         return len(self.features)
-
-    @property
-    def barcodes(self) -> NDArray[np.uint8]:
-        """The encoder's barcodes, uint8 (M, F / 8)."""
-        return barcodes_of(self.features, self.binarisation)
 
 
 class PatchDescriber:
@@ -212,59 +196,75 @@ class PatchDescriber:
 
     Parameters
     ----------
-    looks : Looks
-        Which patches are read.
-    encoder : FeatureEncoder, optional
-        What makes features of them. Default: the library's shipped encoder, loaded at first use.
+    looks : Looks, optional
+        Which patches are read. Default: a mosaic of tiles of the encoder's own size and scale.
+    encoder : str or PatchEncoder, optional
+        The encoder, by name or as an object. Default: the shipped one, loaded at first use.
     keys : bool
-        Make the paper's keys too, where the encoder has codes: that may take as long again as the features.
+        Make the paper's keys too, for which the encoder must have a codebook: that may take as long again as
+        the features.
     """
 
-    def __init__(self, looks: Looks, encoder: FeatureEncoder | None = None, *, keys: bool = False) -> None:
+    def __init__(
+        self, looks: Looks | None = None, encoder: str | PatchEncoder | None = None, *, keys: bool = False
+    ) -> None:
         """See the class."""
-        self.looks = looks
         self.keys = keys
-        self._given = encoder
+        self._looks, self._given = looks, "shipped" if encoder is None else encoder
 
     @cached_property
-    def encoder(self) -> Any:
-        """What makes features."""
-        if self._given is not None:
-            return self._given
-        from sish.vqvae.pretrained import load_encoder
-
-        return load_encoder()
+    def encoder(self) -> MeasuredEncoder:
+        """The encoder of patches."""
+        return load(self._given) if isinstance(self._given, str) else measured(self._given)
 
     @cached_property
-    def _code_order(self) -> NDArray[np.int64] | None:
-        codebook = getattr(self.encoder, "codebook", None)
-        return None if codebook is None else order_codebook(codebook)
+    def looks(self) -> Looks:
+        """The choice of patches."""
+        return self._looks or Tiles(self.encoder.patch_px, (self.encoder.mpp,))
+
+    @cached_property
+    def _paper_keys(self) -> PaperKeys:
+        return PaperKeys.of(self.encoder)
 
     @property
     def step_px(self) -> int:
-        """What the sides of a patch must be multiples of."""
-        return int(getattr(self.encoder, "stride", 1))
+        """Sides of a patch are multiples of it."""
+        return self.encoder.stride
 
     def describe(self, item: Item, region: Region | None = None) -> PatchFeatures:
-        """Features of an item's patches. QueryError where there are none, as on a slide without tissue."""
+        """Return the features of an item's patches.
+
+        Parameters
+        ----------
+        item : Item
+            A slide or image.
+        region : tuple of int, optional
+            The part to describe: x, y, width, height in level-0 pixels.
+
+        Returns
+        -------
+        PatchFeatures
+            Its patches.
+
+        Raises
+        ------
+        QueryError
+            If there are none, as on a slide without tissue.
+        """
         parts = [self._encoded(look) for look in self.looks.read(item, region, self.step_px)]
         if not parts:
             raise QueryError(f"{item.path}: got no tissue in it; want some to describe")
         return _joined(parts)
 
     def features(self, pixels: NDArray[np.uint8]) -> Features:
-        """Features float32 (N, F) of patches uint8 (N, H, W, 3), without codes if the encoder can do so."""
-        alone = getattr(self.encoder, "features", None)
-        found = self.encoder.encode(pixels).features if alone is None else alone(pixels)
-        return np.asarray(found, np.float32)
+        """Return features float32 (N, F) of patches uint8 (N, H, W, 3)."""
+        return self.encoder.features(pixels)
 
     def _encoded(self, look: PatchBatch) -> PatchFeatures:
         count, keys = len(look.pixels), np.zeros(0, np.int64)
         if self.keys:
             encoded = self.encoder.encode(look.pixels)
-            features = np.asarray(encoded.features, np.float32)
-            if self._code_order is not None and encoded.codes is not None:
-                keys = paper_keys(whole_blocks(np.asarray(encoded.codes)), self._code_order, "integer")
+            features, keys = encoded.features, self._paper_keys(encoded)
         else:
             features = self.features(look.pixels)
         return PatchFeatures(
@@ -273,21 +273,47 @@ class PatchDescriber:
             np.full(count, look.l0_px, np.float32),
             np.full(count, look.mpp, np.float32),
             keys,
-            getattr(self.encoder, "binarisation", "minmax"),
         )
 
 
+def describer_for(
+    describer: PatchDescriber | None,
+    encoder: str | PatchEncoder | None,
+    looks: Looks | None = None,
+    *,
+    keys: bool = False,
+) -> PatchDescriber:
+    """Return the describer that was given, or one of an encoder; ParameterError for both."""
+    if describer is None:
+        return PatchDescriber(looks, encoder, keys=keys)
+    if encoder is not None:
+        raise ParameterError("got encoder= and describer=; give the encoder to the describer")
+    return describer
+
+
 def _joined(parts: Sequence[PatchFeatures]) -> PatchFeatures:
-    """The patches of all parts, in order."""
+    """Return the patches of all parts, in order."""
     features = np.concatenate([part.features for part in parts])
     l0_xy, keys = (np.concatenate([getattr(part, name) for part in parts]) for name in ("l0_xy", "keys"))
     l0_px, mpp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("l0_px", "mpp"))
-    return PatchFeatures(features, l0_xy, l0_px, mpp, keys, parts[0].binarisation)
+    return PatchFeatures(features, l0_xy, l0_px, mpp, keys)
 
 
 def unit(features: NDArray[Any]) -> Features:
-    """Rows (N, F) divided by their length; a row of zeros stays.
+    """Return rows (N, F) divided by their length; a row of zeros stays.
 
+    Parameters
+    ----------
+    features : float (N, F)
+        Rows.
+
+    Returns
+    -------
+    float32 (N, F)
+        Rows of length 1 or 0.
+
+    Examples
+    --------
     >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6..., 0.8...], [0.0, 0.0]]
     """

@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from sish.calibration import Barcoder
 from sish.encode import SlideCodes
+from sish.encoders import PatchEncoder
 from sish.errors import ParameterError
 from sish.index.params import SearchParams
 from sish.index.store.snapshot import ARRAYS, SlideRow, merge, slide_snapshot
@@ -19,7 +21,7 @@ from sish.results import Query
 from sish.searchers import TextureSearcher, searcher_in_memory
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
-from sish.systems.patch_features import PatchDescriber, PatchFeatures, Tiles
+from sish.systems.patch_features import PatchDescriber, PatchFeatures, describer_for
 from sish.view import View
 
 __all__ = ["Sish"]
@@ -37,7 +39,9 @@ class Sish(System[PatchFeatures]):
     ranking : {"similarity", "uncertainty"}
         Label-free, or as published.
     describer : PatchDescriber, optional
-        Which patches are read, and the encoder. Default: a mosaic at 1 um/px and the shipped encoder.
+        Which patches are read, and the encoder. Default: a mosaic, and the shipped encoder.
+    encoder : str or PatchEncoder, optional
+        The encoder of a mosaic of patches of its own size and scale, in place of a describer.
     search : SearchParams, optional
         Budget and threshold. Default: the budget of :class:`sish.Index` and the encoder's threshold.
     """
@@ -48,6 +52,7 @@ class Sish(System[PatchFeatures]):
         keys: Keys = "texture",
         ranking: Literal["similarity", "uncertainty"] = "similarity",
         describer: PatchDescriber | None = None,
+        encoder: str | PatchEncoder | None = None,
         search: SearchParams | None = None,
     ) -> None:
         """See the class."""
@@ -57,7 +62,7 @@ class Sish(System[PatchFeatures]):
             )
         self.name = f"sish {keys} {ranking}"
         self._keys, self._ranking = keys, ranking
-        self._describer = describer or PatchDescriber(Tiles(), keys=keys == "paper")
+        self._describer = describer_for(describer, encoder, keys=keys == "paper")
         self._params = search
 
     def describe(self, item: Item) -> PatchFeatures:
@@ -91,8 +96,9 @@ class Sish(System[PatchFeatures]):
         self._nbytes = 0
         if not descriptions:
             return
-        threshold = getattr(self._describer.encoder, "hamming_threshold", 0)
-        params = self._params or SearchParams(threshold=threshold, visit_query_key=True)
+        features = np.concatenate([found.features for found in descriptions])
+        self._barcoder = Barcoder.measured_on(features, self._describer.encoder)
+        params = self._params or SearchParams(threshold=self._barcoder.threshold, visit_query_key=True)
         rows = map(_row, range(len(self)), self.items, descriptions)
         codes = map(self._codes, descriptions)
         patches = merge(
@@ -106,7 +112,7 @@ class Sish(System[PatchFeatures]):
 
     def _codes(self, found: PatchFeatures) -> SlideCodes:
         keys = found.keys if self._keys == "paper" else np.zeros(len(found), np.int64)
-        return SlideCodes(keys[:, None], found.barcodes, found.l0_xy)
+        return SlideCodes(keys[:, None], self._barcoder.barcodes(found.features), found.l0_xy)
 
     def score(self, description: PatchFeatures, allowed: Allowed, k: int) -> Scores:
         """Return the hits of the index in its order; scores that rise down the list are cut off."""

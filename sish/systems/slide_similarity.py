@@ -14,13 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sish.encoders import PatchEncoder
 from sish.errors import ParameterError
 from sish.slides.mosaic import Region, clip
 from sish.slides.slide import Slide
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 from sish.systems.items import open_item
-from sish.systems.patch_features import PatchBatch, PatchDescriber, PatchFeatures, read_squares, unit
+from sish.systems.patch_features import (
+    PatchBatch,
+    PatchDescriber,
+    PatchFeatures,
+    describer_for,
+    read_squares,
+    unit,
+)
 
 __all__ = ["GridTiles", "SlideSimilarity", "most_varying", "similarity", "variation"]
 
@@ -114,17 +122,24 @@ class SlideSimilarity(System[PatchFeatures]):
         Number of features to keep: those that vary most over the database's patches (the paper: 128).
     describer : PatchDescriber, optional
         Which patches are read, and the encoder. Default: tiles at ``mpp`` and the shipped encoder.
+    encoder : str or PatchEncoder, optional
+        The encoder of these tiles, in place of a describer.
     """
 
     def __init__(
-        self, mpp: float = 2.0, *, keep: int | None = None, describer: PatchDescriber | None = None
+        self,
+        mpp: float = 2.0,
+        *,
+        keep: int | None = None,
+        describer: PatchDescriber | None = None,
+        encoder: str | PatchEncoder | None = None,
     ) -> None:
         """See the class."""
         if keep is not None and keep < 1:
             raise ParameterError(f"got keep={keep}; want at least 1 feature, or None for all")
         self.name = f"slide similarity{'' if keep is None else f' {keep}'}"
         self._keep = keep
-        self._describer = describer or PatchDescriber(GridTiles(mpp))
+        self._describer = describer_for(describer, encoder, GridTiles(mpp))
 
     def describe(self, item: Item) -> PatchFeatures:
         """Return the features of all patches that are not background."""

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sish.encoders import PatchEncoder
 from sish.errors import ParameterError
 from sish.index.barcode import hamming
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
-from sish.systems.patch_features import PatchDescriber, PatchFeatures, Tiles
+from sish.systems.patch_features import PatchDescriber, PatchFeatures, describer_for
 
 __all__ = ["Yottixel", "falling_barcodes", "median_of_minima"]
 
@@ -33,14 +34,18 @@ class Yottixel(System[PatchFeatures]):
     Parameters
     ----------
     describer : PatchDescriber, optional
-        Which patches are read, and the encoder. Default: a mosaic at 1 um/px and the shipped encoder.
+        Which patches are read, and the encoder. Default: a mosaic, and the shipped encoder.
+    encoder : str or PatchEncoder, optional
+        The encoder of a mosaic of patches of its own size and scale, in place of a describer.
     """
 
     name = "yottixel"
 
-    def __init__(self, describer: PatchDescriber | None = None) -> None:
+    def __init__(
+        self, describer: PatchDescriber | None = None, *, encoder: str | PatchEncoder | None = None
+    ) -> None:
         """See the class."""
-        self._describer = describer or PatchDescriber(Tiles())
+        self._describer = describer_for(describer, encoder)
 
     def describe(self, item: Item) -> PatchFeatures:
         """Return the features of the mosaic's patches."""

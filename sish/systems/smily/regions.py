@@ -33,6 +33,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.encoders import PatchEncoder
 from sish.errors import EncoderMismatchError, ParameterError, QueryError
 from sish.index.params import BUDGET
 from sish.results import HitList
@@ -41,7 +42,7 @@ from sish.slides.orientations import ORIENTATIONS, oriented
 from sish.systems.base import Allowed, ItemHit, OnError, Scores, System, check_item_ids, short_note
 from sish.systems.item import Item
 from sish.systems.items import open_item
-from sish.systems.patch_features import FeatureEncoder, PatchBatch, PatchDescriber, Tiles, WholePicture, unit
+from sish.systems.patch_features import PatchBatch, PatchDescriber, Tiles, WholePicture, unit
 from sish.systems.smily.embeddings import ComparedPatches, EmbeddingTable
 from sish.systems.smily.folder import SmilyHeader, locked, read_folder, write_folder
 from sish.systems.smily.refinement import Concept, toward
@@ -144,7 +145,7 @@ class Smily(System[SmilyPatches]):
         Side of a patch in pixels at its scale.
     search : {"exact", "tree"}
         Compare with every patch, or with `budget` patches for each orientation that the texture tree finds.
-    encoder : FeatureEncoder, optional
+    encoder : str or PatchEncoder, optional
         What makes embeddings. Default: the library's shipped encoder.
     budget : int
         Number of patches that the tree compares with a query patch, for each orientation.
@@ -156,7 +157,7 @@ class Smily(System[SmilyPatches]):
         *,
         size_px: int = 256,
         search: Literal["exact", "tree"] = "exact",
-        encoder: FeatureEncoder | None = None,
+        encoder: str | PatchEncoder | None = None,
         budget: int = BUDGET,
     ) -> None:
         """See the class."""
@@ -256,7 +257,7 @@ class Smily(System[SmilyPatches]):
         cls,
         folder: str | os.PathLike[str],
         *,
-        encoder: FeatureEncoder | None = None,
+        encoder: str | PatchEncoder | None = None,
         search: Literal["exact", "tree"] = "exact",
     ) -> Smily:
         """Open the database of a folder that `save` wrote; embeddings stay on disk, mapped.
@@ -265,7 +266,7 @@ class Smily(System[SmilyPatches]):
         ----------
         folder : path-like
             The database's folder.
-        encoder : FeatureEncoder, optional
+        encoder : str or PatchEncoder, optional
             The encoder that it was made with. Default: the shipped one.
         search : {"exact", "tree"}
             As of the class.
@@ -297,8 +298,7 @@ class Smily(System[SmilyPatches]):
 
     @property
     def _fingerprint(self) -> str:
-        encoder = self._describer.encoder
-        return str(getattr(encoder, "fingerprint", type(encoder).__name__))
+        return self._describer.encoder.fingerprint
 
     # ---- a whole item as the query
 
@@ -333,7 +333,7 @@ class Smily(System[SmilyPatches]):
 
     def _in_all_orientations(self, look: PatchBatch) -> Vectors:
         """Return embeddings (N, O, F) of unit length: O is 1 if the encoder is ``orientation_invariant``."""
-        same = getattr(self._describer.encoder, "orientation_invariant", False)
+        same = self._describer.encoder.orientation_invariant
         turned = [oriented(look.pixels, number) for number in range(1 if same else ORIENTATIONS)]
         return np.stack([unit(self._describer.features(pixels)) for pixels in turned], axis=1)
 

@@ -1,0 +1,189 @@
+"""An encoder given as an object: five members, the same answers as by name, and typed refusals."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import sish
+from sish.calibration import Barcoder
+from sish.demo.synthetic import write_slides
+from sish.encode import SlideEncoder
+from sish.encoders import ForeignEncoder, load, measured, name_of
+from sish.errors import EncoderMismatchError, ParameterError, ParameterTypeError, QueryError
+from sish.recipe import Recipe
+from sish.systems import Item, Sish, SlideSimilarity, Smily, Yottixel
+
+MEMBERS = ("fingerprint", "mpp", "patch_px", "licence", "encode")
+
+
+class Five:
+    """Means of colours of a grid, 48 numbers and none negative: the five members and no other."""
+
+    fingerprint, licence, patch_px, mpp = "five-1", "as the tests", 64, 2.0
+    returned = None
+
+    def encode(self, images):
+        if self.returned is not None:
+            return SimpleNamespace(features=self.returned(len(images)), codes=None)
+        grid = images.reshape(len(images), 4, images.shape[1] // 4, 4, images.shape[2] // 4, 3)
+        means = grid.mean(axis=(2, 4)).reshape(len(images), -1)
+        return SimpleNamespace(features=means.astype(np.float32), codes=None)
+
+
+def like(**changes):
+    """A `Five` with other members."""
+    return type("Like", (Five,), changes)()
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("painted")
+    write_slides(folder, n_slides=4, side_um=700)
+    return sorted(folder.glob("*.tif*"))
+
+
+@pytest.fixture(scope="module")
+def made(slides, tmp_path_factory):
+    path = tmp_path_factory.mktemp("made") / "five.sish"
+    index = sish.Index.create(path, encoder=Five(), measure=slides)
+    report = index.add(slides, show_progress=False)
+    assert len(report.added) == len(slides)
+    return index
+
+
+def test_the_example_of_the_page_runs(slides, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "encoders.md").read_text()
+    section = page.partition("## Any model as an encoder")[2].partition("\n## ")[0]
+    model, use = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len([line for line in model.partition("class Mine")[2].splitlines() if line.strip()]) <= 10
+    (tmp_path / "slides").symlink_to(slides[0].parent)
+    monkeypatch.chdir(tmp_path)
+    names = {"query": slides[0]}
+    exec(compile(model + use, "docs/encoders.md", "exec"), names)
+    assert names["results"][0].slide_id == slides[0].stem and names["results"][0].score == 1
+    assert names["index"].recipe.patch_px == 128
+
+
+def test_an_index_is_of_the_encoders_size_and_is_centred(made):
+    assert (made.recipe.weights, made.recipe.patch_px, made.recipe.mpp) == ("object:five-1", 64, 2.0)
+    assert made.encoder.calibration is not None
+    assert made.params.threshold == made.encoder.calibration.threshold > 0
+    header = sish.Index.open(made.path).encoder
+    assert np.array_equal(header.calibration.centre, made.encoder.calibration.centre)
+
+
+def test_it_opens_with_the_object_again_and_answers_the_same(made, slides):
+    again = sish.Index.open(made.path, encoder=Five())
+    by_path, by_id = again.search(slides[1]), again.search(slides[1].stem)
+    assert [(hit.slide_id, hit.score) for hit in by_path] == [(hit.slide_id, hit.score) for hit in by_id]
+    assert by_path[0].slide_id == slides[1].stem and by_path[0].score == 1
+
+
+def test_without_the_object_ids_are_found_and_pixels_refused(made, slides):
+    bare = sish.Index.open(made.path)
+    assert bare.search(slides[0].stem)[0].slide_id == slides[0].stem
+    pixels = np.zeros((200, 200, 3), np.uint8)
+    for ask in (lambda: bare.search(pixels, mpp=2.0), lambda: bare.add(slides)):
+        with pytest.raises(QueryError, match=r"five-1.*Index\.open\(path, encoder=\.\.\.\)"):
+            ask()
+
+
+def test_another_object_is_refused_before_a_slide_is_read(made, slides):
+    other = sish.Index.open(made.path, encoder=like(fingerprint="five-2"))
+    with pytest.raises(EncoderMismatchError, match=r"five-1.*five-2"):
+        other.search(slides[0], override_mpp=0.5)
+
+
+def test_an_encoder_and_weights_together_are_refused(made, tmp_path):
+    with pytest.raises(ParameterError, match="give one of the two"):
+        sish.Index.create(tmp_path / "a.sish", encoder=Five(), recipe=Recipe(weights="timm:uni"))
+    with pytest.raises(ParameterError, match="give one of the two"):
+        sish.Index.open(made.path, encoder=Five(), weights="mine.ckpt")
+    assert not (tmp_path / "a.sish").exists()
+
+
+def test_a_recipe_may_say_another_size():
+    assert SlideEncoder(Recipe(patch_px=128, n_clusters=5), encoder=Five()).recipe.patch_px == 128
+    own = SlideEncoder(Recipe(n_clusters=5), encoder=Five()).recipe
+    assert (own.patch_px, own.mpp, own.n_clusters) == (64, 2.0, 5)
+    assert SlideEncoder(encoder="timm:uni").recipe == Recipe.of("timm:uni")
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_missing_member_is_named(name):
+    members = {it: getattr(Five, it) for it in MEMBERS if it != name}
+    with pytest.raises(ParameterTypeError, match=f"without {name}"):
+        SlideEncoder(encoder=SimpleNamespace(**members))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fingerprint": 7}, {"fingerprint": ""}, {"fingerprint": "a\nb"}, {"licence": None},
+        {"patch_px": 0}, {"patch_px": 64.0}, {"patch_px": 10**6}, {"mpp": 0.0}, {"mpp": float("nan")},
+        {"mpp": "1"},
+    ],
+)  # fmt: skip
+def test_an_absurd_member_is_refused(changes):
+    with pytest.raises(ParameterError, match="got "):
+        name_of(like(**changes))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda n: np.zeros((n + 1, 8), np.float32), lambda n: np.zeros((n, 0), np.float32),
+        lambda n: np.zeros((n, 8), np.int64), lambda n: np.full((n, 8), np.nan, np.float32),
+        lambda n: np.zeros(n),
+    ],
+)  # fmt: skip
+def test_odd_features_are_refused(returned):
+    with pytest.raises(ParameterError, match="five-1"):
+        measured(like(returned=staticmethod(returned))).features(np.zeros((2, 64, 64, 3), np.uint8))
+
+
+def test_an_encoder_that_tells_all_is_used_as_it_is():
+    shipped = load("shipped")
+    assert measured(shipped) is shipped
+    foreign = measured(Five())
+    assert isinstance(foreign, ForeignEncoder) and foreign.n_features == 48
+    assert foreign.features(np.zeros((0, 64, 64, 3), np.uint8)).shape == (0, 48)
+    by_object = SlideEncoder(encoder=shipped)
+    assert by_object.fingerprint == SlideEncoder().fingerprint
+
+
+def test_systems_centre_a_foreign_encoder_on_their_database():
+    """Bits about the archive's mean keep more of the true neighbours than bits about nothing."""
+    rng = np.random.default_rng(0)
+    features = (rng.gamma(2.0, size=(300, 64)) * 20 + rng.gamma(1.0, size=64) * 500).astype(np.float32)
+    centred = features - features.mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    true = np.argsort(-(unit @ unit.T), axis=1)[:, 1:11]
+
+    def kept(barcoder):
+        bits = np.unpackbits(barcoder.barcodes(features), axis=1).astype(np.int32)
+        apart = (bits[:, None] != bits[None]).sum(axis=2)
+        found = np.argsort(apart, axis=1, kind="stable")[:, 1:11]
+        return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(true, found, strict=True)])
+
+    encoder = ForeignEncoder(Five())
+    own, bare = Barcoder.measured_on(features, encoder), Barcoder.of(encoder)
+    assert own.threshold != bare.threshold
+    assert kept(own) > 0.6 > kept(bare)
+
+
+@pytest.mark.parametrize("make", [Yottixel, Sish, lambda **given: SlideSimilarity(2.0, **given), Smily])
+def test_every_system_takes_the_object(make, slides):
+    items = [Item(path.stem, path) for path in slides[:3]]
+    system = make(encoder=Five()).fit(items)
+    hits = system.search(Item("again", items[0].path), k=3)
+    assert hits[0].item_id == items[0].item_id
+
+
+def test_a_describer_and_an_encoder_together_are_refused():
+    describer = Yottixel(encoder=Five())._describer
+    with pytest.raises(ParameterError, match="give the encoder to the describer"):
+        Yottixel(describer, encoder=Five())
