@@ -61,9 +61,9 @@ class Memory:
         return np.concatenate([self._one(image, wants_codes=False).features for image in images])
 
     def _one(self, image: NDArray[np.uint8], *, wants_codes: bool) -> Seen:
-        """Return what is known of one patch, (H, W, 3), by the same call."""
+        """Return what is known of one patch, (H, W, 3); an entry with codes has the features, too."""
         name = hashlib.blake2b(image.tobytes() + str(image.shape).encode(), digest_size=16).digest()
-        known = self._known.get((name, wants_codes))
+        known = self._known.get((name, wants_codes)) or self._known.get((name, True))
         if known is None:
             start = time.perf_counter()
             seen = self._encoded(image, wants_codes)
