@@ -17,16 +17,6 @@ from benchmarks.datasets import Dataset
 from sish.slides.slide import open_slide
 from sish.systems.item import Item
 
-__all__ = [
-    "Vectors",
-    "colour_histogram",
-    "local_binary_patterns",
-    "nearest_images",
-    "picture",
-    "roots",
-    "unit",
-]
-
 _TINY = 1e-12
 
 Vectors = NDArray[np.float32]

@@ -24,8 +24,6 @@ from sish.slides.tables import posix_path
 from sish.systems.item import Item
 from sish.systems.items import groups_of, item_of
 
-__all__ = ["Dataset", "load_dataset", "may_find"]
-
 SPLITS = {
     "train": "database",
     "database": "database",

@@ -39,17 +39,6 @@ from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.pretrained import shipped_model
 
-__all__ = [
-    "WINDOW_PX",
-    "Codes",
-    "DenseEncoder",
-    "border_effect",
-    "field_of_real",
-    "field_of_varied",
-    "real",
-    "varied",
-]
-
 WINDOW_PX, STRIDE_PX = 128, 8
 _FIELD_PX = 1536
 _SIDE = WINDOW_PX // STRIDE_PX  # a window in strides, and in codes

@@ -30,8 +30,6 @@ from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree
 
-__all__ = ["MappedRun", "measure", "write"]
-
 _ARRAYS = ("keys", "barcodes", "slide", "row")
 _POSITION = "position"
 _SHARE = 4  # the memory allowed is one such part of the index

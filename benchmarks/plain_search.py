@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from sish.index.guided.walk import KEY_UNIT
 from sish.index.params import SearchParams
 
-__all__ = ["Neighbours", "PlainIndex", "plain_search"]
-
 Result = tuple[int, int]
 """A patch and its distance in bits."""
 

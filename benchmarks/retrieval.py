@@ -55,8 +55,6 @@ from sish.slides.slide import open_slide
 from sish.systems.item import Item
 from sish.view import RankingName
 
-__all__ = ["METHODS", "main", "measure"]
-
 METHODS = (
     "sish",
     "sish-similarity",

@@ -35,8 +35,6 @@ from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree
 
-__all__ = ["Contender", "K", "contenders", "missing", "slides_of"]
-
 K = 10
 _PATCHES_A_SLIDE = 1000
 _BITS = 1024

@@ -23,8 +23,6 @@ from sish.metrics import Interval, average_shared, bootstrap_interval, retrieval
 from sish.outputs import write_output
 from sish.systems.item import Item
 
-__all__ = ["K", "Run", "row_of", "table", "write_rows"]
-
 K = 5
 """Results that vote for the majority."""
 SHARED_K = (5, 10)

@@ -10,8 +10,6 @@ import numpy as np
 
 from sish.outputs import write_output
 
-__all__ = ["Row", "plot", "setting_at", "summary", "time_at"]
-
 RECALLS = (0.90, 0.95, 0.99)
 _COLOURS = {
     "sish": "#c1272d", "sish-paper": "#f2a03d", "sish-exhaustive": "#7a7a7a", "faiss-ivf": "#0b5fa5",

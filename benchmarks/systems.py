@@ -32,8 +32,6 @@ from sish.outputs import write_output
 from sish.systems.base import System
 from sish.systems.item import Item
 
-__all__ = ["main", "measured"]
-
 DATA = Path("../shared/data")
 COLUMNS = (
     "method", "n", "queries", "mmv5", "mmv3", "mmv1", "macro_f1", "hit3", "hit5", "map5", "map_paper", "avg5",

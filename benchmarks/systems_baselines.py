@@ -13,8 +13,6 @@ from sish.slides.clusters import assign, kmeans
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 
-__all__ = ["ColourHistogram", "GradientWords", "RandomOrder", "gradient_descriptors"]
-
 WINDOW_PX, CELLS, DIRECTIONS = 16, 4, 8
 """Lowe's descriptor: 4 x 4 cells of 4 px with 8 directions each, 128 numbers."""
 CLIP = 0.2

@@ -9,8 +9,6 @@ from typing import Any
 
 from sish.outputs import write_output
 
-__all__ = ["plot"]
-
 _COLOURS = {
     "sish": "#c1272d", "yottixel": "#f2a03d", "slide similarity": "#3aa6a0", "smily": "#0b5fa5",
     "lesion measures": "#4d8c2b", "x-ray codes": "#6a51a3",

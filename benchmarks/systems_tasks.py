@@ -26,8 +26,6 @@ from sish.systems.smily.regions import MPPS, Smily
 from sish.systems.training.data import fold_of
 from sish.systems.yottixel import Yottixel
 
-__all__ = ["TASKS", "Bench", "Entry", "Task", "entries_of", "read_task"]
-
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -4,8 +4,6 @@ import sys
 from importlib import import_module
 from typing import Any
 
-__all__ = ["random_network"]
-
 _KEPT: list[Any] = []  # libraries of operators; an operator is gone once its library is deleted
 
 

@@ -36,8 +36,6 @@ from sish.systems.training.data import fold_of
 from sish.systems.training.modules import train_code_generator, train_mask_predictor, untrained_code_generator
 from sish.systems.xray.codes import XrayCodes
 
-__all__ = ["mask_rows", "xray_rows"]
-
 FOLDS = 5
 XRAY_K, LESION_K = 10, 5
 PROBES = (1, 2, 3)

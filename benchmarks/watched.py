@@ -15,8 +15,6 @@ from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.encoders import Encoding, MeasuredEncoder, name_of
 from sish.slides.reader_threads import TimeLimit
 
-__all__ = ["Look", "Memory", "Seen", "Watched"]
-
 
 @dataclass(frozen=True, slots=True)
 class Seen:

@@ -15,16 +15,6 @@ from sish.errors import ParameterError
 from sish.index.compiled import Words, as_barcodes, compiled, distance, paired_words
 from sish.index.projection import project
 
-__all__ = [
-    "Binarisation",
-    "Neighbours",
-    "barcodes_of",
-    "hamming",
-    "minmax_barcodes",
-    "nearest",
-    "sign_barcodes",
-]
-
 Binarisation = Literal["minmax", "sign", "projection"]
 """How features become bits: each against its left neighbour (the paper's rule), each against 0, or the signs
 of a projection (`sish.index.projection`), for features of networks that were not trained for barcodes."""

@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 
-__all__ = ["Words", "as_barcodes", "as_words", "compiled", "distance", "frozen", "paired_words", "popcount"]
-
 Words = NDArray[np.uint64] | NDArray[np.uint8]
 
 

@@ -21,23 +21,6 @@ from numpy.typing import NDArray
 
 from sish.index.compiled import compiled
 
-__all__ = [
-    "FIELD_BITS",
-    "LANES",
-    "TOGETHER",
-    "aligned",
-    "as_blocks",
-    "block_distances",
-    "eight_rows",
-    "eight_within",
-    "four_distances",
-    "load_int32",
-    "load_int64",
-    "lowest",
-    "nearest_block",
-    "prefetch",
-]
-
 LANES = 8
 """Words in a vector, centroids in a block, and rows that are compared at a time."""
 

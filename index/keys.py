@@ -12,8 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from sish.errors import ParameterError
 from sish.index.compiled import compiled
 
-__all__ = ["Pooling", "order_codebook", "paper_keys"]
-
 Pooling = Literal["integer", "exact"]
 """How the mean of four codes is taken: truncated to an integer at each level, or exactly."""
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from sish.errors import ParameterError
 
-__all__ = ["BUDGET", "GuidedParams", "SearchParams"]
-
 BUDGET = 4000
 """Patches that a query patch is compared with by default, where keys carry texture."""
 

@@ -16,8 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 
-__all__ = ["BITS", "project"]
-
 BITS = 1024
 """Numbers of a projection, and bits of a barcode."""
 

@@ -28,8 +28,6 @@ from sish.index.store.snapshot import SlideRow
 from sish.index.store.state import State, load_state
 from sish.index.store.verify import segment_problems, tree_problems
 
-__all__ = ["DamageReport", "RepairReport", "repair"]
-
 ASIDE = "damaged"
 """The folder within the index that keeps the files of damaged segments."""
 ADD_AGAIN = "add_again.csv"

@@ -10,8 +10,6 @@ from sish.errors import ParameterError
 from sish.index.compiled import as_barcodes, frozen
 from sish.index.hamming_kernels import aligned
 
-__all__ = ["KeyTable", "checked_mask"]
-
 
 @dataclass(frozen=True, slots=True)
 class KeyTable:

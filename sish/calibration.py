@@ -21,8 +21,6 @@ from sish.errors import IndexFormatError, ParameterError
 from sish.index.barcode import Binarisation, barcodes_of
 from sish.vqvae.random_pairs import random_pair_distances
 
-__all__ = ["Barcoder", "Calibration"]
-
 _PAIRS = 100_000
 _LONGEST = 1 << 16  # numbers of a feature: those of known networks have some thousand
 _PERCENTILE = 1.0  # of the distances of random pairs, as for the shipped weights

@@ -27,9 +27,6 @@ from sish.slides.reading import default_workers, read_patches
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask, all_tissue, find_tissue
 
-__all__ = ["PaperKeys", "PreparedSlide", "SlideCodes", "SlideEncoder", "whole_blocks"]
-
-
 _STEP_PX = 32
 _KEY_BLOCK = 8  # codes that the paper's key pools, on a side
 
@@ -113,7 +110,7 @@ class SlideEncoder:
         if self._expected not in (None, self._fingerprint_of(model)):
             raise EncoderMismatchError(
                 f"the index was made with encoder {self._expected}, and {recipe.weights} weights give "
-                f"{self._fingerprint_of(model)}: give the one it was made with (weights=, encoder=, --weights)"
+                f"{self._fingerprint_of(model)}: give that one (weights=, encoder=, --weights)"
             )
         return model
 

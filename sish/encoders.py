@@ -33,23 +33,6 @@ from sish.vqvae.known_networks import KNOWN
 if TYPE_CHECKING:
     from sish.vqvae.timm_network import TimmNetwork
 
-__all__ = [
-    "FEATURES",
-    "OBJECT",
-    "PREFIXES",
-    "TIMM",
-    "Encoding",
-    "Features",
-    "FeaturesElsewhere",
-    "ForeignEncoder",
-    "MeasuredEncoder",
-    "PatchEncoder",
-    "TimmEncoder",
-    "load",
-    "measured",
-    "name_of",
-]
-
 TIMM = "timm:"
 """What the name of a network of timm begins with."""
 
@@ -258,7 +241,7 @@ def check_members(encoder: PatchEncoder) -> None:
             raise ParameterTypeError(f"got {name} {short(value)} of an encoder; want a text of one line")
     if not isinstance(encoder.patch_px, int) or not 1 <= encoder.patch_px <= _LARGEST_PATCH:
         raise ParameterError(
-            f"got patch_px {short(encoder.patch_px)} of an encoder; want a whole number up to {_LARGEST_PATCH}"
+            f"got patch_px {short(encoder.patch_px)} of an encoder; want whole pixels, up to {_LARGEST_PATCH}"
         )
     if not isinstance(encoder.mpp, int | float) or not 0 < encoder.mpp < math.inf:
         raise ParameterError(f"got mpp {short(encoder.mpp)} of an encoder; want um per pixel above 0")

@@ -46,37 +46,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = [
-    "EncoderMismatchError",
-    "FeatureMismatchError",
-    "IndexCorruptError",
-    "IndexExistsError",
-    "IndexFormatError",
-    "IndexLockedError",
-    "IndexNotFoundError",
-    "LabelsError",
-    "LabelsNotFoundError",
-    "MissingMaskError",
-    "MissingMppError",
-    "MissingPackageError",
-    "OutputError",
-    "ParameterError",
-    "ParameterTypeError",
-    "QueryError",
-    "SishError",
-    "SlideError",
-    "SlideExistsError",
-    "SlideNotFoundError",
-    "SlideOpenError",
-    "SlideReadError",
-    "StoreError",
-    "UnknownSlideError",
-    "WeightsError",
-    "WeightsNotFoundError",
-    "about_its_path",
-    "errors_about",
-]
-
 PathLike = str | os.PathLike[str]
 
 _P = ParamSpec("_P")

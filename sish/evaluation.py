@@ -19,9 +19,6 @@ from sish.results import Query
 from sish.slide_index import Index
 from sish.view import RankingName
 
-__all__ = ["Evaluation", "evaluate"]
-
-
 _FEWER = (1, 3)  # the majority votes of so few results are told too
 _HITS = 5  # hit rates look at so many results
 

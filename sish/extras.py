@@ -3,8 +3,6 @@
 import shlex
 from pathlib import Path
 
-__all__ = ["install"]
-
 
 def install(extra: str) -> str:
     """Return the command that installs an extra, from the clone that is running if there is one."""

@@ -34,17 +34,6 @@ from sish.slides.folders import files_below
 from sish.slides.mosaic import representatives
 from sish.slides.scale import find_scale
 
-__all__ = [
-    "SUFFIXES",
-    "FeatureFile",
-    "check_fits",
-    "choose",
-    "find_feature_files",
-    "fits",
-    "is_feature_file",
-    "read_features",
-]
-
 SUFFIXES = frozenset({".h5", ".hdf5"})
 """Endings of feature files, in lower case."""
 

@@ -21,8 +21,6 @@ from sish.recipe import Recipe
 from sish.results import AddReport
 from sish.sampling import evenly
 
-__all__ = ["FeatureIngest", "feature_codes", "measured_files"]
-
 _FILES = 32
 _PATCHES = 64
 

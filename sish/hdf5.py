@@ -20,8 +20,6 @@ from sish.errors import MissingPackageError, SlideOpenError
 from sish.extras import install
 from sish.slides.tables import MISSING
 
-__all__ = ["StoredDataset", "line_of", "number_of", "read_datasets", "text_of"]
-
 _SMALL = 64 << 20  # bytes that any file may ask for
 _RATIO = 100  # of bytes asked for and bytes of the file: features compress to half or so
 _MOST = 16 << 30  # bytes: half a million patches of 4,096 numbers in double precision

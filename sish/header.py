@@ -12,8 +12,6 @@ from sish.errors import ParameterError
 from sish.index.params import SearchParams
 from sish.recipe import Recipe, known_fields, odd_header
 
-__all__ = ["IndexHeader"]
-
 
 @dataclass(frozen=True, slots=True)
 class IndexHeader:
@@ -29,7 +27,7 @@ class IndexHeader:
     """What was measured on its first patches, where a foreign encoder's features need it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Itself as the store keeps it; without a calibration as releases before there was one."""
+        """Return itself as the store keeps it; without a calibration as releases before there was one."""
         plain = {
             "recipe": self.recipe.to_json(),
             "fingerprint": self.fingerprint,
@@ -39,12 +37,22 @@ class IndexHeader:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> IndexHeader:
-        """The header that an index holds; search parameters that it lacks take their defaults.
+        """Return the header that an index holds; search parameters that it lacks take their defaults.
+
+        Parameters
+        ----------
+        stored : mapping
+            The header as `to_json` gave it.
+
+        Returns
+        -------
+        IndexHeader
+            The header.
 
         Raises
         ------
-        IndexFormatError
-            If something is missing, of another type, or not known to this release.
+        odd_header
+            An IndexFormatError, if something is missing, of another type, or not known to this release.
         """
         names = {field.name for field in fields(cls)}
         header = known_fields(stored, "header", names - {"calibration"}, names)

@@ -21,8 +21,6 @@ from sish.slides.formats.dicom import is_same_series, series_files
 from sish.slides.scale import GIVEN, OVERRIDE
 from sish.slides.slide import open_slide
 
-__all__ = ["Standing", "compare", "file_digest", "find_row"]
-
 _BLOCK = 64 << 10
 _BLOCKS = 5
 

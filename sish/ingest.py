@@ -37,8 +37,6 @@ from sish.slides.reader_threads import (
 from sish.slides.scale import GIVEN, OVERRIDE, check_given, is_unused
 from sish.slides.slide import Slide, open_slide
 
-__all__ = ["Encode", "Ingest", "Job", "OnError", "Scaled", "remembered", "row_of"]
-
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
 

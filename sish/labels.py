@@ -26,8 +26,6 @@ from sish.slides.formats.dicom import names_of_series
 from sish.slides.scale import MAX_MPP, MIN_MPP
 from sish.slides.tables import SHOWN, TextRow, odd_line, posix_path, read_table, short
 
-__all__ = ["LabelRow", "Labels", "read_labels"]
-
 NAMING = ("path", "slide_id")
 KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
 LISTED = 5

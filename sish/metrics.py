@@ -19,19 +19,6 @@ from numpy.typing import NDArray
 
 from sish.errors import ParameterError, QueryError
 
-__all__ = [
-    "Answer",
-    "Interval",
-    "LabelMetrics",
-    "Metrics",
-    "SetAnswer",
-    "average_precision",
-    "average_shared",
-    "bootstrap_interval",
-    "majority_label",
-    "retrieval_metrics",
-]
-
 Answer = tuple[str, Sequence[str]]
 """Label of a query, and the labels of its results, best first."""
 

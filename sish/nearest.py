@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["nearest", "nearest_to"]
-
 _SHOWN = 3
 _LONGEST = 200  # characters that are compared: difflib takes seconds for a page of text
 

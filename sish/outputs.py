@@ -19,8 +19,6 @@ from pathlib import Path
 
 from sish.errors import OutputError, ParameterError
 
-__all__ = ["check_output", "check_outside_databases", "write_output"]
-
 _DATABASES = {"manifest.json": b'"sish index"', "smily.json": b'"smily-'}
 """File that marks a folder as ours, and what stands near its beginning."""
 

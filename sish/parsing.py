@@ -11,8 +11,6 @@ import jsonargparse
 from sish.nearest import nearest_to
 from sish.printing import printable
 
-__all__ = ["ArgumentParser"]
-
 _CLASS = re.compile(r"<class\s+'(?:[\w.]*\.)?(\w+)'>")
 _LITERAL = re.compile(r"typing\.Literal\[(.*?)\]")
 _CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$", re.DOTALL)

@@ -14,8 +14,6 @@ from sish.slides.mosaic import Mosaic
 from sish.slides.slide import Slide
 from sish.slides.tissue import Mask, TissueMask
 
-__all__ = ["CLUSTER_COLOURS", "check_picture", "draw_mosaic", "write_picture"]
-
 CLUSTER_COLOURS = (
     (0, 114, 178),
     (230, 159, 0),

@@ -18,16 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = [
-    "counted",
-    "figure",
-    "make_printable",
-    "print_error",
-    "print_line",
-    "printable",
-    "warnings_on_one_line",
-]
-
 _SHOWN_AS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format (reading direction, zero width), lone surrogates, line separators."""

@@ -10,8 +10,6 @@ from typing import Protocol
 
 from sish.printing import print_error, printable
 
-__all__ = ["Progress", "progress"]
-
 _LINE_EVERY_S = 10.0
 
 

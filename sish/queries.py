@@ -37,15 +37,6 @@ if TYPE_CHECKING:
 
     Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | Image
 
-__all__ = [
-    "Question",
-    "check_takes_pixels",
-    "indexed_query",
-    "query_of_features",
-    "query_of_indexed",
-    "stored_codes",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Question:

@@ -20,17 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from sish.errors import LabelsError, ParameterError
 from sish.index.bags import Bags
 
-__all__ = [
-    "NearestMatches",
-    "PatchMatch",
-    "RankedSlide",
-    "Ranking",
-    "SlideLabels",
-    "SlideScore",
-    "rank_by_similarity",
-    "rank_by_uncertainty",
-]
-
 _FIRST = 5  # results of a bag, and bags of a query, that the published cleaning and prediction read
 _FEW_LENGTHS = 3  # bags are cleaned by length only if there are more distinct lengths
 _SHORTEST, _LONGEST = 5, 95  # percentiles of the lengths; bags in between are kept

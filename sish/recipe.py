@@ -17,8 +17,6 @@ from sish.nearest import nearest_to
 from sish.slides.files import absolute
 from sish.slides.tissue import MIN_SPECK_UM2
 
-__all__ = ["MAX_PATCH_MPP", "MIN_PATCH_MPP", "Keys", "Recipe"]
-
 MIN_PATCH_MPP, MAX_PATCH_MPP = 0.05, 16.0
 """Range of the scale at which patches are read."""
 
@@ -65,12 +63,12 @@ class Recipe:
 
     @classmethod
     def paper(cls, weights: str, network_weights: str = "") -> Recipe:
-        """The published setting: 1,024 px patches at 0.5 um/px; ``weights`` of the architecture ``paper``."""
+        """Return the published setting: 1,024 px patches at 0.5 um/px, weights of the architecture paper."""
         return cls(weights=weights, network_weights=network_weights, keys="paper", patch_px=1024, mpp=0.5)
 
     @classmethod
     def of(cls, weights: str) -> Recipe:
-        """The setting that an encoder is meant for: a known network of timm has its own patches and scale."""
+        """Return the setting of an encoder: a known network of timm has its own patch size and scale."""
         from sish.vqvae.known_networks import KNOWN
 
         known = KNOWN.get(weights.removeprefix(TIMM).lower()) if weights.startswith(TIMM) else None
@@ -79,7 +77,7 @@ class Recipe:
         )
 
     def suited(self, encoder: str | PatchEncoder) -> Recipe:
-        """Return the recipe for an encoder, by name or as an object; one that names it already stays as it is.
+        """Return the recipe for an encoder, by name or as an object; itself if it names it already.
 
         Patch size and scale become the encoder's own where they have their default values.
 
@@ -113,7 +111,17 @@ class Recipe:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Recipe:
-        """The recipe that an index holds.
+        """Return the recipe that an index holds.
+
+        Parameters
+        ----------
+        stored : mapping
+            The recipe as `to_json` gave it.
+
+        Returns
+        -------
+        Recipe
+            The recipe, not checked.
 
         Raises
         ------
@@ -163,7 +171,7 @@ class Recipe:
         return self
 
     def resolved(self) -> Recipe:
-        """Itself with absolute paths, which mean the same wherever the index is opened; floats are floats."""
+        """Return itself with absolute paths, which mean the same from every folder; floats are floats."""
         weights, network = (
             name if name in ("shipped", "") or name.startswith(PREFIXES) else str(absolute(name))
             for name in (self.weights, self.network_weights)
@@ -184,7 +192,7 @@ class Recipe:
 
 
 def known_fields(stored: object, what: str, needed: set[str], known: set[str]) -> dict[str, Any]:
-    """A part of an index's header, if it has the fields that it needs and no unknown ones."""
+    """Return a part of an index's header, if it has the fields that it needs and no unknown ones."""
     if not isinstance(stored, Mapping):
         raise odd_header(f"its {what} is {short(stored)}, wanted a JSON object")
     odd = sorted((needed - set(stored)) | (set(stored) - known))
@@ -195,4 +203,5 @@ def known_fields(stored: object, what: str, needed: set[str], known: set[str]) -
 
 
 def odd_header(wrong: str) -> IndexFormatError:
+    """Return the error of a header that this release does not know."""
     return IndexFormatError(f"the index has a header of another release: {wrong}: open it with that release")

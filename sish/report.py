@@ -26,8 +26,6 @@ from sish.slides.mosaic import read_patch
 from sish.slides.slide import Slide, open_slide
 from sish.version import __version__
 
-__all__ = ["check_report", "write_report"]
-
 _THUMBNAIL_PX = 320
 _QUERY_PX = 640
 _PATCH_PX = 112

@@ -6,19 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = [
-    "SCORE",
-    "AddReport",
-    "Hit",
-    "HitList",
-    "PatchPair",
-    "Query",
-    "RankedHit",
-    "RelabelReport",
-    "Results",
-    "Skipped",
-]
-
 SCORE = (
     "score: how close the query's patches come to their nearest match in the slide, on average: "
     "1 equal, 0 unrelated or no match; patches that few slides match weigh more"

@@ -19,8 +19,6 @@ from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, start
 from sish.slides.scale import check_given
 from sish.slides.slide import open_slide
 
-__all__ = ["evenly", "sample_features"]
-
 SLIDES = 32
 """Slides that are looked at, at most."""
 
@@ -37,10 +35,29 @@ def sample_features(
     mpp: float | None = None,
     override_mpp: float | None = None,
 ) -> NDArray[np.float32]:
-    """Features float32 (M, F) of patches of an archive: of 32 slides, 16 patches each.
+    """Return the features of some patches of an archive: of 32 slides at most, 16 patches each.
 
     Slides are taken evenly from the list and patches evenly from each mosaic: the same slides give the same
-    patches. Slides that cannot be read are passed over; adding them tells. ParameterError if nothing is left.
+    patches. Slides that cannot be read are passed over; adding them tells.
+
+    Parameters
+    ----------
+    encoder : SlideEncoder
+        The encoder.
+    slides : path-like or iterable of path-like
+        Files, or folders that are searched for slides.
+    mpp, override_mpp : float, optional
+        As of :meth:`sish.Index.add`.
+
+    Returns
+    -------
+    float32 (M, F)
+        The features.
+
+    Raises
+    ------
+    ParameterError
+        If fewer than two patches are left.
     """
     check_given(mpp, override_mpp)
     given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
@@ -58,8 +75,22 @@ def sample_features(
 
 
 def evenly(items: list[_Item], most: int) -> list[_Item]:
-    """At most so many of the items, evenly spread over them.
+    """Return at most so many of the items, evenly spread over them.
 
+    Parameters
+    ----------
+    items : list
+        The items.
+    most : int
+        How many to return at most.
+
+    Returns
+    -------
+    list
+        Some of them, in order.
+
+    Examples
+    --------
     >>> evenly(list("abcdefg"), 3)
     ['a', 'c', 'e']
     """

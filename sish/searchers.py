@@ -30,16 +30,6 @@ from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed,
 from sish.index.texture.tree import MOST_KEYS, TextureTree
 from sish.recipe import Keys
 
-__all__ = [
-    "GuidedSearcher",
-    "Searcher",
-    "SlideMask",
-    "TextureKeys",
-    "TextureSearcher",
-    "searcher_in_memory",
-    "searcher_of",
-]
-
 _CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new tree has about 20
 
 SlideMask = NDArray[np.bool_]

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
     Search = SearchParams | Mapping[str, Any]
 
-__all__ = ["Index", "open_or_make"]
-
 
 class Index:
     """An archive of slides that can be searched; a folder on disk.
@@ -117,10 +115,17 @@ class Index:
         device : str
             Where the encoder runs, as torch names it.
 
+        Returns
+        -------
+        Index
+            The index, without slides.
+
         Raises
         ------
         StoreError
             If there is something at ``path`` already, or it cannot be written.
+        ParameterError
+            If both a recipe's weights and an encoder are given, or the encoder is none.
         """
         coder = SlideEncoder(recipe, encoder=encoder, device=device)
         if measure is not None and coder.needs_calibration:
@@ -160,6 +165,11 @@ class Index:
             Compare all patches with their checksums before the first search, which reads the whole index.
             Where they have no more than 64 MB, about 400,000 patches, that is always done.
 
+        Returns
+        -------
+        Index
+            The index.
+
         Raises
         ------
         StoreError
@@ -173,15 +183,15 @@ class Index:
         )
 
     def __repr__(self) -> str:
-        """Path, slides and encoder."""
+        """Return its path, number of slides and encoder."""
         return f"<Index {str(self.path)!r}: {len(self)} slides, encoder {self.fingerprint}>"
 
     def __len__(self) -> int:
-        """Number of slides."""
+        """Return the number of slides."""
         return len(self.slides)
 
     def __contains__(self, slide_id: object) -> bool:
-        """Whether a slide of this id is in it."""
+        """Return whether a slide of this id is in it."""
         return any(row.slide_id == slide_id for row in self.slides)
 
     @property
@@ -270,6 +280,11 @@ class Index:
             Micrometres per level-0 pixel of all slides, whatever they tell.
         search : SearchParams or mapping, optional
             As of :meth:`create`.
+
+        Returns
+        -------
+        Index
+            The index, without slides.
 
         Raises
         ------
@@ -375,6 +390,11 @@ class Index:
         labels, mpp, override_mpp, replace, on_error, slide_timeout, show_progress
             As of :meth:`add`; the scales are of level 0.
 
+        Returns
+        -------
+        AddReport
+            What was done.
+
         Raises
         ------
         EncoderMismatchError
@@ -417,6 +437,16 @@ class Index:
 
         An empty field of the file keeps what was there. A new ``mpp`` or ``override_mpp`` needs the codes
         made anew: add the slide with ``replace=True``.
+
+        Parameters
+        ----------
+        labels : path-like
+            A file as of :meth:`add`.
+
+        Returns
+        -------
+        RelabelReport
+            Which slides changed, and which rows name no slide.
         """
         rows = read_labels(labels)
         with Store.open(self.path, write=True) as store:
@@ -433,7 +463,7 @@ class Index:
             store.compact()
 
     def info(self) -> StoreInfo:
-        """Counts and sizes."""
+        """Return counts and sizes."""
         self._store.refresh()
         return self._store.info()
 
@@ -508,6 +538,11 @@ class Index:
             Search parameters for this query alone, as of :meth:`open`. An archive that is too small for a
             texture tree (4,000 patches) is compared with as a whole, whatever the budget.
 
+        Returns
+        -------
+        Results
+            The hits, best first.
+
         Raises
         ------
         QueryError
@@ -539,26 +574,26 @@ class Index:
             yield self.search(query, **options)
 
     def view(self) -> View:
-        """What is in the index now, ready to be searched; made anew only after a change."""
+        """Return what is in the index now, ready to be searched; made anew only after a change."""
         return self.state_and_view()[1]
 
     def state_and_view(self) -> tuple[State, View]:
-        """What is in the index now, and the view of just that: for answers that need both."""
+        """Return what is in the index now, and the view of just that: for answers that need both."""
         state = self._current()
         return state, self._view_of(state)
 
     def snapshot(self) -> Snapshot:
-        """All patches that are in the index now, as arrays in key order."""
+        """Return all patches that are in the index now, as arrays in key order."""
         return self._current().snapshot()
 
     def _current(self) -> State:
-        """The committed state that one answer goes by, checked."""
+        """Return the committed state for one answer, checked."""
         state = self._store.current()
         state.check(every_byte=self._verify)
         return state
 
     def _view_of(self, state: State) -> View:
-        """The view of a state; the last one is kept."""
+        """Return the view of a state; the last one is kept."""
         with self._view_lock:
             params = self.params
             if self._view is None or self._view[0] is not state or self._view[1] != params:

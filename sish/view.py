@@ -19,8 +19,6 @@ from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank
 from sish.results import Hit, PatchPair, Query, Results
 from sish.searchers import Searcher, SlideMask
 
-__all__ = ["RankingName", "View"]
-
 RankingName = Literal["auto", "uncertainty", "similarity"]
 """``auto`` is ``uncertainty`` where every slide has a label, else ``similarity``."""
 

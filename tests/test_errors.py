@@ -23,7 +23,11 @@ from sish.outputs import write_output
 from sish.slides.files import find_slides
 from sish.slides.formats.pictures import decode_mask, decode_picture
 
-CLASSES = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)]
+CLASSES = [
+    kind
+    for name in vars(errors)
+    if isinstance(kind := getattr(errors, name), type) and issubclass(kind, errors.SishError)
+]
 
 
 def put(path: Path, content: bytes | str) -> Path:

@@ -12,8 +12,6 @@ from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.module import VQVAEModule
 from sish.vqvae.views import Views
 
-__all__ = ["Calibrate", "calibrate"]
-
 _VIEWS_SEED = 0
 _ZOOM, _SHIFT_PX = 1.15, 4.0  # less than `contrast` trains with: both views show most of the patch
 

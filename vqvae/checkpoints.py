@@ -16,8 +16,6 @@ from sish.errors import ParameterError
 from sish.outputs import check_outside_databases
 from sish.printing import print_line
 
-__all__ = ["RUNS", "LastCheckpoint", "settle_run"]
-
 _LIGHTNING_CHECKPOINTS = ("last", "best", "hpc")
 """Names that Lightning resolves to paths."""
 

@@ -30,8 +30,6 @@ from sish.vqvae.pretrained import read_model, save_weights
 from sish.vqvae.running import run_command
 from sish.vqvae.stopping import StopEarly
 
-__all__ = ["TrainingCLI", "TrainingParser", "main"]
-
 _DESCRIPTION = """Train the encoder of sish. Also here: `contrast`, which trains the texture network (see
 `contrast --help`), and `export`, which turns a checkpoint into weights (see `export --help`)."""
 

@@ -16,8 +16,6 @@ from sish.vqvae.module import VQVAEModule
 from sish.vqvae.pretrained import read_model, shipped_model
 from sish.vqvae.views import Views
 
-__all__ = ["ContrastModule", "contrast_loss"]
-
 
 def contrast_loss(left: Tensor, right: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the NT-Xent loss of two views of each patch (Chen et al., ICML 2020, equation 1).

@@ -24,8 +24,6 @@ from sish.vqvae.model import to_unit
 from sish.vqvae.slide_patches import Cut, SlidePatches, SlideSquares, find_places
 from sish.vqvae.stain import jitter_stain
 
-__all__ = ["Cut", "PatchData", "Split", "spread_batches"]
-
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class Split:

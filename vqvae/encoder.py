@@ -12,8 +12,6 @@ from sish.errors import ParameterError, ParameterTypeError
 from sish.vqvae.features import N_FEATURES, BitRule, WhitenedFeatures
 from sish.vqvae.model import VQVAE, VQVAEConfig, from_unit, to_unit
 
-__all__ = ["Encoded", "Encoder", "FeatureNetwork", "HammingScale"]
-
 
 class FeatureNetwork(Protocol):
     """A second network that makes the barcode's features (the paper's is DenseNet121)."""

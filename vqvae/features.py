@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from sish.errors import ParameterError
 from sish.vqvae.random_pairs import random_pair_distances
 
-__all__ = ["N_FEATURES", "PERCENTILES", "BitRule", "PooledFeatures", "WhitenedFeatures", "by_position"]
-
 N_FEATURES = 1024
 """Features of a patch, and bits of a barcode."""
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["digest_of"]
-
 
 def digest_of(header: str, tensors: Mapping[str, Tensor]) -> str:
     """Return the sha256 of a header and of each tensor's name, dtype, shape and numbers.

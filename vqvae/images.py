@@ -22,8 +22,6 @@ from sish.slides.formats.pictures import decode_picture
 from sish.slides.orientations import ORIENTATIONS, oriented
 from sish.slides.tables import posix_path, read_table
 
-__all__ = ["IMAGE_SUFFIXES", "Crop", "ImagePatches", "list_images", "random_below"]
-
 IMAGE_SUFFIXES = SLIDE_SUFFIXES - OPENSLIDE_SUFFIXES
 """Endings, in lower case, of the files that count as images."""
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["ELSEWHERE", "IMAGENET_MEAN", "IMAGENET_STD", "KNOWN", "KnownNetwork"]
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _BIOPTIMUS_MEAN = (0.707223, 0.578729, 0.703617)

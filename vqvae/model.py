@@ -19,18 +19,6 @@ from sish.vqvae.oriented import n_oriented_statistics, oriented_statistics
 from sish.vqvae.quantizer import CodebookUpdate, Quantized, VectorQuantizer
 from sish.vqvae.texture import TextureNet
 
-__all__ = [
-    "CONFIG_KEY",
-    "PRESETS",
-    "VQVAE",
-    "FeatureSource",
-    "Texture",
-    "VQVAEConfig",
-    "VQVAEOutput",
-    "from_unit",
-    "to_unit",
-]
-
 CONFIG_KEY = "sish_vqvae_config"
 """Key of the configuration in a checkpoint, as plain values, which load without pickle."""
 

@@ -12,8 +12,6 @@ from sish.vqvae.model import CONFIG_KEY, VQVAE, VQVAEConfig, VQVAEOutput
 from sish.vqvae.quantizer import perplexity
 from sish.vqvae.schedule import training_steps, warmup_cosine
 
-__all__ = ["VQVAEModule"]
-
 
 class VQVAEModule(pl.LightningModule):
     """A VQ-VAE in training.

@@ -23,8 +23,6 @@ from sish.slides.orientations import ORIENTATIONS
 from sish.vqvae.features import by_position
 from sish.vqvae.p4m import turned
 
-__all__ = ["n_oriented_statistics", "oriented_statistics"]
-
 _KEPT = (2, 3, 3)
 """How many of mean, maximum and minimum are kept at each scale. The minimum of the first scale would take a
 sixth of the time, and improves retrieval by 0.006 at most (see the model card)."""

@@ -22,8 +22,6 @@ from torch.nn import functional
 
 from sish.slides.orientations import ORIENTATIONS
 
-__all__ = ["GroupConv", "LiftingConv", "turned"]
-
 RELU_GAIN = (2 / (1 - 1 / math.pi)) ** 0.5
 """Factor by which a ReLU shrinks the deviation of normal numbers; the next filters make up for it."""
 

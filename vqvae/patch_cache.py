@@ -16,8 +16,6 @@ import numpy as np
 
 from sish.slides.formats.levels import Pixels
 
-__all__ = ["PatchCache", "slots_within"]
-
 _SUFFIX = ".squares"
 _CHECK_BYTES = 4
 _CHECK_SEED = zlib.crc32(b"sish squares 1")  # with it, an empty slot (all zeros) fails its checksum

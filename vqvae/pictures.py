@@ -19,8 +19,6 @@ from sish.vqvae.data import PatchData
 from sish.vqvae.model import VQVAE, from_unit, to_unit
 from sish.vqvae.module import VQVAEModule
 
-__all__ = ["SavePictures", "code_colors", "draw_curves", "draw_neighbours", "draw_reconstructions"]
-
 _GAP_PX = 2
 _PICTURES = (".png",)
 _STAGES = ("train", "valid")

@@ -33,8 +33,6 @@ from sish.vqvae.tensor_files import (
 )
 from sish.vqvae.timm_network import DENSENET121, TimmNetwork
 
-__all__ = ["fingerprint_of", "load_encoder", "read_model", "save_weights", "shipped_model"]
-
 _FORMAT = "sish-vqvae-1"
 _PUBLISHED_THRESHOLD = 128
 _THRESHOLD_PERCENTILE = 1.0

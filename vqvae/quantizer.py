@@ -21,8 +21,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CodebookUpdate", "Quantized", "VectorQuantizer", "perplexity"]
-
 CodebookUpdate = Literal["ema", "gradient"]
 
 _LAPLACE = 1e-5  # keeps the average of an unused code finite

@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["random_pair_distances"]
-
 _TOGETHER = 10_000  # pairs compared at a time, to bound memory
 
 

@@ -11,8 +11,6 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from sish.errors import SishError
 from sish.printing import print_error, warnings_on_one_line
 
-__all__ = ["run_command"]
-
 
 def run_command(command: Callable[[], object]) -> int:
     """Run a training command; return 0, 1 after an error (one line on stderr), or 130 if interrupted."""

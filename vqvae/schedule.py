@@ -7,8 +7,6 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["training_steps", "warmup_cosine"]
-
 
 def training_steps(trainer: pl.Trainer) -> int:
     """Return the number of optimizer steps of a run: at least 1, and finite for a run without end."""

@@ -24,8 +24,6 @@ from sish.slides.tissue import find_tissue
 from sish.vqvae.images import Crop, random_below
 from sish.vqvae.patch_cache import PatchCache, slots_within
 
-__all__ = ["Cut", "SlidePatches", "SlideSquares", "TissuePlaces", "find_places"]
-
 _PLACES = 8192  # mask pixels kept for a slide, of perhaps millions
 _MARGIN = 1.5  # side of a kept square by that of the crop that is cut from it at random
 

@@ -9,8 +9,6 @@ they are; scikit-image's ``rgb2hed`` takes arrays on the processor.
 import torch
 from torch import Tensor
 
-__all__ = ["HED_FROM_RGB", "RGB_FROM_HED", "jitter_stain"]
-
 RGB_FROM_HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 HED_FROM_RGB = torch.linalg.inv(RGB_FROM_HED)
 _DARKEST = 1.0  # grey level added to all: the logarithm of 0 is infinite

@@ -7,8 +7,6 @@ from pytorch_lightning.callbacks import EarlyStopping
 
 from sish.errors import ParameterError
 
-__all__ = ["StopEarly"]
-
 _NEVER = 2**62  # validations
 _LOG = logging.getLogger(__name__)
 

@@ -18,21 +18,6 @@ from torch import Tensor, nn
 from sish.errors import OutputError, ParameterError, WeightsError, WeightsNotFoundError
 from sish.outputs import write_output
 
-__all__ = [
-    "check_finite",
-    "check_there",
-    "fitting_config",
-    "misfits",
-    "of_another_architecture",
-    "one_line",
-    "read_checkpoint",
-    "read_json",
-    "read_safetensors",
-    "skeleton",
-    "tensors_of",
-    "write_safetensors",
-]
-
 _ENDINGS = (".safetensors",)
 _Network = TypeVar("_Network", bound=nn.Module)
 

@@ -15,8 +15,6 @@ from sish.slides.orientations import ORIENTATIONS
 from sish.vqvae.features import by_position
 from sish.vqvae.p4m import RELU_GAIN, GroupConv, LiftingConv
 
-__all__ = ["TextureNet"]
-
 _BRANCH_GAIN = 0.5  # of a residual branch before training: sums then grow little with depth
 _TINY = 1e-6
 

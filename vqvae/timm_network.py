@@ -19,8 +19,6 @@ from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.known_networks import ELSEWHERE, IMAGENET_MEAN, IMAGENET_STD, KNOWN, KnownNetwork
 from sish.vqvae.tensor_files import misfits, one_line
 
-__all__ = ["DENSENET121", "TimmNetwork"]
-
 DENSENET121 = "densenet121.tv_in1k"
 """torchvision's weights, which the authors used; timm has others of its own."""
 

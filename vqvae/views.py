@@ -14,8 +14,6 @@ from torch.nn import functional
 from sish.errors import ParameterError
 from sish.vqvae.stain import HED_FROM_RGB, RGB_FROM_HED
 
-__all__ = ["Views"]
-
 
 @dataclass(frozen=True)  # without slots: jsonargparse reads a default dataclass through vars()
 class Views:

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from sish.index.compiled import Words, compiled, distance
 from sish.index.hamming_kernels import FIELD_BITS, LANES, TOGETHER, four_distances, prefetch
 
-__all__ = ["Bag", "Plan", "Reach", "Table", "search_all"]
-
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _MOST_LINES = 31  # the distance of so many still leaves the highest bits of its field free
 _ONES = 1 << 48 | 1 << 32 | 1 << 16 | 1  # a one in each field

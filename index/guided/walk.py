@@ -36,8 +36,6 @@ from sish.index.guided.kernel import Bag, Plan, Reach, Table, search_all
 from sish.index.params import GuidedParams
 from sish.index.table import KeyTable, checked_mask
 
-__all__ = ["guided_search"]
-
 KEY_UNIT = 10**11  # the weight of the coarsest sum in a key, and the unit of `interval`
 _INT64_MAX = 2**63 - 1
 

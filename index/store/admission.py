@@ -8,8 +8,6 @@ from sish.index.store.disk import NEW
 from sish.index.store.manifest import MANIFEST, SEGMENTS, Manifest
 from sish.index.store.snapshot import Snapshot
 
-__all__ = ["LOCK", "check_ids", "check_vacant", "check_widths"]
-
 LOCK = "lock"
 """The file that a writer holds."""
 

@@ -20,17 +20,6 @@ from pathlib import Path
 
 from sish.errors import IndexCorruptError, SishError, StoreError, errors_about
 
-__all__ = [
-    "FileRecord",
-    "check_plain",
-    "make_folder",
-    "record_file",
-    "replace_file",
-    "storage_errors",
-    "sync",
-    "write_file",
-]
-
 NEW = ".new"
 """Ending of a file that is written and not yet renamed to its own name."""
 

@@ -9,8 +9,6 @@ from sish.index.store.disk import NEW, sync
 from sish.index.store.manifest import EXTRA_NAME, MANIFEST, SEGMENT_NAME, SEGMENTS, Manifest
 from sish.index.store.segment import OWN_NAME, VERSIONED_TABLE
 
-__all__ = ["count_bytes", "delete_unnamed", "find_leftovers", "sweep"]
-
 
 def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     """Return the files and folders that a writer made and that the manifest does not name.

@@ -18,8 +18,6 @@ except ImportError:
         "use Linux or macOS, or WSL on Windows"
     ) from None
 
-__all__ = ["WriterLock"]
-
 
 class WriterLock:
     """The right to write to one index folder, held from `acquire` to `release`.

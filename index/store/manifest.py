@@ -18,19 +18,6 @@ from typing import Any, TypeAlias
 from sish.errors import IndexCorruptError, IndexFormatError, IndexNotFoundError, ParameterError, errors_about
 from sish.index.store.disk import FileRecord, check_plain, storage_errors
 
-__all__ = [
-    "FORMAT_VERSION",
-    "JSON",
-    "SEGMENTS",
-    "Manifest",
-    "SegmentRecord",
-    "decode_json",
-    "encode_json",
-    "is_deep",
-    "read_manifest",
-    "short",
-]
-
 FORMAT = "sish index"
 FORMAT_VERSION = 1
 """The version that this release writes, and the only one that it reads."""

@@ -27,17 +27,6 @@ from sish.index.store.disk import FileRecord, check_plain, record_file, sync, wr
 from sish.index.store.manifest import SegmentRecord, decode_json, encode_json
 from sish.index.store.snapshot import ARRAYS, SlideRow, Snapshot, wrong_field
 
-__all__ = [
-    "DamagedSegment",
-    "Segment",
-    "check_no_links",
-    "damage_told",
-    "open_segment",
-    "read_slides",
-    "save_changes",
-    "write_segment",
-]
-
 TABLE = "slides.json"
 VERSIONED_TABLE = re.compile(r"(slides|tombstones)(\.[0-9]{8,})?\.json")
 OWN_NAME = re.compile(rf"{'|'.join(ARRAYS)}|zarr\.json|.*\.partial|{VERSIONED_TABLE.pattern}")

@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from sish.errors import ParameterError
 
-__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "merge", "slide_snapshot", "wrong_field"]
-
 INDEXED = "indexed"
 """Status of a slide whose patches are stored."""
 NO_TISSUE = "no tissue"

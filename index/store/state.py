@@ -33,8 +33,6 @@ from sish.index.store.segment import (
 from sish.index.store.snapshot import SlideRow, Snapshot, merge
 from sish.index.store.tree_file import TreeFile, open_tree
 
-__all__ = ["SMALL_BYTES", "State", "load_state"]
-
 SMALL_BYTES = 1 << 26
 """Arrays of at most this many bytes in all are compared with their checksums when a search maps them."""
 

@@ -45,12 +45,10 @@ from sish.index.store.manifest import (
     read_manifest,
 )
 from sish.index.store.segment import Segment, save_changes, write_segment
-from sish.index.store.snapshot import INDEXED, NO_TISSUE, SlideRow, Snapshot, merge, slide_snapshot
+from sish.index.store.snapshot import SlideRow, Snapshot, merge, slide_snapshot
 from sish.index.store.state import State, load_state
 from sish.index.store.tree_file import open_tree, write_tree
 from sish.index.store.verify import damaged_files, verify
-
-__all__ = ["INDEXED", "NO_TISSUE", "SlideRow", "Snapshot", "State", "Store", "StoreInfo", "slide_snapshot"]
 
 MERGE_RATIO = 2
 """A segment joins an append if it weighs at most this many times what is merged so far.

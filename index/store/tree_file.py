@@ -12,9 +12,6 @@ import numpy.typing as npt
 from sish.errors import IndexCorruptError
 from sish.index.store.disk import FileRecord, check_plain, write_file
 
-__all__ = ["TreeFile", "open_tree", "write_tree"]
-
-
 _NO_TREE = (
     ValueError,
     TypeError,

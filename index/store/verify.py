@@ -14,8 +14,6 @@ from sish.index.store.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecor
 from sish.index.store.segment import Segment, damage_told, open_segment
 from sish.index.store.tree_file import open_tree
 
-__all__ = ["damaged_files", "segment_problems", "tree_problems", "verify"]
-
 
 def verify(path: str | os.PathLike[str]) -> list[str]:
     """Check an index: files, sizes, checksums, key order, slide numbers and counts.

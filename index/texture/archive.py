@@ -22,8 +22,6 @@ from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree, sample_size
 
-__all__ = ["Archive", "learn_keys", "learn_tree", "rekeyed", "root_tree"]
-
 
 @dataclass(frozen=True, slots=True)
 class Archive:

@@ -40,8 +40,6 @@ from sish.index.table import KeyTable, checked_mask
 from sish.index.texture.kernel import search_cells
 from sish.index.texture.tree import TextureTree
 
-__all__ = ["Cells"]
-
 
 @dataclass(frozen=True, slots=True)
 class Cells:

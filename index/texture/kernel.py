@@ -42,8 +42,6 @@ from sish.index.texture.shortlist import (
     thin,
 )
 
-__all__ = ["Place", "search_cells"]
-
 _FEWEST_NODES = 3  # nodes that are opened at least
 _NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to 4/3 of the nearest one's distance,
 _OPENED = 8  # and until they hold this many budgets

@@ -13,28 +13,6 @@ from numpy.typing import NDArray
 from sish.index.compiled import compiled
 from sish.index.hamming_kernels import load_int32, prefetch
 
-__all__ = [
-    "BARCODES",
-    "BITS",
-    "BOUND",
-    "COMPARED",
-    "COUNT",
-    "FIRST_SLIDE",
-    "PATCHES",
-    "ROW_BITS",
-    "SLIDES",
-    "WALKED",
-    "WANTED",
-    "WHERE",
-    "WITHIN",
-    "Shortlist",
-    "best_of",
-    "first_bound",
-    "new_shortlist",
-    "start_query",
-    "thin",
-]
-
 ROW_BITS = 40
 """Bits of a row number within its table; the bits above are the table's number."""
 _ROW_MASK = 2**ROW_BITS - 1

@@ -42,8 +42,6 @@ from sish.index.hamming_kernels import (
     nearest_block,
 )
 
-__all__ = ["TextureTree", "sample_size"]
-
 _PATCHES_A_LEAF = 20  # of the archive, about: reading so many rows takes as long as finding them
 _FEWEST_LEAVES = 16  # of a tree
 _KEYS_OF_TWO_LEVELS = 4096  # up to so many, comparing with all nodes costs less than one more level

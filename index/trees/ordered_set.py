@@ -24,8 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 
-__all__ = ["LARGEST_KEY", "OrderedSet", "as_key", "distinct_keys"]
-
 LARGEST_KEY = 2**63 - 1
 """Keys are integers from 0 to this. The argument of a query may be any integer."""
 

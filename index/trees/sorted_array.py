@@ -9,8 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.index.trees.ordered_set import LARGEST_KEY, as_key, distinct_keys
 
-__all__ = ["SortedArray"]
-
 
 class SortedArray:
     """A set of n keys in a sorted array, 8 bytes each (`sish.index.trees.ordered_set.OrderedSet`).

@@ -9,8 +9,6 @@ from sortedcontainers import SortedSet
 
 from sish.index.trees.ordered_set import as_key, distinct_keys
 
-__all__ = ["SortedListSet"]
-
 
 class SortedListSet:
     """A set of n keys in a `sortedcontainers.SortedSet` (`sish.index.trees.ordered_set.OrderedSet`).

@@ -40,8 +40,6 @@ from sish.index.trees.veb_recursion import (
     values_of,
 )
 
-__all__ = ["VanEmdeBoas"]
-
 BLOCK = 64
 """Keys that a block has room for."""
 FILLED = 48

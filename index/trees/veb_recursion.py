@@ -21,24 +21,6 @@ from numpy.typing import NDArray
 
 from sish.index.compiled import compiled, popcount
 
-__all__ = [
-    "EMPTY",
-    "FREE_NODE",
-    "N_NODES",
-    "N_VALUES",
-    "SPARE",
-    "Int64",
-    "Tree",
-    "below",
-    "get",
-    "greatest",
-    "insert",
-    "put",
-    "remove",
-    "take_out",
-    "values_of",
-]  # fmt: skip
-
 Int64: TypeAlias = Any
 """A number in compiled code, where all are int64. mypy would not let Python's and numpy's integers mix."""
 KEY_BITS = 63

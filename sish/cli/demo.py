@@ -7,8 +7,6 @@ from jsonargparse import Namespace
 from sish.cli.options import Command
 from sish.parsing import ArgumentParser
 
-__all__ = ["COMMAND"]
-
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=str, nargs="?", default="demo", help="where to put it all")

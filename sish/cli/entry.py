@@ -17,8 +17,6 @@ from sish.parsing import ArgumentParser
 from sish.printing import make_printable, print_error, warnings_on_one_line
 from sish.version import __version__
 
-__all__ = ["main"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""

@@ -9,8 +9,6 @@ from sish.cli.search import add_ranking
 from sish.parsing import ArgumentParser
 from sish.printing import figure
 
-__all__ = ["COMMAND"]
-
 
 def _add_options(parser: ArgumentParser) -> None:
     add_index(parser)

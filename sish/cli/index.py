@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from sish.results import AddReport
     from sish.slide_index import Index
 
-__all__ = ["COMMANDS"]
-
-
 # ---- create
 
 

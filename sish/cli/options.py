@@ -20,23 +20,6 @@ from sish.printing import print_line
 if TYPE_CHECKING:
     from sish.slide_index import Index
 
-__all__ = [
-    "Command",
-    "add_commands",
-    "add_device",
-    "add_index",
-    "add_json",
-    "add_scale",
-    "add_search",
-    "add_verify",
-    "given",
-    "given_search",
-    "is_index",
-    "open_index",
-    "show",
-    "unused_line",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Command:

@@ -9,8 +9,6 @@ from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error, print_line
 from sish.recipe import Recipe
 
-__all__ = ["COMMAND"]
-
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("slide", type=str, help="the slide")

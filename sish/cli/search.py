@@ -27,8 +27,6 @@ from sish.results import SCORE, Results
 if TYPE_CHECKING:
     from sish.slide_index import Index
 
-__all__ = ["COMMAND", "add_ranking"]
-
 _ROW = "{:>3}  {:32}  {:20}  {:>5}  {:>9}  {:>10}"
 
 

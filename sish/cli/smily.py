@@ -19,8 +19,6 @@ from sish.printing import counted, print_error, print_line
 from sish.systems.smily.build import build_folder
 from sish.systems.smily.regions import MPPS, RegionQuery, RegionResults, Smily
 
-__all__ = ["main"]
-
 
 def main(words: Sequence[str]) -> int:
     """Run ``sish smily ...`` and return its exit code; errors are the caller's to tell."""

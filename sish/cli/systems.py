@@ -20,9 +20,6 @@ from sish.systems.base import ItemResults, System
 from sish.systems.item import Item
 from sish.systems.items import ScaleWarning, read_items
 
-__all__ = ["SYSTEMS", "NamedSystem", "given_items", "main", "run"]
-
-
 _Maker = Callable[[Namespace], System[Any]]
 
 

@@ -35,8 +35,6 @@ from sish.vqvae.checkpoints import RUNS, LastCheckpoint, settle_run
 from sish.vqvae.cli import TrainingCLI, TrainingParser
 from sish.vqvae.running import run_command
 
-__all__ = ["TASKS", "Task", "main"]
-
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-__all__ = ["MPP", "TISSUES", "Look", "paint"]
-
 Field = NDArray[np.float32]
 Points = NDArray[np.float64]
 

@@ -12,8 +12,6 @@ from sish.printing import figure, print_line
 from sish.report import write_report
 from sish.slide_index import Index
 
-__all__ = ["run_demo"]
-
 _QUERIES_SHOWN = 3
 
 

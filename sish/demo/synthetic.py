@@ -20,8 +20,6 @@ from PIL import Image
 from sish.demo.painting import MPP, TISSUES, Look, paint
 from sish.errors import OutputError, ParameterError
 
-__all__ = ["write_slides"]
-
 SITES = {
     "glandular": "colon",
     "lymphoid": "lymph node",

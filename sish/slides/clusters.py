@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-__all__ = ["assign", "kmeans"]
-
 Points = NDArray[np.float32]
 
 MAX_FIT = 20_000

@@ -11,16 +11,6 @@ from sish.slides.folders import files_below
 from sish.slides.formats.checks import check_file
 from sish.slides.formats.dicom import dicom_series, dicom_slide_id, is_dicom, series_files
 
-__all__ = [
-    "COMPOUND_ENDINGS",
-    "OPENSLIDE_SUFFIXES",
-    "SLIDE_SUFFIXES",
-    "absolute",
-    "find_slides",
-    "first_of_series",
-    "slide_id_of",
-]
-
 OPENSLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm"}
 SLIDE_SUFFIXES = frozenset(OPENSLIDE_SUFFIXES | {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """Endings, in lower case, of files that ``find_slides`` takes for slides."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from sish.errors import SlideNotFoundError, SlideOpenError
 
-__all__ = ["files_below"]
-
 OnError = Callable[[SlideOpenError], None]
 
 

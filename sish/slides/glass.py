@@ -13,20 +13,6 @@ from scipy import ndimage
 
 from sish.slides.formats.levels import Pixels
 
-__all__ = [
-    "BLACK",
-    "UNSEEN",
-    "Blocks",
-    "Glass",
-    "beside",
-    "block_px",
-    "blocks_of",
-    "glass_of",
-    "pixel_px",
-    "shows",
-    "shrink",
-]
-
 PIXEL_UM = 8.0
 """Texture is measured at this scale: finer pixels are averaged first, so that their noise does not count."""
 

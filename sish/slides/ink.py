@@ -11,8 +11,6 @@ from scipy import ndimage
 
 from sish.slides.glass import Blocks, Glass
 
-__all__ = ["ink_of"]
-
 DENSE = 0.45
 """Largest share of the light that ink lets through, in the channel that it absorbs most."""
 

@@ -22,17 +22,6 @@ from sish.slides.glass import Glass
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask
 
-__all__ = [
-    "Mosaic",
-    "Patches",
-    "Region",
-    "is_one_patch",
-    "only_patch",
-    "read_patch",
-    "select_mosaic",
-    "tile",
-]
-
 Places = NDArray[np.int64]
 Region = tuple[int, int, int, int]
 """A part of a slide: x, y, width, height in level-0 pixels."""

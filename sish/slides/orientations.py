@@ -7,8 +7,6 @@ Orientations 0 to 3 are 0 to 3 quarter turns counterclockwise. Orientations 4 to
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ORIENTATIONS", "oriented"]
-
 ORIENTATIONS = 8
 """How many there are."""
 

@@ -18,16 +18,6 @@ from typing import Any, TypeVar
 
 from sish.errors import ParameterError, SlideReadError
 
-__all__ = [
-    "PATIENCE_S",
-    "SLIDE_TIMEOUT_S",
-    "ReaderThreads",
-    "TimeLimit",
-    "checked_timeout",
-    "end_soon",
-    "start",
-]
-
 _T = TypeVar("_T")
 
 PATIENCE_S = 5.0

@@ -19,8 +19,6 @@ from sish.slides.mosaic import read_patch
 from sish.slides.reader_threads import ReaderThreads, TimeLimit
 from sish.slides.slide import Slide
 
-__all__ = ["AHEAD_BYTES", "batch_patches", "default_workers", "read_patches"]
-
 AHEAD_BYTES = 64 << 20
 """Bytes of pixels that are read ahead of the encoder, at most (but always a batch)."""
 

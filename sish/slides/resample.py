@@ -17,8 +17,6 @@ from PIL import Image
 
 from sish.slides.formats.levels import Levels, Pixels
 
-__all__ = ["choose_level", "read_box"]
-
 LEVEL_TOLERANCE = 1.05
 """A level up to 5 % coarser than asked still serves: 0.2525 um/px slides are meant as 0.25."""
 

@@ -16,17 +16,6 @@ from sish.errors import MissingMppError, ParameterError
 from sish.slides.formats.levels import is_generic
 from sish.slides.formats.ome import number, ome_pixel_size
 
-__all__ = [
-    "GIVEN",
-    "MAX_MPP",
-    "MIN_MPP",
-    "OVERRIDE",
-    "Scale",
-    "check_given",
-    "find_scale",
-    "is_unused",
-]
-
 MIN_MPP = 0.05
 MAX_MPP = 4.0
 """A number outside this range is no microscope's: the 72 and 96 dpi of other images are 353 and 265 um."""

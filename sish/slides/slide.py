@@ -22,8 +22,6 @@ from sish.slides.formats.opening import open_levels
 from sish.slides.resample import read_box
 from sish.slides.scale import Scale, find_scale
 
-__all__ = ["Slide", "open_slide", "slide_from_array"]
-
 
 class Slide:
     """An open slide; `open_slide` and `slide_from_array` make it.

@@ -16,8 +16,6 @@ from pathlib import Path, PurePosixPath
 
 from sish.errors import LabelsError, LabelsNotFoundError, about_its_path
 
-__all__ = ["MISSING", "SHOWN", "TextRow", "TextTable", "odd_line", "posix_path", "read_table", "short"]
-
 DELIMITERS = (",", ";", "\t")
 MISSING = frozenset(
     {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"}

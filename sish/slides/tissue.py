@@ -33,8 +33,6 @@ from sish.slides.glass import (
 from sish.slides.ink import ink_of
 from sish.slides.slide import Slide
 
-__all__ = ["MIN_SPECK_UM2", "TissueMask", "all_tissue", "find_tissue"]
-
 Mask = NDArray[np.bool_]
 
 MIN_SATURATION = 0.03

@@ -35,8 +35,6 @@ from sish.errors import LabelsError, ParameterError, QueryError, SlideError, err
 from sish.results import HitList, Skipped
 from sish.systems.item import Item
 
-__all__ = ["Allowed", "ItemHit", "ItemResults", "OnError", "Scores", "System", "check_item_ids"]
-
 D = TypeVar("D")
 """Description of an item: what `describe` returns and `build` takes."""
 

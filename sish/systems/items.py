@@ -15,8 +15,6 @@ from sish.slides.slide import Slide, open_slide
 from sish.slides.tables import posix_path
 from sish.systems.item import Item
 
-__all__ = ["ScaleWarning", "groups_of", "item_of", "open_item", "read_items"]
-
 _NO_FINDING = "No Finding"
 _GROUPS = {"patient_id": "patient", "lesion_id": "lesion", "source_tile": "source tile"}
 

@@ -29,17 +29,6 @@ from sish.vqvae.tensor_files import (
     write_safetensors,
 )
 
-__all__ = [
-    "CONFIG_KEY",
-    "KIND_KEY",
-    "MOST_PX",
-    "Stored",
-    "filled",
-    "fingerprint_of",
-    "read_stored",
-    "write_stored",
-]
-
 KIND_KEY = "sish_kind"
 """Key of a checkpoint's kind of network."""
 CONFIG_KEY = "sish_config"

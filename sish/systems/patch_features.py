@@ -26,17 +26,6 @@ from sish.slides.tissue import TissueMask, find_tissue
 from sish.systems.item import Item
 from sish.systems.items import open_item
 
-__all__ = [
-    "Looks",
-    "PatchBatch",
-    "PatchDescriber",
-    "PatchFeatures",
-    "Tiles",
-    "WholePicture",
-    "describer_for",
-    "unit",
-]
-
 _BATCH = 16  # patches in memory at a time
 _STEP_PX = 32  # sides of smaller images are multiples of it, as in sish.encode
 _LARGEST_PICTURE = 4096  # pixels on a side: beyond it a picture is a slide
@@ -63,7 +52,7 @@ class Looks(Protocol):
     """Which patches of an item are looked at."""
 
     def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
-        """Patches of an item, a few at a time, of sides that are multiples of `step_px`."""
+        """Yield patches of an item, a few at a time, of sides that are multiples of `step_px`."""
         ...
 
 
@@ -86,11 +75,7 @@ class Tiles:
             )
 
     def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
-        """As in `Looks`. MissingMppError where neither the file nor the item tells the scale.
-
-        An image no larger than a tile is one patch of its own size, as in
-        :func:`sish.slides.mosaic.only_patch`.
-        """
+        """Yield the tiles of an item; an image no larger than a tile is one patch of its own size."""
         self._check_step(step_px)
         with open_item(item) as slide:
             tissue = find_tissue(slide)
@@ -99,7 +84,7 @@ class Tiles:
                 yield from read_squares(slide, l0_xy, self.size_px, mpp, self._small_step(step_px))
 
     def read_few(self, item: Item, most: int, step_px: int = 1) -> Iterator[PatchBatch]:
-        """At most so many tiles: those of the finest scale that has no more, else some of the coarsest."""
+        """Yield at most so many tiles: of the finest scale that has no more, else some of the coarsest."""
         self._check_step(step_px)
         every = replace(self, mosaic=False)
         with open_item(item) as slide:
@@ -114,7 +99,7 @@ class Tiles:
     def _places(
         self, slide: Slide, tissue: TissueMask, mpp: float, region: Region | None
     ) -> NDArray[np.int64]:
-        """Top left corners of the tiles at a scale, int64 (N, 2)."""
+        """Return the top left corners of the tiles at a scale, int64 (N, 2)."""
         if region is None and is_one_patch(slide, self.size_px, mpp):
             return only_patch(slide, self.size_px, mpp).l0_xy
         patches = tile(slide, tissue, size_px=self.size_px, mpp=mpp, region=region)
@@ -129,7 +114,7 @@ class Tiles:
             raise ParameterError(f"got tiles of {self.size_px} px; the encoder wants a multiple of {step_px}")
 
     def scales(self, slide_mpp: float) -> tuple[float, ...]:
-        """Return the scales at which a slide is read: those that its pixels can show, at least the coarsest."""
+        """Return the scales at which a slide is read: those that its pixels can show, or the coarsest."""
         return tuple(mpp for mpp in self.mpps if mpp >= _UPSAMPLED * slide_mpp) or (max(self.mpps),)
 
 
@@ -141,7 +126,7 @@ class WholePicture:
     """
 
     def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
-        """As in `Looks`. SlideError for a picture that is too large or too small for one patch."""
+        """Yield the picture; SlideError if it is too large or too small for one patch."""
         with open_slide(item.path, override_mpp=1.0) as slide:  # its own pixels: any scale will do
             x, y, width, height = region or (0, 0, *slide.dimensions)
             size = width // step_px * step_px, height // step_px * step_px
@@ -158,10 +143,23 @@ class WholePicture:
 def read_squares(
     slide: Slide, l0_xy: NDArray[np.int64], size_px: int, mpp: float, small_step_px: int | None = None
 ) -> Iterator[PatchBatch]:
-    """Squares of a slide at a scale, a few at a time, by :func:`sish.slides.mosaic.read_patch`.
+    """Yield squares of a slide at a scale, a few at a time, as `sish.slides.mosaic.read_patch` does.
 
-    What hangs over the edge is white; a slide smaller than a square is read, mirrored, up to the next
-    multiple of `small_step_px`, or to a whole square.
+    Parameters
+    ----------
+    slide : Slide
+        An open slide.
+    l0_xy : int64 (N, 2)
+        Top left corners in level-0 pixels.
+    size_px, mpp : int, float
+        Side in pixels, and um per pixel.
+    small_step_px : int, optional
+        A slide smaller than a square is mirrored up to the next multiple of it. Default: to a whole square.
+
+    Yields
+    ------
+    PatchBatch
+        Squares; white beyond the slide.
     """
     for start in range(0, len(l0_xy), _BATCH):
         corners = l0_xy[start : start + _BATCH]

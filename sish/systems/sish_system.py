@@ -24,8 +24,6 @@ from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, PatchFeatures, describer_for
 from sish.view import View
 
-__all__ = ["Sish"]
-
 
 class Sish(System[PatchFeatures]):
     """SISH (Chen et al., Nat Biomed Eng 2022) with either key and either ranking.

@@ -30,8 +30,6 @@ from sish.systems.patch_features import (
     unit,
 )
 
-__all__ = ["GridTiles", "SlideSimilarity", "most_varying", "similarity", "variation"]
-
 Rows = NDArray[np.float32]
 
 SCALES = {"1x": 10.0, "2.5x": 4.0, "5x": 2.0, "10x": 1.0}

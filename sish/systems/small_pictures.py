@@ -17,8 +17,6 @@ from sish.errors import MissingMaskError
 from sish.slides.formats.pictures import decode_mask, decode_picture
 from sish.systems.item import Item
 
-__all__ = ["SizePx", "read_given_mask", "read_picture"]
-
 SizePx = tuple[int, int]
 """Width and height in pixels."""
 

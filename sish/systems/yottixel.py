@@ -20,8 +20,6 @@ from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
 from sish.systems.patch_features import PatchDescriber, PatchFeatures, describer_for
 
-__all__ = ["Yottixel", "falling_barcodes", "median_of_minima"]
-
 Barcodes = NDArray[np.uint8]
 
 

@@ -18,18 +18,6 @@ from PIL import Image
 
 from sish.errors import ParameterError, SlideNotFoundError, SlideOpenError
 
-__all__ = [
-    "MAX_PAGES",
-    "MAX_READ_PX",
-    "MAX_SIDE_PX",
-    "check_decoded",
-    "check_file",
-    "check_read",
-    "check_side",
-    "one_line",
-    "unreadable",
-]
-
 MAX_SIDE_PX = 1 << 20
 MAX_READ_PX = 1 << 28
 MAX_PAGES = 10_000

@@ -15,17 +15,6 @@ from pathlib import Path
 from sish.errors import SlideOpenError
 from sish.slides.formats.jpeg import read_jpeg_header
 
-__all__ = [
-    "dicom_series",
-    "dicom_slide_id",
-    "holds_ycbcr",
-    "is_dicom",
-    "is_same_series",
-    "names_of_series",
-    "series_files",
-    "series_folder",
-]
-
 HEAD_BYTES = 1 << 16
 """Number of bytes in which the tags that name a slide are looked for."""
 

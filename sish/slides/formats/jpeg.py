@@ -8,8 +8,6 @@ carries a JFIF or an Adobe marker, or subsamples two of its channels, which is d
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["JpegHeader", "read_jpeg_header"]
-
 _STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JFIF, _ADOBE, _START_OF_SCAN, _START_OF_IMAGE = 0xE0, 0xEE, 0xDA, 0xD8
 _ALONE = frozenset({0x01, _START_OF_IMAGE, *range(0xD0, 0xD8)})

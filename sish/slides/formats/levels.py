@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from sish.errors import SlideReadError
 
-__all__ = ["ArrayLevels", "Levels", "Pixels", "Size", "is_generic"]
-
 Size = tuple[int, int]
 """Width and height in pixels."""
 

@@ -9,8 +9,6 @@ https://docs.openmicroscopy.org/ome-model/6.2.2/ome-tiff/specification.html
 from collections.abc import Mapping
 from xml.parsers import expat
 
-__all__ = ["number", "ome_pixel_size"]
-
 UM_PER_UNIT = {
     "nm": 1e-3,
     "\N{MICRO SIGN}m": 1.0,

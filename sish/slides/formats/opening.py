@@ -26,8 +26,6 @@ from sish.slides.formats.tiff_pages import (
 )
 from sish.slides.formats.upright import upright_levels
 
-__all__ = ["open_levels"]
-
 
 def open_levels(path: Path) -> Levels:
     """Open a file by the reader that shows it rightly.

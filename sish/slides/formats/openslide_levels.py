@@ -15,8 +15,6 @@ from sish.slides.formats.levels import Pixels, Size
 from sish.slides.formats.pictures import on_white
 from sish.slides.formats.pyramid import level_downsample
 
-__all__ = ["OpenSlideLevels"]
-
 
 class OpenSlideLevels:
     """Levels of a file that OpenSlide reads."""

@@ -24,17 +24,6 @@ from sish.slides.formats.tiff import TiffLevels
 from sish.slides.formats.tiff_pages import UnsuitedTiff, main_page_number
 from sish.slides.formats.upright import turn
 
-__all__ = [
-    "PLAIN_FORMATS",
-    "decode_mask",
-    "decode_picture",
-    "is_deep",
-    "is_tiff",
-    "on_white",
-    "open_picture",
-    "plain",
-]
-
 PLAIN_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """Formats that Pillow may try: its other decoders serve no microscope and only widen the door."""
 

@@ -19,8 +19,6 @@ from PIL import Image
 from sish.errors import SlideReadError
 from sish.slides.formats.levels import Levels, Pixels, Size
 
-__all__ = ["ChosenLevels", "level_downsample", "settle"]
-
 Pair = tuple[float, float]
 
 FACTORS = (*(2**power for power in range(1, 21)), 3, 5, 6, 7, 9, 10)

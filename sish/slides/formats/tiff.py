@@ -37,8 +37,6 @@ from sish.slides.formats.tiff_pages import (
     tile_of,
 )
 
-__all__ = ["TiffLevels"]
-
 SEGMENT_CACHE_BYTES = 64 << 20
 """Bytes of decoded strips or tiles that a plain TIFF keeps: neighbouring reads share them."""
 

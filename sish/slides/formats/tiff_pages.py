@@ -21,29 +21,6 @@ from sish.slides.formats.jpeg import read_jpeg_header
 from sish.slides.formats.levels import Size
 from sish.slides.formats.upright import UPRIGHT
 
-__all__ = [
-    "COMPRESSION",
-    "JPEG",
-    "JPEG_2000",
-    "PHOTOMETRIC",
-    "STREAMS",
-    "WANTED",
-    "UnsuitedTiff",
-    "check_directories",
-    "check_page",
-    "check_pixels",
-    "is_shown_rightly",
-    "main_page",
-    "main_page_number",
-    "odd_tags_refused",
-    "open_tiff",
-    "orientation_of",
-    "size_of",
-    "smaller_pages",
-    "tiff_properties",
-    "tile_of",
-]
-
 # tifffile logs what is wrong with a file; an error of ours tells it.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from sish.slides.formats.levels import Levels, Size
 
-__all__ = ["UPRIGHT", "TurnedLevels", "turn", "upright_levels"]
-
 T = TypeVar("T", int, float)
 
 UPRIGHT = 1

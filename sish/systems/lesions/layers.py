@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from sish.vqvae import Encoder
 
-__all__ = ["Activations", "EncoderLayers", "LayeredEncoder", "NamedLayers"]
-
 
 @dataclass(frozen=True, slots=True)
 class Activations:

@@ -25,17 +25,6 @@ from sish.systems.network_file import MOST_PX, filled, fingerprint_of, read_stor
 from sish.systems.small_pictures import SizePx
 from sish.vqvae.tensor_files import fitting_config
 
-__all__ = [
-    "KIND",
-    "MaskPredictor",
-    "UNet",
-    "UNetConfig",
-    "focal_tversky_loss",
-    "intersection_over_union",
-    "load_mask_predictor",
-    "tversky_index",
-]
-
 KIND = "sish-masks-1"
 """The kind of these networks in their files."""
 

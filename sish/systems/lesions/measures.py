@@ -20,19 +20,6 @@ from numpy.typing import NDArray
 from sish.errors import ParameterError
 from sish.index.barcode import hamming
 
-__all__ = [
-    "MEASURES",
-    "PARTS",
-    "Measure",
-    "Part",
-    "cosine_scores",
-    "dice_scores",
-    "euclidean_scores",
-    "gram_vector",
-    "i1_score",
-    "style_scores",
-]
-
 Floats = NDArray[np.floating[Any]]
 
 Part = Literal["euclidean", "cosine", "style", "dice"]

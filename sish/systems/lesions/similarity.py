@@ -38,8 +38,6 @@ from sish.systems.small_pictures import SizePx, read_given_mask, read_picture
 if TYPE_CHECKING:
     from sish.systems.lesions.mask_predictor import MaskPredictor
 
-__all__ = ["LesionDescriber", "LesionDescription", "LesionSimilarity"]
-
 _MASK_PX: SizePx = (128, 96)  # given masks are compared at this size; predicted ones at their network's
 _NAMES = {"euclidean": "features", "cosine": "features", "style": "style", "dice": "mask"}
 

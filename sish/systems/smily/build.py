@@ -24,8 +24,6 @@ from sish.systems.smily.folder import ENCODED, holds_database, locked
 from sish.systems.smily.regions import MPPS, Smily, SmilyPatches
 from sish.version import __version__
 
-__all__ = ["Built", "build_folder"]
-
 _KEPT = re.compile(rf"[0-9a-f]{{64}}\.npz({re.escape(NEW)})?")
 
 

@@ -20,8 +20,6 @@ from sish.index.params import BUDGET
 from sish.index.texture.cells import Cells
 from sish.systems.base import Allowed
 
-__all__ = ["ComparedPatches", "EmbeddingTable"]
-
 Vectors = NDArray[np.float32]
 
 _BLOCK = 32_768  # number of patches whose cosines are in memory at once

@@ -33,8 +33,6 @@ from sish.outputs import check_outside_databases
 from sish.systems.item import Item
 from sish.systems.smily.embeddings import EmbeddingTable
 
-__all__ = ["ENCODED", "SmilyHeader", "holds_database", "locked", "read_folder", "write_folder"]
-
 ENCODED = "encoded"
 """Folder of the embeddings of a build that is not finished."""
 

@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from sish.errors import LabelsError, ParameterError
 from sish.systems.patch_features import unit
 
-__all__ = ["Concept", "toward"]
-
 Vectors = NDArray[np.float32]
 
 

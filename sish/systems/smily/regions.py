@@ -47,8 +47,6 @@ from sish.systems.smily.embeddings import ComparedPatches, EmbeddingTable
 from sish.systems.smily.folder import SmilyHeader, locked, read_folder, write_folder
 from sish.systems.smily.refinement import Concept, toward
 
-__all__ = ["MPPS", "RegionHit", "RegionQuery", "RegionResults", "Smily", "SmilyPatches"]
-
 MPPS = (0.25, 0.5, 1.0, 2.0)
 """The paper's magnifications 40x, 20x, 10x and 5x as micrometres per pixel."""
 

@@ -24,17 +24,6 @@ from sish.systems.item import Item
 from sish.systems.items import groups_of, item_of
 from sish.systems.small_pictures import SizePx, read_given_mask, read_picture
 
-__all__ = [
-    "FindingsData",
-    "FindingsFolder",
-    "MaskData",
-    "MaskFolder",
-    "distorted",
-    "fold_of",
-    "labelled_items",
-    "split_groups",
-]
-
 _PLACES = 1 << 32  # number of values of a group's hash in a split
 Batch = tuple[Tensor, Tensor]
 """Pictures float (N, C, H, W), and the target of each."""

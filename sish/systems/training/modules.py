@@ -39,14 +39,6 @@ from sish.systems.xray.generator import CodeGenerator, CodeNetwork, GeneratorCon
 from sish.vqvae.checkpoints import LastCheckpoint
 from sish.vqvae.schedule import training_steps, warmup_cosine
 
-__all__ = [
-    "CodeModule",
-    "MaskModule",
-    "train_code_generator",
-    "train_mask_predictor",
-    "untrained_code_generator",
-]
-
 
 class _Module(pl.LightningModule):
     """AdamW along one rise and fall of the learning rate, and checkpoints that say what they hold."""

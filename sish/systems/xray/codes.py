@@ -24,8 +24,6 @@ from sish.systems.xray.communities import Communities, find_communities
 if TYPE_CHECKING:
     from sish.systems.xray.generator import CodeGenerator
 
-__all__ = ["XrayCodes"]
-
 
 class XrayCodes(System[NDArray[np.uint8]]):
     """Search by Hamming distance of codes, in the communities nearest to the query.

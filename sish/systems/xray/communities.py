@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from sish.errors import ParameterError
 from sish.index.barcode import nearest
 
-__all__ = ["Communities", "find_communities", "neighbour_graph"]
-
 
 @dataclass(frozen=True, slots=True)
 class Communities:

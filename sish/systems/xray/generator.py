@@ -27,8 +27,6 @@ from sish.errors import ParameterError, WeightsError, about_its_path
 from sish.systems.network_file import MOST_PX, filled, fingerprint_of, read_stored, write_stored
 from sish.vqvae.tensor_files import fitting_config
 
-__all__ = ["KIND", "CodeGenerator", "CodeNetwork", "GeneratorConfig", "Pass", "load_code_generator"]
-
 KIND = "sish-codes-1"
 """The kind of these networks in their files."""
 
