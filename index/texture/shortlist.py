@@ -5,7 +5,7 @@ of slide and row at the end. Slides and rows lie elsewhere in memory, and lookin
 took more time than all distances.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ distance that enters, k, and number of candidates within that distance."""
 BARCODES, SLIDES, ROWS, FIRST_SLIDE, FIRST_PATCH, PATCHES = 0, 1, 2, 3, 4, 5
 """Columns of `spots`, int64 (tables, 6): of each table the addresses of its barcodes, slides and rows, the
 numbers of its first slide and first patch, and how many patches it has."""
+_MANY = 64  # equals that are sorted by insertion, at most
 _ROOM = 1024  # candidates that there is room for beside twice the k wanted
 
 
@@ -89,32 +90,53 @@ def best_of(
     order: NDArray[np.int64],
 ) -> int:  # fmt: skip
     """Fill `patch`, `hamming` and `order` with the nearest candidates in order; return their number."""
-    candidates, state, count = found.candidates, found.state, 0
-    for number in range(state[COUNT]):
-        if candidates[number, BITS] <= state[BOUND]:  # slides and rows lie far apart: ask for all at once
+    # Distances are whole numbers and `tally` counts them: a counting sort, in which only equals are compared.
+    candidates, tally, bound = found.candidates, found.tally, found.state[BOUND]
+    ends = np.empty(bound + 1, np.int64)  # of the candidates at each distance; at first, where they begin
+    together: Any = np.int64(0)
+    for bits in range(bound + 1):
+        ends[bits] = together
+        together += tally[bits]
+    for number in range(found.state[COUNT]):
+        if candidates[number, BITS] <= bound:  # slides and rows lie far apart: ask for all at once
             table, row = candidates[number, WHERE] >> ROW_BITS, candidates[number, WHERE] & _ROW_MASK
             prefetch(spots[table, SLIDES] + 4 * row)
             prefetch(spots[table, ROWS] + 4 * row)
-    for number in range(state[COUNT]):
+    patches, places = np.empty(together, np.int64), np.empty(together, np.int64)
+    for number in range(found.state[COUNT]):
         bits = candidates[number, BITS]
-        if bits > state[BOUND]:
-            continue
-        table, row = candidates[number, WHERE] >> ROW_BITS, candidates[number, WHERE] & _ROW_MASK
-        slide = load_int32(spots[table, SLIDES], row) + spots[table, FIRST_SLIDE]
-        own = (slide << 32) | load_int32(spots[table, ROWS], row)
-        if count == patch.size:
-            last = count - 1
-            if hamming[last] < bits or (hamming[last] == bits and order[last] < own):
-                continue
-            place = last
-        else:
-            place = count
-            count += 1
-        while place > 0 and (
-            hamming[place - 1] > bits or (hamming[place - 1] == bits and order[place - 1] > own)
-        ):
-            patch[place], hamming[place] = patch[place - 1], hamming[place - 1]
-            order[place] = order[place - 1]
-            place -= 1
-        patch[place], hamming[place], order[place] = spots[table, FIRST_PATCH] + row, bits, own
+        if bits <= bound:
+            table, row = candidates[number, WHERE] >> ROW_BITS, candidates[number, WHERE] & _ROW_MASK
+            slide = load_int32(spots[table, SLIDES], row) + spots[table, FIRST_SLIDE]
+            patches[ends[bits]] = spots[table, FIRST_PATCH] + row
+            places[ends[bits]] = (slide << 32) | load_int32(spots[table, ROWS], row)
+            ends[bits] += 1
+    count: Any = np.int64(0)
+    begin: Any = np.int64(0)
+    for bits in range(bound + 1):
+        if begin < ends[bits] and count < patch.size:
+            count = _add_equals(patches, places, begin, ends[bits], bits, count, patch, hamming, order)
+        begin = ends[bits]
+    return int(count)
+
+
+@compiled
+def _add_equals(
+    patches: NDArray[np.int64], places: NDArray[np.int64], begin: int, end: int, bits: int, count: int,
+    patch: NDArray[np.int64], hamming: NDArray[np.int32], order: NDArray[np.int64],
+) -> int:  # fmt: skip
+    """Append candidates `begin` to `end`, all at one distance, by slide and row; return the new number."""
+    if end - begin > _MANY:
+        sorted_ = np.argsort(places[begin:end])
+        patches[begin:end], places[begin:end] = patches[begin:end][sorted_], places[begin:end][sorted_]
+    else:
+        for number in range(begin + 1, end):
+            own, own_patch, at = places[number], patches[number], number
+            while at > begin and places[at - 1] > own:
+                places[at], patches[at] = places[at - 1], patches[at - 1]
+                at -= 1
+            places[at], patches[at] = own, own_patch
+    for number in range(begin, min(end, begin + patch.size - count)):
+        patch[count], hamming[count], order[count] = patches[number], bits, places[number]
+        count += 1
     return count
