@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Protocol, cast
@@ -140,7 +141,15 @@ class MeasuredEncoder(PatchEncoder, Protocol):
 
 
 _MEMBERS = ("fingerprint", "mpp", "patch_px", "licence", "encode")
-_MEASURED = ("hamming_threshold", "binarisation", "n_features", "codebook", "stride", "orientation_invariant")
+_MEASURED = (
+    "hamming_threshold",
+    "binarisation",
+    "n_features",
+    "codebook",
+    "stride",
+    "orientation_invariant",
+    "features",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +193,8 @@ class ForeignEncoder(_Unmeasured):
         check_members(encoder)
         self._encoder = encoder
         self.fingerprint, self.licence = encoder.fingerprint, encoder.licence
-        self.patch_px, self.mpp = encoder.patch_px, encoder.mpp
+        self.patch_px, self.mpp = int(encoder.patch_px), float(encoder.mpp)
+        self._length: int | None = None  # of its features, once it is known
 
     @cached_property
     def n_features(self) -> int:
@@ -216,35 +226,51 @@ class ForeignEncoder(_Unmeasured):
         """
         if not len(images):
             return np.empty((0, self.n_features), np.float32)
-        found = np.asarray(self._encoder.encode(images).features)
-        if found.ndim != 2 or len(found) != len(images) or not found.shape[1] or found.dtype.kind != "f":
+        encoded = self._encoder.encode(images)
+        try:
+            found = np.asarray(encoded.features)
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:  # torch: it requires grad, ...
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ParameterError(
+                f"got {type(encoded).__name__} from encode of {self.fingerprint} ({reason}); want an object "
+                "with features, a float32 array"
+            ) from error
+        shape = len(images), self._length or max(found.shape[-1:], default=0)
+        if found.shape != shape or not shape[1] or found.dtype.kind != "f":
             raise ParameterError(
                 f"got features {found.dtype} {found.shape} of {len(images)} patches from encoder "
-                f"{self.fingerprint}; want float32 ({len(images)}, F)"
+                f"{self.fingerprint}; want float32 ({len(images)}, {self._length or 'F'})"
             )
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float32, copy=False)
         if not np.isfinite(found).all():
             raise ParameterError(f"got NaN or infinity in features of {self.fingerprint}; want numbers")
-        return found.astype(np.float32, copy=False)
+        self._length = shape[1]
+        return found
 
 
 def check_members(encoder: PatchEncoder) -> None:
     """Refuse what is no encoder (ParameterTypeError), or has values out of range (ParameterError)."""
     missing = [name for name in _MEMBERS if not hasattr(encoder, name)]
-    if missing:
+    if missing or isinstance(encoder, type) or not callable(encoder.encode):
         raise ParameterTypeError(
-            f"got an encoder ({type(encoder).__name__}) without {', '.join(missing)}; want a name, or an "
-            f"object with {', '.join(_MEMBERS[:-1])} and encode(images)"
+            f"got an encoder ({short(encoder)}) without {', '.join(missing) or 'an instance that encodes'}; "
+            f"want a name, or an object with {', '.join(_MEMBERS[:-1])} and encode(images)"
         )
     for name in ("fingerprint", "licence"):
         value = getattr(encoder, name)
         if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME or not value.isprintable():
             raise ParameterTypeError(f"got {name} {short(value)} of an encoder; want a text of one line")
-    if not isinstance(encoder.patch_px, int) or not 1 <= encoder.patch_px <= _LARGEST_PATCH:
+    if not _is_number(encoder.patch_px, Integral) or not 1 <= encoder.patch_px <= _LARGEST_PATCH:
         raise ParameterError(
             f"got patch_px {short(encoder.patch_px)} of an encoder; want whole pixels, up to {_LARGEST_PATCH}"
         )
-    if not isinstance(encoder.mpp, int | float) or not 0 < encoder.mpp < math.inf:
+    if not _is_number(encoder.mpp, Real) or not 0 < encoder.mpp < math.inf:
         raise ParameterError(f"got mpp {short(encoder.mpp)} of an encoder; want um per pixel above 0")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def name_of(encoder: str | PatchEncoder) -> str:

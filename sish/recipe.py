@@ -104,10 +104,9 @@ class Recipe:
                 f"got encoder {name} beside a recipe with weights={self.weights!r}; give one of the two"
             )
         own = Recipe.of(encoder) if isinstance(encoder, str) else encoder
-        sizes = {
-            it: getattr(own, it) for it in ("patch_px", "mpp") if getattr(self, it) == getattr(usual, it)
-        }
-        return replace(self, weights=name, **sizes)
+        patch_px = int(own.patch_px) if self.patch_px == usual.patch_px else self.patch_px
+        mpp = float(own.mpp) if self.mpp == usual.mpp else self.mpp
+        return replace(self, weights=name, patch_px=patch_px, mpp=mpp)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Recipe:

@@ -128,6 +128,8 @@ class Index:
             If both a recipe's weights and an encoder are given, or the encoder is none.
         """
         coder = SlideEncoder(recipe, encoder=encoder, device=device)
+        if coder.lacks_encoder:
+            raise ParameterError(f"got weights={coder.recipe.weights!r} without the object; give encoder=")
         if measure is not None and coder.needs_calibration:
             sample = sample_features(coder, measure, mpp=mpp, override_mpp=override_mpp)
             coder = coder.measured_on(sample)
@@ -361,7 +363,13 @@ class Index:
                 on_error=on_error,
                 slide_timeout=slide_timeout,
             )
-            return ingest.run(given, show_progress=show_progress)
+            report = ingest.run(given, show_progress=show_progress)
+        if self.encoder.needs_calibration:
+            report.notes.append(
+                "the encoder's features were not measured on this archive, so barcodes keep fewer neighbours: "
+                "make the index with measure=SLIDES (--measure)"
+            )
+        return report
 
     def add_features(
         self,

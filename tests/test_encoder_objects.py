@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import sish
 from sish.calibration import Barcoder
@@ -112,6 +113,51 @@ def test_a_recipe_may_say_another_size():
     assert SlideEncoder(encoder="timm:uni").recipe == Recipe.of("timm:uni")
 
 
+def test_an_index_that_was_not_measured_says_so(slides, made, tmp_path):
+    index = sish.Index.create(tmp_path / "bare.sish", encoder=Five())
+    report = index.add(slides[:1], show_progress=False)
+    assert report.added and "measure=SLIDES" in report.notes[-1]
+    assert not made.add(slides[:1], show_progress=False).notes
+    with pytest.raises(ParameterError, match=r"give encoder="):
+        sish.Index.create(tmp_path / "none.sish", recipe=Recipe(weights="object:x"))
+
+
+@pytest.mark.parametrize(
+    "given", [Five, SimpleNamespace(fingerprint="a", mpp=1.0, patch_px=64, licence="b", encode=3)]
+)
+def test_a_class_or_something_that_encodes_nothing_is_refused(given):
+    with pytest.raises(ParameterTypeError, match="an instance that encodes"):
+        SlideEncoder(encoder=given)
+
+
+def test_numbers_of_numpy_are_numbers():
+    odd = measured(like(patch_px=np.int64(64), mpp=np.float32(2.0)))
+    assert type(odd.patch_px) is int and type(odd.mpp) is float
+    assert (
+        SlideEncoder(encoder=like(patch_px=np.int64(64), mpp=np.float32(2.0))).recipe
+        == SlideEncoder(encoder=Five()).recipe
+    )
+
+
+@pytest.mark.parametrize(
+    "encoded", [None, np.zeros((2, 8)), SimpleNamespace(features=torch.ones(2, 8, requires_grad=True))]
+)
+def test_an_answer_without_features_is_told_on_one_line(encoded):
+    odd = measured(like(encode=lambda self, images: encoded))
+    with pytest.raises(ParameterError, match=r"encode of five-1.*want an object with features") as caught:
+        odd.features(np.zeros((2, 64, 64, 3), np.uint8))
+    assert "\n" not in str(caught.value)
+
+
+def test_features_of_another_length_than_before_are_refused():
+    lengths = iter((8, 9))
+    odd = measured(like(returned=staticmethod(lambda n: np.ones((n, next(lengths)), np.float64))))
+    pixels = np.zeros((2, 64, 64, 3), np.uint8)
+    assert odd.features(pixels).dtype == np.float32
+    with pytest.raises(ParameterError, match=r"want float32 \(2, 8\)"):
+        odd.features(pixels)
+
+
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_missing_member_is_named(name):
     members = {it: getattr(Five, it) for it in MEMBERS if it != name}
@@ -123,8 +169,8 @@ def test_a_missing_member_is_named(name):
     "changes",
     [
         {"fingerprint": 7}, {"fingerprint": ""}, {"fingerprint": "a\nb"}, {"licence": None},
-        {"patch_px": 0}, {"patch_px": 64.0}, {"patch_px": 10**6}, {"mpp": 0.0}, {"mpp": float("nan")},
-        {"mpp": "1"},
+        {"patch_px": 0}, {"patch_px": 64.0}, {"patch_px": True}, {"mpp": True}, {"patch_px": 10**6},
+        {"mpp": 0.0}, {"mpp": float("nan")}, {"mpp": "1"},
     ],
 )  # fmt: skip
 def test_an_absurd_member_is_refused(changes):
@@ -136,7 +182,8 @@ def test_an_absurd_member_is_refused(changes):
     "returned",
     [
         lambda n: np.zeros((n + 1, 8), np.float32), lambda n: np.zeros((n, 0), np.float32),
-        lambda n: np.zeros((n, 8), np.int64), lambda n: np.full((n, 8), np.nan, np.float32),
+        lambda n: np.zeros((n, 8), np.int64), lambda n: np.full((n, 8), 1e300),
+        lambda n: np.full((n, 8), np.nan, np.float32),
         lambda n: np.zeros(n),
     ],
 )  # fmt: skip
