@@ -366,7 +366,7 @@ class Index:
             report = ingest.run(given, show_progress=show_progress)
         if self.encoder.needs_calibration:
             report.notes.append(
-                "the encoder's features were not measured on this archive, so barcodes keep fewer neighbours: "
+                "the encoder's features were not measured on this archive, so bits keep fewer neighbours: "
                 "make the index with measure=SLIDES (--measure)"
             )
         return report
