@@ -52,7 +52,7 @@ def source_of(path: Path) -> str:
 
 
 ARROWS = {
-    name: imports_of(ast.parse(source_of(path)), name) - {name, "sish"}
+    name: imports_of(ast.parse(source_of(path)), name) - {name}
     for name, path in FILES.items()
     if name != "sish"
 }
@@ -118,3 +118,8 @@ def test_no_circle_among_modules():
 def test_an_import_inside_a_function_is_seen():
     assert imports_of(ast.parse("def f():\n    from sish.vqvae import cli")) == {"sish.vqvae.cli"}
     assert imports_of(ast.parse("if TYPE_CHECKING:\n    import sish.errors")) == {"sish.errors"}
+
+
+def test_the_names_of_the_package_itself_are_all_its_rooms():
+    for line in ("from sish import Index", "import sish"):
+        assert {room_of(name) for name in imports_of(ast.parse(line))} == {"sish/"}, line
