@@ -257,7 +257,14 @@ class TextureKeys:
 
 def stored_tree(source: Store | State) -> TextureTree | None:
     """Return the texture tree of an archive, or None while it is too small for one."""
-    return _tree_of(_state_of(source))
+    state = _state_of(source)
+    arrays = state.tree
+    try:
+        return None if arrays is None else TextureTree.from_arrays(arrays)
+    except ParameterError as error:
+        raise IndexCorruptError(
+            f"{state.folder}: its tree is no texture tree ({error}): index the slides again"
+        ) from error
 
 
 def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Searcher:
@@ -287,7 +294,7 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
     if keys == "paper":
         return GuidedSearcher.of(state.snapshot(), params)
     state.check()
-    tree, segments, least = _tree_of(state), state.segments, 1
+    tree, segments, least = stored_tree(state), state.segments, 1
     if tree is None:  # there are at most BUDGET patches yet, and all of them are compared with
         width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
         tree, least = root_tree(width), BUDGET
@@ -330,14 +337,3 @@ def searcher_in_memory(patches: Snapshot, keys: Keys, params: SearchParams, *, s
 def _state_of(source: Store | State) -> State:
     """Return a state, or the state at hand of a store."""
     return source.state if isinstance(source, Store) else source
-
-
-def _tree_of(state: State) -> TextureTree | None:
-    """Return the tree of a state, or None."""
-    arrays = state.tree
-    try:
-        return None if arrays is None else TextureTree.from_arrays(arrays)
-    except ParameterError as error:
-        raise IndexCorruptError(
-            f"{state.folder}: its tree is no texture tree ({error}): index the slides again"
-        ) from error

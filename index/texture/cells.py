@@ -192,12 +192,7 @@ class Cells:
         """
         if k < 1 or budget < 1:
             raise ParameterError(f"k is {k} and budget {budget}; give at least 1 of each")
-        rows = as_barcodes(query_barcodes, "query_barcodes")
-        if rows.shape[1] != self.tree.barcode_bytes:
-            raise ParameterError(
-                f"query_barcodes have {rows.shape[1]} bytes and the archive's {self.tree.barcode_bytes}; "
-                "encode them with the encoder of the index"
-            )
+        rows = self.tree.check(query_barcodes, "query_barcodes")
         mask = checked_mask(exclude)
         most, total = 8 * rows.shape[1], len(self)
         offset, place, hamming = search_cells(
