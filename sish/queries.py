@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES, NOT_GIVEN, OBJECT
-from sish.errors import QueryError, SlideNotFoundError
+from sish.errors import QueryError, SlideNotFoundError, about_its_path
 from sish.feature_files import is_feature_file, read_features
 from sish.feature_ingest import feature_codes
 from sish.identity import Standing, compare, find_row
@@ -113,7 +113,7 @@ class Question:
     def _of_features(self, path: Path, state: State, encoder: SlideEncoder) -> tuple[Query, SlideCodes]:
         """Return a file of features as a query."""
         if self.region is not None:
-            raise QueryError("got a region of a file of features; want the file, or part of a slide")
+            raise QueryError("got a region of features; want the file, or part of a slide", path=path)
         stored = _stored(state, path)
         mpp, override_mpp = _as_indexed(stored, self.mpp, self.override_mpp)
         return query_of_features(
@@ -132,8 +132,8 @@ class Question:
             if slide is not given:
                 end_soon(slide.close)
         if not len(codes):
-            place = "this region" if self.region else "it"
-            raise QueryError(f"{slide.path or slide.name}: got no tissue in {place}; want some to search for")
+            wrong = f"got no tissue in {'this region' if self.region else 'it'}; want some to search for"
+            raise QueryError(f"{slide.path or slide.name}: {wrong}", path=slide.path)
         name = slide_id_of(slide.path) if slide.path else slide.name
         query = Query(
             slide_id=stored.slide_id if stored else name,
@@ -164,11 +164,12 @@ def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:
     """Refuse pixels (QueryError) where an index holds features, or lacks the encoder that a program gave."""
     weights = encoder.recipe.weights
     if encoder.lacks_encoder:
-        raise QueryError(f"{index}: {NOT_GIVEN.format(weights.removeprefix(OBJECT))}")
+        raise QueryError(f"{index}: {NOT_GIVEN.format(weights.removeprefix(OBJECT))}", path=index)
     if weights.startswith(FEATURES):
         raise QueryError(
             f"{index} holds {weights}, computed elsewhere, and cannot encode pixels: "
-            "give files of features (.h5), or the id of an indexed slide"
+            "give files of features (.h5), or the id of an indexed slide",
+            path=index,
         )
 
 
@@ -192,7 +193,10 @@ def query_of_indexed(
             if slide.slide_id == row.slide_id and number not in segment.removed and slide.n_patches:
                 (codes,) = stored_codes(segment.patches, [number])
                 return indexed_query(row, codes, patient), codes
-    raise QueryError(f"got {row.slide_id!r}, in which no tissue was found; want a slide with patches")
+    raise QueryError(
+        f"got {row.slide_id!r}, in which no tissue was found; want a slide with patches",
+        slide_id=row.slide_id,
+    )
 
 
 def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCodes]:
@@ -219,6 +223,7 @@ def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) 
     return Query(row.slide_id, row.path, patient or row.patient, row.mpp, None, len(codes), row.patch_l0_px)
 
 
+@about_its_path
 def query_of_features(
     path: Path,
     encoder: SlideEncoder,
@@ -265,7 +270,9 @@ def _file_of(row: SlideRow) -> Path:
     if compare(path, row) is not Standing.SAME:
         raise QueryError(
             f"{path} is another file now than when it was added as {row.slide_id!r}: give ./NAME or the "
-            "path to search for a part of it as it is"
+            "path to search for a part of it as it is",
+            path=path,
+            slide_id=row.slide_id,
         )
     return path
 

@@ -97,7 +97,10 @@ class View:
         Raises
         ------
         ParameterError
-            If `k` is not a positive whole number.
+            If `k` is not a positive whole number, the mask is not one value a slide, or a search parameter or
+            the ranking is unknown.
+        QueryError
+            If no slide has a column of `where`, or the ranking needs labels that are not there.
         """
         if not isinstance(k, int) or k < 1:
             raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
@@ -195,9 +198,7 @@ class View:
         """Return which slides may not be found, bool (slides,); None if all may."""
         if patient is None and not where and mask is None:
             return None
-        excluded = (
-            np.zeros(len(self.searcher.slides), bool) if mask is None else ~_of_slides(mask, self.found)
-        )
+        excluded = np.zeros_like(self.found) if mask is None else ~_of_slides(mask, self.found)
         if patient is not None:
             excluded |= self._column("patient") == patient
         for column, value in where.items():
@@ -288,7 +289,7 @@ def _of_slides(mask: SlideMask, found: SlideMask) -> SlideMask:
     """Return `mask`, once it is known to be one value a slide."""
     given = np.asarray(mask)
     if given.dtype != np.bool_ or given.shape != found.shape:
-        raise QueryError(f"mask is {given.dtype} {given.shape}; give bool, one a slide, {found.shape}")
+        raise ParameterError(f"mask is {given.dtype} {given.shape}; give bool, one a slide, {found.shape}")
     return given
 
 

@@ -178,6 +178,15 @@ def test_slides_of_an_index_are_named_by_their_ids(own_index, tmp_path):
     assert (odd.value.path, odd.value.slide_id) == (broken, "broken")
 
 
+def test_a_query_that_cannot_be_run_is_named_by_its_file(own_index, tmp_path):
+    Image.new("RGB", (600, 600), "white").save(white := tmp_path / "white.png")
+    features = put(tmp_path / "a.h5", "x")
+    for given in (white, features):
+        with pytest.raises(sish.QueryError) as caught:
+            own_index.search(given, mpp=1.0)
+        assert caught.value.path == given
+
+
 def test_a_slide_that_is_there_already(tmp_path):
     there = store(tmp_path)
     with pytest.raises(errors.SlideExistsError) as caught:

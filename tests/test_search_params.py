@@ -81,7 +81,7 @@ def test_a_view_takes_a_mask_of_slides_beside_the_filters(tmp_path, kind):
 def test_a_mask_that_is_none_is_refused(tmp_path, mask):
     slides = random_slides(3)
     view = view_of(store_of(tmp_path / "a", slides, "paper"), "paper")
-    with pytest.raises(sish.QueryError, match="give bool, one a slide"):
+    with pytest.raises(sish.ParameterError, match="give bool, one a slide"):
         view.search(slides[0].query, slides[0].codes, mask=mask)
 
 
