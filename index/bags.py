@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Bags:
-    """The results of Q query patches: R in all, a bag for each query patch, best first.
+    """The results of Q query patches: a bag for each query patch, best result first, R results in all.
 
     Examples
     --------

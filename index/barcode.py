@@ -16,10 +16,13 @@ from sish.index.compiled import Words, as_barcodes, compiled, distance, paired_w
 from sish.index.projection import project
 
 Binarisation = Literal["minmax", "sign", "projection"]
-"""How features become bits: each against its left neighbour (the paper's rule), each against 0, or the signs
-of a projection (`sish.index.projection`), for features of networks that were not trained for barcodes."""
+"""The rule by which features become bits.
 
-_BLOCK_BYTES = 1 << 15  # rows scanned together by all queries: about one first-level cache
+``minmax`` compares each feature with its left neighbour (the paper's rule), ``sign`` compares it with 0.
+``projection`` takes the signs of a projection (`sish.index.projection`), for features of networks that were
+not trained for barcodes."""
+
+_BLOCK_BYTES = 1 << 15  # bytes of the rows that all queries scan together: about one first-level cache
 
 
 def minmax_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
@@ -82,6 +85,7 @@ def barcodes_of(
     features : float (N, F)
         Finite; F a multiple of 8, or any F for a projection.
     binarisation : {"minmax", "sign", "projection"}
+        The rule.
     centre : float32 (F,), optional
         Subtracted before a projection. Default: each row's own mean.
 
@@ -214,7 +218,7 @@ def _scan(
     rows: Words, queries: Words, skip: NDArray[np.bool_], block: int, best_row: NDArray[np.int64],
     best: NDArray[np.int32],
 ) -> None:  # fmt: skip
-    """Fill `best_row` and `best` (Q, k) block after block of rows, so that queries find a block in cache."""
+    """Fill `best_row` and `best` (Q, k), one block of rows after another, so that a block stays in cache."""
     best[:] = np.iinfo(np.int32).max
     for start in range(0, rows.shape[0], block):
         stop = min(start + block, rows.shape[0])

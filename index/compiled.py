@@ -1,4 +1,4 @@
-"""How kernels are compiled and cached, and the Hamming distance that all of them share."""
+"""Compile and cache kernels, and compute the Hamming distance that all of them share."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,7 +31,7 @@ def _source_digest() -> bytes:
 
 
 class _PackageImpl(CompileResultCacheImpl):
-    """How a compiled function is kept: until any file of this package changes, as kernels call each other."""
+    """Keeps a compiled function until any file of this package changes, as kernels call each other."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]  # numba's are
@@ -47,12 +47,12 @@ class _PackageCache(FunctionCache):
     def load_overload(self, *signature: Any) -> Any:
         """Return the compiled function for some types, or None.
 
-        A file of an earlier release may name modules and types that no longer exist: it is emptied.
+        A cache file of an earlier release may name modules and types that no longer exist. It is emptied.
 
         Returns
         -------
         numba.core.compiler.CompileResult or None
-            What the cache has for these types.
+            The cached function.
         """
         try:
             return super().load_overload(*signature)  # type: ignore[no-untyped-call]
@@ -92,7 +92,7 @@ popcount: Any = intrinsic(_popcount)
 
 @compiled
 def distance(left: Words, i: int, right: Words, j: int) -> int:
-    """Return the bits in which row `i` of `left` differs from row `j` of `right`; for use in kernels."""
+    """Return in how many bits row `i` of `left` differs from row `j` of `right`; for use in kernels."""
     bits: Any = np.int64(0)
     for word in range(left.shape[1]):
         bits += np.int64(popcount(left[i, word] ^ right[j, word]))  # a uint64 would make it a float

@@ -2,8 +2,8 @@
 
 numba counts the bits of one word at a time. Processors with AVX-512 count those of eight words at once, and
 LLVM compiles the same vector code well for others. So the kernels here are written in LLVM's vectors of eight
-64-bit words. They take *addresses* (``array.ctypes.data``), because a mapped file, a row in the middle of a
-segment and a table of centroids have nothing else in common. The caller keeps the arrays alive and gives the
+64-bit words. They take *addresses* (``array.ctypes.data``), which a mapped file, a row in the middle of a
+segment and a table of centroids all have. The caller keeps the arrays alive and gives the
 number of words of a barcode.
 
 Centroids, which every query is compared with, are kept in *blocks* of eight: word w of all eight side by side
@@ -143,7 +143,7 @@ _FOLDS = (
     ((0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
     ((0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
 )
-"""Lanes of two vectors to add to each other, in three rounds, after which eight vectors are one of sums."""
+"""Lanes of two vectors to add to each other; three rounds turn eight vectors into one of their sums."""
 
 
 def _sums(b: Any, vectors: list[Any]) -> Any:
@@ -177,7 +177,7 @@ def _eight_rows(typing: Any, rows: Any, words: Any, query: Any, out: Any, most: 
         bits = _variable(b, _ZERO)
         usual = ir.Constant(_I64, _USUAL_WORDS)
         with b.if_else(b.icmp_signed("==", words, usual)) as (then, otherwise):
-            with then:  # the same again with a constant, which LLVM writes out without loops
+            with then:  # the same code with a constant, which LLVM unrolls
                 b.store(_eight(b, rows, usual, query), bits)
             with otherwise:
                 b.store(_eight(b, rows, words, query), bits)
@@ -194,7 +194,7 @@ eight_rows: Any = intrinsic(_eight_rows)
 
 def _four_distances(typing: Any, row: Any, row_bytes: Any, query: Any) -> Any:
     """Return the distances of a cache line of four rows to the query's, 16 bits each, the first lowest."""
-    # the sum over a vector's words costs more than the counting, and is taken once for all four
+    # summing a vector's words costs more than counting their bits, so the sum is taken once for all four rows
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         address, row_bytes, query = args
@@ -280,7 +280,8 @@ load_int64 = _loader(_I64)
 def as_blocks(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return barcodes uint64 (N, W) in blocks of eight.
 
-    The rest of the last block is filled with the first barcode. That one wins every tie by its number.
+    The rest of the last block is filled with copies of the first barcode. In a tie the first barcode itself
+    wins, because its number is smaller.
 
     Returns
     -------
@@ -297,7 +298,7 @@ def as_blocks(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def aligned(array: NDArray[Any], rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
-    """Return a copy, or one of some rows, that begins at a cache line: no vector lies across two."""
+    """Return a copy of an array or of some rows that begins at a cache line, so no vector crosses lines."""
     count = len(array) if rows is None else len(rows)
     size = count * array[:1].nbytes
     raw = np.empty(size + _LINE, np.uint8)

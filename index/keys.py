@@ -52,11 +52,12 @@ def paper_keys(codes: ArrayLike, order: ArrayLike, pooling: Pooling = "integer")
 
         key = floor(S0 / 4 + 1e6 S0 / 16 + 1e11 S0 / 64) = floor(100_004_000_016 S0 / 64).
 
-    So two patches of one mean code share a key whatever their texture. "integer" adds no more than rounding.
+    So two patches with the same mean code share a key, whatever their texture. "integer" differs from this
+    only by rounding.
 
     Examples
     --------
-    An 8 x 8 grid of 3s but for a single 5 has S0 = 194. The block with the 5 has means 3.5 (truncated to 3),
+    An 8 x 8 grid of 3s with a single 5 has S0 = 194. The block with the 5 has means 3.5 (truncated to 3),
     then 3.125 and 3.03125, so S1 = 48.5 (48), S2 = 12.125 (12), S3 = 3.03125 (3).
 
     >>> grid = np.full((1, 8, 8), 3)
@@ -69,7 +70,7 @@ def paper_keys(codes: ArrayLike, order: ArrayLike, pooling: Pooling = "integer")
     if pooling not in get_args(Pooling):
         raise ParameterError(f"pooling is {pooling!r}; give one of {get_args(Pooling)}")
     grid = _renumbered(np.asarray(codes), np.asarray(order))
-    # exact means are kept as sums, smaller by 4 ** level than what they stand for: one division at the end
+    # in exact pooling the grid holds sums, 4 ** level times the means; the division is done once, at the end
     total = np.zeros(len(grid), dtype=np.int64)
     for level, scale in enumerate(_SCALES, start=1):
         grid = grid.reshape(len(grid), grid.shape[1] // 2, 2, grid.shape[2] // 2, 2).sum(axis=(2, 4))
@@ -105,8 +106,8 @@ def order_codebook(codebook: ArrayLike) -> NDArray[np.int64]:
     The numbers follow a short open path through all codewords. Three paths are tried: the order
     along the first principal component, and the greedy paths from its first and last codeword. Each is
     improved by reversing (2-opt) and moving (or-opt) stretches until neither shortens it. The shortest is
-    taken, from its end of the smaller norm. Deterministic, O(K ** 2) a pass. The paper names no method for
-    its ordered codebook.
+    taken, and starts at its end of the smaller norm. The result is deterministic; a pass takes O(K ** 2). The
+    paper names no method for its ordered codebook.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def _length(apart: NDArray[np.float64], path: NDArray[np.int64]) -> float:
 
 
 def _greedy_path(apart: NDArray[np.float64], start: np.int64) -> NDArray[np.int64]:
-    """Return the path from `start` always on to the nearest codeword that is left."""
+    """Return the path from `start` that always goes on to the nearest codeword left."""
     left = np.ones(len(apart), dtype=bool)
     path = [start]
     left[start] = False

@@ -1,4 +1,4 @@
-"""How far a search looks: the parameters of the guided search, and of a search of an index."""
+"""The parameters that bound a search: those of the guided search, and those of a search of an index."""
 
 import reprlib
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ import numpy as np
 from sish.errors import ParameterError
 
 BUDGET = 4000
-"""Patches that a query patch is compared with by default, where keys carry texture."""
+"""Default number of patches that a query patch is compared with, for texture keys."""
 
 _INT64_MAX = 2**63 - 1
-_MOST_SEEDS = 10_000  # a side: each is a walk, so that more would make a search endless
+_MOST_SEEDS = 10_000  # on each side; each seed is a walk, and more would make a search endless
 
 
 @dataclass(frozen=True, slots=True)
 class GuidedParams:
-    """How far the guided search looks. The defaults are the paper's.
+    """The parameters that bound the guided search. The defaults are the paper's.
 
     Raises
     ------
@@ -42,11 +42,11 @@ class GuidedParams:
     threshold: int = 128
     """Largest Hamming distance, in bits, of an entry that joins a bag."""
     skip_step: int = 50_000
-    """Keys whose patches are all excluded that a walk passes. It ends at the next such key. No patient has so
-    many; the limit is for filters that leave almost nothing, which would lead through the whole archive."""
+    """Number of wholly excluded keys that a walk may pass; it ends at the next one. No patient has so many.
+    The limit is for filters that leave almost nothing: a walk would pass through the whole archive."""
     visit_query_key: bool = False
     """Look first at the entries at exactly the query's key, and take all within the threshold. The paper does
-    not, so that its walks may miss them. With it an indexed patch always finds itself."""
+    not do this, so its walks may miss them. With this an indexed patch always finds itself."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -61,7 +61,7 @@ class GuidedParams:
 
 @dataclass(frozen=True, slots=True)
 class SearchParams(GuidedParams):
-    """How far a search of an index looks: the guided search's parameters, and the texture search's budget.
+    """The parameters that bound a search of an index: those of the guided search, and a budget of patches.
 
     A search along texture keys reads `budget` and `threshold`. The guided search reads all but `budget`.
 
@@ -69,11 +69,17 @@ class SearchParams(GuidedParams):
     ------
     ParameterError
         If a value is out of range.
+
+    Examples
+    --------
+    >>> params = SearchParams(threshold=300)
+    >>> params.budget, params.threshold, params.n_seeds
+    (4000, 300, 10)
     """
 
     budget: int = BUDGET
-    """Patches that a query patch is compared with where keys carry texture (`sish.index.texture.cells`). In
-    archives too small for a texture tree it is compared with all."""
+    """Number of patches that a query patch is compared with, for texture keys: `sish.index.texture.cells`. In
+    an archive too small for a texture tree it is compared with all patches."""
 
     def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
         """Return the parameters that are given, or these with some changed.

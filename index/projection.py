@@ -7,8 +7,9 @@ all numbers. The share of signs in which two rotated vectors differ is, on avera
 over pi (Charikar 2002, section 3).
 
 The rotation is three rounds of random signs and a Hadamard transform (Ailon and Chazelle 2006; three rounds
-as in Andoni et al. 2015, section 4). It takes O(P log P) additions of two numbers each. So the projection of
-a vector does not depend on the other vectors of its batch, which a matrix product does not guarantee.
+as in Andoni et al. 2015, section 4). It takes O(P log P) additions of two numbers each. The order of these
+additions is fixed, so the projection of a vector does not depend on the other vectors of its batch. A matrix
+product does not guarantee that.
 """
 
 import numpy as np

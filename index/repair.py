@@ -1,4 +1,4 @@
-"""Find damaged segments of an index, and go on without them.
+"""Find damaged segments of an index, and continue without them.
 
 Nothing is deleted. The files of a damaged segment are first moved into a folder within the index::
 
@@ -98,14 +98,14 @@ class RepairReport:
 
 
 def repair(path: str | os.PathLike[str], *, drop: bool = False, seed: int = 0) -> RepairReport:
-    """Repair an index where no slide is lost by it; see :meth:`sish.Index.repair`.
+    """Repair an index as far as no slide is lost; see :meth:`sish.Index.repair`.
 
     Parameters
     ----------
     path : path-like
         The index.
     drop : bool
-        Go on without damaged segments, too.
+        Also continue without the damaged segments.
     seed : int
         The seed of the texture tree, if it is made anew.
 
@@ -163,7 +163,7 @@ def _set_aside(store: Store, damaged: Sequence[DamageReport]) -> str:
 
 
 def _new_folder(index: Path, manifest: Manifest) -> Path:
-    """Make a new folder for damaged segments, which no link leads out of the index."""
+    """Make a new folder for damaged segments; refuse a link, which could lead out of the index."""
     aside = index / ASIDE
     if aside.is_symlink():
         raise StoreError(f"{aside} is a symbolic link: remove it, and run the repair again", path=aside)
@@ -203,7 +203,7 @@ def _told(row: SlideRow) -> dict[str, str]:
 
 
 def _make_keys(store: Store, seed: int) -> None:
-    """Give all patches keys of a tree that is learnt from them; of no tree where they are too few."""
+    """Give all patches keys of a tree that is learnt from them, or one key if they are too few for a tree."""
     from sish.index.texture.archive import learn_keys, rekeyed, root_tree  # numba takes long to import
 
     if store.info().patches > BUDGET:

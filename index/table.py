@@ -15,8 +15,14 @@ from sish.index.hamming_kernels import aligned
 class KeyTable:
     """P patches in key order.
 
-    `build` sorts patches in memory. The constructor takes arrays that are in key order already, as they are:
-    memory maps stay on disk.
+    `build` sorts patches in memory. The constructor takes arrays that are in key order already and does not
+    copy them, so memory maps stay on disk. A `KeyTable` holds any integer keys: the paper's, or a tree's.
+
+    Examples
+    --------
+    >>> table = KeyTable.build([30, 10], np.array([[7], [1]], np.uint8), slide=[0, 1])
+    >>> len(table), table.keys.tolist(), table.slide.tolist()
+    (2, [10, 30], [1, 0])
     """
 
     keys: NDArray[np.int64]
@@ -31,7 +37,7 @@ class KeyTable:
     position: NDArray[np.integer] | None = None
     """The caller's number of each patch, (P,). None if that is its place in this table."""
     first_slide: int = 0
-    """Added to the slide numbers."""
+    """Number that is added to the slide numbers of this table."""
 
     def __post_init__(self) -> None:
         """Refuse arrays of other types or lengths. The order of the keys is not checked."""

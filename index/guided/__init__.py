@@ -1,4 +1,4 @@
-"""The published search: it walks along integer keys to where a patch leads (Chen et al. 2022, Methods)."""
+"""The published search: it walks along the integer keys around a patch's key (Chen et al. 2022, Methods)."""
 
 from sish.index.guided.walk import guided_search
 

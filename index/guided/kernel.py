@@ -5,8 +5,9 @@ passed. How far a walk may reach depends on keys and exclusions alone. So the wo
 with the same result:
 
 1. Find the reach of all walks: binary searches of all seeds side by side, so that their cache misses overlap.
-2. Compute the distance of every patch in reach once, four patches at a time, by cache lines. Four are given
-   up as soon as all are past the threshold. Of each key the nearest patch within it is kept: a *hit*.
+2. Compute the distance of every patch in reach once, four patches at a time, cache line by cache line. Skip
+   the rest of four patches as soon as all are past the threshold. Keep the nearest patch of each key that is
+   within the threshold: a *hit*.
 3. Do the walks in their published order over the hits alone. Closed keys matter in this step only.
 
 Steps 1 and 2 stream through memory that is contiguous for each seed, and prefetch the next lines.
@@ -21,9 +22,9 @@ from sish.index.compiled import Words, compiled, distance
 from sish.index.hamming_kernels import FIELD_BITS, LANES, TOGETHER, four_distances, prefetch
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_MOST_LINES = 31  # the distance of so many still leaves the highest bits of its field free
+_MOST_LINES = 31  # the largest distance of so many lines leaves the highest bits of its field free
 _ONES = 1 << 48 | 1 << 32 | 1 << 16 | 1  # a one in each field
-_AHEAD = 32  # rows that are asked for before they are needed
+_AHEAD = 32  # rows that are prefetched before they are needed
 
 
 class Table(NamedTuple):
@@ -32,7 +33,7 @@ class Table(NamedTuple):
     keys: NDArray[np.int64]
     words: Words
     slide: NDArray[np.int32]
-    exclude: NDArray[np.int32]  # empty: nothing; else 0 or 1 a slide, and a 0 for slides past its end
+    exclude: NDArray[np.int32]  # 1 if excluded; ends with a 0 for slides past its end; empty: none
 
 
 class Plan(NamedTuple):
@@ -133,7 +134,7 @@ def _lower_bounds(keys: NDArray[np.int64], values: NDArray[np.int64], below: NDA
 
 @compiled
 def _walk_end(table: Table, place: int, stride: int, steps: int, skips: int) -> int:
-    """Return the entry past a walk of so many distinct keys from `place` by `stride` (-1 down, +1 up)."""
+    """Return the entry past a walk of `steps` distinct keys from `place` by `stride` (-1 down, +1 up)."""
     end = _end_of_keys(table.keys, place, stride, steps)
     if table.exclude.size:
         passed = table.slide[place:end] if stride > 0 else table.slide[end + 1 : place + 1]
@@ -150,7 +151,7 @@ def _end_of_keys(keys: NDArray[np.int64], place: int, stride: int, steps: int) -
     place += stride
     steps -= 1
     while steps > 0 and 0 <= place < keys.size:
-        block = min(steps, keys.size - place if stride > 0 else place + 1)  # so many keys at most
+        block = min(steps, keys.size - place if stride > 0 else place + 1)  # n entries have at most n keys
         low = place if stride > 0 else place - block + 1
         steps -= _n_different(keys[low : low + block], keys[low - stride : low - stride + block])
         place += stride * block
@@ -161,7 +162,7 @@ def _end_of_keys(keys: NDArray[np.int64], place: int, stride: int, steps: int) -
 
 @compiled
 def _any_excluded(slide: NDArray[np.int32], exclude: NDArray[np.int32]) -> bool:
-    """Whether any of these entries is excluded; the loop becomes vector instructions."""
+    """Return whether any of these entries is excluded; the loop becomes vector instructions."""
     count, last = np.int32(0), np.uint32(exclude.size - 1)
     for i in range(slide.size):
         count |= exclude[min(np.uint32(slide[i]), last)]
@@ -170,7 +171,7 @@ def _any_excluded(slide: NDArray[np.int32], exclude: NDArray[np.int32]) -> bool:
 
 @compiled
 def _n_different(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
-    """How many values differ; a loop that becomes vector instructions."""
+    """Return how many values differ; the loop becomes vector instructions."""
     count = np.int64(0)
     for i in range(left.size):
         count += np.int64(left[i] != right[i])
@@ -249,7 +250,7 @@ def _hits_among(
                 continue
             if exclude.size and exclude[min(np.uint32(slide[at]), np.uint32(exclude.size - 1))]:
                 continue
-            if count and keys[at] == last:  # of a key only the nearest
+            if count and keys[at] == last:  # keep only the nearest patch of a key
                 if bits < bits_of[count - 1]:
                     ranks[count - 1], bits_of[count - 1] = at, bits
                 continue
@@ -272,7 +273,7 @@ def _walk_all(
     for order in range(2 * n_seeds):
         number = n_seeds - 1 - order if order < n_seeds else order
         if order == n_seeds:
-            continue  # the query's key once more: these walks were done, and find nothing new
+            continue  # the seed at the query's own key comes twice: its walks are done
         count = _walk(hits, n_hits, reach.below[number] - 1, reach.low[number] - 1, -1, found, count)
         count = _walk(hits, n_hits, reach.above[number], reach.high[number], 1, found, count)
     return count

@@ -1,4 +1,4 @@
-"""The guided search: it walks along keys from where a query patch's key leads (Chen et al. 2022, Methods).
+"""The guided search: it walks along the keys around a query patch's key (Chen et al. 2022, Methods).
 
 Every patch of the archive has an integer key and a barcode, and a table holds them in key order. A query
 patch has a key m and a barcode h. The search does not compare h with everything. It looks around m, and
@@ -49,7 +49,9 @@ def guided_search(
     params: GuidedParams | None = None,
     n_threads: int = 1,
 ) -> Bags:
-    """Return the bag of each query patch; the module says how the search walks.
+    """Return the bag of each query patch: the patches found by walks along the keys.
+
+    The docstring of the module :mod:`sish.index.guided.walk` tells how the search walks.
 
     A query costs O(n_seeds (log P + pre_step + succ_step)) whatever the number of patches P. Filters do not
     raise that: excluded patches are passed on the way. Where a filter leaves few patches, comparing with
@@ -145,13 +147,13 @@ def _scratch(
 ) -> tuple[Reach, Bag, Bag]:
     """Return memory that queries use in turn.
 
-    A query has at most a hit a step and one at each seed, and as many results. Where the query's own key is
-    visited, all entries there are results, too. The system allocates only the pages that are touched.
+    A query has at most one hit for each step and each seed, and as many results. If the query's own key is
+    visited, all entries there are results too. The system allocates only the pages that are touched.
 
     Returns
     -------
     Reach, Bag, Bag
-        For the seeds, the hits and the results of a query.
+        Room for the seeds, the hits and the results of a query.
     """
     n_seeds, own = params.n_seeds, 0
     if params.visit_query_key and len(query_keys):

@@ -1,7 +1,10 @@
 """The texture search: a tree is learnt from an archive's barcodes, and a search looks into its nearest cells.
 
-`tree` is the learnt tree, `cells` the search through it, `kernel` the compiled walk of that search,
-`shortlist` the nearest patches that a walk has met, and `archive` the same search over a store's segments.
+- `tree` learns the tree
+- `cells` searches through it
+- `kernel` is the compiled walk of that search
+- `shortlist` keeps the nearest patches that a walk has met
+- `archive` runs the same search over the segments of a store
 """
 
 from sish.index.texture.cells import Cells

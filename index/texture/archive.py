@@ -1,8 +1,8 @@
-"""The texture search over a store's segments where they lie: nothing is merged, copied or read ahead.
+"""The texture search over a store's segments in place: nothing is merged, copied or read ahead.
 
 `Store.snapshot` makes one table of all segments in memory. Here each segment stays a mapped file. So an index
-larger than memory opens in the time that it takes to count the patches of each key, and a commit of the
-writer costs a reader one more table. A mask leaves out removed slides.
+larger than memory opens in the time that counting the patches of each key takes. A commit of the writer costs
+a reader one more table. A mask leaves out removed slides.
 """
 
 from collections.abc import Sequence
@@ -126,7 +126,7 @@ def learn_keys(store: Store, *, seed: int = 0) -> TextureTree:
 
 
 def learn_tree(barcodes: Sequence[NDArray[np.uint8]], *, seed: int = 0) -> TextureTree:
-    """Learn the texture tree of an archive in parts, from a sample of their barcodes, each uint8 (P, B).
+    """Learn the texture tree of an archive from a sample of its barcodes, given in parts uint8 (P, B).
 
     A tree of other tissue is worse: one of lymph nodes found 0.15 of the neighbours among breast tissue,
     where the archive's own tree found 0.95.

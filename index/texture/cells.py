@@ -5,24 +5,24 @@ store, mapped from its files). A query patch with barcode h is answered in three
 
 1. Open nodes. h is compared with the tree's top nodes. Those at most a third farther than the nearest are
    *opened*, and farther ones until they hold 8 times the budget. Their nodes are compared and opened in the
-   same way. A query that lies among the archive's textures opens half a dozen, one that lies apart from all
-   opens more. (A small tree has no top nodes and begins with its nodes.) Comparing h with the leaves of an
-   opened node gives *cells*, each one key. A node that holds few patches is not opened: all its keys together
-   are one cell. So a small archive is searched by prefixes of the same keys, and the tree grows deeper as the
-   archive does.
+   same way. A query that lies among the archive's textures opens about six nodes; one that lies apart from
+   all textures opens more. (A small tree has no top nodes, and the search begins with its nodes.) Comparing h
+   with the leaves of an opened node gives *cells*, each one key. A node that holds few patches is not opened:
+   all its keys together are one cell. So a small archive is searched by prefixes of the same keys, and the
+   tree grows deeper as the archive does.
 2. Choose cells, in order of their distance from h, until they hold `budget` patches.
 3. Compare. A cell is a range of keys, hence adjacent rows in every table. They are compared with h eight at a
    time, in place, while the next cell is being fetched. The k nearest are kept.
 
-So a query looks at no more than `budget` patches however large the archive is; the published search looks at
-15,000 keys. It looks at whole neighbourhoods of barcodes, not at those of one average. A directory says
-where the rows of each key begin, so that the successor of a key is looked up and not walked to. It takes 8
-bytes a leaf and table. Adding patches adds a table, and removing slides sets a mask; nothing is rebuilt.
+So a query looks at no more than `budget` patches, however large the archive is (the published search looks at
+15,000 keys). These are whole neighbourhoods of barcodes, not all patches of one average. A directory tells
+where the rows of each key begin, so the successor of a key is looked up. The directory takes 8 bytes for each
+leaf and table. Adding patches adds a table, and removing slides sets a mask; nothing is rebuilt.
 
 A budget of the whole archive compares with everything and is exact. Results are sorted by distance, then in
 insertion order (slide number, then row). They do not depend on how patches are spread over tables, on
-threads, or on the order of queries. One exception: where tables are not in insertion order, it decides which
-patches of the last cell still fit into the budget.
+threads, or on the order of queries. There is one exception: if tables are not in insertion order, their
+order decides which patches of the last cell still fit into the budget.
 """
 
 from collections.abc import Sequence
@@ -43,9 +43,16 @@ from sish.index.texture.tree import TextureTree
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A tree and the tables that are searched by it.
+    """A tree, and the tables of patches that are searched through it.
 
-    `learn` makes it of barcodes in memory, `of` of a tree and tables, and `adding` adds a table.
+    `learn` makes cells of barcodes in memory, `of` makes them of a tree and tables, `adding` adds a table.
+
+    Examples
+    --------
+    >>> barcodes = np.repeat(np.uint8([[0], [255], [1]]), 8, axis=1)
+    >>> bags = Cells.learn(barcodes).search(np.uint8([[1] * 8]), k=2)
+    >>> bags.patch.tolist(), bags.hamming.tolist()
+    ([2, 0], [0, 8])
     """
 
     tree: TextureTree
@@ -123,7 +130,7 @@ class Cells:
 
     @classmethod
     def _of(cls, tree: TextureTree, tables: tuple[KeyTable, ...], begins: list[NDArray[np.int64]]) -> "Cells":
-        """Return the cells of tables of which it is known where keys begin."""
+        """Return the cells of tables, given where each key begins in each table."""
         kept: list[NDArray[Any]] = []
         spots = np.zeros((len(tables), 6), np.int64)
         first_patch = np.cumsum([0, *map(len, tables)], dtype=np.int64)[: len(tables)]
@@ -145,7 +152,7 @@ class Cells:
         return cls(tree, tables, first_patch, together, totals, tuple(kept), fixed)
 
     def adding(self, table: KeyTable) -> "Cells":
-        """Return these cells and one more table; the tables that are there are not touched."""
+        """Return cells of these tables and one more; the old tables are neither copied nor changed."""
         begins = [*self.begins.T, _begins(self.tree, table)]
         return self._of(self.tree, (*self.tables, table), begins)
 
@@ -162,9 +169,9 @@ class Cells:
         exclude: NDArray[np.bool_] | None = None,
         threshold: int | None = None,
     ) -> Bags:
-        """Return the `k` nearest of the `budget` patches in each query's nearest cells.
+        """Return the `k` nearest of the `budget` patches in each query's nearest cells, O(budget) a query.
 
-        The cost of a query is bounded by the budget, whatever the number of patches.
+        The cost does not grow with the number of patches.
 
         Parameters
         ----------
@@ -202,7 +209,7 @@ class Cells:
         return Bags(offset, self._callers(place), hamming)
 
     def by_table(self, patches: NDArray[np.int64]) -> list[tuple[NDArray[np.bool_], int, NDArray[np.int64]]]:
-        """Return for each table that holds any of the patches: which ones, its number, and theirs in it."""
+        """Return for each table with some of the patches: which ones, the table's number, their rows."""
         table = np.searchsorted(self.first_patch, patches, "right") - 1
         return [
             (table == number, int(number), patches[table == number] - self.first_patch[number])

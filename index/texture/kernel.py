@@ -43,12 +43,12 @@ from sish.index.texture.shortlist import (
 )
 
 _FEWEST_NODES = 3  # nodes that are opened at least
-_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to 4/3 of the nearest one's distance,
-_OPENED = 8  # and until they hold this many budgets
-_PATIENCE = 8  # rows walked at most, in budgets, where slides are excluded
+_NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to 4/3 of the nearest one's distance
+_OPENED = 8  # more nodes are opened until all hold this many budgets of patches
+_PATIENCE = 8  # most rows that a query walks if slides are excluded, in budgets
 _CLOSER = 8  # cells are taken up to an eighth farther than the nearest, then another eighth farther, ...
 _LINE = 64  # bytes of a cache line
-_AHEAD = 4  # times eight rows that are being fetched while eight are compared
+_AHEAD = 4  # groups of eight rows that are prefetched while one is compared
 _FAR = 2**30
 _WHOLE = 1 << 32  # a cell is distance << 33 | _WHOLE where it is a whole node | its first key
 _KEY = _WHOLE - 1
@@ -204,8 +204,8 @@ def _leaf_bits(
     at: Place, nodes: NDArray[np.int64], node_bits: NDArray[np.int32], barcode: int
 ) -> NDArray[np.int32]:
     """Return distances int32 (N, leaves, padded) of the leaves of N opened nodes."""
-    # a small node is not worth comparing with its leaves: it is one cell, at its own distance, in the place
-    # of its first leaf
+    # comparing with the leaves of a small node does not pay: the node is one cell at its own distance, in the
+    # place of its first leaf
     bits = _bits_of_children(at, at.leaf_blocks, nodes, at.leaves, barcode)
     for number in range(nodes.size):
         if _is_small(at, nodes[number]):
@@ -256,7 +256,7 @@ def _walk(
     barcode: int, mask: NDArray[np.bool_], budget: int, found: Shortlist, tally: NDArray[np.int64],
     pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
-    """Compare with the patches of the nearest cells until the budget is used; excluded ones do not count."""
+    """Compare with patches of the nearest cells until the budget is used; excluded ones do not count."""
     bits = _leaf_bits(at, nodes, node_bits, barcode)
     cells, nearest = np.empty(bits.size, np.int64), _least(bits)
     state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
@@ -268,14 +268,14 @@ def _walk(
             beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
             count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
             held += more
-        reach = max(done + 1, _reach(tally, wanted, bound))  # each turn goes farther: the walk ends
+        reach = max(done + 1, _reach(tally, wanted, bound))  # each round goes farther, so the walk ends
         _scan(_ranges(at, cells[:count], done, reach), spots, barcode, mask, budget, limit, found, pad)
         done = farthest if reach == bound and bound == farthest else reach
 
 
 @compiled
 def _reach(tally: NDArray[np.int64], patches: int, bound: int) -> int:
-    """Return the smallest distance up to which there are so many patches, at most `bound`."""
+    """Return the smallest distance within which there are `patches` patches, at most `bound`."""
     sum_ = np.int64(0)
     for bits in range(bound):
         sum_ += tally[bits]
@@ -309,13 +309,13 @@ def _scan(
     limit: int, found: Shortlist, pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Compare with the rows of the ranges (table, begin, end), in this order, within budget and limit."""
-    # one function, with arrays taken out of their tuple: see the module
+    # this is one function, with arrays taken out of their tuple; the module's docstring tells why
     candidates, tally, state = found.candidates, found.tally, found.state
     words, near = pad.shape[1], np.empty(LANES, np.int32)
     row_bytes, step = 8 * words, 8 * words * LANES
     n_ranges, fetched = ranges.shape[0], -1
-    ahead = ahead_end = 0  # addresses of the rows to ask for next, and of where their range ends
-    due = 1 + _AHEAD  # so many times eight rows to ask for: the first time all that are ahead
+    ahead = ahead_end = 0  # address of the rows to prefetch next, and of the end of their range
+    due = 1 + _AHEAD  # groups of eight rows to prefetch now; at first all that are ahead
     counted, walked = state[COMPARED], state[WALKED]
     for number in range(n_ranges):
         table, row, end = ranges[number, _TABLE], ranges[number, _BEGIN], ranges[number, _END]
@@ -356,7 +356,7 @@ def _scan(
                 lane = lowest(hits)
                 hits &= hits - 1
                 bits = near[lane]
-                if bits > state[BOUND]:  # the bound has come nearer since
+                if bits > state[BOUND]:  # the bound has fallen since
                     continue
                 if state[COUNT] == candidates.shape[0]:
                     thin(found, spots)

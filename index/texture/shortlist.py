@@ -1,8 +1,8 @@
 """The shortlist: the nearest patches that a compiled walk has met so far.
 
-Every candidate is kept that was as near as the k-th nearest when it came. Equally near ones are put in order
-of slide and row at the end. Slides and rows lie elsewhere in memory, and looking them up for each candidate
-took more time than all distances.
+A candidate is kept if it was at least as near as the k-th nearest when it was met. At the end equally near
+candidates are put in order of slide and row. Slides and rows lie elsewhere in memory: looking them up for
+each candidate took more time than all distances.
 """
 
 from typing import Any, NamedTuple
@@ -24,8 +24,8 @@ distance that enters, k, and number of candidates within that distance."""
 BARCODES, SLIDES, ROWS, FIRST_SLIDE, FIRST_PATCH, PATCHES = 0, 1, 2, 3, 4, 5
 """Columns of `spots`, int64 (tables, 6): of each table the addresses of its barcodes, slides and rows, the
 numbers of its first slide and first patch, and how many patches it has."""
-_MANY = 64  # equals that are sorted by insertion, at most
-_ROOM = 1024  # candidates that there is room for beside twice the k wanted
+_MANY = 64  # more candidates at one distance than this are not sorted by insertion
+_ROOM = 1024  # room for so many candidates more than 2 k
 
 
 class Shortlist(NamedTuple):
@@ -92,13 +92,13 @@ def best_of(
     """Fill `patch`, `hamming` and `order` with the nearest candidates in order; return their number."""
     # Distances are whole numbers and `tally` counts them: a counting sort, in which only equals are compared.
     candidates, tally, bound = found.candidates, found.tally, found.state[BOUND]
-    ends = np.empty(bound + 1, np.int64)  # of the candidates at each distance; at first, where they begin
+    ends = np.empty(bound + 1, np.int64)  # end of the candidates at each distance; at first their begin
     together: Any = np.int64(0)
     for bits in range(bound + 1):
         ends[bits] = together
         together += tally[bits]
     for number in range(found.state[COUNT]):
-        if candidates[number, BITS] <= bound:  # slides and rows lie far apart: ask for all at once
+        if candidates[number, BITS] <= bound:  # slides and rows lie far apart in memory: prefetch all of them
             table, row = candidates[number, WHERE] >> ROW_BITS, candidates[number, WHERE] & _ROW_MASK
             prefetch(spots[table, SLIDES] + 4 * row)
             prefetch(spots[table, ROWS] + 4 * row)

@@ -8,11 +8,11 @@ key is the number of its nearest leaf,
 
     key = node x (leaves a node) + leaf.
 
-So the patches of a node have a range of keys, those of a leaf one key, and an archive sorted by key holds
-similar textures side by side (`sish.index.texture.cells` searches it). Where there are many nodes, they lie
-under *top nodes* in the same way. Then a patch is compared with a few hundred typical barcodes to find one of
-half a million leaves. Children are numbered along a short path through them, so that near leaves have near
-keys.
+So the patches of a node have a range of keys, and those of a leaf have one key. An archive sorted by key
+holds similar textures side by side (`sish.index.texture.cells` searches it). If there are many nodes, they
+lie under *top nodes* in the same way. Then a patch is compared with a few hundred typical barcodes to find
+one of half a million leaves. Children are numbered along a short path through them, so that near leaves have
+near keys.
 
 Typical barcodes are *majorities* of k-means in Hamming space: the centre of a cluster has each bit as most of
 its members have it (Gionis et al. 1999 rank in that space; the vocabulary tree is Nister and Stewenius 2006).
@@ -42,13 +42,13 @@ from sish.index.hamming_kernels import (
     nearest_block,
 )
 
-_PATCHES_A_LEAF = 20  # of the archive, about: reading so many rows takes as long as finding them
+_PATCHES_A_LEAF = 20  # about; reading so many rows takes as long as finding them
 _FEWEST_LEAVES = 16  # of a tree
 _KEYS_OF_TWO_LEVELS = 4096  # up to so many, comparing with all nodes costs less than one more level
 MOST_KEYS = 524_288
 """Leaves of the widest tree, 128 x 64 x 64: archives beyond fifteen million patches have fuller leaves."""
 _SMALLEST_SAMPLE = 100_000
-_SAMPLE_A_LEAF = 12  # 6 cost a fifth more rows at equal recall in ten million patches, 19 none fewer
+_SAMPLE_A_LEAF = 12  # with 6, equal recall in ten million patches takes a fifth more rows; 19 saves none
 _SAMPLE_A_NODE = 256  # patches of the sample that each node is learnt from
 _PASSES = 6  # of k-means; later ones change little
 _NONE = 2**62  # farther than any distance << 32 | number
@@ -59,7 +59,14 @@ _NUMBER = 2**32 - 1
 class TextureTree:
     """Three levels of typical barcodes, made by `learn`, or by `from_arrays` from the result of `to_arrays`.
 
-    They are kept as the kernels read them: eight side by side (`as_blocks`), apart for each parent.
+    The arrays are kept as the kernels read them: eight barcodes side by side (`as_blocks`), with separate
+    blocks for each parent.
+
+    Examples
+    --------
+    >>> tree = TextureTree.learn(np.repeat(np.uint8([[0], [255]]), 8, axis=1), branching=(2, 1))
+    >>> tree.shape, tree.n_keys, tree.keys(np.uint8([[254] * 8])).tolist()
+    ((1, 2, 1), 2, [1])
     """
 
     top_blocks: NDArray[np.uint64]
@@ -85,7 +92,7 @@ class TextureTree:
         Parameters
         ----------
         barcodes : uint8 (M, B)
-            M of at least 1, B a multiple of 8. Of more than `sample_size` barcodes, so many are drawn.
+            M of at least 1, B a multiple of 8. Of more than `sample_size` barcodes a sample is drawn.
         seed : int
             Seed of the draw and of k-means.
         patches : int, optional
@@ -236,12 +243,12 @@ def _out_of_blocks(blocks: NDArray[np.uint64], count: int) -> NDArray[np.uint8]:
 
 
 def sample_size(patches: int) -> int:
-    """Return the number of patches that a tree is learnt from at most, for an archive of so many."""
+    """Return the largest number of patches that a tree of an archive of `patches` patches is learnt from."""
     return max(_SMALLEST_SAMPLE, _SAMPLE_A_LEAF * math.prod(_branching(patches)))
 
 
 def _branching(patches: int) -> tuple[int, int, int]:
-    """Return the numbers of top nodes, nodes under each and leaves under each, for so many patches."""
+    """Return the numbers of top nodes, nodes under each and leaves under each, for an archive's size."""
     wanted = 2 ** round(np.log2(max(1.0, patches / _PATCHES_A_LEAF)))
     depth = int(min(MOST_KEYS, max(_FEWEST_LEAVES, wanted))).bit_length() - 1
     tops = -(-depth // 3) if 2**depth > _KEYS_OF_TWO_LEVELS else 0
@@ -269,7 +276,7 @@ def _grown(
 
 def _cluster(words: NDArray[np.uint64], count: int, rng: np.random.Generator) -> NDArray[np.uint64]:
     """Return the majorities uint64 (count, W) of clusters of words (N, W), along a short path."""
-    # clusters start from random rows, and start again from one when they lose all members
+    # each cluster starts from a random row, and starts again from another one if it loses all members
     first = words[np.sort(rng.permutation(len(words))[:count])]
     centres = np.resize(first, (count, words.shape[1]))
     own = np.empty(len(words), np.int64)
@@ -292,7 +299,7 @@ def _nearest(words: NDArray[np.uint64], blocks: NDArray[np.uint64], out: NDArray
 
 @compiled
 def _majorities(words: NDArray[np.uint64], own: NDArray[np.int64], centres: NDArray[np.uint64]) -> None:
-    """Set each bit of each centre as most of its rows have it, 0 in a draw; one without rows stays.
+    """Set each bit of each centre as most of its rows have it, 0 for a tie; a centre without rows stays.
 
     Word w of plane p holds bit p of the counts of 64 bits, so that one addition with carry counts 64 bits.
     """
@@ -316,7 +323,7 @@ def _majorities(words: NDArray[np.uint64], own: NDArray[np.int64], centres: NDAr
                 carry[word] &= old
     for centre in range(centres.shape[0]):
         for word in range(width if size[centre] else 0):
-            more, equal = none, ~none  # bits whose counts are greater than half of the rows, and equal so far
+            more, equal = none, ~none  # bits set in more than half of the rows; bits equal to half so far
             for plane in range(n_planes - 1, -1, -1):
                 if (size[centre] >> 1) >> plane & 1:
                     equal &= planes[centre, plane, word]
@@ -328,7 +335,7 @@ def _majorities(words: NDArray[np.uint64], own: NDArray[np.int64], centres: NDAr
 
 @compiled
 def _short_path(centres: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return an order of the centres: from the one with fewest bits always on to the nearest that is left."""
+    """Return an order of the centres: from the one with fewest bits always on to the nearest one left."""
     count = centres.shape[0]
     path, left = np.empty(count, np.int64), np.ones(count, np.bool_)
     here, least = 0, 64 * centres.shape[1] + 1

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from sish.errors import ParameterError
 
 LARGEST_KEY = 2**63 - 1
-"""Keys are integers from 0 to this. The argument of a query may be any integer."""
+"""The largest key; keys are integers from 0. The argument of a query may be any integer."""
 
 
 class OrderedSet(Protocol):

@@ -1,7 +1,7 @@
 """A van Emde Boas tree of 63-bit keys, compiled, whose memory is proportional to the number of keys.
 
 The tree of the paper takes an array slot for each possible cluster, 2**32 in the root alone, and so 34 GB
-before the first key. Two things bring it to a few bytes a key here. First, clusters are entries of a hash
+before the first key. Two changes bring this to a few bytes a key. First, clusters are entries of a hash
 table, which exist only while they hold something (`sish.index.trees.veb_recursion`). Second, the tree does
 not hold the keys, each of which would take several nodes. It holds one *separator* for each block of up to 64
 keys. A block is a sorted row of an array: the keys from its separator to before the next one. The first block
@@ -43,9 +43,9 @@ from sish.index.trees.veb_recursion import (
 BLOCK = 64
 """Keys that a block has room for."""
 FILLED = 48
-"""Keys of a block in a set that is built at once, and the most that a merge makes."""
+"""Keys of a block in a set that is built at once, and the most keys of a merged block."""
 LOW = 16
-"""A block with fewer is merged with a neighbour, if both go into one."""
+"""A block with fewer keys is merged with a neighbour, if both fit into one."""
 SIZE, NEXT, PREVIOUS, SEPARATOR = BLOCK, BLOCK + 1, BLOCK + 2, BLOCK + 3  # columns behind a block's keys
 N_KEYS, N_BLOCKS, FREE_BLOCK, LAST_BLOCK = 3, 4, 5, 6  # places in `Tree.state`, behind the tree's own
 BOTTOM = -1  # the separator of the first block, block 0, which is not in the tree
@@ -129,7 +129,7 @@ class VanEmdeBoas:
         number, head = operator.index(key), []
         if number >= LARGEST_KEY and steps > 0:
             return []
-        if number > LARGEST_KEY:  # as from the last key there can be, which comes first then
+        if number > LARGEST_KEY:  # walk from the largest possible key, and put it first if it is there
             number, head = LARGEST_KEY, [LARGEST_KEY] if LARGEST_KEY in self else []
         out = np.empty(min(abs(steps), len(self)), np.int64)
         n_found = _walk(self._blocks, max(number, -1), steps > 0, out)
@@ -244,7 +244,7 @@ def _put_all(slots: NDArray[np.int64], others: NDArray[np.int64]) -> None:
 
 @compiled
 def _has_room(blocks: _Blocks) -> bool:
-    """Whether one more block can be made."""
+    """Return whether one more block can be made."""
     state = blocks.tree.state
     free_row = state[FREE_BLOCK] != EMPTY or state[N_BLOCKS] < len(blocks.rows)
     return bool(free_row and state[N_NODES] + SPARE <= len(blocks.tree.nodes))
@@ -330,7 +330,7 @@ def _n_below(row: NDArray[np.int64], key: Int64) -> Int64:
 
 @compiled
 def _add(blocks: _Blocks, key: Int64) -> bool:
-    """Put `key` in; False, and nothing done, if a block must be split and there is no room for another."""
+    """Put `key` in; return False, and do nothing, if a full block must be split and there is no room."""
     rows, block = blocks.rows, _block_of(blocks, key)
     size, place = rows[block, SIZE], _n_below(rows[block], key)
     if place < size and rows[block, place] == key:
@@ -354,7 +354,7 @@ def _add(blocks: _Blocks, key: Int64) -> bool:
 
 @compiled
 def _discard(blocks: _Blocks, key: Int64) -> bool:
-    """Take `key` out if it is there; whether so few are left that memory is to be given back."""
+    """Take `key` out if it is there; return whether so few keys are left that memory should be freed."""
     rows, state, block = blocks.rows, blocks.tree.state, _block_of(blocks, key)
     size, place = rows[block, SIZE] - 1, _n_below(rows[block], key)
     if place > size or rows[block, place] != key:
@@ -373,7 +373,7 @@ def _discard(blocks: _Blocks, key: Int64) -> bool:
 
 @compiled
 def _first(blocks: _Blocks, key: Int64, up: bool) -> tuple[Int64, Int64]:
-    """Block and place of the first key after `key`, or before it; block EMPTY if there is none."""
+    """Return block and place of the first key after `key`, or before it; block EMPTY if there is none."""
     rows = blocks.rows
     block = _block_of(blocks, key if up else key - 1)
     if not up:
@@ -400,7 +400,7 @@ def _neighbour(blocks: _Blocks, key: Int64, up: bool) -> Int64:
 
 @compiled
 def _walk(blocks: _Blocks, key: Int64, up: bool, out: NDArray[np.int64]) -> Int64:
-    """Fill `out` with the keys after `key`, or before it; how many there were."""
+    """Fill `out` with the keys after `key`, or before it; return their number."""
     rows, count = blocks.rows, 0
     block, place = _first(blocks, key, up)
     while count < len(out) and block != EMPTY:

@@ -10,7 +10,7 @@ hash table, keyed by node and upper half, with linear probing. An operation goes
 summary, never in both. So each is a loop of at most five rounds, O(log log U) (van Emde Boas 1975; Cormen et
 al., chapter 20).
 
-Node 0 is the root. Before it adds a value, the caller makes sure that `SPARE` nodes are free and that the
+Node 0 is the root. Before adding a value, the caller makes sure that `SPARE` nodes are free and that the
 hash table stays at most two thirds full.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sish.index.compiled import compiled, popcount
 
 Int64: TypeAlias = Any
-"""A number in compiled code, where all are int64. mypy would not let Python's and numpy's integers mix."""
+"""An integer in compiled code, always int64; for mypy it is Any, as int and numpy's int64 are mixed."""
 KEY_BITS = 63
 LEAF_BITS = 6
 MAX_DEPTH = 6
@@ -46,7 +46,7 @@ class Tree(NamedTuple):
 
 @compiled
 def hashed(key: Int64, size: Int64) -> Int64:
-    """Where the search for `key` begins in a table of `size`, a power of two."""
+    """Return the slot where the search for `key` begins, in a table of `size`, a power of two."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(size - 1))
 
@@ -182,14 +182,14 @@ def insert(tree: Tree, value: Int64) -> None:
 def remove(tree: Tree, value: Int64) -> None:
     """Take out a value that is there."""
     nodes = tree.nodes
-    path = np.empty((MAX_DEPTH, 2), np.int64)  # nodes whose greatest value goes, and their bits
+    path = np.empty((MAX_DEPTH, 2), np.int64)  # nodes whose greatest value is removed, and their bits
     node, bits, depth = 0, KEY_BITS, 0
     tree.state[N_VALUES] -= 1
     if tree.state[N_VALUES] == 0:
         return
     while bits > LEAF_BITS:
         half = bits // 2
-        if value == nodes[node, LEAST]:  # the next one takes its place, and goes from its cluster
+        if value == nodes[node, LEAST]:  # the next value takes its place, and leaves its cluster
             upper = _least(tree, nodes[node, SUMMARY], bits - half)
             value = upper << half | _least(tree, _cluster(tree, node, upper), half)
             nodes[node, LEAST] = value
@@ -232,7 +232,7 @@ def below(tree: Tree, value: Int64) -> Int64:
     nodes = tree.nodes
     if tree.state[N_VALUES] == 0 or value <= nodes[0, LEAST]:
         return EMPTY
-    path = np.empty((MAX_DEPTH, 3), np.int64)  # node, half and the upper half, EMPTY where it is still sought
+    path = np.empty((MAX_DEPTH, 3), np.int64)  # node, half, upper half (EMPTY while it is not known)
     node, bits, depth, found = 0, KEY_BITS, 0, np.int64(EMPTY)
     while found == EMPTY:
         if bits <= LEAF_BITS:
@@ -263,7 +263,7 @@ def below(tree: Tree, value: Int64) -> Int64:
 
 
 def values_of(tree: Tree) -> list[int]:
-    """All values, ascending; asserts the invariants of every node, for tests."""
+    """Return all values, ascending, and assert the invariants of every node; for tests."""
     clusters: dict[int, list[int]] = {}
     for key, child in tree.slots.tolist():
         if key != EMPTY:
