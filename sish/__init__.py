@@ -1,4 +1,14 @@
-"""Find similar whole-slide images (SISH, Chen et al., Nat Biomed Eng 2022, and what it wanted to be).
+"""Find similar whole-slide images (SISH, Chen et al., Nat Biomed Eng 2022, with some improvements).
+
+- :class:`Index` is an archive on disk: make or open it, add slides, search for similar ones
+- :class:`Recipe` says how slides become codes, :class:`SearchParams` how far a search looks
+- :class:`Results` is an answer, a list of :class:`Hit`; :func:`write_report` shows it as a page
+- :func:`evaluate` measures an index by its labels; :func:`verify` reads every byte of it
+- :func:`open_slide` opens a :class:`Slide`
+- every error is a :class:`SishError`; :mod:`sish.errors` lists them by cause
+
+The parts alone are in :mod:`sish.slides`, :mod:`sish.index`, :mod:`sish.vqvae` and :mod:`sish.systems`. Each
+name is imported when it is first used, so ``import sish`` needs neither torch nor numba.
 
 >>> import sish
 >>> issubclass(sish.MissingMppError, sish.SishError)

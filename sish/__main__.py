@@ -1,7 +1,7 @@
-"""The command ``sish``, also as ``python -m sish``. An interrupt prints one line from the first moment on.
+"""The command ``sish``, also as ``python -m sish``. From its start on, an interrupt prints a single line.
 
 The imports of a command take a second. An interrupt in that second would print a traceback, or a library
-would swallow it. Nothing is open yet, so the process just ends.
+would catch it. Nothing is open then, so the process ends at once.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""What must be measured on an archive before the features of a foreign encoder make good barcodes.
+"""Measure an archive, so that the features of a foreign encoder make good barcodes.
 
-The signs of a feature vector say little while all vectors share a long common part. It is taken off by
-centring on the mean of patches like those that will be searched. How many neighbours that saves is
-measured by ``python -m benchmarks.binarisation``.
+The signs of feature vectors say little if all vectors share a large common part. Centring removes this part:
+it subtracts the mean of patches like those that will be searched. ``python -m benchmarks.binarisation``
+measures how many neighbours centring keeps.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PERCENTILE = 1.0  # of the distances of random pairs, as for the shipped weight
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Measured once, on the first patches of an archive, and kept with it."""
+    """The centre and the threshold of an archive, measured once on its first patches and kept with it."""
 
     centre: NDArray[np.float32]
     """Float32 (F,): mean feature of these patches."""
     threshold: int
-    """Bits within which 1 % of random pairs of them lie: such patches count as similar."""
+    """The distance in bits within which 1 % of random pairs of these patches lie; closer ones are similar."""
     patches: int
-    """How many it was measured on."""
+    """Number of these patches."""
 
     @classmethod
     def learn(cls, features: NDArray[np.float32]) -> Calibration:
@@ -49,17 +49,17 @@ class Calibration:
 
     @property
     def fingerprint(self) -> str:
-        """Six digits for the centre: barcodes of two centres do not compare."""
+        """Six hexadecimal digits of the centre: barcodes of different centres cannot be compared."""
         return hashlib.sha256(self.centre.astype("<f4").tobytes()).hexdigest()[:6]
 
     def to_json(self) -> dict[str, Any]:
-        """Itself as an index keeps it."""
+        """Return plain values for JSON, as an index keeps them."""
         numbers = base64.b64encode(self.centre.astype("<f4").tobytes()).decode()
         return {"centre": numbers, "threshold": self.threshold, "patches": self.patches}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
-        """Return what `to_json` gave; IndexFormatError for anything else."""
+        """Return the calibration that `to_json` wrote; IndexFormatError for anything else."""
         try:
             centre = np.frombuffer(base64.b64decode(stored["centre"], validate=True), "<f4")
             threshold, patches = stored["threshold"], stored["patches"]
@@ -77,7 +77,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Barcoder:
-    """The way from the features of one encoder to barcodes, and the distance of similar ones."""
+    """The rule that makes barcodes of one encoder's features, and the distance of similar barcodes."""
 
     binarisation: Binarisation
     """The rule of the encoder."""
@@ -88,14 +88,14 @@ class Barcoder:
 
     @classmethod
     def of(cls, encoder: MeasuredEncoder, calibration: Calibration | None = None) -> Barcoder:
-        """Return the encoder's own way, with what was measured on the archive, if it was."""
+        """Return an encoder's barcoder, with the archive's centre and threshold if they were measured."""
         if calibration is None:
             return cls(encoder.binarisation, encoder.hamming_threshold)
         return cls(encoder.binarisation, calibration.threshold, calibration.centre)
 
     @classmethod
     def measured_on(cls, features: NDArray[np.float32], encoder: MeasuredEncoder) -> Barcoder:
-        """Return the way for an archive with features (M, F), which are measured for a foreign encoder."""
+        """Return the barcoder for features (M, F) of an archive; a foreign encoder's are measured first."""
         foreign = encoder.binarisation == "projection" and len(features) > 1
         return cls.of(encoder, Calibration.learn(features) if foreign else None)
 

@@ -1,7 +1,7 @@
 """Codes from slides: a slide becomes a mosaic, its patches become keys and barcodes.
 
-One :class:`Recipe` says everything that this takes (weights, patch size, scale, mosaic). An index stores the
-recipe it was made with, so that a query is read the same way; its fingerprint refuses any other.
+One :class:`Recipe` has all settings (weights, patch size, scale, mosaic). An index stores its recipe, so that
+a query is read in the same way. An encoder with another fingerprint is refused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PreparedSlide:
 
 @dataclass(frozen=True, slots=True)
 class SlideCodes:
-    """What an index holds of a slide of M patches."""
+    """The codes that an index holds of a slide of M patches."""
 
     keys: NDArray[np.int64]
     """Shape (M, 1): one column a tree."""
@@ -55,7 +55,7 @@ class SlideCodes:
     """Shape (M, 2): top left corner of each patch, level-0 pixels."""
 
     def __len__(self) -> int:
-        """Patches."""
+        """Return the number of patches."""
         return len(self.l0_xy)
 
 
@@ -67,17 +67,17 @@ class SlideEncoder:
     Parameters
     ----------
     recipe : Recipe, optional
-        What to do. Default: that of the encoder.
+        How slides become codes. Default: the encoder's own recipe.
     expected_fingerprint : str, optional
-        Refuse to work if the weights give another one.
+        The fingerprint that the weights must have.
     encoder : str or PatchEncoder, optional
         The encoder by name or as an object, in place of the recipe's weights (:mod:`sish.encoders`).
     calibration : Calibration, optional
-        What was measured for a foreign encoder's features (:meth:`measured_on`).
+        The measured centre and threshold of a foreign encoder's features (:meth:`measured_on`).
     device : str
         Where the encoder runs, as torch names it.
     workers : int, optional
-        Threads that read. Default: one a core, at most 8. Codes do not depend on it.
+        Number of threads that read pixels. Default: one for each core, at most 8. Codes do not depend on it.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SlideEncoder:
         return model
 
     def _fingerprint_of(self, model: MeasuredEncoder) -> str:
-        """Weights and everything else that keys and barcodes depend on."""
+        """Return a name of the weights and of all settings that keys and barcodes depend on."""
         settings = self.recipe.to_json()
         # These are paths; the model's own fingerprint tells which weights they hold.
         del settings["weights"], settings["network_weights"]
@@ -125,7 +125,7 @@ class SlideEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Name of the weights, patch size, scale and key scheme: codes of two fingerprints never meet."""
+        """Name of weights, patch size, scale and key scheme; codes of two fingerprints are never compared."""
         return self._fingerprint_of(self.model)
 
     @property
@@ -151,7 +151,7 @@ class SlideEncoder:
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether its features make better barcodes once patches of the archive were looked at."""
+        """Whether its features make better barcodes after a calibration on the archive."""
         return self.calibration is None and self.model.binarisation == "projection"
 
     def measured_on(self, features: NDArray[np.float32]) -> SlideEncoder:
@@ -175,7 +175,7 @@ class SlideEncoder:
 
     @cached_property
     def step_px(self) -> int:
-        """Sides of a smaller image's patch are multiples of it: see :func:`sish.slides.mosaic.read_patch`.
+        """The sides of a small image's patch are multiples of it: :func:`sish.slides.mosaic.read_patch`.
 
         The networks of :mod:`sish.vqvae` take any multiple of 32 px, others whole patches.
         """
@@ -195,7 +195,7 @@ class SlideEncoder:
         return PreparedSlide(slide, tissue, mosaic)
 
     def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
-        """Read the mosaic's patches and turn them into keys and barcodes; SlideReadError beyond the limit."""
+        """Read the mosaic's patches and turn them into keys and barcodes; SlideReadError past the limit."""
         recipe, l0_xy = self.recipe, prepared.mosaic.l0_xy
         reading = read_patches(
             prepared.slide,
@@ -214,7 +214,7 @@ class SlideEncoder:
         return SlideCodes(keys, barcodes, l0_xy)
 
     def encode_patches(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Keys int64 (N, 1) and barcodes uint8 (N, bytes) of patches uint8 (N, patch_px, patch_px, 3)."""
+        """Return keys int64 (N, 1) and barcodes uint8 (N, bytes) of patches uint8 (N, H, W, 3)."""
         if self.recipe.keys == "texture":  # the archive's tree gives the keys
             barcodes = self.barcodes(self.features(pixels))
             return np.zeros((len(barcodes), 1), np.int64), barcodes
@@ -237,7 +237,7 @@ class SlideEncoder:
 
 @dataclass(frozen=True, slots=True)
 class PaperKeys:
-    """The paper's keys of what an encoder with a codebook returns."""
+    """The paper's keys of the codes of an encoder with a codebook."""
 
     order: NDArray[np.int64]
     """Place of each code in the ordered codebook, (K,)."""
@@ -260,7 +260,7 @@ class PaperKeys:
 
 
 def whole_blocks(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grids of codes (N, h, w), mirrored up to whole blocks of the paper's key: those of smaller images."""
+    """Return grids of codes (N, h, w), extended by mirroring to whole blocks of the paper's key."""
     lacking = [-side % _KEY_BLOCK for side in codes.shape[1:]]
     return (
         np.pad(codes, ((0, 0), (0, lacking[0]), (0, lacking[1])), mode="symmetric") if any(lacking) else codes

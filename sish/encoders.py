@@ -1,4 +1,4 @@
-"""Encoders by name: what is asked of one, and where each kind comes from.
+"""Encoders by name: the interface of an encoder, and the source of each kind.
 
 =====================  ===================================================================================
 name                   encoder
@@ -35,19 +35,20 @@ if TYPE_CHECKING:
     from sish.vqvae.timm_network import TimmNetwork
 
 TIMM = "timm:"
-"""What the name of a network of timm begins with."""
+"""The beginning of the name of a network of timm."""
 
 FEATURES = "features:"
-"""What the name of features computed elsewhere begins with."""
+"""The beginning of the name of features that were computed elsewhere."""
 
 OBJECT = "object:"
-"""What the name of an encoder begins with that a program gave; its fingerprint follows."""
+"""The beginning of the name of an encoder that was given as an object; its fingerprint follows."""
 
 PREFIXES = (TIMM, FEATURES, OBJECT)
-"""Names that begin so are no paths."""
+"""A name with one of these beginnings is not a path."""
 
 UNCALIBRATED_THRESHOLD = 171
-"""Bits of 1,024 that stand for 30 degrees between features (a cosine of 0.87): where nothing was measured."""
+"""The threshold where nothing was measured: 171 of 1,024 bits are 30 degrees between features, a cosine of
+0.87."""
 
 _LARGEST_PATCH = 8192
 _LONGEST_NAME = 200  # characters of a fingerprint or a licence
@@ -112,12 +113,12 @@ class MeasuredEncoder(PatchEncoder, Protocol):
 
     @property
     def binarisation(self) -> Binarisation:
-        """How its features become bits."""
+        """The rule by which its features become bits."""
         ...
 
     @property
     def n_features(self) -> int:
-        """Numbers a patch."""
+        """F, the number of features of a patch."""
         ...
 
     @property
@@ -154,7 +155,7 @@ _MEASURED = (
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Return an encoding without codes."""
+    """An encoding without codes: the features of N patches."""
 
     features: NDArray[np.float32]
     """Float32 (N, F)."""
@@ -163,7 +164,7 @@ class Features:
 
 
 class _Unmeasured:
-    """What is taken of an encoder of which nothing was measured."""
+    """The values of an encoder of which nothing was measured."""
 
     binarisation: Binarisation = "projection"
     hamming_threshold = UNCALIBRATED_THRESHOLD
@@ -198,12 +199,12 @@ class ForeignEncoder(_Unmeasured):
 
     @cached_property
     def n_features(self) -> int:
-        """Numbers a patch: those of a white one."""
+        """F, the number of features of a patch, counted on a white one."""
         white = np.full((1, self.patch_px, self.patch_px, 3), 255, np.uint8)
         return int(self.features(white).shape[1])
 
     def encode(self, images: NDArray[np.uint8]) -> Features:
-        """Return an encoding without codes: there is no codebook to order them by."""
+        """Return features without codes: there is no codebook to order codes by."""
         return Features(self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -282,7 +283,7 @@ def name_of(encoder: str | PatchEncoder) -> str:
 
 
 def measured(encoder: PatchEncoder) -> MeasuredEncoder:
-    """Return an encoder with all that is asked of one; an object with the five members only is completed."""
+    """Return an encoder with all members that sish uses; one with the five members only is completed."""
     if all(hasattr(encoder, name) for name in _MEASURED):
         return cast(MeasuredEncoder, encoder)
     return ForeignEncoder(encoder)
@@ -292,13 +293,13 @@ class TimmEncoder(_Unmeasured):
     """A network of timm as an encoder.
 
     Patches go through one at a time on a CPU, where a batch would save nothing, and 32 at a time elsewhere.
-    The last batch is filled up: the network always sees the same shape, so that what comes out for a patch
-    does not depend on how many came with it.
+    The last batch is filled up, so the network always sees the same shape. The features of a patch then do
+    not depend on the number of patches beside it.
 
     Parameters
     ----------
     network : TimmNetwork
-        What makes the features.
+        The network that makes the features.
     batch : int, optional
         Patches at a time. Default: as above.
     """
@@ -312,11 +313,11 @@ class TimmEncoder(_Unmeasured):
         self.n_features, self.licence = network.n_features, network.licence
 
     def encode(self, images: NDArray[np.uint8]) -> Features:
-        """Return an encoding without codes."""
+        """Return features without codes."""
         return Features(self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features float32 (N, F) of patches uint8 (N, H, W, 3); ParameterError for anything else."""
+        """Return features float32 (N, F) of patches uint8 (N, H, W, 3); ParameterError for anything else."""
         import torch
 
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -332,13 +333,13 @@ class TimmEncoder(_Unmeasured):
 
 
 class FeaturesElsewhere(_Unmeasured):
-    """Stands for an encoder that is not here: its features came in files."""
+    """A stand-in for an encoder that is not here: its features came in files."""
 
     patch_px, mpp = 256, 0.5
     licence = "as its authors say"
 
     def __init__(self, name: str) -> None:
-        """Take ``ENCODER/DIMS``: the encoder's name, and how long its features are."""
+        """Take ``ENCODER/DIMS``: the encoder's name and the number of its features."""
         encoder, _, dims = name.rpartition("/")
         if not encoder or not dims.isdecimal() or not int(dims):
             raise ParameterError(
@@ -348,11 +349,11 @@ class FeaturesElsewhere(_Unmeasured):
         self.fingerprint = f"features-{encoder}-{dims}"
 
     def encode(self, images: NDArray[np.uint8]) -> Features:
-        """As `features`."""
+        """Refuse patches, as `features` does."""
         return Features(self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Refused (QueryError): there is nothing to encode with."""
+        """Refuse patches (QueryError): there is no network to encode them with."""
         if not len(images):
             return np.empty((0, self.n_features), np.float32)
         raise QueryError(
@@ -362,7 +363,7 @@ class FeaturesElsewhere(_Unmeasured):
 
 
 class ObjectElsewhere(_Unmeasured):
-    """Stands for an encoder that a program gave when it made the index, and has not given now."""
+    """A stand-in for an encoder object that was given when the index was made, and is not given now."""
 
     patch_px, mpp, n_features = 256, 0.5, 1
     licence = "as its authors say"
@@ -372,11 +373,11 @@ class ObjectElsewhere(_Unmeasured):
         self.fingerprint = fingerprint
 
     def encode(self, images: NDArray[np.uint8]) -> Features:
-        """As `features`."""
+        """Refuse patches, as `features` does."""
         return Features(self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Refuse (QueryError): there is nothing to encode with."""
+        """Refuse patches (QueryError): there is no network to encode them with."""
         raise QueryError(NOT_GIVEN.format(self.fingerprint))
 
 
@@ -392,7 +393,7 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> Measur
     Parameters
     ----------
     name : str
-        Which.
+        The name.
     network_weights : str
         File of the weights of a timm network, also of the DenseNet121 beside a VQ-VAE of the architecture
         ``paper``. Empty: from the model hub.
@@ -429,7 +430,7 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> Measur
 
 
 def _check_there(file: Path) -> None:
-    """WeightsError for a file that is missing, with the nearest names of encoders and of files beside it."""
+    """Refuse a missing file (WeightsNotFoundError); name the nearest encoders, and files beside it."""
     if file.exists():
         return
     beside = (path.name for path in file.parent.glob("*") if path.suffix in (".safetensors", ".ckpt"))

@@ -19,8 +19,8 @@ from sish.results import Query
 from sish.slide_index import Index
 from sish.view import RankingName
 
-_FEWER = (1, 3)  # the majority votes of so few results are told too
-_HITS = 5  # hit rates look at so many results
+_FEWER = (1, 3)  # majority votes of this many results are reported too
+_HITS = 5  # number of results that hit rates need
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Evaluation:
     ranking: str
     """How hits were ranked."""
     note: str
-    """Why that is not the ranking by uncertainty; else empty."""
+    """Why ``auto`` did not take the ranking by uncertainty; else empty."""
     slides: int
     """Slides in the database."""
     metrics: Metrics

@@ -1,4 +1,4 @@
-"""Say how to install optional packages; sish is not published yet, so the hint names the clone."""
+"""Hints that tell how to install optional packages, from a clone, as sish is not published yet."""
 
 import shlex
 from pathlib import Path

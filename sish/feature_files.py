@@ -3,14 +3,13 @@
 Both write the datasets ``features`` (N, F) and ``coords`` (N, 2), top left corners in level-0 pixels.
 TRIDENT tells beside them the sides of a patch (attributes ``patch_size`` and ``patch_size_level0`` of
 ``coords``), the slide's magnification (``level0_magnification``) and, in newer releases, the encoder
-(``encoder`` of ``features``); its folders are named ``features_ENCODER``. CLAM tells nothing: a patch is then
-as large as the commonest step between neighbours of its grids (each piece of tissue has its own), and the
-slide's scale and the encoder must be given. A file that cannot be used raises one SlideError, whatever the
-reason.
+(``encoder`` of ``features``); its folders are named ``features_ENCODER``. CLAM writes none of these. The side
+of a patch is then the commonest step between neighbours of a grid (each piece of tissue has its own grid).
+The slide's scale and the encoder must be given. A file that cannot be used raises a SlideError.
 
-A slide has thousands of patches at 0.5 um/px. A mosaic of them is indexed, as for pixels: k-means over the
-features in place of colours, then over places inside each cluster, 5 % of it. A cluster of fewer than 20
-patches is kept whole.
+A slide has thousands of patches at 0.5 um/px. A mosaic of them is indexed, as for pixels. A first k-means
+groups the patches by features, in place of colours. A second one, over places, keeps 5 % of each cluster. A
+cluster of fewer than 20 patches is kept whole.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SUFFIXES = frozenset({".h5", ".hdf5"})
 """Endings of feature files, in lower case."""
 
 _FOLDER = "features_"  # of TRIDENT, before the encoder's name
-_DEFAULT_PX = 256  # of a patch, where nothing tells
+_DEFAULT_PX = 256  # of a patch, if the file does not tell
 _CLUSTER_DIMENSIONS = 64  # of a random rotation: enough for nine clusters, and bounded for any F
 _ATTRIBUTES = ("encoder", "patch_size", "patch_size_level0", "level0_magnification")
 _MAX_L0 = 10_000_000  # pixels: the largest slides have 500,000 a side
@@ -58,7 +57,7 @@ class FeatureFile:
     encoder: str
     """Name of the network that made the features."""
     patch_px: int
-    """Side of a patch in pixels as the network saw it; 256 where nothing tells."""
+    """Side of a patch in pixels as the network saw it; 256 if the file does not tell."""
     l0_size: float
     """Side of a patch in level-0 pixels."""
     mpp: float
@@ -78,14 +77,14 @@ class FeatureFile:
 
     @property
     def dimensions(self) -> tuple[int, int]:
-        """Width and height of what its patches cover of level 0, from the origin; (1, 1) without any."""
+        """Width and height of level 0 that its patches cover, from the origin; (1, 1) without patches."""
         if not len(self.l0_xy):
             return 1, 1
         right, bottom = np.ceil(self.l0_xy.max(axis=0) + self.l0_size).astype(int)
         return max(1, int(right)), max(1, int(bottom))
 
     def thinned(self, most: int) -> FeatureFile:
-        """Return the same with at most so many of its patches, evenly spread."""
+        """Return the file with at most `most` of its patches, evenly spread."""
         rows = np.linspace(0, len(self.features) - 1, min(most, len(self.features))).astype(np.intp)
         return replace(self, features=self.features[rows], l0_xy=self.l0_xy[rows])
 
@@ -107,15 +106,14 @@ def find_feature_files(
 ) -> list[Path]:
     """Find all feature files under a folder.
 
-    TRIDENT's ``*_patches.h5``, which hold coordinates only, and hidden files are passed over. Links are
-    followed.
+    Hidden files are skipped, and TRIDENT's ``*_patches.h5``, which hold coordinates only. Links are followed.
 
     Parameters
     ----------
     folder : path-like
         A folder, or a file.
     on_error : callable, optional
-        It is told what cannot be read, as by :func:`sish.slides.folders.files_below`.
+        Called with the error of each folder that cannot be read (:func:`sish.slides.folders.files_below`).
 
     Returns
     -------
@@ -171,9 +169,11 @@ def read_features(
     Raises
     ------
     SlideOpenError
-        If it is no such file, holds what cannot be, nothing tells the encoder, or h5py is missing.
+        If it is no file of features, its numbers are impossible, or nothing tells the encoder.
+    MissingPackageError
+        If h5py is not installed.
     MissingMppError
-        If nothing that can be believed tells the slide's scale.
+        If neither the file nor the caller gives a plausible scale of the slide.
     ParameterError
         If the scale that is given is out of range.
     """
@@ -209,14 +209,14 @@ def read_features(
 
 
 def _read_checked(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, object]]:
-    """Return features (N, F), corners (N, 2), and what the attributes of both tell."""
+    """Return features (N, F), corners (N, 2), and the attributes of both."""
     found = read_datasets(path, ("features", "coords"), _ATTRIBUTES)
     stored, corners = found["features"].rows, found["coords"].rows
     if corners.shape != (len(stored), 2) or not stored.shape[1]:
         raise SlideOpenError(
             f"{path}: got features {stored.shape}, coords {corners.shape}; want (N, F) and (N, 2)"
         )
-    with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and refused as that
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused below
         features = stored.astype(np.float32, copy=False)
     if not np.isfinite(features).all():
         raise SlideOpenError(f"{path}: its features hold NaN or infinity; compute them again")
@@ -267,7 +267,7 @@ def _steps_in_rows(xy: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def choose(file: FeatureFile, recipe: Recipe) -> NDArray[np.intp]:
-    """Return the numbers of the patches that stand for a slide, ascending: features serve for colours."""
+    """Return the numbers of the patches that stand for a slide, ascending, chosen by features and places."""
     if not len(file.features):
         return np.zeros(0, np.intp)
     points = project(file.features, centre=file.features.mean(axis=0))[:, :_CLUSTER_DIMENSIONS]

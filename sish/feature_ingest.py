@@ -29,10 +29,10 @@ class FeatureIngest(Ingest):
     """Adds feature files to a store that is open for writing; the arguments are those of `Ingest`."""
 
     feature_encoder: str | None = None
-    """What made the features, where files and folders do not tell."""
+    """Name of the network that made the features, where files and folders do not tell."""
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
-        """Add the files as `Ingest.run` does; EncoderMismatchError if all that was read is another kind."""
+        """Add files as `Ingest.run` does; EncoderMismatchError if all are of another kind."""
         self._odd: list[FeatureMismatchError] = []
         report = super().run(slides, show_progress=show_progress)
         if self._odd and not (report.added or report.replaced or report.already or report.no_tissue):
@@ -77,14 +77,14 @@ def measured_files(
     """Return the recipe for features like those of some files, and a sample of them.
 
     The sample is of 32 files, 64 patches each. The recipe is that of the commonest kind. Files of another
-    kind, and those that cannot be read, are passed over: adding them tells.
+    kind, and files that cannot be read, are skipped; `Index.add_features` reports them.
 
     Parameters
     ----------
     places : iterable of path-like
         Files and folders.
     feature_encoder : str or None
-        What made the features, where files and folders do not tell.
+        Name of the network that made the features, where files and folders do not tell.
     mpp, override_mpp : float or None
         As of :func:`sish.feature_files.read_features`.
 

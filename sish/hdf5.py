@@ -1,7 +1,7 @@
-"""Numbers in HDF5 files of others, checked before anything is allocated, and from this file only.
+"""Read numbers from HDF5 files of others: they are checked before memory is allocated.
 
 HDF5 can name other files: external links, external storage and virtual datasets would read whatever the
-caller may read. A dataset of a few bytes may claim to hold terabytes. All this is refused (SlideOpenError).
+caller may read. A dataset of a few bytes may claim to hold terabytes. All these are refused (SlideOpenError).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _ATTRIBUTE = 4096  # bytes
 
 @dataclass(frozen=True, slots=True)
 class StoredDataset:
-    """A dataset and the attributes of it that were asked for."""
+    """A dataset, and those of its attributes that were asked for."""
 
     rows: NDArray[Any]
     """Numbers as stored, (N, F): a batch of one, (1, N, F), is taken out of it."""
     told: Mapping[str, object]
-    """Attributes that say something: a str, a number, or whatever else the file holds."""
+    """Attributes that are not empty: a str, a number, or another value of the file."""
 
 
 def read_datasets(path: Path, names: Iterable[str], attributes: Iterable[str]) -> dict[str, StoredDataset]:
@@ -56,7 +56,9 @@ def read_datasets(path: Path, names: Iterable[str], attributes: Iterable[str]) -
     Raises
     ------
     SlideOpenError
-        If it is no such file, h5py is missing, or a dataset is none of plain numbers in this file.
+        If it is no HDF5 file, or a dataset is missing, stored elsewhere, or not of plain numbers.
+    MissingPackageError
+        If h5py is not installed.
     """
     h5py = _h5py()
     names, attributes = list(names), list(attributes)
@@ -118,7 +120,7 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _told(dataset: Any, names: Iterable[str]) -> dict[str, object]:
-    """Return the dataset's attributes of these names that say something."""
+    """Return the dataset's attributes of these names that are not empty."""
     told = {}
     for name in names:
         if name in dataset.attrs:
@@ -145,7 +147,7 @@ def _plain(value: object) -> object:
 
 
 def number_of(told: Mapping[str, object], name: str, path: Path) -> float | None:
-    """Return a positive number that a file tells of itself.
+    """Return an attribute of a file that is a positive number.
 
     Parameters
     ----------
@@ -159,12 +161,12 @@ def number_of(told: Mapping[str, object], name: str, path: Path) -> float | None
     Returns
     -------
     float or None
-        None where it tells none, NaN, or not more than 0.
+        None if there is no such attribute, or it is NaN, 0 or negative.
 
     Raises
     ------
     SlideOpenError
-        If it tells something else: ``"40x"``, two numbers, infinity.
+        If the attribute is something else: ``"40x"``, two numbers, infinity.
     """
     value = told.get(name)
     try:
@@ -177,7 +179,7 @@ def number_of(told: Mapping[str, object], name: str, path: Path) -> float | None
 
 
 def text_of(told: Mapping[str, object], name: str, path: Path) -> str:
-    """Return a word that a file tells of itself, empty where it tells none; SlideOpenError if it is none."""
+    """Return an attribute of a file that is a name, or an empty text; SlideOpenError for anything else."""
     value = told.get(name, "")
     if not (isinstance(value, str) and len(value) <= 200 and value.isprintable()):
         raise SlideOpenError(f"{path}: its {name} is {_quoted(value)}; want a name")
@@ -185,7 +187,7 @@ def text_of(told: Mapping[str, object], name: str, path: Path) -> str:
 
 
 def line_of(told: Mapping[str, object], name: str) -> str | None:
-    """Return what a file tells of itself, whatever it is, on one line; None where it tells nothing."""
+    """Return an attribute of a file as one line of text; None if there is none."""
     return _one_line(str(told[name])) if name in told else None
 
 

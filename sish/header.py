@@ -1,4 +1,4 @@
-"""What an index stores beside its slides: the recipe, the encoder's fingerprint and how it is searched."""
+"""The header of an index: its recipe, the encoder's fingerprint and the search parameters."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sish.recipe import Recipe, known_fields, odd_header
 
 @dataclass(frozen=True, slots=True)
 class IndexHeader:
-    """What an index holds beside its slides."""
+    """The facts that an index stores beside its slides."""
 
     recipe: Recipe
     """How slides become its keys and barcodes."""
     fingerprint: str
-    """The encoder that it was made with."""
+    """The fingerprint of the encoder that made its codes."""
     search: SearchParams
     """How it is searched."""
     calibration: Calibration | None = None
-    """What was measured on its first patches, where a foreign encoder's features need it."""
+    """Centre and threshold, measured on its first patches if the encoder is a foreign one."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return itself as the store keeps it; without a calibration as releases before there was one."""
+        """Return plain values for JSON. Without a calibration the field is left out, as in older releases."""
         plain = {
             "recipe": self.recipe.to_json(),
             "fingerprint": self.fingerprint,
@@ -37,7 +37,7 @@ class IndexHeader:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> IndexHeader:
-        """Return the header that an index holds; search parameters that it lacks take their defaults.
+        """Return the header that an index holds; missing search parameters have their defaults.
 
         Parameters
         ----------
@@ -51,9 +51,9 @@ class IndexHeader:
 
         Raises
         ------
-        odd_header
-            An IndexFormatError, if something is missing, of another type, or not known to this release.
-        """
+        IndexFormatError
+            If something is missing, of another type, or not known to this release.
+        """  # noqa: DOC501  odd_header() makes that error
         names = {field.name for field in fields(cls)}
         header = known_fields(stored, "header", names - {"calibration"}, names)
         search = known_fields(

@@ -1,7 +1,7 @@
 """Tell whether a file is a slide of an index, by its bytes and never by its name alone.
 
-While a drive is away, another drive may hold another patient's ``1.svs``. A file may be replaced in place. An
-archive may move. So the index keeps a digest of each slide's file (:func:`file_digest`), and compares that.
+Another drive may hold another patient's ``1.svs``. A file may be replaced by another one. An archive may
+move. So the index keeps a digest of each slide's file (:func:`file_digest`), and compares that.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Standing(Enum):
     SAME = "same"
     """The file is the slide: in its place, moved, or a copy."""
     CHANGED = "changed"
-    """The file is in the slide's place, and another one than was added."""
+    """The file is in the slide's place, but has other bytes than the file that was added."""
     OTHER = "other"
     """The file is another slide."""
 
@@ -76,8 +76,8 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 def compare(path: Path, row: SlideRow) -> Standing:
     """Return the relation of a file to an indexed slide.
 
-    Rows of older indexes have no digest. Their file is the one at their path. If that is gone, the file is
-    opened, and is the slide if it has the size in pixels and the scale of the row.
+    Rows of older indexes have no digest. Then the file at the row's path is the slide. If that file is gone,
+    another file is the slide if it has the size in pixels and the scale of the row.
 
     Parameters
     ----------
@@ -117,9 +117,9 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
     Returns
     -------
     SlideRow or None
-        The slide's row; None if it is none of them, or cannot be read.
+        The slide's row; None if the file is no slide of the index, or cannot be read.
     """
-    path = series_files(path)[0]  # by which a DICOM series is added
+    path = series_files(path)[0]  # a DICOM series is added by its first file
     with suppress(SlideError):
         digest = file_digest(path)
         found = [row for row in rows if row.file_digest == digest]
@@ -146,7 +146,7 @@ def _is_at(path: Path, row: SlideRow) -> bool:
 
 
 def _measures_the_same(path: Path, row: SlideRow) -> bool:
-    """Return whether a file has the size of an indexed slide and, unless a user gave that, its scale."""
+    """Return whether a file has an indexed slide's size, and its scale unless a user gave the scale."""
     given = row.mpp_source in (GIVEN, OVERRIDE)
     override_mpp = row.mpp if given else None
     if is_feature_file(path):

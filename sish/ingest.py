@@ -42,13 +42,13 @@ OnError = Literal["skip", "raise"]
 
 
 _COMMIT_S = 2.0
-"""About the seconds of work between commits; a crash may cost these and the slide at hand."""
+"""Seconds of work between commits, about; a crash may cost them and the slide at hand."""
 
 _COMMIT_PATCHES = 65_536
-"""Patches that wait to be committed, at most: 10 MB of codes."""
+"""Most patches that wait to be committed: 10 MB of codes."""
 
 _MOST_AHEAD = 4
-"""Slides whose mosaics are chosen while one is encoded, at most; a very large slide takes 100 MB."""
+"""Most slides whose mosaics are chosen while one is encoded; a very large slide takes 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Job:
 
 
 Encode = Callable[[], tuple[SlideRow, SlideCodes]]
-"""The rest of the work on a slide, done one slide at a time: it gives row and codes, or raises SlideError."""
+"""The rest of the work on a slide, for one slide at a time; it gives row and codes, or raises SlideError."""
 
 
 class Scaled(Protocol):
-    """The facts on a slide's pixels that the store keeps."""
+    """The facts about a slide's pixels that the store keeps."""
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -174,18 +174,18 @@ class Ingest:
         """Add slides: files, or folders that are searched for slides."""
         jobs = list(self._plan(slides))
         if jobs:
-            self._encoder.load()  # weights that do not fit are refused before any slide is opened
+            self._encoder.load()  # so wrong weights are refused before any slide is opened
         self._waiting = _Waiting()
         with progress("adding", len(jobs), show=show_progress) as bar:
             try:
                 for job, prepared in self._prepare_ahead(jobs):
                     self._add(job, prepared, bar)
             finally:
-                self._commit()  # what is encoded is kept, whatever stops the rest
+                self._commit()  # encoded slides are kept, whatever stops the others
         return self._report
 
     def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
-        """Yield the slides to add, without those that are there already; the report tells of the others."""
+        """Yield the slides to add. Slides that are in the index already are reported and left out."""
         stored = {row.slide_id: row for row in self._store.slides}
         seen: dict[Path, str] = {}
         moved: dict[str, SlideRow] = {}
@@ -206,7 +206,7 @@ class Ingest:
         self._check_labels(seen, stored)
 
     def _standing(self, path: Path, there: SlideRow) -> Standing:
-        """Return the relation of a file to the indexed slide of its id; report one that is left out."""
+        """Return the relation of a file to the indexed slide of its id; report a file that is refused."""
         try:
             standing = compare(path, there)
         except SlideError as error:
@@ -219,7 +219,7 @@ class Ingest:
         return standing
 
     def _id_of(self, path: Path, stored: dict[str, SlideRow]) -> str:
-        """Return a slide's id; a DICOM series keeps the id by which it was indexed, once a file's name."""
+        """Return a slide's id; a DICOM series keeps the id by which it was indexed earlier."""
         slide_id = slide_id_of(path)
         if slide_id in stored or not is_dicom(path):
             return slide_id
@@ -259,12 +259,12 @@ class Ingest:
             )
 
     def _prepare_ahead(self, jobs: list[Job]) -> Iterator[tuple[Job, Future[Encode]]]:
-        """Yield each job with its mosaic; those of the next slides are chosen while it is encoded."""
+        """Yield each job with the future of its mosaic; the next mosaics are chosen while it is encoded."""
         ahead = min(self._encoder.workers, _MOST_AHEAD)
         waiting = deque[tuple[Job, Future[Encode]]]()
         try:
             for job in jobs:
-                # a thread for each, so that one that hangs does not hold up the others
+                # one thread for each slide, so that a slide that hangs does not delay the others
                 waiting.append((job, start(self._prepare_timed, job)))
                 if len(waiting) == ahead + 1:
                     yield waiting.popleft()
@@ -301,7 +301,7 @@ class Ingest:
         return partial(self._encode, job, prepared)
 
     def _given_for(self, job: Job) -> tuple[float | None, float | None]:
-        """Return the `mpp` and `override_mpp` of a slide: of its labels, as given now, or as stored."""
+        """Return the `mpp` and `override_mpp` of a slide: from its labels, as given now, or as stored."""
         row = job.labels
         mpp = row.mpp if row and row.mpp else self._mpp
         override_mpp = row.override_mpp if row and row.override_mpp else self._override_mpp
@@ -371,7 +371,7 @@ class Ingest:
 def remembered(
     stored: SlideRow | None, mpp: float | None, override_mpp: float | None
 ) -> tuple[float | None, float | None]:
-    """Return the `mpp` and `override_mpp` to open a slide with: given now, else as when added."""
+    """Return the `mpp` and `override_mpp` given now, else those with which the slide was added."""
     if stored is not None and mpp is None and stored.mpp_source == GIVEN:
         mpp = stored.mpp
     if stored is not None and override_mpp is None and stored.mpp_source == OVERRIDE:
@@ -396,7 +396,7 @@ def _changed(path: Path, slide_id: str) -> SlideError:
 
 
 def row_of(job: Job, slide: Scaled, patch_l0_px: float, codes: SlideCodes) -> SlideRow:
-    """Return the row of a slide for the store; its labels fill it, or its earlier row."""
+    """Return the row of a slide for the store, with its earlier labels and those of the labels file."""
     width, height = slide.dimensions
     row = SlideRow(
         slide_id=job.slide_id,

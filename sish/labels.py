@@ -7,9 +7,9 @@ Commas separate them, or semicolons or tabs where the header shows it. ::
     slide_id,label,patient,stain
     TCGA-A1-A0SB-01Z-00-DX1,breast,TCGA-A1-A0SB,H&E
 
-An empty field says nothing. In any column, the words that ``pandas.read_csv`` takes for missing say nothing,
-too (:data:`sish.slides.tables.MISSING`: ``nan``, ``NA``, ``None``, ...), written exactly so. A diagnosis of
-that name needs another one, such as ``no finding``. `Labels.notes` says how many there were.
+An empty field is a missing value. In any column, so are the words that ``pandas.read_csv`` takes for missing
+(:data:`sish.slides.tables.MISSING`: ``nan``, ``NA``, ``None``, ...), written exactly so. A diagnosis cannot
+have such a name; write for example ``no finding``. `Labels.notes` says how many fields were taken as missing.
 """
 
 import math
@@ -43,7 +43,7 @@ class LabelRow:
     slide_id: str | None
     """The slide's id."""
     label: str | None
-    """Its diagnosis or site to be found again."""
+    """Its diagnosis, or the site that a search should find again."""
     patient: str | None
     """The patient; see `patient_of`."""
     site: str | None
@@ -81,7 +81,7 @@ class LabelRow:
         return self.patient or slide_id
 
     def applied_to(self, row: SlideRow) -> SlideRow:
-        """Return an indexed slide's row with this line's fields; where one is empty, it stays as it was."""
+        """Return an indexed slide's row with this line's fields; an empty field keeps the old value."""
         return replace(
             row,
             label=self.label or row.label,
@@ -118,7 +118,7 @@ class Labels:
         self.notes = tuple(notes)
         self._by_id: dict[str, LabelRow] = {}
         self._by_path: dict[Path, LabelRow] = {}
-        self._by_target: dict[str, LabelRow] | None = None  # links followed: made when it is first needed
+        self._by_target: dict[str, LabelRow] | None = None  # links followed; made at first use
         self._by_file_name: dict[str, list[LabelRow]] = {}
         for row in self.rows:
             self._enter(row)
@@ -130,9 +130,10 @@ class Labels:
     def find(self, slide_path: str | os.PathLike[str], slide_id: str) -> LabelRow | None:
         """Return the row of a slide.
 
-        A row's ``path`` comes first: the slide's own, absolute or relative to the labels file's folder; else
-        the end of it (``b/c.svs`` is ``/a/b/c.svs``). A DICOM series may be named by any of its files, or by
-        the folder that holds it alone. Then its ``slide_id``: the slide's, or its file name.
+        Rows are tried in this order. First, a row with the slide's path, absolute or relative to the folder
+        of the labels file. Second, a row whose path is the end of it (``b/c.svs`` fits ``/a/b/c.svs``).
+        Third, a row whose ``slide_id`` is the slide's id or its file name. The path of a DICOM series may be
+        any of its files, or its folder if that holds nothing else.
 
         Parameters
         ----------
@@ -217,7 +218,7 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
     Parameters
     ----------
     path : path-like
-        A table as this module's docstring says.
+        A table; the docstring of this module describes it.
 
     Returns
     -------
@@ -239,7 +240,7 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
 
 
 def _row(file: Path, row: TextRow) -> LabelRow:
-    """Return what a row of the table says of its slide."""
+    """Return the checked fields of a row of the table."""
     line, said = row.line, row.said
     if not set(NAMING) & set(said):
         raise odd_line(file, line, "names no slide: fill in its path or slide_id, or delete it")
@@ -257,7 +258,7 @@ def _row(file: Path, row: TextRow) -> LabelRow:
 
 
 def _mpp(file: Path, row: TextRow, column: str) -> float | None:
-    """Return a row's micrometres per pixel, None where it says none."""
+    """Return the micrometres per pixel of a row; None if the field is empty."""
     cell = row.said.get(column)
     if cell is None:
         return None

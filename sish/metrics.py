@@ -1,9 +1,9 @@
-"""Measure ranked answers by the labels of the queries and of their results.
+"""Measure ranked answers by the labels of queries and results.
 
 An *answer* is the label of a query and the labels of its results, best first. The definitions follow Chen et
-al. 2022 (Methods, evaluation). Where theirs is unusual, the usual one is given too. For images with several
-labels, :func:`average_shared` counts the labels shared with the results (AvG@K of Haq et al.). Every figure
-has a 95 % bootstrap interval over queries.
+al. 2022 (Methods, evaluation). If theirs is unusual, the usual definition is given too. For images with
+several labels, :func:`average_shared` counts the labels shared with the results (AvG@K of Haq et al.). Every
+figure has a 95 % bootstrap interval over queries.
 
 Why not a library: scikit-learn has neither the majority vote nor an average precision at k; it would replace
 `_f1` alone. `scipy.stats.bootstrap` refuses a class of one query.
@@ -378,7 +378,7 @@ def _f1_interval(labels: Sequence[str], votes: Sequence[str | None], *, seed: in
     count = np.array([labels.count(label) for label in classes])
     for number, label in enumerate(classes):
         own = [vote for name, vote in zip(labels, votes, strict=True) if name == label]
-        shares = np.zeros(len(classes) + 1)  # the last: no vote, or one for a label that no query has
+        shares = np.zeros(len(classes) + 1)  # last: no vote, or one for a label that no query has
         for vote in own:
             shares[column.get(vote or "", len(classes))] += 1 / len(own)
         drawn = random.multinomial(len(own), shares / shares.sum(), _REPEATS)[:, :-1]

@@ -1,4 +1,4 @@
-"""Write the files that a command makes for its user: whole or not at all, and never over an input.
+"""Write the output files of commands: whole or not at all, and never over an input.
 
 >>> import tempfile
 >>> page = Path(tempfile.mkdtemp()) / "page.html"
@@ -20,7 +20,7 @@ from pathlib import Path
 from sish.errors import OutputError, ParameterError
 
 _DATABASES = {"manifest.json": b'"sish index"', "smily.json": b'"smily-'}
-"""File that marks a folder as ours, and what stands near its beginning."""
+"""The file that marks a folder as a database of sish, and a text near its beginning."""
 
 _BEGINNING = 4096  # bytes
 
@@ -41,7 +41,7 @@ def write_output(
     data : bytes
         All of it.
     inputs : iterable of path-like
-        Files that must stay as they are, by whatever name.
+        Files that must not be replaced, under any name.
     replaces : tuple of str
         Endings of the files that it may replace, as in ``(".html", ".htm")``.
 
@@ -78,7 +78,7 @@ def check_output(
     path : path-like
         The file to write.
     inputs : iterable of path-like
-        Files that must stay as they are.
+        Files that must not be replaced.
     replaces : tuple of str
         Endings of the files that it may replace.
 
@@ -117,24 +117,24 @@ def _is_database(folder: Path) -> bool:
 
 
 def _same_file(target: Path, inputs: Iterable[str | os.PathLike[str]]) -> str | None:
-    """Return the first input that is this very file, under whatever name; None if there is none."""
+    """Return the first input that is this same file, under any name; None if there is none."""
     here = target.stat()
     for given in inputs:
-        with suppress(OSError, ValueError):  # a query may be an id, and an indexed slide may be gone
+        with suppress(OSError, ValueError):  # an input may be an id, or a slide that is gone
             if os.path.samestat(here, os.stat(given)):  # noqa: PTH116  thousands of them: no objects
                 return os.fspath(given)
     return None
 
 
 def _put(path: Path, data: bytes) -> None:
-    if path.exists() and not path.is_file():  # a pipe, by /dev/stdout a nameless one; a folder fails
+    if path.exists() and not path.is_file():  # a pipe, perhaps without a name (/dev/stdout); a folder fails
         path.write_bytes(data)
         return
     target = Path(os.path.realpath(path))
     mode = None
     if target.is_file():
         mode = target.stat().st_mode & 0o777
-        os.close(os.open(target, os.O_WRONLY))  # one that is write-protected stays: PermissionError
+        os.close(os.open(target, os.O_WRONLY))  # PermissionError for a write-protected file, which stays
     new = target.with_name(f".{secrets.token_hex(8)}.new")
     try:
         with new.open("xb") as file:

@@ -85,7 +85,7 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 def write_picture(
     picture: Image.Image, path: str | os.PathLike[str], *, slide: str | os.PathLike[str]
 ) -> Path:
-    """Write a picture of a slide (.png, .jpg); ParameterError where it cannot, or would replace the slide."""
+    """Write a picture of a slide (.png, .jpg); ParameterError or OutputError as `write_output`."""
     check_picture(path, slide)
     stream = io.BytesIO()
     picture.save(stream, _FORMATS[Path(path).suffix.lower()])

@@ -1,8 +1,8 @@
 r"""Print text safely: a name of a file, slide or label cannot control the terminal.
 
-A name may hold an escape sequence that retitles a window or hides a line, a newline that forges an error, or
-a mark that turns the reading direction. Everything that a command prints goes through :func:`printable`,
-except JSON, which escapes such characters itself.
+A name may hold an escape sequence that changes a window's title or hides a line, a newline that forges an
+error message, or a mark that reverses the reading direction. Everything that a command prints goes through
+:func:`printable`, except JSON, which escapes such characters itself.
 
 >>> print(printable("a\x1b[31m\nsish: error: forged\u202efdp"))
 a\x1b[31m\nsish: error: forged\u202efdp

@@ -1,7 +1,8 @@
 """Queries: from what a user asks for to its codes.
 
-A :class:`Question` holds what was given to :meth:`sish.Index.search`. The codes of an indexed slide's id are
-the stored ones. Those of a file of features are made of its mosaic, and those of anything else of its pixels.
+A :class:`Question` holds the arguments of :meth:`sish.Index.search`. If the query is the id of an indexed
+slide, its stored codes are used. Codes of a file of features are made of its features, and codes of anything
+else of its pixels.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Question:
         if is_feature_file(given):
             return self._of_features(absolute(str(given)), state, encoder)
         check_takes_pixels(encoder, state.folder)
-        encoder.load()  # weights that do not fit are known before the slide is opened
+        encoder.load()  # so wrong weights are refused before the slide is opened
         return self._of_pixels(given, _stored(state, given), encoder)
 
     def noted(self, results: Results) -> Results:
@@ -123,7 +124,7 @@ class Question:
     def _of_pixels(
         self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder
     ) -> tuple[Query, SlideCodes]:
-        """Return pixels as a query. They are read in a thread, which Ctrl-C leaves behind if a file hangs."""
+        """Return pixels as a query. A thread reads them; Ctrl-C leaves it behind if a file hangs."""
         slide = start(self._open, given, stored).result()
         try:
             prepared = start(encoder.prepare, slide, self.region).result()
@@ -200,15 +201,15 @@ def query_of_indexed(
 
 
 def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCodes]:
-    """Yield the codes of some slides of a table, as encoding these slides gives them.
+    """Yield the stored codes of some slides of a table, each in the order in which its slide was read.
 
-    A table is in key order. Patches of a query are in the order in which the slide is read. Rankings break
-    ties by it, so that a query by id must have the order of a query by file.
+    A table is in key order. Rankings break ties by the order of a query's patches, so a query by id needs the
+    order that a query by file has.
 
     Yields
     ------
     SlideCodes
-        Of each of `numbers`.
+        The codes of each slide of `numbers`.
     """
     rows = np.flatnonzero(np.isin(patches.slide, numbers))
     rows = rows[np.lexsort((patches.row[rows], patches.slide[rows]))]
@@ -265,7 +266,7 @@ def query_of_features(
 
 
 def _file_of(row: SlideRow) -> Path:
-    """Return the file of an indexed slide; QueryError if another file is in its place by now."""
+    """Return the file of an indexed slide; QueryError if another file has taken its place."""
     path = Path(row.path)
     if compare(path, row) is not Standing.SAME:
         raise QueryError(
@@ -287,7 +288,7 @@ def _stored(state: State, query: Queryable) -> SlideRow | None:
 
 def _named(state: State, query: Queryable) -> SlideRow | None:
     """Return the row of a query that is the id of an indexed slide; None for anything else."""
-    # a file of that name is read if it is the slide's own; another one is refused, as either might be meant
+    # a file of that name is read if it is the slide's own; another file is refused: the user may mean either
     if not isinstance(query, str):
         return None
     row = next((row for row in state.slides if row.slide_id == query), None)
@@ -304,14 +305,14 @@ def _named(state: State, query: Queryable) -> SlideRow | None:
 def _as_indexed(
     stored: SlideRow | None, mpp: float | None, override_mpp: float | None
 ) -> tuple[float | None, float | None]:
-    """Return the `mpp` and `override_mpp` that read a file as it was indexed, unless others are given now."""
-    # indexes older than `override_mpp` also say "given" where the given scale replaced the file's own
+    """Return the `mpp` and `override_mpp` given now, else those with which the file was indexed."""
+    # in indexes older than `override_mpp`, "given" may mean that the given scale replaced the file's own
     if stored is not None and stored.mpp_source == GIVEN and mpp is None and override_mpp is None:
         return None, stored.mpp
     return remembered(stored, mpp, override_mpp)
 
 
 def _check_told(override_mpp: float | None, query: str, wanted: str) -> None:
-    """Refuse to replace the scale (QueryError) of a query that is not read from a file."""
+    """Refuse an `override_mpp` (QueryError) for a query that is not read from a file."""
     if override_mpp is not None:
         raise QueryError(f"got override_mpp with {query}, which has its scale; want {wanted}")

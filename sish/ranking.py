@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from sish.errors import LabelsError, ParameterError
 from sish.index.bags import Bags
 
-_FIRST = 5  # results of a bag, and bags of a query, that the published cleaning and prediction read
+_FIRST = 5  # the published cleaning reads so many results of a bag, and the prediction so many bags
 _FEW_LENGTHS = 3  # bags are cleaned by length only if there are more distinct lengths
 _SHORTEST, _LONGEST = 5, 95  # percentiles of the lengths; bags in between are kept
 _N_MATCHES = 5  # patch pairs that a ranked slide carries
@@ -52,12 +52,12 @@ class RankedSlide:
     slide: int
     """Slide number."""
     score: float
-    """Slides are in order of it. In [0, 1], never larger further down the list: 2 ** -uncertainty, or the
-    score of `NearestMatches`, which is the score of a `sish.Hit` in both rankings."""
+    """In [0, 1]; the list is in falling order of it. It is 2 ** -uncertainty in a ranking by uncertainty, and
+    the score of `NearestMatches` in one by similarity. (A `sish.Hit` has the latter score in both.)"""
     uncertainty: float | None
     """Entropy in bits of the labels in the bag that placed it; None where labels are not read."""
     hamming: int
-    """Distance in bits of the match that placed it. In a ranking by similarity that is its best match."""
+    """Distance in bits of the match that placed it; in a ranking by similarity, its best match."""
     query_patch: int
     """Number of the query's patch in that match."""
     matches: tuple[PatchMatch, ...]
@@ -148,11 +148,11 @@ def rank_by_uncertainty(
 ) -> Ranking:
     """Return the published ranking of the slides in one query's bags.
 
-    Label weights and entropy of each bag are computed. Bags of odd lengths or large distances are dropped.
-    The first five bags vote for a label, and those of them that disagree are dropped. Slides are taken from
-    the bags that are left, the most certain bag first. They are in order of the uncertainty of the bag that
-    each came from, then of distance, then of place there. The score is 2 ** -uncertainty: 1 where the bag
-    held one label, 1/2 where it was as mixed as two equal ones.
+    The label weights and the entropy of each bag are computed. Bags of unusual length or large distance are
+    dropped. The first five bags vote for a label, and those that disagree with the vote are dropped. Slides
+    are taken from the remaining bags, the most certain bag first. They are in order of the uncertainty of
+    their bag, then of distance, then of place in the bag. The score is 2 ** -uncertainty: 1 for a bag of one
+    label, 1/2 for a bag that is as mixed as two equal labels.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def rank_by_uncertainty(
     Returns
     -------
     Ranking
-        At most `k` slides. Where no bag is left (the authors' script stops there) it says why.
+        At most `k` slides. If no bag is left, where the authors' script stops, `reason` says why.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def _clean(bags: list[_Bag]) -> tuple[list[_Bag], float]:
 
 def _removed_by_prediction(first: list[_Bag]) -> set[int]:
     """Return the query patches of those of the first bags whose strongest label is not the prediction."""
-    # the prediction has most weight in these bags, among labels that are the strongest of one bag at least
+    # the prediction is the label of most weight in these bags that is the strongest label of at least one bag
     total: dict[int, float] = {}
     for bag in first:
         for label, vote in bag.votes.items():
@@ -264,7 +264,7 @@ def _removed_by_prediction(first: list[_Bag]) -> set[int]:
 
 
 def _collect(bags: list[_Bag], tau: float) -> list[tuple[_Bag, int]]:
-    """Return each slide once, where it is first taken (bag and place), by uncertainty and distance."""
+    """Return bag and place of each slide's first entry, in order of uncertainty, then of distance."""
     seen: set[int] = set()
     taken: list[tuple[_Bag, int]] = []
     for bag in bags:
@@ -435,7 +435,7 @@ class NearestMatches:
 
 
 def _first_of_each(bags: Bags, place: NDArray[np.int64], n_places: int) -> list[NDArray[np.int64]]:
-    """Return for each bag the first result, hence the nearest, of each place (R,) that is in it."""
+    """Return for each bag the first, so the nearest, result of each slide that is in it; `place` is (R,)."""
     # one array of `n_places` numbers serves all bags, which is ten times faster than sorting the results
     first = np.empty(n_places, np.int64)
     found = []

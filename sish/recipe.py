@@ -1,6 +1,7 @@
 """How a slide becomes keys and barcodes: one frozen :class:`Recipe`, which an index stores.
 
-A query is read by the recipe of the index that is asked; the fingerprint refuses any other.
+A query is read by the recipe of the index that is searched. Codes of another recipe have another fingerprint
+and are refused.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ MIN_PATCH_MPP, MAX_PATCH_MPP = 0.05, 16.0
 _MOST_SPECK_UM2 = 1e9
 
 _TASTE = ("min_speck_um2", "leave_out_ink")
-"""Fields that are stored and hashed only where they differ from their defaults: older indexes lack them."""
+"""Fields that are stored and hashed only if they differ from their defaults, as older indexes lack them."""
 
 _RENAMED = {"densenet_weights": "network_weights"}
 
 Keys = Literal["texture", "paper"]
-"""What orders the patches of an index: see :class:`Recipe`."""
+"""The kind of keys by which an index orders its patches: see :class:`Recipe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ class Recipe:
     weights: str = "shipped"
     """Encoder: ``shipped``, a path of weights, ``timm:NAME`` or ``features:NAME`` (:mod:`sish.encoders`)."""
     network_weights: str = ""
-    """File of a timm network's weights (of DenseNet121 beside a VQ-VAE, too); empty: from the model hub."""
+    """File of the weights of a timm network, or of DenseNet121 beside a VQ-VAE. Empty: the model hub's."""
     patch_px: int = 256
     """Edge of a patch in pixels at ``mpp``."""
     mpp: float = 1.0
     """Scale at which patches are read, um per pixel."""
     keys: Keys = "texture"
-    """What orders patches: ``texture``, paths in a tree learnt from the archive's barcodes, or ``paper``."""
+    """The keys that order patches: ``texture``, paths in a tree learnt from the archive, or ``paper``."""
     pooling: Pooling = "integer"
     """Reading of the paper's key: ``integer`` as its authors compute it, ``exact`` as it is written."""
     n_clusters: int = 9
@@ -57,7 +58,7 @@ class Recipe:
     seed: int = 0
     """Seed of both k-means."""
     min_speck_um2: float = MIN_SPECK_UM2
-    """Smaller pieces of tissue are left out as dirt, down to 5,000 where no larger ones are."""
+    """Smaller pieces (in um2) are left out; if no piece is much larger, those down to 5,000 um2 stay."""
     leave_out_ink: bool = True
     """Whether marks of pens are left out."""
 
@@ -134,7 +135,7 @@ class Recipe:
         return cls(**{"keys": "paper", **found})  # indexes older than this field always used the paper's
 
     def check(self) -> Recipe:
-        """Return itself when every value is of its type and in its range, else raise ParameterError."""
+        """Return this recipe; ParameterError if a value is of another type or out of range."""
         for field in fields(self):
             value, wanted = getattr(self, field.name), type(field.default)
             fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
@@ -170,7 +171,7 @@ class Recipe:
         return self
 
     def resolved(self) -> Recipe:
-        """Return itself with absolute paths, which mean the same from every folder; floats are floats."""
+        """Return this recipe with absolute paths, and with floats where integers were given for them."""
         weights, network = (
             name if name in ("shipped", "") or name.startswith(PREFIXES) else str(absolute(name))
             for name in (self.weights, self.network_weights)

@@ -1,4 +1,4 @@
-"""One self-contained page for a search: the query with its mosaic, each hit, and the patches that matched."""
+"""Write a search as one self-contained page: the query's mosaic, the hits, and the patches that matched."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
     Raises
     ------
     ParameterError
-        If the page cannot be written, or would replace something else.
+        If the page would replace a file of another kind, or lies inside an index.
+    OutputError
+        If it cannot be written.
     """
     asked = [results] if isinstance(results, Results) else list(results)
     queries = [answer.query.path for answer in asked if answer.query.path is not None]
@@ -83,14 +85,14 @@ def check_report(path: str | os.PathLike[str], queries: Sequence[str], index: In
 
 
 def _head(asked: Sequence[Results]) -> str:
-    """Return the notes on how the answers were ranked, and what their scores say."""
+    """Return the notes: how the answers were ranked, and the meaning of their scores."""
     rising = {"uncertainty": "; scores may rise further down"}
     lines = [*dict.fromkeys(answer.headline + rising.get(answer.ranking, "") for answer in asked), SCORE]
     return "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
 
 
 class _Gallery:
-    """Pictures of slides as data URIs; a slide that is gone leaves a grey box that says so."""
+    """Pictures of slides as data URIs; a grey box with the reason stands for a slide that is gone."""
 
     def __init__(self, encoder: SlideEncoder, digests: Mapping[str, str | None]) -> None:
         self._encoder = encoder
@@ -105,7 +107,7 @@ class _Gallery:
             self._slides.popitem()[1].close()
 
     def _open(self, path: str, mpp: float) -> Slide:
-        """Return a slide at the scale that it was encoded at; the least lately used ones are closed."""
+        """Return a slide at the scale at which it was encoded; close the least recently used ones."""
         slide = self._slides.pop((path, mpp), None) or open_slide(path, override_mpp=mpp)
         self._slides[path, mpp] = slide
         if len(self._slides) > _OPEN_SLIDES:
@@ -204,7 +206,7 @@ def _pair(pair: PatchPair, hit: Hit, query: Query, gallery: _Gallery) -> str:
 
 
 def escape(name: str) -> str:
-    """Return a name as HTML shows it, in text and attributes; characters that are not seen are spelt out."""
+    """Return a name for HTML text and attributes; invisible characters are written as escapes."""
     return html.escape(printable(name))
 
 

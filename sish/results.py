@@ -54,8 +54,9 @@ class Hit:
     """How close the query's patches come to their nearest match in this slide, on average: 1 equal, 0
     unrelated or no match. Patches that few slides match weigh more.
 
-    Both rankings compute it alike. A ranking by similarity is in order of it. In a ranking by uncertainty it
-    may rise from one hit to the next, and so it may where the slides begin that only fill the list."""
+    Both rankings compute it in the same way. A ranking by similarity is in falling order of it. In a ranking
+    by uncertainty it may rise from one hit to the next. It may also rise at the first hit that only fills the
+    list."""
     n_matched: int
     """Number of patches of the query that have a match in this slide, of `Query.n_patches`."""
     median_distance: float

@@ -1,4 +1,4 @@
-"""A few patches of an archive, to measure features on before it is indexed."""
+"""Draw a few patches of an archive, to measure their features before the archive is indexed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sish.slides.scale import check_given
 from sish.slides.slide import open_slide
 
 SLIDES = 32
-"""Slides that are looked at, at most."""
+"""Largest number of slides in a sample."""
 
 PATCHES = 16
-"""Patches of each, at most."""
+"""Largest number of patches of each of them."""
 
 _Item = TypeVar("_Item")
 
@@ -38,7 +38,7 @@ def sample_features(
     """Return the features of some patches of an archive: of 32 slides at most, 16 patches each.
 
     Slides are taken evenly from the list and patches evenly from each mosaic: the same slides give the same
-    patches. Slides that cannot be read are passed over; adding them tells.
+    patches. Slides that cannot be read are skipped; `Index.add` reports them.
 
     Parameters
     ----------

@@ -30,14 +30,14 @@ from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed,
 from sish.index.texture.tree import MOST_KEYS, TextureTree
 from sish.recipe import Keys
 
-_CROWDED = 80  # patches a leaf at which a wider tree is learnt; a new tree has about 20
+_CROWDED = 80  # patches per leaf at which a wider tree is learnt; a new tree has about 20
 
 SlideMask = NDArray[np.bool_]
 """bool (slides,), one value for each slide of a searcher."""
 
 
 class Searcher(Protocol):
-    """What a view needs to search the patches of an archive."""
+    """The interface through which a view searches the patches of an archive."""
 
     @property
     def slides(self) -> Sequence[SlideRow]:
@@ -56,7 +56,7 @@ class Searcher(Protocol):
 
     @property
     def params(self) -> SearchParams:
-        """Budget and threshold of a search that asks for no other."""
+        """Budget and threshold of a search that gives no others."""
         ...
 
     @property
@@ -65,7 +65,7 @@ class Searcher(Protocol):
         ...
 
     def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
-        """Return the neighbours of each query patch within the threshold, at a cost that has a bound."""
+        """Return the neighbours of each query patch within the threshold; the cost is bounded."""
         ...
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
@@ -177,7 +177,7 @@ class TextureSearcher:
         bags = self.archive.search(
             codes.barcodes, k=budget, budget=budget, exclude=exclude, threshold=params.threshold
         )
-        if np.all(np.diff(self.rank) > 0):  # slides were added in order of id: results are in it already
+        if np.all(np.diff(self.rank) > 0):  # slides were added in order of id, so results are in this order
             return bags
         return _ties_in_order(bags, self.rank[self.slide_of(bags.patch)])
 
@@ -195,7 +195,7 @@ class TextureSearcher:
 
 
 def _rank_by_id(slides: Sequence[SlideRow]) -> NDArray[np.int64]:
-    """Return the place of each slide in the order of ids; a removed one is beside its replacement."""
+    """Return the place of each slide in the order of ids; a removed slide is beside its replacement."""
     rank = np.empty(len(slides), np.int64)
     rank[sorted(range(len(slides)), key=lambda number: slides[number].slide_id)] = np.arange(len(slides))
     return rank
@@ -224,10 +224,10 @@ def _ties_in_order(bags: Bags, rank: NDArray[np.int64]) -> Bags:
 class TextureKeys:
     """The keys of an archive that grows: its tree is learnt when there are enough patches.
 
-    As long as a search compares with all patches, they share one key. Then the tree is learnt. It is learnt
-    anew whenever the archive has grown to 80 patches a leaf, about fourfold, until it has its full 524,288
-    leaves. Each time the archive is rewritten once. So adding a patch costs the same on average, whatever the
-    number of patches.
+    While a search compares with all patches, the patches share one key. Then the tree is learnt. It is learnt
+    again whenever the archive has grown to 80 patches a leaf, about fourfold, until the tree has its largest
+    number of leaves, 524,288. Each time the archive is rewritten once. So on average the cost of adding a
+    patch does not depend on the number of patches.
     """
 
     def __init__(self, store: Store, *, seed: int) -> None:
@@ -237,7 +237,7 @@ class TextureKeys:
         self._patches = store.info().patches
 
     def is_due(self, waiting: int) -> bool:
-        """Return whether a tree is to be learnt as soon as this many waiting patches are stored, too."""
+        """Return whether a tree must be learnt once this number of waiting patches is stored too."""
         leaves = 1 if self._tree is None else self._tree.n_keys
         return leaves < MOST_KEYS and self._patches + waiting > max(BUDGET, _CROWDED * leaves)
 
@@ -248,7 +248,7 @@ class TextureKeys:
         return self._tree.keys(barcodes)[:, None]
 
     def grow(self, patches: int) -> None:
-        """Count patches that were stored, and learn the tree anew if it is due."""
+        """Count patches that were stored, and learn the tree again if it is due."""
         self._patches += patches
         if not self.is_due(0):
             return
@@ -270,11 +270,12 @@ def stored_tree(source: Store | State) -> TextureTree | None:
 def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Searcher:
     """Return a searcher of one state of a store, by the keys that its patches have.
 
-    Of a store that is the state at hand: its tree and its segments are of one commit.
+    The tree and the segments are of one commit.
 
     Parameters
     ----------
     source : Store or State
+        A state, or a store, whose current state is taken.
     keys : {"texture", "paper"}
         The kind of keys that the patches have.
     params : SearchParams
@@ -295,7 +296,7 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
         return GuidedSearcher.of(state.snapshot(), params)
     state.check()
     tree, segments, least = stored_tree(state), state.segments, 1
-    if tree is None:  # there are at most BUDGET patches yet, and all of them are compared with
+    if tree is None:  # at most BUDGET patches so far: a query is compared with all of them
         width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
         tree, least = root_tree(width), BUDGET
     try:
@@ -314,8 +315,8 @@ def searcher_in_memory(patches: Snapshot, keys: Keys, params: SearchParams, *, s
     patches : Snapshot
         Slides and their patches; for the paper's keys, in key order.
     keys : {"texture", "paper"}
-        What the patches are searched by. Texture keys are made here, by a tree that is learnt from the
-        barcodes; those of `patches` are not read.
+        The kind of keys. Texture keys are made here, by a tree that is learnt from the barcodes, and the keys
+        of `patches` are not read.
     params : SearchParams
         Budget and threshold.
     seed : int

@@ -49,7 +49,15 @@ if TYPE_CHECKING:
 class Index:
     """An archive of slides that can be searched; a folder on disk.
 
-    Make one with :meth:`create`, open one with :meth:`open`. Many processes may search while one adds.
+    Make one with :meth:`create`, or open one with :meth:`open`. Many processes may search while one adds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     index = Index.create(f"{folder}/archive.sish")
+    ...     len(index), index.recipe.patch_px, Index.open(index.path).params.budget
+    (0, 256, 4000)
     """
 
     def __init__(
@@ -99,8 +107,8 @@ class Index:
             How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
         encoder : str or PatchEncoder, optional
             The encoder, by name or as an object (:class:`sish.encoders.PatchEncoder`), in place of the
-            recipe's weights. Patch size and scale are its own where the recipe has their defaults. An object
-            is given again to :meth:`open`. Features of an object are not calibrated: give ``measure``.
+            recipe's weights. Where the recipe has the default patch size or scale, the encoder's own is used.
+            Give an object to :meth:`open` again. Features of an object are not calibrated: give ``measure``.
         search : SearchParams or mapping, optional
             Budget and threshold of the search; a mapping changes some of the defaults. Default: 4,000 patches
             a query patch (with ``keys="paper"`` the paper's 15,000 keys, the query's own first), and the
@@ -109,9 +117,9 @@ class Index:
             Slides, or folders of slides, that a foreign encoder's features are measured on first
             (:mod:`sish.calibration`): up to 32 of them, 16 patches each. Encoders of sish need none.
         mpp : float, optional
-            Scale in um per pixel of slides to measure that do not tell theirs.
+            Scale in um per pixel of the measured slides whose files do not tell it.
         override_mpp : float, optional
-            Scale in um per pixel of all slides to measure, whatever they tell.
+            Scale in um per pixel of all measured slides, whatever their files tell.
         device : str
             Where the encoder runs, as torch names it.
 
@@ -125,7 +133,7 @@ class Index:
         StoreError
             If there is something at ``path`` already, or it cannot be written.
         ParameterError
-            If both a recipe's weights and an encoder are given, or the encoder is none.
+            If both a recipe's weights and an encoder are given, or the object is no encoder.
         """
         coder = SlideEncoder(recipe, encoder=encoder, device=device)
         if coder.lacks_encoder:
@@ -154,18 +162,18 @@ class Index:
         path : path-like
             The index's folder.
         weights : path-like, optional
-            Where the weights are that it was made with, if not where they were.
+            The file of the weights that made the index, if it was moved.
         encoder : str or PatchEncoder, optional
-            The encoder that it was made with, if a program gave it as an object. Without it, search by the id
-            of an indexed slide works, and a search by pixels is refused.
+            The encoder that made the index, if it was given as an object. Without it, a search by the id of
+            an indexed slide works, and a search by pixels is refused.
         device : str
             Where the encoder runs, as torch names it.
         search : SearchParams or mapping, optional
-            Search with other parameters than the index was made with: ``{"budget": 1000}`` changes one of
-            them, SearchParams sets all. The index on the disk keeps its own.
+            Parameters for all searches of this object. ``{"budget": 1000}`` changes one, SearchParams sets
+            all. The index on the disk keeps its own.
         verify : bool
-            Compare all patches with their checksums before the first search, which reads the whole index.
-            Where they have no more than 64 MB, about 400,000 patches, that is always done.
+            Compare all patches with their checksums before the first search; this reads the whole index. An
+            index of up to 64 MB, about 400,000 patches, is always compared.
 
         Returns
         -------
@@ -175,8 +183,8 @@ class Index:
         Raises
         ------
         StoreError
-            If there is no index, or its manifest is damaged. With damage of anything else it opens: a search
-            raises IndexCorruptError, while :attr:`slides`, :meth:`info` and :meth:`repair` work.
+            If there is no index, or its manifest is damaged. If something else is damaged, the index opens.
+            Then a search raises IndexCorruptError, and :attr:`slides`, :meth:`info` and :meth:`repair` work.
         ParameterError
             If there is no such search parameter, or its value is out of range.
         """
@@ -208,9 +216,9 @@ class Index:
 
     @property
     def params(self) -> SearchParams:
-        """How it is searched. The next search uses what is assigned; the index on the disk keeps its own.
+        """The search parameters. Assign SearchParams, or a mapping that changes some of them.
 
-        Assign SearchParams, or a mapping that changes some; anything else is a ParameterError.
+        The next search uses them; the index on the disk keeps its own. Anything else is a ParameterError.
         """
         return self._params
 
@@ -220,12 +228,12 @@ class Index:
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
-        """Its slides, in the order they were added; of a damaged segment those that are still known."""
+        """Its slides in the order in which they were added; those of a damaged segment if they are known."""
         return self._store.current().slides
 
     @property
     def damage(self) -> tuple[str, ...]:
-        """The segments that opening saw to be damaged, a line each; :func:`sish.verify` reads every byte."""
+        """The damaged segments that opening found, a line each; :func:`sish.verify` reads every byte."""
         return tuple(part.reason for part in self._store.current().damaged)
 
     @classmethod
@@ -240,7 +248,7 @@ class Index:
         override_mpp: float | None = None,
         device: str = "cpu",
     ) -> Index:
-        """:meth:`open` what is there, else :meth:`create` it as its encoder is meant to be used."""
+        """Open the index (:meth:`open`), or make one with its encoder's own recipe (:meth:`create`)."""
         given = _one_encoder(weights, encoder)
         return open_or_make(
             lambda: cls.open(path, encoder=given, device=device),
@@ -277,9 +285,9 @@ class Index:
         feature_encoder : str, optional
             Name of the network that made them, where files and folders do not tell.
         mpp : float, optional
-            Micrometres per level-0 pixel of slides that do not tell.
+            Micrometres per level-0 pixel of slides whose files do not tell it.
         override_mpp : float, optional
-            Micrometres per level-0 pixel of all slides, whatever they tell.
+            Micrometres per level-0 pixel of all slides, whatever their files tell.
         search : SearchParams or mapping, optional
             As of :meth:`create`.
 
@@ -293,7 +301,7 @@ class Index:
         SlideError
             If no file can be read.
         EncoderMismatchError
-            If two kinds of them are equally common. Otherwise the commonest kind makes the index.
+            If two kinds of files are equally common. Otherwise the commonest kind makes the index.
         StoreError
             If there is something at ``path`` already, or it cannot be written.
         """
@@ -319,7 +327,7 @@ class Index:
         slide_timeout: float = SLIDE_TIMEOUT_S,
         show_progress: bool = True,
     ) -> AddReport:
-        """Add slides; they become durable every two seconds, so an interrupted add goes on where it stopped.
+        """Add slides. They are committed every two seconds, so an interrupted add goes on where it stopped.
 
         A crash costs the slide at hand and at most two seconds of work before it.
 
@@ -331,23 +339,33 @@ class Index:
             CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``,
             ``override_mpp``; other columns are kept as metadata.
         mpp : float, optional
-            Scale in um per pixel of slides that do not tell theirs; a row of ``labels`` comes first. The
-            report says where a slide told another scale (``own_scale``).
+            Scale in um per pixel of slides whose files do not tell it; a row of ``labels`` comes first. The
+            report lists the slides that have their own scale (``own_scale``).
         override_mpp : float, optional
-            Scale in um per pixel of all slides, whatever they tell; a row of ``labels`` comes first.
+            Scale in um per pixel of all slides, whatever their files tell; a row of ``labels`` comes first.
         replace : bool
-            Make the codes of slides anew that are there already (default: leave them alone and say so).
+            Encode slides again that are in the index already. Default: keep their codes and report them.
         on_error : {"skip", "raise"}
-            Go on after a slide that fails and report it, or stop with its error.
+            Report a slide that fails and go on, or stop with its error.
         slide_timeout : float
-            Seconds that a slide may take; one that takes longer fails, and the add goes on, also where its
+            Seconds that a slide may take. A slide that takes longer fails, and the add goes on, even if its
             decoder never returns. 0: no limit. Default: half an hour, longer than the largest slides take.
         show_progress : bool
-            A bar on a terminal, plain lines elsewhere.
+            Show progress: a bar on a terminal, plain lines elsewhere.
 
         Returns
         -------
         AddReport
+            What was done with each slide.
+
+        Raises
+        ------
+        LabelsError
+            If the labels file cannot be read.
+        StoreError
+            If another process writes to the index (IndexLockedError), or it cannot be written.
+        EncoderMismatchError
+            If the weights at hand are not those of the index.
         """
         check_takes_pixels(self.encoder, self.path)
         given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
@@ -386,7 +404,7 @@ class Index:
     ) -> AddReport:
         """Add slides by features that TRIDENT or CLAM computed; as :meth:`add`, without pixels.
 
-        The index is one that :meth:`create_for_features` made. Of each slide a mosaic is kept, chosen by the
+        :meth:`create_for_features` makes an index for them. A mosaic of each slide is kept, chosen by the
         features: :mod:`sish.feature_files`.
 
         Parameters
@@ -406,8 +424,8 @@ class Index:
         Raises
         ------
         EncoderMismatchError
-            If all files are of another encoder, length or patch size than the index. One file of another kind
-            among others fails alone, as a broken one does.
+            If all files are of another encoder, length or patch size than the index. A single file of another
+            kind is reported as failed, as a broken file is.
         """
         given = [files] if isinstance(files, str | os.PathLike) else list(files)
         rows = None if labels is None else read_labels(labels)
@@ -426,7 +444,23 @@ class Index:
             return ingest.run(given, show_progress=show_progress)
 
     def remove(self, slide_ids: str | Iterable[str]) -> int:
-        """Remove slides by id; returns how many there were. Their bytes go with the next :meth:`compact`."""
+        """Remove slides by id. The next :meth:`compact` frees their space.
+
+        Parameters
+        ----------
+        slide_ids : str or iterable of str
+            One id, or several.
+
+        Returns
+        -------
+        int
+            The number of slides that were removed.
+
+        Raises
+        ------
+        UnknownSlideError
+            If an id is not in the index; nothing is removed then.
+        """
         ids = [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
         missing = sorted(set(ids) - {row.slide_id for row in self.slides})
         if missing:
@@ -443,8 +477,8 @@ class Index:
     def relabel(self, labels: str | os.PathLike[str]) -> RelabelReport:
         """Give indexed slides new labels, patients, sites and metadata; their codes stay as they are.
 
-        An empty field of the file keeps what was there. A new ``mpp`` or ``override_mpp`` needs the codes
-        made anew: add the slide with ``replace=True``.
+        An empty field of the file keeps the old value. A new ``mpp`` or ``override_mpp`` has no effect here,
+        because it needs new codes: add the slide with ``replace=True``.
 
         Parameters
         ----------
@@ -476,21 +510,21 @@ class Index:
         return self._store.info()
 
     def repair(self, *, drop: bool = False) -> RepairReport:
-        """Read every byte, say what is damaged, and mend what can be mended without losing a slide.
+        """Read every byte, report the damage, and repair the texture tree if it is damaged.
 
-        That is the texture tree, which is made anew from the patches. A damaged segment stays until it is
-        dropped: a search raises IndexCorruptError as long, for an answer without its slides would be wrong in
-        silence.
+        The tree is learnt again from the patches, so no slide is lost. A damaged segment stays until it is
+        dropped. Until then a search raises IndexCorruptError, because an answer would silently lack slides.
 
         Parameters
         ----------
         drop : bool
-            Go on without the damaged segments. Their files are moved into the folder ``damaged`` within the
-            index, beside a table of the slides to add again, which :meth:`add` takes as ``labels``.
+            Continue without the damaged segments. Their files are moved into the folder ``damaged`` within
+            the index, beside a table of the slides to add again, which :meth:`add` takes as ``labels``.
 
         Returns
         -------
         RepairReport
+            The damage, and what was done.
 
         Raises
         ------
@@ -520,31 +554,32 @@ class Index:
         Parameters
         ----------
         query : path-like, Slide, uint8 array (H, W, 3), or PIL image
-            What to search for. The id of an indexed slide is looked up, without reading its file, and has
-            the same answer as the file; a ``.h5`` is a file of features (:meth:`add_features`).
+            The slide to search for. The id of an indexed slide gives the same answer as its file, which is
+            not read. A path that ends with ``.h5`` is a file of features (:meth:`add_features`).
         k : int
-            Hits wanted. Fewer come back only if the index holds fewer that may be found; those that the
-            ranking itself did not place, or that are beyond the threshold, say so.
+            Number of hits wanted. The answer is shorter only if fewer slides may be found. Hits that the
+            ranking did not place have ``placed`` false; those beyond the threshold have ``below_threshold``.
         mpp : float, optional
-            Scale of the query in um per pixel, where its file does not tell; always needed for arrays. The
-            answer's note says where the file told another one.
+            Scale of the query in um per pixel, if its file does not tell it; always needed for arrays. If the
+            file has a scale of its own, the answer's note says so.
         override_mpp : float, optional
             Scale of the query in um per pixel, whatever its file tells.
         region : (x, y, width, height), optional
             The part of the query to search for, in level-0 pixels.
         ranking : {"auto", "uncertainty", "similarity"}
-            By uncertainty as published (needs labels), or label-free. See :mod:`sish.ranking`. ``auto`` is
-            ``uncertainty`` where every slide has a label; else ``similarity``, and the note says why. The
-            score of a hit is the same in both (:class:`Hit`), and may rise down a list ranked by uncertainty.
+            ``uncertainty`` is the published ranking, which needs labels; ``similarity`` needs none. See
+            :mod:`sish.ranking`. ``auto`` is ``uncertainty`` if every slide has a label, else ``similarity``,
+            and the note says why. Both rankings compute the score of a hit in the same way (:class:`Hit`), so
+            it may rise down a list ranked by uncertainty.
         exclude_patient : bool
             Leave out every slide of the query's own patient.
         patient : str, optional
-            The query's patient. Default: what the index knows of the same file, else its own id.
+            The query's patient. Default: the patient of the same file in the index, else the query's id.
         where : mapping, optional
-            Only slides whose ``label``, ``site``, ``patient`` or metadata column has this value.
+            Find only slides whose ``label``, ``site``, ``patient`` or metadata column has this value.
         search : SearchParams or mapping, optional
-            Search parameters for this query alone, as of :meth:`open`. An archive that is too small for a
-            texture tree (4,000 patches) is compared with as a whole, whatever the budget.
+            Search parameters for this query alone, as for :meth:`open`. In an archive too small for a texture
+            tree (up to 4,000 patches), the query is compared with all patches, whatever the budget.
 
         Returns
         -------
@@ -554,8 +589,10 @@ class Index:
         Raises
         ------
         QueryError
-            If the query has no tissue, is both an id and another slide's file, or the search cannot be run as
-            asked.
+            If the query has no tissue, is both an id and another slide's file, or cannot be answered by this
+            index.
+        ParameterError
+            If ``k``, the ranking or a search parameter is out of range.
         EncoderMismatchError
             If the weights at hand are not the ones that the index was made with.
         SlideError
@@ -577,16 +614,16 @@ class Index:
         return question.noted(results)
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
-        """:meth:`search` for each of several queries, with the same options."""
+        """Yield the answer of :meth:`search` to each of several queries, with the same options."""
         for query in queries:
             yield self.search(query, **options)
 
     def view(self) -> View:
-        """Return what is in the index now, ready to be searched; made anew only after a change."""
+        """Return the current state, ready to be searched; it is made again only after a change."""
         return self.state_and_view()[1]
 
     def state_and_view(self) -> tuple[State, View]:
-        """Return what is in the index now, and the view of just that: for answers that need both."""
+        """Return the current state of the index and the view of this state, for answers that need both."""
         state = self._current()
         return state, self._view_of(state)
 
@@ -611,7 +648,7 @@ class Index:
 
 
 def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> Index:
-    """Return the index that is there, else a new one; of two processes that make it at once, one opens it."""
+    """Return the index that is there, else a new one; if two processes make one at once, one opens it."""
     try:
         return open_index()
     except IndexNotFoundError:
@@ -631,7 +668,7 @@ def _one_encoder(
 
 
 def _header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:
-    """Return the header of a new index, searched as is right for its encoder unless asked for otherwise."""
+    """Return the header of a new index: its search parameters suit its encoder, unless others are given."""
     params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
     params = params if search is None else params.with_changes(search)
     return IndexHeader(encoder.recipe, encoder.fingerprint, params, encoder.calibration).to_json()

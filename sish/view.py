@@ -34,12 +34,12 @@ class View:
     found: SlideMask
     """Slides that can be found, bool (slides,)."""
     order: NDArray[np.int64]
-    """Numbers of all slides in order of their ids: rankings know a slide by its place here, (slides,)."""
+    """Numbers of all slides in order of their ids, (slides,). A ranking's slide number is a place here."""
     unlabelled: tuple[str, ...]
     """Ids of slides that can be found and have no label."""
     labels: SlideLabels
-    """The labels of slides that can be found, counted once; slides without a label share the empty one."""
-    _columns: dict[str, NDArray[np.object_]]  # values of every slide, by column, as they are first asked for
+    """The counted labels of slides that can be found; slides without a label share the empty label."""
+    _columns: dict[str, NDArray[np.object_]]  # values of every slide by column, kept after their first use
 
     @classmethod
     def of(cls, searcher: Searcher) -> View:
@@ -66,9 +66,9 @@ class View:
     ) -> Results:
         """Rank the slides of this view for an encoded query; see :meth:`sish.Index.search`.
 
-        If the ranking places fewer than k slides, the list is filled: first by similarity from the same bags,
-        then with the nearest slides, from the same walks with every entry accepted, and last, if filters left
-        too few of these, from a scan of all patches that are allowed.
+        If the ranking places fewer than k slides, the list is filled in three steps. First come slides of the
+        same bags, ranked by similarity. Then come the nearest slides of the same search without a threshold.
+        If filters left too few of these, all patches that are allowed are scanned.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ class View:
         return _Neighbours(bags, slide, NearestMatches.of(bags, slide, n_bits=self.searcher.n_bits))
 
     def _scans(self, codes: SlideCodes, exclude: SlideMask | None) -> Iterator[Bags]:
-        """Yield bags of the nearest allowed patches, compared with all; then of all other slides; ..."""
+        """Yield bags of the nearest patches: of all allowed slides, then of the slides not found yet, ..."""
         done = ~self.found if exclude is None else exclude | ~self.found
         for _ in range(np.count_nonzero(~done)):  # each scan finds one slide at least
             found = self.searcher.scan(codes, done, _SCANNED)
@@ -282,11 +282,11 @@ class _Answer:
     ranking: Ranking
     """Slides of these bags."""
     placed: bool
-    """Whether this is the ranking that was asked for."""
+    """Whether this is the ranking that the caller asked for."""
 
 
 def _of_slides(mask: SlideMask, found: SlideMask) -> SlideMask:
-    """Return `mask`, once it is known to be one value a slide."""
+    """Return `mask`; ParameterError if it is not bool with one value for each slide."""
     given = np.asarray(mask)
     if given.dtype != np.bool_ or given.shape != found.shape:
         raise ParameterError(f"mask is {given.dtype} {given.shape}; give bool, one a slide, {found.shape}")
