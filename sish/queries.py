@@ -190,10 +190,10 @@ def query_of_indexed(
         If the slide has no patches.
     """
     for segment in segments:
-        for number, slide in enumerate(segment.patches.slides):
-            if slide.slide_id == row.slide_id and number not in segment.removed and slide.n_patches:
-                (codes,) = stored_codes(segment.patches, [number])
-                return indexed_query(row, codes, patient), codes
+        number = segment.number_of(row.slide_id)
+        if number is not None and row.n_patches:
+            (codes,) = stored_codes(segment.patches, [number])
+            return indexed_query(row, codes, patient), codes
     raise QueryError(
         f"got {row.slide_id!r}, in which no tissue was found; want a slide with patches",
         slide_id=row.slide_id,
@@ -211,7 +211,8 @@ def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCod
     SlideCodes
         The codes of each slide of `numbers`.
     """
-    rows = np.flatnonzero(np.isin(patches.slide, numbers))
+    one = len(numbers) == 1  # to compare is four times as fast as to look up
+    rows = np.flatnonzero(patches.slide == numbers[0] if one else np.isin(patches.slide, numbers))
     rows = rows[np.lexsort((patches.row[rows], patches.slide[rows]))]
     slide = patches.slide[rows]
     for number in numbers:
@@ -291,7 +292,7 @@ def _named(state: State, query: Queryable) -> SlideRow | None:
     # a file of that name is read if it is the slide's own; another file is refused: the user may mean either
     if not isinstance(query, str):
         return None
-    row = next((row for row in state.slides if row.slide_id == query), None)
+    row = state.row(query)
     if row is None or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
         return row
     if _stored(state, query) == row:

@@ -202,7 +202,7 @@ class Index:
 
     def __contains__(self, slide_id: object) -> bool:
         """Return whether a slide of this id is in it."""
-        return any(row.slide_id == slide_id for row in self.slides)
+        return isinstance(slide_id, str) and self._store.current().row(slide_id) is not None
 
     @property
     def path(self) -> Path:

@@ -1,5 +1,7 @@
 """Segments of a store, searched where they lie, against a scan of what was appended and not removed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from slide_rows import slide_row
@@ -121,3 +123,32 @@ def test_an_empty_store_answers(tmp_path):
         learnt = Archive.of(learn_tree([part.patches.barcodes for part in store.segments]), store.segments)
     assert len(archive) == 0 and archive.search(barcodes).lengths().tolist() == [0] * 10
     assert len(learnt) == 0
+
+
+@pytest.mark.parametrize("kept", [{"s2"}, {"s0", "s3", "s11"}, {"s5"}, {"s4", "s8"}])
+@pytest.mark.parametrize("threshold", [None, 60])
+def test_a_filter_that_leaves_few_patches_compares_with_these_alone(stored, monkeypatch, kept, threshold):
+    store, tree, live, queries = stored
+    archive = Archive.of(tree, store.segments)
+    exclude = np.array([row.slide_id not in kept for row in archive.slides])
+    others = [name for name in live if name not in kept]
+    found = archive.search(queries, k=7, budget=1000, exclude=exclude, threshold=threshold)
+    monkeypatch.setattr("sish.index.texture.archive._FEW", 0)  # as a walk over everything finds them
+    walked = archive.search(queries, k=7, budget=EVERYTHING, exclude=exclude, threshold=threshold)
+    for name in ("offset", "patch", "hamming"):
+        assert np.array_equal(getattr(found, name), getattr(walked, name)), name
+    if threshold is None:
+        assert answer(archive, found, live) == expected(live, queries, 7, skip=others)
+
+
+def test_a_slide_is_looked_up_by_its_id_in_every_state(stored):
+    store, *_ = stored
+    assert all(store.state.row(row.slide_id) is row for row in store.slides)
+    assert [name for name in ("s2", "s4", "s7", "none") if name in store] == ["s2"]
+    with Store.open(store.path, write=True) as writer:
+        before = writer.state
+        writer.relabel({"s2": replace(writer.state.row("s2"), label="new")})
+        writer.remove(["s3"])
+        assert (writer.state.row("s2").label, writer.state.row("s3")) == ("new", None)
+        assert before.row("s3") is not None and before.row("s2").label != "new"
+    assert 5 not in store and None not in store

@@ -73,6 +73,8 @@ class Segment:
     """Which of "table" and "tombstones" differ from the files: see `save_changes`."""
     checked: set[str] = field(default_factory=set, compare=False, repr=False)
     """The checks of its arrays that were done; copies share it, as they share the arrays."""
+    numbers: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """The number of each slide by its id, once one was looked up; copies share it, as ids never change."""
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
@@ -80,6 +82,13 @@ class Segment:
         if not self.removed:
             return self.patches.slides
         return tuple(row for number, row in enumerate(self.patches.slides) if number not in self.removed)
+
+    def number_of(self, slide_id: str) -> int | None:
+        """Return the number of a live slide in the table, None if it is not here; O(1) after a first look."""
+        if not self.numbers:
+            self.numbers.update((row.slide_id, number) for number, row in enumerate(self.patches.slides))
+        number = self.numbers.get(slide_id)
+        return None if number in self.removed else number
 
     @property
     def weight(self) -> int:

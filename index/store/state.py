@@ -65,6 +65,18 @@ class State:
         """The live slides in insertion order; those of damaged segments too, where they are known."""
         return tuple(row for part in self.parts for row in part.slides)
 
+    def row(self, slide_id: str) -> SlideRow | None:
+        """Return the row of a live slide by its id, None if there is none; O(segments)."""
+        for part in self.parts:
+            if isinstance(part, DamagedSegment):
+                found = next((row for row in part.slides if row.slide_id == slide_id), None)
+            else:
+                number = part.number_of(slide_id)
+                found = None if number is None else part.patches.slides[number]
+            if found is not None:
+                return found
+        return None
+
     @property
     def damaged(self) -> tuple[DamagedSegment, ...]:
         """The segments that cannot be used."""

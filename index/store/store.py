@@ -224,7 +224,7 @@ class Store:
 
     def __contains__(self, slide_id: object) -> bool:
         """Return whether a slide of this id is in the index."""
-        return any(row.slide_id == slide_id for row in self.slides)
+        return isinstance(slide_id, str) and self._state.row(slide_id) is not None
 
     def __len__(self) -> int:
         """Return the number of live slides."""

@@ -22,6 +22,9 @@ from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree, sample_size
 
+_FEW = 1 << 16
+"""Where a filter leaves at most this many patches, they alone are compared with: 8 MB of barcodes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Archive:
@@ -35,6 +38,8 @@ class Archive:
     """The slides of all segments, including removed ones. A slide's number is its place here."""
     removed: NDArray[np.bool_]
     """Which of them were removed, bool (slides,)."""
+    n_patches: NDArray[np.int64]
+    """How many patches each slide has, (slides,)."""
 
     @classmethod
     def of(cls, tree: TextureTree, segments: Sequence[Segment]) -> "Archive":
@@ -47,13 +52,14 @@ class Archive:
             removed += [number in segment.removed for number in range(len(segment.patches.slides))]
             slides += segment.patches.slides
         parts = tuple(segment.patches for segment in segments)
-        return cls(parts, Cells.of(tree, tables), tuple(slides), np.array(removed, bool))
+        return cls(parts, Cells.of(tree, tables), tuple(slides), np.array(removed, bool), _counts(slides))
 
     @classmethod
     def in_memory(cls, tree: TextureTree, patches: Snapshot) -> "Archive":
         """Return the archive of patches in memory whose first keys are `tree`'s, as `rekeyed` makes them."""
         cells = Cells.of(tree, [_table(patches, 0)])
-        return cls((patches,), cells, patches.slides, np.zeros(len(patches.slides), bool))
+        bare = np.zeros(len(patches.slides), bool)
+        return cls((patches,), cells, patches.slides, bare, _counts(patches.slides))
 
     def __len__(self) -> int:
         """Return the number of patches, including those of removed slides."""
@@ -75,7 +81,25 @@ class Archive:
             )
         hidden = self.removed if exclude is None else self.removed | exclude
         mask = hidden if hidden.any() else None
+        allowed = int(self.n_patches[~hidden].sum())
+        if mask is not None and allowed <= min(budget, _FEW):  # a walk would pass over all others
+            few = self._only(~hidden)
+            return few.search(query_barcodes, k=k, budget=max(1, allowed), threshold=threshold)
         return self.cells.search(query_barcodes, k=k, budget=budget, exclude=mask, threshold=threshold)
+
+    def _only(self, allowed: NDArray[np.bool_]) -> Cells:
+        """Return the patches of some slides, in memory and under one key: a search compares with all."""
+        slide, row, patch, barcodes = [], [], [], []
+        for table, first in zip(self.cells.tables, self.cells.first_patch.tolist(), strict=True):
+            rows = np.flatnonzero(allowed[table.first_slide :][table.slide])
+            slide.append(table.slide[rows] + np.int32(table.first_slide))
+            row.append(table.row[rows])
+            patch.append(rows + first)
+            barcodes.append(table.barcodes[rows])
+        together = aligned(np.concatenate(barcodes), np.arange(sum(map(len, patch))))
+        keys = np.zeros(len(together), np.int64)
+        tables = KeyTable(keys, together, np.concatenate(slide), np.concatenate(row), np.concatenate(patch))
+        return Cells.of(root_tree(together.shape[1]), [tables])
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slide number of each patch, (N,)."""
@@ -90,6 +114,10 @@ class Archive:
         for mine, table, rows in self.cells.by_table(patches):
             out[mine] = self.parts[table].l0_xy[rows]
         return out
+
+
+def _counts(slides: Sequence[SlideRow]) -> NDArray[np.int64]:
+    return np.fromiter((slide.n_patches for slide in slides), np.int64, len(slides))
 
 
 def _table(patches: Snapshot, first_slide: int) -> KeyTable:
