@@ -142,15 +142,7 @@ class MeasuredEncoder(PatchEncoder, Protocol):
 
 
 _MEMBERS = ("fingerprint", "mpp", "patch_px", "licence", "encode")
-_MEASURED = (
-    "hamming_threshold",
-    "binarisation",
-    "n_features",
-    "codebook",
-    "stride",
-    "orientation_invariant",
-    "features",
-)
+_MEASURED = tuple(name for name in vars(MeasuredEncoder) if not name.startswith("_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +163,14 @@ class _Unmeasured:
     codebook = None
     stride = 1
     orientation_invariant = False
+
+    def encode(self, images: NDArray[np.uint8]) -> Features:
+        """Return an encoding without codes: there is no codebook to order them by."""
+        return Features(self.features(images))
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features float32 (N, F) of patches uint8 (N, H, W, 3)."""
+        raise NotImplementedError
 
 
 class ForeignEncoder(_Unmeasured):
@@ -203,10 +203,6 @@ class ForeignEncoder(_Unmeasured):
         white = np.full((1, self.patch_px, self.patch_px, 3), 255, np.uint8)
         return int(self.features(white).shape[1])
 
-    def encode(self, images: NDArray[np.uint8]) -> Features:
-        """Return features without codes: there is no codebook to order codes by."""
-        return Features(self.features(images))
-
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features float32 (N, F) of patches uint8 (N, H, W, 3).
 
@@ -223,7 +219,7 @@ class ForeignEncoder(_Unmeasured):
         Raises
         ------
         ParameterError
-            If the encoder returned something else.
+            If the encoder returned something else, or features of another length than before.
         """
         if not len(images):
             return np.empty((0, self.n_features), np.float32)
@@ -254,8 +250,9 @@ def check_members(encoder: PatchEncoder) -> None:
     """Refuse what is no encoder (ParameterTypeError), or has values out of range (ParameterError)."""
     missing = [name for name in _MEMBERS if not hasattr(encoder, name)]
     if missing or isinstance(encoder, type) or not callable(encoder.encode):
+        kind = encoder if isinstance(encoder, type) else type(encoder)
         raise ParameterTypeError(
-            f"got an encoder ({short(encoder)}) without {', '.join(missing) or 'an instance that encodes'}; "
+            f"got an encoder ({kind.__name__}) without {', '.join(missing) or 'an instance that encodes'}; "
             f"want a name, or an object with {', '.join(_MEMBERS[:-1])} and encode(images)"
         )
     for name in ("fingerprint", "licence"):
@@ -312,10 +309,6 @@ class TimmEncoder(_Unmeasured):
         self.patch_px, self.mpp = network.px, network.mpp
         self.n_features, self.licence = network.n_features, network.licence
 
-    def encode(self, images: NDArray[np.uint8]) -> Features:
-        """Return features without codes."""
-        return Features(self.features(images))
-
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features float32 (N, F) of patches uint8 (N, H, W, 3); ParameterError for anything else."""
         import torch
@@ -348,14 +341,8 @@ class FeaturesElsewhere(_Unmeasured):
         self.n_features = int(dims)
         self.fingerprint = f"features-{encoder}-{dims}"
 
-    def encode(self, images: NDArray[np.uint8]) -> Features:
-        """Refuse patches, as `features` does."""
-        return Features(self.features(images))
-
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Refuse patches (QueryError): there is no network to encode them with."""
-        if not len(images):
-            return np.empty((0, self.n_features), np.float32)
         raise QueryError(
             f"the index holds {self.fingerprint}, computed elsewhere, and cannot encode pixels: "
             "give the query's own feature file (.h5), or the id of an indexed slide"
@@ -371,10 +358,6 @@ class ObjectElsewhere(_Unmeasured):
     def __init__(self, fingerprint: str) -> None:
         """Take the fingerprint of the encoder that is missing."""
         self.fingerprint = fingerprint
-
-    def encode(self, images: NDArray[np.uint8]) -> Features:
-        """Refuse patches, as `features` does."""
-        return Features(self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Refuse patches (QueryError): there is no network to encode them with."""

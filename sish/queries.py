@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import SlideCodes, SlideEncoder
-from sish.encoders import FEATURES, NOT_GIVEN, OBJECT
+from sish.encoders import FEATURES, NOT_GIVEN
 from sish.errors import QueryError, SlideNotFoundError, about_its_path
 from sish.feature_files import is_feature_file, read_features
 from sish.feature_ingest import feature_codes
@@ -163,9 +163,9 @@ class Question:
 
 def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:
     """Refuse pixels (QueryError) where an index holds features, or lacks the encoder that a program gave."""
+    if encoder.lacks_encoder:  # the name of another one is refused by its fingerprint
+        raise QueryError(f"{index}: {NOT_GIVEN.format(encoder.model.fingerprint)}", path=index)
     weights = encoder.recipe.weights
-    if encoder.lacks_encoder:
-        raise QueryError(f"{index}: {NOT_GIVEN.format(weights.removeprefix(OBJECT))}", path=index)
     if weights.startswith(FEATURES):
         raise QueryError(
             f"{index} holds {weights}, computed elsewhere, and cannot encode pixels: "

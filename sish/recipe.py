@@ -40,7 +40,7 @@ class Recipe:
     """
 
     weights: str = "shipped"
-    """Encoder: ``shipped``, a path of weights, ``timm:NAME`` or ``features:NAME`` (:mod:`sish.encoders`)."""
+    """Encoder: a path of weights, or a name of :mod:`sish.encoders`; ``object:NAME`` if it was an object."""
     network_weights: str = ""
     """File of the weights of a timm network, or of DenseNet121 beside a VQ-VAE. Empty: the model hub's."""
     patch_px: int = 256
@@ -145,7 +145,7 @@ class Recipe:
                 )
         if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith(PREFIXES)):
             raise ParameterError(
-                f"got patch_px={self.patch_px}; want a multiple of 64 (three poolings of a stride-8 grid)"
+                f"got patch_px={self.patch_px}; want at least 64, and of a VQ-VAE a multiple of 64"
             )
         if not MIN_PATCH_MPP <= self.mpp <= MAX_PATCH_MPP:
             raise ParameterError(

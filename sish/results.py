@@ -218,7 +218,7 @@ class AddReport:
     own_scale: list[str] = field(default_factory=list)
     """Ids of slides, also listed above, that tell their own scale: the given ``mpp`` was not used."""
     notes: list[str] = field(default_factory=list)
-    """Notes on the labels file, a line each: fields that were taken as missing."""
+    """Notes, a line each: on fields of the labels file that were taken as missing, and on the encoder."""
 
     @property
     def hint(self) -> str:

@@ -254,7 +254,7 @@ class Index:
             lambda: cls.open(path, encoder=given, device=device),
             lambda: cls.create(
                 path,
-                encoder=given or "shipped",
+                encoder="shipped" if given is None else given,
                 measure=measure,
                 mpp=mpp,
                 override_mpp=override_mpp,
@@ -382,7 +382,7 @@ class Index:
                 slide_timeout=slide_timeout,
             )
             report = ingest.run(given, show_progress=show_progress)
-        if self.encoder.needs_calibration:
+        if (report.added or report.replaced) and self.encoder.needs_calibration:
             report.notes.append(
                 "the encoder's features were not measured on this archive, so bits keep fewer neighbours: "
                 "make the index with measure=SLIDES (--measure)"

@@ -92,6 +92,18 @@ def test_without_the_object_ids_are_found_and_pixels_refused(made, slides):
             ask()
 
 
+def test_slides_that_are_there_need_no_weights(slides, tmp_path):
+    sish.Index.create(tmp_path / "a.sish", encoder=Five()).add(slides[0], show_progress=False)
+    moved = sish.Index.open(tmp_path / "a.sish", weights="gone.safetensors")
+    assert moved.add(slides[0], show_progress=False).already == [slides[0].stem]
+
+
+def test_the_name_of_another_object_is_refused_as_another(made, slides):
+    named = sish.Index.open(made.path, encoder="object:five-2")
+    with pytest.raises(EncoderMismatchError, match=r"five-1.*five-2"):
+        named.search(slides[0])
+
+
 def test_another_object_is_refused_before_a_slide_is_read(made, slides):
     other = sish.Index.open(made.path, encoder=like(fingerprint="five-2"))
     with pytest.raises(EncoderMismatchError, match=r"five-1.*five-2"):
@@ -128,6 +140,32 @@ def test_an_index_that_was_not_measured_says_so(slides, made, tmp_path):
 def test_a_class_or_something_that_encodes_nothing_is_refused(given):
     with pytest.raises(ParameterTypeError, match="an instance that encodes"):
         SlideEncoder(encoder=given)
+
+
+def test_a_network_that_is_no_encoder_is_refused_on_one_line_before_a_slide_is_read():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    for make in (SlideEncoder, Yottixel, Sish, SlideSimilarity, Smily):
+        with pytest.raises(ParameterTypeError, match=r"got an encoder \(Sequential\) without fing") as caught:
+            make(encoder=network)
+        assert "\n" not in str(caught.value) and caught.value.path is None
+
+
+def test_an_encoder_that_lacks_one_of_the_other_members_is_completed():
+    others = (
+        "hamming_threshold",
+        "binarisation",
+        "n_features",
+        "codebook",
+        "stride",
+        "orientation_invariant",
+    )
+    foreign = measured(like(**dict.fromkeys(others, 1)))
+    assert isinstance(foreign, ForeignEncoder) and foreign.n_features == 48
+
+
+def test_an_object_that_is_false_is_not_the_shipped_encoder(tmp_path):
+    index = sish.Index.open_or_create(tmp_path / "a.sish", encoder=like(__len__=lambda self: 0))
+    assert index.recipe.weights == "object:five-1"
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import PaperKeys
-from sish.encoders import MeasuredEncoder, PatchEncoder, load, measured
+from sish.encoders import MeasuredEncoder, PatchEncoder, load, measured, name_of
 from sish.errors import ParameterError, QueryError, SlideError
 from sish.slides.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
 from sish.slides.slide import Slide, open_slide
@@ -201,6 +201,11 @@ class PatchDescriber:
     keys : bool
         Make the paper's keys too, for which the encoder must have a codebook: that may take as long again as
         the features.
+
+    Raises
+    ------
+    ParameterError
+        If the encoder is none.
     """
 
     def __init__(
@@ -209,6 +214,7 @@ class PatchDescriber:
         """See the class."""
         self.keys = keys
         self._looks, self._given = looks, "shipped" if encoder is None else encoder
+        name_of(self._given)  # an object that is no encoder is refused before a slide is read
 
     @cached_property
     def encoder(self) -> MeasuredEncoder:
