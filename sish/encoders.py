@@ -60,12 +60,10 @@ class Encoding(Protocol):
     @property
     def codes(self) -> NDArray[np.uint8] | None:
         """Grid of codes uint8 (N, h, w); None from an encoder without a codebook."""
-        ...
 
     @property
     def features(self) -> NDArray[np.float32]:
         """Float32 (N, F); barcodes are made of them."""
-        ...
 
 
 class PatchEncoder(Protocol):
@@ -78,26 +76,21 @@ class PatchEncoder(Protocol):
     @property
     def fingerprint(self) -> str:
         """Name of its weights: two encoders of one fingerprint return the same."""
-        ...
 
     @property
     def patch_px(self) -> int:
         """Side of the patches that it is meant for, in pixels at `mpp`."""
-        ...
 
     @property
     def mpp(self) -> float:
         """Micrometres per pixel that it is meant for."""
-        ...
 
     @property
     def licence(self) -> str:
         """Licence of its weights, in short."""
-        ...
 
     def encode(self, images: NDArray[np.uint8]) -> Encoding:
         """Encode patches uint8 (N, H, W, 3); the result for one does not depend on the others."""
-        ...
 
 
 class MeasuredEncoder(PatchEncoder, Protocol):
@@ -109,36 +102,29 @@ class MeasuredEncoder(PatchEncoder, Protocol):
     @property
     def hamming_threshold(self) -> int:
         """Bits within which two patches count as similar, where no archive was measured."""
-        ...
 
     @property
     def binarisation(self) -> Binarisation:
         """The rule by which its features become bits."""
-        ...
 
     @property
     def n_features(self) -> int:
         """F, the number of features of a patch."""
-        ...
 
     @property
     def codebook(self) -> NDArray[np.float32] | None:
         """Float32 (K, D), the vectors that its codes stand for; None where there are none."""
-        ...
 
     @property
     def stride(self) -> int:
         """Sides of a patch are multiples of it."""
-        ...
 
     @property
     def orientation_invariant(self) -> bool:
         """Whether a turned or mirrored patch has the same features."""
-        ...
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of `encode` alone, float32 (N, F), bit by bit the same."""
-        ...
 
 
 _MEMBERS = ("fingerprint", "mpp", "patch_px", "licence", "encode")

@@ -79,17 +79,14 @@ class Scaled(Protocol):
     @property
     def dimensions(self) -> tuple[int, int]:
         """Width and height of level 0 in pixels."""
-        ...
 
     @property
     def mpp(self) -> float:
         """Micrometres per level-0 pixel."""
-        ...
 
     @property
     def mpp_source(self) -> str:
         """Where the mpp comes from."""
-        ...
 
 
 @dataclass(slots=True)

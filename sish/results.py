@@ -107,7 +107,6 @@ class _Plain(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        ...
 
 
 class RankedHit(_Plain, Protocol):
@@ -116,17 +115,14 @@ class RankedHit(_Plain, Protocol):
     @property
     def rank(self) -> int:
         """Place in the ranking, from 1."""
-        ...
 
     @property
     def score(self) -> float:
         """Similarity to the query; larger is more similar."""
-        ...
 
     @property
     def placed(self) -> bool:
         """False if the ranking left it out, and it only fills the list."""
-        ...
 
 
 Q = TypeVar("Q", bound=_Plain)

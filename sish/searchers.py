@@ -42,43 +42,34 @@ class Searcher(Protocol):
     @property
     def slides(self) -> Sequence[SlideRow]:
         """The slides; a slide's number is its place here."""
-        ...
 
     @property
     def found(self) -> SlideMask:
         """True for slides that can be found: they have patches and were not removed."""
-        ...
 
     @property
     def rank(self) -> NDArray[np.int64]:
         """Place of each slide in the order of slide ids, (slides,)."""
-        ...
 
     @property
     def params(self) -> SearchParams:
         """Budget and threshold of a search that gives no others."""
-        ...
 
     @property
     def n_bits(self) -> int:
         """Number of bits of a barcode."""
-        ...
 
     def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
         """Return the neighbours of each query patch within the threshold; the cost is bounded."""
-        ...
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
         """Return the `k` nearest neighbours of each query patch, compared with all that are not excluded."""
-        ...
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the slide number of each patch, (N,)."""
-        ...
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ class FeatureNetwork(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features float32 (N, 1024) of images uint8 (N, H, W, 3)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

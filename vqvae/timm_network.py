@@ -23,7 +23,6 @@ DENSENET121 = "densenet121.tv_in1k"
 """torchvision's weights, which the authors used; timm has others of its own."""
 
 _ANY_MPP = 1.0  # a network of photographs has no scale: that of sish
-_SMALLEST_PX = 32
 
 
 class TimmNetwork:

@@ -53,7 +53,6 @@ class Looks(Protocol):
 
     def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
         """Yield patches of an item, a few at a time, of sides that are multiples of `step_px`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,9 @@ class Levels(Protocol):
         SlideReadError
             If the file's pixels fail, or it is closed.
         """
-        ...
 
     def close(self) -> None:
         """Release the file; reading again fails."""
-        ...
 
 
 class ArrayLevels:

@@ -37,11 +37,9 @@ class LayeredEncoder(Protocol):
     @property
     def fingerprint(self) -> str:
         """Name of its weights."""
-        ...
 
     def activations(self, picture: NDArray[np.uint8]) -> Activations:
         """Run the network on a picture uint8 (H, W, 3)."""
-        ...
 
 
 class EncoderLayers:
