@@ -24,7 +24,7 @@ from sish.slides.formats.pictures import decode_picture
 
 K = 10
 NETWORKS = ("resnet50", "densenet121", "vit_tiny_patch16_224")
-HEADS = ("mean of the archive off", "own mean off", "nothing off", "min-max")
+HEADS = ("minus archive mean", "minus own mean", "not centred", "min-max")
 Floats = NDArray[np.float32]
 
 
