@@ -37,6 +37,11 @@ class Recipe:
     """How a slide becomes keys and barcodes.
 
     The defaults are ours; :meth:`paper` gives the published setting (Chen et al. 2022, Methods).
+
+    Examples
+    --------
+    >>> Recipe(mpp=0.5).patch_px, Recipe.paper("paper.safetensors").patch_px, Recipe.of("timm:uni").mpp
+    (256, 1024, 0.5)
     """
 
     weights: str = "shipped"

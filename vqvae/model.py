@@ -170,7 +170,23 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def from_unit(images: Tensor) -> Tensor:
-    """Return images float (N, 3, H, W) in [-1, 1] as pixels uint8 (N, H, W, 3), rounded and clipped."""
+    """Return images as pixels, rounded and clipped: the inverse of `to_unit`.
+
+    Parameters
+    ----------
+    images : float (N, 3, H, W)
+        Numbers in [-1, 1].
+
+    Returns
+    -------
+    uint8 (N, H, W, 3)
+        Pixels, RGB.
+
+    Examples
+    --------
+    >>> from_unit(torch.tensor([-1.0, 0.0, 2.0]).reshape(1, 3, 1, 1)).tolist()
+    [[[[0, 128, 255]]]]
+    """
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 

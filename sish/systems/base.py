@@ -47,7 +47,15 @@ OnError = Literal["raise", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The similarity of items of the database to a query."""
+    """The similarity of items of the database to a query.
+
+    Examples
+    --------
+    >>> Scores(np.array([0.9, 0.2])).looked_at is None      # one value for each item; all were compared
+    True
+    >>> Scores(np.array([0.9]), place=np.array([7]), looked_at=3).place.tolist()      # only item 7 was found
+    [7]
+    """
 
     value: NDArray[np.floating]
     """(M,): larger is more similar; an item with minus infinity is not found."""

@@ -257,7 +257,23 @@ class MaskPredictor:
 
 @about_its_path
 def load_mask_predictor(path: str | Path) -> MaskPredictor:
-    """Read a predictor from a weights file (.safetensors) or checkpoint (.ckpt); WeightsError for others."""
+    """Read a mask predictor from a weights file (.safetensors) or a checkpoint (.ckpt).
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    MaskPredictor
+        The mask predictor, ready to be used; it no longer changes.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, or is not of a mask predictor.
+    """
     stored = read_stored(Path(path), KIND)
     values = fitting_config(stored.path, stored.config, vars(UNetConfig()))
     try:

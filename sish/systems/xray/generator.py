@@ -200,7 +200,23 @@ class CodeGenerator:
 
 @about_its_path
 def load_code_generator(path: str | Path) -> CodeGenerator:
-    """Read a generator from a weights file (.safetensors) or checkpoint (.ckpt); WeightsError for others."""
+    """Read a code generator from a weights file (.safetensors) or a checkpoint (.ckpt).
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    CodeGenerator
+        The code generator, ready to be used; it no longer changes.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, or is not of a code generator.
+    """
     stored = read_stored(Path(path), KIND)
     default = vars(GeneratorConfig()) | {"findings": ("Mass",)}
     values = fitting_config(stored.path, stored.config, default)
