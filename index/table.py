@@ -81,8 +81,9 @@ class KeyTable:
         >>> table.keys.tolist(), table.callers(np.array([0, 1, 2])).tolist()
         ([10, 30, 30], [1, 0, 2])
         """
-        own_keys, rows = np.asarray(keys, np.int64), as_barcodes(barcodes)
-        slides, count = np.asarray(slide, np.int32), np.arange(len(rows), dtype=np.int32)
+        own_keys, rows = whole_numbers(keys, "keys").astype(np.int64, copy=False), as_barcodes(barcodes)
+        slides = whole_numbers(slide, "slide").astype(np.int32, copy=False)
+        count = np.arange(len(rows), dtype=np.int32)
         table = cls(own_keys, rows, slides, count, first_slide=first_slide)
         if np.all(own_keys[1:] >= own_keys[:-1]):
             return table
@@ -93,6 +94,14 @@ class KeyTable:
     def callers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the caller's numbers int64 (N,) of the patches at some places of this table, int64 (N,)."""
         return places if self.position is None else np.asarray(self.position)[places].astype(np.int64)
+
+
+def whole_numbers(values: ArrayLike, name: str) -> NDArray[np.integer]:
+    """Return an array of whole numbers as it is; ParameterError for any other, which a cast would cut."""
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise ParameterError(f"{name} are {array.dtype}; give integers")
+    return array
 
 
 def checked_mask(exclude: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

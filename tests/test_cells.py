@@ -168,7 +168,7 @@ def test_nothing_beyond_the_threshold_comes_back(world, threshold):
 def test_added_patches_are_found_and_nothing_else_changes(world):
     barcodes, slide, tree, queries = world
     cells, number = archive(barcodes, slide, tree)
-    new = KeyTable.build(tree.keys(queries), queries, np.zeros(len(queries)), first_slide=30)
+    new = KeyTable.build(tree.keys(queries), queries, np.zeros(len(queries), int), first_slide=30)
     more = cells.adding(new)
     bags = more.search(queries, k=1)
     assert bags.hamming.tolist() == [0] * len(queries)

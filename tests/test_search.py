@@ -335,3 +335,14 @@ def test_keys_that_are_not_sorted_give_some_answer(visit):
         )
         assert (bags.hamming == 0).all()
         assert len(bags.patch) <= 2 * 2 * count
+
+
+@pytest.mark.parametrize("keys", [[1.5, 2.5], [True, False], ["1", "2"]])
+def test_keys_that_are_no_integers_are_refused_and_not_cut(keys):
+    barcodes = np.zeros((2, 8), np.uint8)
+    with pytest.raises(ParameterError, match=r"keys are .*; give integers"):
+        KeyTable.build(keys, barcodes, [0, 1])
+    with pytest.raises(ParameterError, match=r"slide are .*; give integers"):
+        KeyTable.build([1, 2], barcodes, keys)
+    with pytest.raises(ParameterError, match=r"query_keys are .*; give integers"):
+        guided_search(KeyTable.build([1, 2], barcodes, [0, 1]), keys, barcodes)

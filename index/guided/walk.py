@@ -34,7 +34,7 @@ from sish.index.bags import Bags
 from sish.index.compiled import as_barcodes, frozen, paired_words
 from sish.index.guided.kernel import Bag, Plan, Reach, Table, search_all
 from sish.index.params import GuidedParams
-from sish.index.table import KeyTable, checked_mask
+from sish.index.table import KeyTable, checked_mask, whole_numbers
 
 KEY_UNIT = 10**11  # the weight of the coarsest sum in a key, and the unit of `interval`
 _INT64_MAX = 2**63 - 1
@@ -91,7 +91,7 @@ def guided_search(
     [0, 2]
     """
     params = params or GuidedParams()
-    keys = np.asarray(query_keys, dtype=np.int64)
+    keys = whole_numbers(query_keys, "query_keys").astype(np.int64)
     barcodes = as_barcodes(query_barcodes, "query_barcodes")
     if keys.shape != (len(barcodes),):
         raise ParameterError(f"query_keys have shape {keys.shape}; give one a barcode, ({len(barcodes)},)")
