@@ -70,7 +70,13 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class ItemHit:
-    """An item that a search found."""
+    """An item that a search found.
+
+    >>> from pathlib import Path
+    >>> hit = ItemHit(1, Item("a", Path("a.png")), 0.75)
+    >>> hit.item_id, hit.score, hit.placed
+    ('a', 0.75, True)
+    """
 
     rank: int
     """Place in the ranking, from 1."""

@@ -26,7 +26,7 @@ def read_items(
     mpp: float | None = None,
     override_mpp: float | None = None,
 ) -> tuple[Item, ...]:
-    """Make items of files and folders, in order.
+    r"""Make items of files and folders, in order.
 
     Parameters
     ----------
@@ -55,6 +55,16 @@ def read_items(
     -----
     UserWarning
         If fields of the labels file are taken as missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("a.png", "b.png"):
+    ...     (folder / name).touch()
+    >>> _ = (folder / "labels.csv").write_text("path,label,patient\na.png,benign,p1\nb.png,tumour,p2\n")
+    >>> [(item.item_id, item.label, item.group) for item in read_items([folder], folder / "labels.csv")]
+    [('a', 'benign', 'patient p1'), ('b', 'tumour', 'patient p2')]
     """
     check_given(mpp, override_mpp)
     rows = None if labels is None else read_labels(labels)

@@ -57,7 +57,11 @@ class Looks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Tiles without overlap on the tissue of a slide, at one or several scales."""
+    """Tiles without overlap on the tissue of a slide, at one or several scales.
+
+    >>> Tiles(mpps=(0.25, 1.0, 4.0)).scales(0.5)     # a slide of 0.5 um/px shows nothing finer
+    (1.0, 4.0)
+    """
 
     size_px: int = 256
     """Side of a tile in pixels at its scale."""
@@ -122,6 +126,14 @@ class WholePicture:
     """A small picture as one patch in its own pixels, its scale unknown or of no interest.
 
     Cut at the edges, alike on both sides, to what the encoder's stride divides.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> path = Path(tempfile.mkdtemp(), "a.png")
+    >>> Image.new("RGB", (70, 50)).save(path)
+    >>> next(WholePicture().read(Item("a", path), step_px=8)).pixels.shape
+    (1, 48, 64, 3)
     """
 
     def read(self, item: Item, region: Region | None = None, step_px: int = 1) -> Iterator[PatchBatch]:
@@ -205,6 +217,17 @@ class PatchDescriber:
     ------
     ParameterError
         If the encoder is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> path = Path(tempfile.mkdtemp(), "a.png")
+    >>> Image.new("RGB", (128, 96), "purple").save(path)
+    >>> found = PatchDescriber().describe(Item("a", path, mpp=1.0))
+    >>> found.features.shape, found.l0_xy.tolist()
+    ((1, 1024), [[0, 0]])
     """
 
     def __init__(

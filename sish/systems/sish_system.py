@@ -42,6 +42,20 @@ class Sish(System[PatchFeatures]):
         The encoder of a mosaic of patches of its own size and scale, in place of a describer.
     search : SearchParams, optional
         Budget and threshold. Default: the budget of :class:`sish.Index` and the encoder's threshold.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sish.systems import Item
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in "abc":
+    ...     Image.fromarray(rng.integers(0, 200, (128, 128, 3), np.uint8)).save(folder / f"{name}.png")
+    >>> items = [Item(name, folder / f"{name}.png", mpp=1.0) for name in "abc"]
+    >>> hits = Sish().fit(items).search(Item("copy", items[1].path, mpp=1.0), k=2)
+    >>> hits[0].item_id, round(hits[0].score, 3)
+    ('b', 1.0)
     """
 
     def __init__(

@@ -122,6 +122,20 @@ class SlideSimilarity(System[PatchFeatures]):
         Which patches are read, and the encoder. Default: tiles at ``mpp`` and the shipped encoder.
     encoder : str or PatchEncoder, optional
         The encoder of these tiles, in place of a describer.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sish.systems import Item
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in "abc":
+    ...     Image.fromarray(rng.integers(0, 200, (128, 128, 3), np.uint8)).save(folder / f"{name}.png")
+    >>> items = [Item(name, folder / f"{name}.png", mpp=1.0) for name in "abc"]
+    >>> hits = SlideSimilarity(1.0).fit(items).search(Item("copy", items[1].path, mpp=1.0), k=2)
+    >>> hits[0].item_id, round(hits[0].score, 3)
+    ('b', 1.0)
     """
 
     def __init__(

@@ -147,6 +147,23 @@ class Smily(System[SmilyPatches]):
         What makes embeddings. Default: the library's shipped encoder.
     budget : int
         Number of patches that the tree compares with a query patch, for each orientation.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from sish.systems import Item
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in "abc":
+    ...     Image.fromarray(rng.integers(0, 200, (128, 128, 3), np.uint8)).save(folder / f"{name}.png")
+    >>> items = [Item(name, folder / f"{name}.png", mpp=1.0) for name in "abc"]
+    >>> hits = Smily((1.0,), size_px=64).fit(items).search(Item("copy", items[1].path, mpp=1.0), k=2)
+    >>> hits[0].item_id, round(hits[0].score, 3)
+    ('b', 1.0)
+    >>> smily = Smily((1.0,), size_px=64).fit(items)
+    >>> found = smily.search_region(smily.region(items[2], (0, 0, 64, 64)), k=1)
+    >>> found.query.region, found[0].item_id in "ab", found[0].l0_px
+    ((0, 0, 64, 64), True, 64.0)
     """
 
     def __init__(
