@@ -45,7 +45,7 @@ class LabelRow:
     label: str | None
     """Its diagnosis, or the site that a search should find again."""
     patient: str | None
-    """The patient; see `patient_of`."""
+    """The patient; a slide without one counts as a patient of its own."""
     site: str | None
     """Anatomic site or hospital."""
     mpp: float | None
@@ -59,26 +59,6 @@ class LabelRow:
     def name(self) -> str:
         """Name that the line gives its slide."""
         return self.slide_id or self.path or ""
-
-    def patient_of(self, slide_id: str) -> str:
-        """Return the patient of a slide: a slide without one counts as a patient of its own.
-
-        Parameters
-        ----------
-        slide_id : str
-            The slide's id.
-
-        Returns
-        -------
-        str
-            A name.
-
-        Examples
-        --------
-        >>> LabelRow(2, None, "a", None, None, None, None, {}).patient_of("a")
-        'a'
-        """
-        return self.patient or slide_id
 
     def applied_to(self, row: SlideRow) -> SlideRow:
         """Return an indexed slide's row with this line's fields; an empty field keeps the old value."""
