@@ -7,10 +7,11 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from sish.errors import ParameterError, WeightsError
+from sish.errors import ParameterError
 from sish.vqvae.model import CONFIG_KEY, VQVAE, VQVAEConfig, VQVAEOutput
 from sish.vqvae.quantizer import perplexity
 from sish.vqvae.schedule import training_steps, warmup_cosine
+from sish.vqvae.tensor_files import check_same_network
 
 
 class VQVAEModule(pl.LightningModule):
@@ -102,13 +103,7 @@ class VQVAEModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network before its tensors fail to fit (WeightsError)."""
-        ours, theirs = self.vqvae.config.as_dict(), checkpoint.get(CONFIG_KEY, {})
-        different = sorted(name for name in ours if theirs.get(name) != ours[name])
-        if different:
-            raise WeightsError(
-                f"the checkpoint is of another network: {', '.join(different)} differ;"
-                " give the configuration that it was trained with"
-            )
+        check_same_network(self.vqvae.config.as_dict(), checkpoint.get(CONFIG_KEY, {}))
 
     def _log_losses(self, stage: str, out: VQVAEOutput, **how: Any) -> None:
         values = {

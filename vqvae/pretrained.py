@@ -19,16 +19,13 @@ from sish.vqvae.features import N_FEATURES, PERCENTILES
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.model import CONFIG_KEY, VQVAE, FeatureSource, VQVAEConfig
 from sish.vqvae.tensor_files import (
+    Stored,
     check_finite,
-    check_there,
     fitting_config,
     misfits,
     of_another_architecture,
-    read_checkpoint,
-    read_json,
-    read_safetensors,
+    read_stored,
     skeleton,
-    tensors_of,
     write_safetensors,
 )
 from sish.vqvae.timm_network import DENSENET121, TimmNetwork
@@ -192,11 +189,8 @@ def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE
     dict
         Facts about its training.
     """
-    check_there(path)
-    if path.suffix == ".ckpt":
-        config, tensors, training = _read_checkpoint(path)
-    else:
-        config, tensors, training = _read_safetensors(path)
+    stored = read_stored(path, _FORMAT, CONFIG_KEY, "vqvae.")
+    config, tensors = _config(stored), stored.tensors
     config = config if features is None else replace(config, features=features)
     empty = skeleton(path, partial(VQVAE, config))
     if features is None:
@@ -209,7 +203,7 @@ def read_model(path: Path, features: FeatureSource | None = None) -> tuple[VQVAE
     model = VQVAE(config)
     model.load_state_dict(tensors, strict=False)
     _check_numbers(path, model)
-    return model.eval(), training
+    return model.eval(), stored.training
 
 
 def _check_numbers(path: Path, model: VQVAE) -> None:
@@ -235,29 +229,8 @@ def _check_fit(path: Path, model: VQVAE, odd: list[str]) -> None:
         raise of_another_architecture(path, odd)
 
 
-def _read_safetensors(path: Path) -> tuple[VQVAEConfig, dict[str, Tensor], dict[str, Any]]:
-    metadata, tensors = read_safetensors(path)
-    if metadata.get("format") != _FORMAT:
-        raise WeightsError(
-            f"{path} is not a weights file of this release: wanted format {_FORMAT}, got"
-            f" {metadata.get('format', 'none')}; write it with `python -m sish.vqvae export`"
-        )
-    config = _config(path, read_json(path, metadata, "config"))
-    return config, tensors, read_json(path, metadata, "training")
-
-
-def _read_checkpoint(path: Path) -> tuple[VQVAEConfig, dict[str, Tensor], dict[str, Any]]:
-    checkpoint = read_checkpoint(path)
-    if CONFIG_KEY not in checkpoint:
-        raise WeightsError(f"{path} is a checkpoint of another kind of model; give one of `sish.vqvae fit`")
-    tensors, training = tensors_of(path, checkpoint, "vqvae.")
-    return _config(path, checkpoint[CONFIG_KEY]), tensors, training
-
-
-def _config(path: Path, values: object) -> VQVAEConfig:
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path} does not say what its network is; export it again")
+def _config(stored: Stored) -> VQVAEConfig:
     try:
-        return VQVAEConfig.from_dict(fitting_config(path, values, vars(VQVAEConfig())))
+        return VQVAEConfig.from_dict(fitting_config(stored.path, stored.config, vars(VQVAEConfig())))
     except ParameterError as error:
-        raise WeightsError(f"{path}: {error}; export it again") from error
+        raise WeightsError(f"{stored.path}: {error}; export it again") from error

@@ -7,6 +7,7 @@ memory, on torch's ``meta`` device. Its shapes are compared with those in the fi
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,17 +19,86 @@ from torch import Tensor, nn
 from sish.errors import OutputError, ParameterError, WeightsError, WeightsNotFoundError
 from sish.outputs import write_output
 
+KIND_KEY = "sish_kind"
+"""Key of the kind of network in a checkpoint."""
+
 _ENDINGS = (".safetensors",)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
-def check_there(path: Path) -> None:
-    """Refuse a path at which there is no file (WeightsNotFoundError)."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The contents of a network's file."""
+
+    path: Path
+    """The file."""
+    config: dict[str, Any]
+    """The network's configuration, plain values."""
+    tensors: dict[str, Tensor]
+    """Its weights by name."""
+    training: dict[str, Any]
+    """Facts of its training."""
+
+
+def read_stored(path: Path, kind: str, config_key: str, prefix: str) -> Stored:
+    """Read a weights file (.safetensors) or a checkpoint (.ckpt) of one kind of network.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str
+        The kind that is wanted, such as ``sish-vqvae-1``.
+    config_key : str
+        Key of the configuration in a checkpoint. One that names no kind is of the wanted kind if it has it.
+    prefix : str
+        Begins the names of the network's tensors in a checkpoint.
+
+    Returns
+    -------
+    Stored
+        Its contents.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If there is no file.
+    WeightsError
+        If the file is damaged, or of another kind.
+    """
     if not path.is_file():
         raise WeightsNotFoundError(f"no weights file at {path}; give a .safetensors file or a .ckpt")
+    config: object
+    if path.suffix == ".ckpt":
+        checkpoint = _read_checkpoint(path)
+        _check_kind(path, checkpoint.get(KIND_KEY, kind if config_key in checkpoint else "none"), kind)
+        config = checkpoint.get(config_key)
+        tensors, training = _tensors_of(path, checkpoint, prefix)
+    else:
+        metadata, tensors = _read_safetensors(path)
+        _check_kind(path, metadata.get("format", "none"), kind)
+        config, training = (_read_json(path, metadata, name) for name in ("config", "training"))
+    if not (isinstance(config, dict) and config):
+        raise WeightsError(f"{path} does not say what its network is; export it again")
+    return Stored(path, config, tensors, training)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _check_kind(path: Path, found: object, wanted: str) -> None:
+    if found != wanted:
+        raise WeightsError(f"{path} holds weights of kind {found}, and {wanted} is wanted; give another file")
+
+
+def check_same_network(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another configuration before its tensors fail to fit (WeightsError)."""
+    different = sorted(name for name in ours if theirs.get(name) != ours[name])
+    if different:
+        raise WeightsError(
+            f"the checkpoint is of another network: {', '.join(different)} differ;"
+            " give the configuration that it was trained with"
+        )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return the metadata and the tensors of a safetensors file; WeightsError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -40,7 +110,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         ) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def _read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint of a training run, read without pickle; WeightsError for any other file."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -51,7 +121,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint if isinstance(checkpoint, dict) else {}
 
 
-def tensors_of(
+def _tensors_of(
     path: Path, checkpoint: Mapping[str, Any], prefix: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors whose names begin with ``prefix``, without it, and the facts of the training."""
@@ -80,7 +150,7 @@ def write_safetensors(
     write_output(path, data, inputs=inputs, replaces=_ENDINGS)
 
 
-def read_json(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+def _read_json(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
     """Return a JSON object from the metadata, empty if it is missing; WeightsError for anything else."""
     try:
         found = json.loads(metadata.get(name, "{}"))

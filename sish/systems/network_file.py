@@ -8,48 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from sish.errors import WeightsError
+from sish.vqvae import tensor_files
 from sish.vqvae.fingerprint import digest_of
 from sish.vqvae.tensor_files import (
+    Stored,
     check_finite,
-    check_there,
     misfits,
     of_another_architecture,
-    read_checkpoint,
-    read_json,
-    read_safetensors,
     skeleton,
-    tensors_of,
     write_safetensors,
 )
 
-KIND_KEY = "sish_kind"
-"""Key of a checkpoint's kind of network."""
 CONFIG_KEY = "sish_config"
 """Key of the network's configuration, as plain values."""
 MOST_PX = 4_096
 """The largest side of the pictures that a network may read; a file that asks for more is refused."""
 _PREFIX = "network."  # begins the names of the network's tensors in a checkpoint of its training
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The contents of a network's file."""
-
-    path: Path
-    """The file."""
-    config: dict[str, Any]
-    """The network's configuration, plain values."""
-    tensors: dict[str, Tensor]
-    """Its weights by name."""
-    training: dict[str, Any]
-    """Facts of its training."""
 
 
 def fingerprint_of(network: nn.Module, config: Mapping[str, Any]) -> str:
@@ -104,30 +83,8 @@ def write_stored(
 
 
 def read_stored(path: Path, kind: str) -> Stored:
-    """Read a weights file (.safetensors) or a checkpoint (.ckpt) of one kind.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : str
-        Kind of network that is wanted.
-
-    Returns
-    -------
-    Stored
-        Its contents.
-
-    Raises
-    ------
-    WeightsError
-        If the file is missing, damaged, or of another kind.
-    """
-    check_there(path)
-    stored = _read_checkpoint(path, kind) if path.suffix == ".ckpt" else _read_safetensors(path, kind)
-    if not stored.config:
-        raise WeightsError(f"{path} does not say what its network is; export it again")
-    return stored
+    """Read a file of one kind of network, as :func:`sish.vqvae.tensor_files.read_stored` does."""
+    return tensor_files.read_stored(path, kind, CONFIG_KEY, _PREFIX)
 
 
 def filled(make: Callable[[], _Network], stored: Stored) -> _Network:
@@ -139,21 +96,3 @@ def filled(make: Callable[[], _Network], stored: Stored) -> _Network:
     network = make()
     network.load_state_dict(stored.tensors)
     return network
-
-
-def _read_safetensors(path: Path, kind: str) -> Stored:
-    metadata, tensors = read_safetensors(path)
-    _check_kind(path, metadata.get("format", "none"), kind)
-    return Stored(path, read_json(path, metadata, "config"), tensors, read_json(path, metadata, "training"))
-
-
-def _read_checkpoint(path: Path, kind: str) -> Stored:
-    checkpoint = read_checkpoint(path)
-    _check_kind(path, checkpoint.get(KIND_KEY, "none"), kind)
-    config = checkpoint.get(CONFIG_KEY)
-    return Stored(path, config if isinstance(config, dict) else {}, *tensors_of(path, checkpoint, _PREFIX))
-
-
-def _check_kind(path: Path, found: object, wanted: str) -> None:
-    if found != wanted:
-        raise WeightsError(f"{path} holds weights of kind {found}, and {wanted} is wanted; give another file")

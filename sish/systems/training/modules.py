@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sish.errors import ParameterError, WeightsError
+from sish.errors import ParameterError
 from sish.systems.item import Item
 from sish.systems.lesions import mask_predictor
 from sish.systems.lesions.mask_predictor import (
@@ -32,12 +32,13 @@ from sish.systems.lesions.mask_predictor import (
     intersection_over_union,
     load_mask_predictor,
 )
-from sish.systems.network_file import CONFIG_KEY, KIND_KEY
+from sish.systems.network_file import CONFIG_KEY
 from sish.systems.training.data import Batch, FindingsData, MaskData
 from sish.systems.xray import generator
 from sish.systems.xray.generator import CodeGenerator, CodeNetwork, GeneratorConfig, load_code_generator
 from sish.vqvae.checkpoints import LastCheckpoint
 from sish.vqvae.schedule import training_steps, warmup_cosine
+from sish.vqvae.tensor_files import KIND_KEY, check_same_network
 
 
 class _Module(pl.LightningModule):
@@ -73,13 +74,8 @@ class _Module(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network before its tensors fail to fit (WeightsError)."""
-        ours, theirs = self.config_dict(), checkpoint.get(CONFIG_KEY, {})
-        different = sorted(name for name in ours if theirs.get(name) != ours[name])
-        if different or checkpoint.get(KIND_KEY) != self.kind:
-            raise WeightsError(
-                f"the checkpoint is of another network: {', '.join(different) or 'its kind'} differ;"
-                " give the configuration that it was trained with"
-            )
+        theirs = checkpoint.get(CONFIG_KEY, {}) | {"kind": checkpoint.get(KIND_KEY)}
+        check_same_network(self.config_dict() | {"kind": self.kind}, theirs)
 
 
 class CodeModule(_Module):
