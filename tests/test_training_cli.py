@@ -73,6 +73,14 @@ def test_fit_says_where_it_writes_and_no_more_and_repeats_with_its_seed(xrays, r
     assert load_code_generator(tmp_path / "other/checkpoints/last.ckpt").fingerprint != first.fingerprint
 
 
+def test_a_missing_logger_is_one_line(xrays, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sish.vqvae.checkpoints.find_spec", lambda name: None)
+    arguments = [word for word in options("fit", xrays, tmp_path, CODES) if "logger" not in word]
+    assert main("codes", [*arguments, "--trainer.logger=TensorBoardLogger"]) == 1
+    err = capsys.readouterr().err
+    assert "[tensorboard]" in err and err.count("\n") == 1
+
+
 def test_a_second_run_from_scratch_leaves_the_first_alone(xrays, run, capsys):
     before = {path: path.read_bytes() for path in (run / "checkpoints").iterdir()}
     assert main("codes", options("fit", xrays, run, CODES)) == 1

@@ -180,7 +180,7 @@ def test_training_stops_when_nothing_improves(images, tmp_path, caplog):
 
 
 def test_a_missing_logger_is_one_line(images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sish.vqvae.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("sish.vqvae.checkpoints.find_spec", lambda name: None)
     assert main([*options(images, tmp_path, 1), "--trainer.logger=TensorBoardLogger"]) == 1
     err = capsys.readouterr().err
     assert f"pip install -e '{Path(__file__).parents[1]}[tensorboard]'" in err

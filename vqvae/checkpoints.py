@@ -6,13 +6,16 @@ Each run has its own folder. A new run never writes into a folder with checkpoin
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser
 
-from sish.errors import ParameterError
+from sish.errors import MissingPackageError, ParameterError
+from sish.extras import install
 from sish.outputs import check_outside_databases
 from sish.printing import print_line
 
@@ -60,6 +63,35 @@ def _from_here(path: str | os.PathLike[str] | None) -> Path:
     return full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full
 
 
+def add_run_options(parser: LightningArgumentParser, run_name: str, monitor: str) -> None:
+    """Add the checkpoints and the logger of a run, kept in its own folder below `RUNS`.
+
+    Parameters
+    ----------
+    parser : LightningArgumentParser
+        The parser of the command line.
+    run_name : str
+        Folder of such runs below `RUNS`.
+    monitor : str
+        The logged number that is lowest in the best checkpoint.
+    """
+    parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+    parser.add_lightning_class_args(LastCheckpoint, "last")
+    parser.link_arguments("checkpoint.dirpath", "last.dirpath")
+    parser.set_defaults(
+        {
+            "checkpoint.dirpath": str(RUNS / run_name / "checkpoints"),
+            "checkpoint.monitor": monitor,
+            "trainer.logger": {
+                "class_path": "pytorch_lightning.loggers.CSVLogger",
+                "init_args": {"save_dir": str(RUNS), "name": run_name},
+            },
+            "trainer.enable_model_summary": False,
+            "trainer.enable_progress_bar": sys.stderr.isatty(),
+        }
+    )
+
+
 def settle_run(config: Namespace, run_name: str, read: Callable[[Path], object]) -> None:
     """Settle where a run writes, and refuse to replace or to resume what does not belong to it.
 
@@ -71,14 +103,28 @@ def settle_run(config: Namespace, run_name: str, read: Callable[[Path], object])
         Folder of such runs below `RUNS`.
     read : callable
         Reads a checkpoint, and raises a SishError if it is not of the run's kind.
+
+    Raises
+    ------
+    MissingPackageError
+        If the logger is TensorBoard's, and that is not installed.
     """
     options = config[config.subcommand]
+    if "TensorBoardLogger" in str(options.trainer.logger) and not _has_tensorboard():
+        raise MissingPackageError(
+            f"TensorBoard is not installed; {install('tensorboard')}, or leave --trainer.logger"
+            " out: metrics.csv is written anyway"
+        )
     _follow_root(options, run_name)
     if config.subcommand == "fit":
         _check_own_folder(options)
     path = options.ckpt_path
     if path is not None and path not in _LIGHTNING_CHECKPOINTS:
         read(Path(path))
+
+
+def _has_tensorboard() -> bool:
+    return any(find_spec(name) is not None for name in ("tensorboard", "tensorboardX"))
 
 
 def _follow_root(options: Namespace, run_name: str) -> None:

@@ -7,20 +7,16 @@ weights.
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from sish.errors import MissingPackageError
-from sish.extras import install
 from sish.outputs import check_output
 from sish.parsing import ArgumentParser
 from sish.printing import print_line
 from sish.vqvae.calibration import Calibrate, calibrate
-from sish.vqvae.checkpoints import RUNS, LastCheckpoint, settle_run
+from sish.vqvae.checkpoints import add_run_options, settle_run
 from sish.vqvae.contrast import ContrastModule
 from sish.vqvae.data import PatchData, spread_batches
 from sish.vqvae.images import ImagePatches, list_images
@@ -59,12 +55,6 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, and refuse an unreadable checkpoint or a logger that is not installed."""
         super().parse_arguments(parser, args)
-        logger = self.config[self.config.subcommand].trainer.logger
-        if "TensorBoardLogger" in str(logger) and not _has_tensorboard():
-            raise MissingPackageError(
-                f"TensorBoard is not installed; {install('tensorboard')}, or leave --trainer.logger"
-                " out: metrics.csv and pictures are written anyway"
-            )
         settle_run(self.config, self.run_name, read_model)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -72,24 +62,14 @@ class TrainingCLI(LightningCLI):
         parser.add_lightning_class_args(Calibrate, "calibrate")
         parser.add_lightning_class_args(SavePictures, "pictures")
         parser.add_lightning_class_args(StopEarly, "stop")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(LastCheckpoint, "last")
-        parser.link_arguments("checkpoint.dirpath", "last.dirpath")
+        add_run_options(parser, self.run_name, self.watched)
         parser.set_defaults(
             {
-                "checkpoint.dirpath": str(RUNS / self.run_name / "checkpoints"),
-                "checkpoint.monitor": self.watched,
                 "stop.monitor": self.watched,
                 "checkpoint.filename": "step={step}",
                 "checkpoint.auto_insert_metric_name": False,
-                "trainer.logger": {
-                    "class_path": "pytorch_lightning.loggers.CSVLogger",
-                    "init_args": {"save_dir": str(RUNS), "name": self.run_name},
-                },
                 "trainer.max_steps": self.max_steps,
                 "trainer.max_epochs": -1,
-                "trainer.enable_model_summary": False,
-                "trainer.enable_progress_bar": sys.stderr.isatty(),
             }
         )
 
@@ -141,10 +121,6 @@ def _train(cli: type[TrainingCLI], module: type[VQVAEModule], argv: list[str], p
         parser_class=TrainingParser,
         parser_kwargs={"prog": prog, "description": _DESCRIPTION},
     )
-
-
-def _has_tensorboard() -> bool:
-    return any(find_spec(name) is not None for name in ("tensorboard", "tensorboardX"))
 
 
 def _export_parser(prog: str) -> ArgumentParser:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sish.parsing import ArgumentParser
@@ -31,7 +31,7 @@ from sish.systems.training.data import FindingsFolder, MaskFolder
 from sish.systems.training.modules import CodeModule, MaskModule
 from sish.systems.xray.generator import KIND as CODES
 from sish.systems.xray.generator import CodeGenerator, load_code_generator
-from sish.vqvae.checkpoints import RUNS, LastCheckpoint, settle_run
+from sish.vqvae.checkpoints import add_run_options, settle_run
 from sish.vqvae.cli import TrainingCLI, TrainingParser
 from sish.vqvae.running import run_command
 
@@ -116,27 +116,16 @@ class _TrainingCLI(LightningCLI):
         for source, target, when in self.task.links:
             parser.link_arguments(source, target, apply_on=when)
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(LastCheckpoint, "last")
-        parser.link_arguments("checkpoint.dirpath", "last.dirpath")
-        logger = {
-            "class_path": "pytorch_lightning.loggers.CSVLogger",
-            "init_args": {"save_dir": str(RUNS), "name": self.task_name},
-        }
+        add_run_options(parser, self.task_name, "valid/loss")
         parser.set_defaults(
             {
                 "early_stopping.monitor": "valid/loss",
                 "early_stopping.patience": self.task.patience,
-                "checkpoint.dirpath": str(RUNS / self.task_name / "checkpoints"),
-                "checkpoint.monitor": "valid/loss",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
                 "trainer.max_epochs": self.task.epochs,
                 "trainer.num_sanity_val_steps": 0,
-                "trainer.logger": logger,
                 "trainer.log_every_n_steps": 1,
-                "trainer.enable_model_summary": False,
-                "trainer.enable_progress_bar": sys.stderr.isatty(),
             }
         )
 
