@@ -273,6 +273,16 @@ def load_mask_predictor(path: str | Path) -> MaskPredictor:
     ------
     WeightsError
         If the file is missing, or is not of a mask predictor.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> made = MaskPredictor(UNet(UNetConfig(channels=(4, 8), size_px=(32, 24))))
+    >>> path = Path(tempfile.mkdtemp(), "masks.safetensors")
+    >>> made.save(path) == load_mask_predictor(path).fingerprint
+    True
+    >>> load_mask_predictor(path).masks(np.zeros((2, 24, 32, 3), np.uint8)).shape
+    (2, 24, 32)
     """
     stored = read_stored(Path(path), KIND)
     values = fitting_config(stored.path, stored.config, vars(UNetConfig()))

@@ -55,7 +55,20 @@ class LesionDescription:
 
 
 class LesionDescriber:
-    """Describes photographs: by networks for features and texture, and by given or predicted masks."""
+    """Describes photographs: by networks for features and texture, and by given or predicted masks.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in "a":
+    ...     Image.fromarray(rng.integers(0, 200, (24, 32, 3), np.uint8)).save(folder / f"{name}.png")
+    >>> found = LesionDescriber().describe(Item("a", folder / "a.png"), ["euclidean"])
+    >>> found.features.shape, found.mask is None
+    ((1024,), True)
+    """
 
     def __init__(
         self,
@@ -143,6 +156,17 @@ class LesionSimilarity(System[LesionDescription]):
 
     The largest distances are those of items that the query may find, so scores of different answers cannot be
     compared. Only measures with Dice (``dice``, ``i1_ed``, ``i1_cd``, ``i1_ecd``, ``i1_sd``) need masks.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in "abc":
+    ...     Image.fromarray(rng.integers(0, 200, (24, 32, 3), np.uint8)).save(folder / f"{name}.png")
+    >>> items = [Item(name, folder / f"{name}.png") for name in "abc"]
+    >>> hits = LesionSimilarity("euclidean").fit(items).search(Item("copy", items[1].path), k=2)
+    >>> hits[0].item_id, hits[0].score
+    ('b', 1.0)
     """
 
     def __init__(self, measure: Measure = "style", describer: LesionDescriber | None = None) -> None:

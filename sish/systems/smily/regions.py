@@ -81,7 +81,12 @@ class SmilyPatches:
 
 @dataclass(frozen=True, slots=True)
 class RegionQuery:
-    """A region to search for."""
+    """A region to search for.
+
+    >>> query = RegionQuery(Item("a", Path("a.png")), (0, 0, 64, 64), np.ones((8, 4), np.float32), 1.0)
+    >>> query.to_dict()["region"], query.vectors.shape
+    ([0, 0, 64, 64], (8, 4))
+    """
 
     item: Item
     """Its slide or image."""
@@ -99,7 +104,13 @@ class RegionQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionHit(ItemHit):
-    """A place that a region search found; its score is the cosine similarity in the best orientation."""
+    """A place that a region search found; its score is the cosine similarity in the best orientation.
+
+    >>> place = {"l0_xy": (512, 0), "l0_px": 256.0, "orientation": 3, "merged": 0, "patch": 7}
+    >>> hit = RegionHit(1, Item("a", Path("a.png")), 0.9, **place)
+    >>> hit.item_id, hit.l0_xy, hit.orientation
+    ('a', (512, 0), 3)
+    """
 
     l0_xy: tuple[int, int]
     """Top left corner of the patch, level-0 pixels."""

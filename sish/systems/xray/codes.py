@@ -30,6 +30,18 @@ class XrayCodes(System[NDArray[np.uint8]]):
 
     A score is the share of bits that agree. If these communities hold fewer than k items, further ones are
     searched. A query is compared with the centres of all communities and the codes of a few.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from sish.systems.xray.generator import CodeGenerator, CodeNetwork, GeneratorConfig
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in "abcd":
+    ...     Image.fromarray(rng.integers(0, 200, (16, 16), np.uint8)).save(folder / f"{name}.png")
+    >>> items = [Item(name, folder / f"{name}.png") for name in "abcd"]
+    >>> generator = CodeGenerator(CodeNetwork(GeneratorConfig(channels=(8, 16), size_px=16), ["Mass"]))
+    >>> hits = XrayCodes(generator).fit(items).search(Item("copy", items[1].path), k=3)
+    >>> {hit.item_id: hit.score for hit in hits}["b"]       # the network is not trained
+    1.0
     """
 
     def __init__(

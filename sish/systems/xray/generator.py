@@ -216,6 +216,16 @@ def load_code_generator(path: str | Path) -> CodeGenerator:
     ------
     WeightsError
         If the file is missing, or is not of a code generator.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> made = CodeGenerator(CodeNetwork(GeneratorConfig(channels=(8, 16), size_px=16), ["Mass"]))
+    >>> path = Path(tempfile.mkdtemp(), "codes.safetensors")
+    >>> made.save(path) == load_code_generator(path).fingerprint
+    True
+    >>> load_code_generator(path).codes(np.zeros((2, 16, 16), np.uint8)).shape
+    (2, 8)
     """
     stored = read_stored(Path(path), KIND)
     default = vars(GeneratorConfig()) | {"findings": ("Mass",)}
