@@ -327,10 +327,12 @@ def plot(rows: Sequence[Row], file: Path) -> None:
     """Draw the times of the texture keys against the size of the archive."""
     import io
 
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=list(colormaps["tab20"](range(20))))  # fourteen lines, each of its own colour
     for what in dict.fromkeys(row.what for row in rows if row.keys == "texture" and not row.bytes):
         mine = sorted(
             (row.slides, row.cpu_ms_median or row.wall_ms_median)
@@ -341,7 +343,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
     axes.set(
         xscale="log", yscale="log", xlabel="slides in the archive", ylabel="processor time of a call, ms"
     )
-    axes.legend(fontsize="small", ncols=2)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     write_output(file, buffer.getvalue(), replaces=(".png",))
