@@ -58,8 +58,8 @@ class Archive:
     def in_memory(cls, tree: TextureTree, patches: Snapshot) -> "Archive":
         """Return the archive of patches in memory whose first keys are `tree`'s, as `rekeyed` makes them."""
         cells = Cells.of(tree, [_table(patches, 0)])
-        bare = np.zeros(len(patches.slides), bool)
-        return cls((patches,), cells, patches.slides, bare, _counts(patches.slides))
+        removed = np.zeros(len(patches.slides), bool)
+        return cls((patches,), cells, patches.slides, removed, _counts(patches.slides))
 
     def __len__(self) -> int:
         """Return the number of patches, including those of removed slides."""
@@ -81,9 +81,8 @@ class Archive:
             )
         hidden = self.removed if exclude is None else self.removed | exclude
         mask = hidden if hidden.any() else None
-        allowed = int(self.n_patches[~hidden].sum())
-        if mask is not None and allowed <= min(budget, _FEW):  # a walk would pass over all others
-            few = self._only(~hidden)
+        if mask is not None and (allowed := int(self.n_patches[~mask].sum())) <= min(budget, _FEW):
+            few = self._only(~mask)  # a walk would pass over all others
             return few.search(query_barcodes, k=k, budget=max(1, allowed), threshold=threshold)
         return self.cells.search(query_barcodes, k=k, budget=budget, exclude=mask, threshold=threshold)
 
