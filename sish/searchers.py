@@ -248,7 +248,11 @@ class TextureKeys:
 
 def stored_tree(source: Store | State) -> TextureTree | None:
     """Return the texture tree of an archive, or None while it is too small for one."""
-    state = _state_of(source)
+    return tree_of(_state_of(source))
+
+
+def tree_of(state: State) -> TextureTree | None:
+    """Return the texture tree of one committed state, or None."""
     arrays = state.tree
     try:
         return None if arrays is None else TextureTree.from_arrays(arrays)
@@ -286,7 +290,7 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
     if keys == "paper":
         return GuidedSearcher.of(state.snapshot(), params)
     state.check()
-    tree, segments, least = stored_tree(state), state.segments, 1
+    tree, segments, least = tree_of(state), state.segments, 1
     if tree is None:  # at most BUDGET patches so far: a query is compared with all of them
         width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
         tree, least = root_tree(width), BUDGET

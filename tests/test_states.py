@@ -156,7 +156,7 @@ def assert_keys_are_of_the_tree(patches) -> None:
 
 
 def test_a_tree_and_its_segments_are_of_one_commit(path, monkeypatch):
-    reader, original = Store.open(path), searchers.stored_tree
+    reader, original = Store.open(path), searchers.tree_of
 
     def commit_between(state):
         tree = original(state)
@@ -167,7 +167,7 @@ def test_a_tree_and_its_segments_are_of_one_commit(path, monkeypatch):
         return tree
 
     with monkeypatch.context() as patch:
-        patch.setattr(searchers, "stored_tree", commit_between)
+        patch.setattr(searchers, "tree_of", commit_between)
         assert_keys_are_of_the_tree(searcher_of(reader, "texture", SearchParams()))
     assert_keys_are_of_the_tree(searcher_of(reader, "texture", SearchParams()))
 
