@@ -38,6 +38,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = Store.create(self.folder / "index", HEADER)
         self.slides = []
         self.held = [(self.store.snapshot(), expected([]))]
+        self.facts = {}
         self.widths_known = False
 
     def teardown(self):
@@ -100,6 +101,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.info().segments == bool(self.slides)
         assert self.store.info().removed_slides == 0
 
+    @rule(facts=st.dictionaries(st.sampled_from("ab"), st.none() | st.integers(0, 3)))
+    def measure(self, facts):
+        self.store.keep_measured(facts)
+        self.facts = {name: fact for name, fact in (self.facts | facts).items() if fact is not None}
+
     @rule(write=st.booleans())
     def reopen(self, write):
         self.store.close()
@@ -119,6 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
         want = expected(self.slides)
         assert_same(self.store.snapshot(), want)
         assert self.store.slides == want.slides
+        assert self.store.info().measured == self.store.state.measured == self.facts
         assert (self.store.info().slides, self.store.info().patches) == (len(want.slides), len(want))
         for got, then in self.held:
             assert_same(got, then)
@@ -233,6 +240,24 @@ def test_removing_nothing_commits_nothing(store):
     store.relabel({"s0": store.slides[0]})
     store.compact()
     assert store.generation == 1
+
+
+def test_measured_facts_are_one_commit_that_writes_the_manifest_alone(store):
+    fill(store, [2])
+    before = {path for path in store.path.rglob("*") if path.is_file()}
+    generation, reader = store.generation, Store.open(store.path)
+    store.keep_measured({"threshold": {"bits": 5}, "other": 1})
+    store.keep_measured({"other": 1})  # as it was: no commit
+    assert {path for path in store.path.rglob("*") if path.is_file()} == before
+    assert (store.generation, dict(reader.state.measured)) == (generation + 1, {})
+    assert reader.refresh() and reader.state.measured == {"threshold": {"bits": 5}, "other": 1}
+    store.keep_measured({"other": None})
+    assert Store.open(store.path).info().measured == {"threshold": {"bits": 5}}
+
+
+def test_a_manifest_without_measured_facts_is_as_older_releases_wrote_it(store):
+    fill(store, [2])
+    assert "measured" not in json.loads((store.path / "manifest.json").read_text())
 
 
 def test_a_compacted_index_gives_back_the_space(store):

@@ -238,3 +238,20 @@ def test_a_hostile_manifest_names_no_files_elsewhere(store, tmp_path):
         (store.path / "manifest.json").write_bytes(replace(manifest, segments=(bad,)).to_bytes())
         with refused(IndexCorruptError, "has a wrong entry"):
             Store.open(store.path)
+
+
+@pytest.mark.parametrize("facts", [{"a": float("nan")}, {"a": {1, 2}}, {"a": b""}])
+def test_measured_facts_that_are_no_json_are_refused(store, facts):
+    fill(store, [2])
+    with refused(ParameterError, "what was measured cannot be written as JSON"):
+        store.keep_measured(facts)
+    assert store.generation == 1
+
+
+def test_measured_facts_that_could_not_be_read_again_are_refused(store):
+    deep = {}
+    for _ in range(40):
+        deep = {"a": deep}
+    with refused(ParameterError, "too deep"):
+        store.keep_measured(deep)
+    assert (store.generation, Store.open(store.path).generation) == (0, 0)

@@ -201,6 +201,7 @@ MANIFESTS: list[Callable[[dict[str, Any]], object]] = [
     changed("extras", value=5),
     changed("extras", value={"../x": {}}),
     changed("extras", value={"tree.00000001.npz": 5}),
+    *(changed("measured", value=value) for value in (None, 5, [], "x")),
     lambda body: body["segments"].append(body["segments"][0]),
     lambda body: body["segments"][0].update({"a\nb" * 1000: 1}),
     lambda body: body.pop("segments"),

@@ -3,7 +3,8 @@
 ``manifest.json`` of format version 1 is an object of ``format`` ("sish index"), ``version`` (1),
 ``generation`` (commits so far), ``header`` (the creator's, verbatim), ``next_segment``, ``key_orders`` and
 ``barcode_bytes`` (null until the first slide), ``segments`` (oldest slides first) and ``sha256``, the
-checksum of all the others written as JSON with sorted keys and no spaces.
+checksum of all the others written as JSON with sorted keys and no spaces. ``extras`` and ``measured`` are
+there only if they are not empty.
 """
 
 import hashlib
@@ -72,12 +73,15 @@ class Manifest:
     """The segments; their slides follow each other in insertion order."""
     extras: Mapping[str, FileRecord] = field(default_factory=dict)
     """Files beside the segments, by name: the texture tree that made the keys, if there is one."""
+    measured: Mapping[str, JSON] = field(default_factory=dict)
+    """Facts that a writer measured on the patches, by name; without them a search works as it did before."""
 
     def to_bytes(self) -> bytes:
         """Return the bytes of ``manifest.json``."""
         body = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self), "header": dict(self.header)}
-        if not self.extras:
-            del body["extras"]  # as in manifests that are older than the field
+        for name in ("extras", "measured"):
+            if not body[name]:
+                del body[name]  # as in manifests that are older than the field
         body["sha256"] = _checksum(body)
         return json.dumps(body, indent=1).encode("ascii")
 
@@ -110,13 +114,14 @@ class Manifest:
             if body.pop("sha256", None) != _checksum(body):
                 raise IndexCorruptError(f"{path} does not match its own checksum: {_WAY_OUT}")
             return cls(
-                header=_header(body["header"]),
+                header=_object(body["header"], "header"),
                 generation=_count(body["generation"]),
                 next_segment=_count(body["next_segment"]),
                 key_orders=_width(body["key_orders"]),
                 barcode_bytes=_width(body["barcode_bytes"]),
                 segments=_segment_records(body["segments"]),
                 extras=_extras(body.get("extras", {})),
+                measured=_object(body.get("measured", {}), "measured"),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise IndexCorruptError(f"{path} has a wrong entry ({repr(error)[:200]}): {_WAY_OUT}") from None
@@ -243,12 +248,12 @@ def _check_format(body: Any, path: Path) -> None:
         )
 
 
-def _header(value: Any) -> Mapping[str, JSON]:
-    """Return the creator's header; ValueError unless it is an object that is not nested too deep."""
+def _object(value: Any, what: str) -> Mapping[str, JSON]:
+    """Return a writer's own object; ValueError unless it is one that is not nested too deep."""
     if not isinstance(value, dict):
-        raise ValueError(f"header {short(value)}")
+        raise ValueError(f"{what} {short(value)}")
     if is_deep(value):
-        raise ValueError(f"header nested more than {_DEEPEST} deep")
+        raise ValueError(f"{what} nested more than {_DEEPEST} deep")
     return value
 
 

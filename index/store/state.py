@@ -60,6 +60,11 @@ class State:
         """The number of commits since the index was created."""
         return self.manifest.generation
 
+    @property
+    def measured(self) -> Mapping[str, JSON]:
+        """The facts that a writer measured on the patches (`Store.keep_measured`)."""
+        return MappingProxyType(dict(self.manifest.measured))
+
     @cached_property
     def slides(self) -> tuple[SlideRow, ...]:
         """The live slides in insertion order; those of damaged segments too, where they are known."""

@@ -84,6 +84,8 @@ class StoreInfo:
     """Files and folders that interrupted writers left, or that a writer makes at this moment."""
     leftover_bytes: int
     """Their bytes; the next writer frees them."""
+    measured: Mapping[str, JSON]
+    """Facts that a writer measured on the patches, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +428,33 @@ class Store:
         with self._writing() as state:
             self._commit(state, [], state.segments, rekeying=_Rekeying(tree, change))
 
+    def keep_measured(self, facts: Mapping[str, JSON]) -> None:
+        """Keep facts that were measured on the patches, in one commit that writes the manifest alone.
+
+        Later commits keep them too. They are a cache of what the patches say, so a writer may lose them.
+
+        Parameters
+        ----------
+        facts : mapping of str to JSON
+            The facts by name; they replace those of the same names. A fact of None is forgotten.
+
+        Raises
+        ------
+        ParameterError
+            If they are not JSON, or nested too deep.
+        """
+        encode_json(dict(facts), "what was measured")
+        with self._writing() as state:
+            old = state.manifest
+            measured = {name: fact for name, fact in {**old.measured, **facts}.items() if fact is not None}
+            if is_deep(measured):
+                raise ParameterError("what was measured is nested too deep to be read again: keep less")
+            if measured == old.measured:
+                return
+            manifest = replace(old, generation=old.generation + 1, measured=measured)
+            replace_file(self.path / MANIFEST, manifest.to_bytes())
+            self._state = State(self.path, manifest, state.parts, state.tree_file)
+
     @property
     def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
         """`State.tree` of the state at hand."""
@@ -491,6 +520,7 @@ class Store:
             bytes=sum(files) + len(manifest.to_bytes()),
             leftovers=len(left),
             leftover_bytes=count_bytes(left),
+            measured=manifest.measured,
         )
 
     @contextmanager
@@ -544,7 +574,7 @@ class Store:
             sync(folder.parent)
             number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
         records = tuple(segment.record for segment in segments)
-        manifest = Manifest(old.header, generation, number, *widths, records, extras)
+        manifest = Manifest(old.header, generation, number, *widths, records, extras, old.measured)
         trees = [open_tree(self.path / name, record) for name, record in extras.items()]
         replace_file(self.path / MANIFEST, manifest.to_bytes())
         self._state = State(self.path, manifest, tuple(segments), next(iter(trees), None))
