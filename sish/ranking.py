@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import LabelsError, ParameterError
+from sish.index.bag_kernels import first_of_each, first_unseen, label_votes
 from sish.index.bags import Bags
+from sish.index.compiled import frozen
 
 _FIRST = 5  # the published cleaning reads so many results of a bag, and the prediction so many bags
 _FEW_LENGTHS = 3  # bags are cleaned by length only if there are more distinct lengths
@@ -193,11 +195,14 @@ def rank_by_uncertainty(
     if not kept:
         return Ranking((), f"cleaning by length and distance left none of {len(full)} bags")
     removed = _removed_by_prediction(kept[:_FIRST])
-    taken = [(bag, i) for bag, i in _collect(kept, tau) if bag.query_patch not in removed]
-    if not taken:
+    of_bag, places = _collect(kept, tau, len(counted.number))
+    agrees = np.array([bag.query_patch not in removed for bag in kept])
+    best = np.flatnonzero(agrees[of_bag])[:k]
+    if not len(best):
         return Ranking((), "every slide was taken from a bag that disagrees with the prediction")
     witnesses = [bag for bag in kept if bag.query_patch not in removed]
-    return Ranking(tuple(_ranked(n, bag, i, witnesses) for n, (bag, i) in enumerate(taken[:k], start=1)))
+    taken = zip(of_bag[best].tolist(), places[best].tolist(), strict=True)
+    return Ranking(tuple(_ranked(n, kept[bag], i, witnesses) for n, (bag, i) in enumerate(taken, start=1)))
 
 
 def _check_k(k: int) -> None:
@@ -212,11 +217,11 @@ def _labelled_bags(bags: Bags, slide: NDArray[Any], labels: SlideLabels) -> list
         raise LabelsError(
             f"slide number {slides.max()} is in a bag and labels has {len(labels.number)}; give one a slide"
         )
+    all_votes = _votes(bags, labels.number[slides], labels.weight)
     out = []
-    for query_patch in range(len(bags)):
+    for query_patch, votes in enumerate(all_votes):
         span = slice(bags.offset[query_patch], bags.offset[query_patch + 1])
-        if span.start < span.stop:
-            votes = _votes(labels.number[slides[span]], labels.weight)
+        if votes:
             hamming = bags.hamming[span]
             closeness = np.mean(hamming[:_FIRST])
             bag = (query_patch, bags.patch[span], slides[span], hamming, votes, _entropy(votes), closeness)
@@ -224,13 +229,17 @@ def _labelled_bags(bags: Bags, slide: NDArray[Any], labels: SlideLabels) -> list
     return out
 
 
-def _votes(label: NDArray[np.int64], weight: NDArray[np.float64]) -> dict[int, float]:
-    """Return the weight of each label in a bag: the sum of w_L / i over its places i from 1, normalised."""
-    sums = np.bincount(label, weights=weight[label] / np.arange(1, len(label) + 1), minlength=len(weight))
-    seen = dict.fromkeys(label.tolist())
-    votes = {number: float(sums[number]) for number in seen}
-    total = sum(votes.values())
-    return {number: vote / total for number, vote in votes.items()}
+def _votes(bags: Bags, label: NDArray[np.int64], weight: NDArray[np.float64]) -> list[dict[int, float]]:
+    """Return for each bag the weight of each label: the sum of w_L / i over its places i, normalised."""
+    begins, labels, sums = label_votes(frozen(bags.offset), frozen(label), frozen(weight))
+    out = []
+    for start, stop in pairwise(begins.tolist()):
+        votes = sums[start:stop].tolist()
+        total = sum(votes)
+        out.append(
+            {number: vote / total for number, vote in zip(labels[start:stop].tolist(), votes, strict=True)}
+        )
+    return out
 
 
 def _entropy(votes: dict[int, float]) -> float:
@@ -263,17 +272,17 @@ def _removed_by_prediction(first: list[_Bag]) -> set[int]:
     return {bag.query_patch for bag in first if bag.strongest != prediction}
 
 
-def _collect(bags: list[_Bag], tau: float) -> list[tuple[_Bag, int]]:
-    """Return bag and place of each slide's first entry, in order of uncertainty, then of distance."""
-    seen: set[int] = set()
-    taken: list[tuple[_Bag, int]] = []
+def _collect(bags: list[_Bag], tau: float, n_slides: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each slide's first entry, by uncertainty, then by distance: numbers of bags, places in them."""
+    seen = np.zeros(n_slides, bool)
+    taken = []
     for bag in bags:
         enough = len(bag.slide) if bag.uncertainty == 0 else int(np.count_nonzero(bag.hamming <= tau))
-        for place, slide in enumerate(bag.slide[:enough].tolist()):
-            if slide not in seen:
-                seen.add(slide)
-                taken.append((bag, place))
-    return sorted(taken, key=lambda it: (it[0].uncertainty, it[0].hamming[it[1]]))
+        taken.append(first_unseen(frozen(bag.slide[:enough]), seen))
+    number = np.repeat(np.arange(len(bags)), [len(places) for places in taken])
+    hamming = np.concatenate([bag.hamming[places] for bag, places in zip(bags, taken, strict=True)])
+    order = np.lexsort((hamming, np.array([bag.uncertainty for bag in bags])[number]))
+    return number[order], np.concatenate(taken)[order]
 
 
 def _ranked(rank: int, bag: _Bag, place: int, witnesses: list[_Bag]) -> RankedSlide:
@@ -363,7 +372,7 @@ class NearestMatches:
     query_patch: NDArray[np.int64]
     """Number of the query patch of each match, (M,), ascending."""
     slide: NDArray[np.int64]
-    """Slide number of each match, (M,), ascending within a query patch."""
+    """Slide number of each match, (M,), in the order of the bag within a query patch."""
     patch: NDArray[np.int64]
     """Patch number of each match, (M,)."""
     hamming: NDArray[np.int32]
@@ -375,7 +384,7 @@ class NearestMatches:
 
     @classmethod
     def of(cls, bags: Bags, slide: ArrayLike, *, n_bits: int = 1024) -> "NearestMatches":
-        """Find the nearest match of each query patch in each slide, O(R + query patches x slides found).
+        """Find the nearest match of each query patch in each slide, O(R + largest slide number).
 
         Parameters
         ----------
@@ -392,18 +401,16 @@ class NearestMatches:
             Of all slides that have a result.
         """
         slides = np.asarray(slide).astype(np.int64)
-        seen = np.bincount(slides) > 0
-        names, place = np.flatnonzero(seen), (np.cumsum(seen) - 1)[slides]
-        nearest = _first_of_each(bags, place, len(names))
-        found_in = np.array([len(entries) for entries in nearest], np.int64)
-        entry = np.concatenate([*nearest, np.zeros(0, np.int64)])
+        entry, found_in, seen = first_of_each(frozen(bags.offset), frozen(slides))
+        names, own = np.flatnonzero(seen), slides[entry]
         query_patch, hamming = np.repeat(np.arange(len(bags)), found_in), bags.hamming[entry]
         weight = np.log1p(len(names) / np.maximum(found_in, 1))
         closeness = np.maximum(0.0, 1.0 - 2.0 * hamming / n_bits)
         # both sums run in the order of the query's patches: a slide equal to the query scores exactly 1
         whole = np.bincount(np.zeros(len(bags), dtype=np.int64), weights=weight)
-        score = np.bincount(place[entry], weights=weight[query_patch] * closeness) / whole
-        return cls(query_patch, slides[entry], bags.patch[entry], hamming, names, score)
+        place = (np.cumsum(seen) - 1)[own]
+        score = np.bincount(place, weights=weight[query_patch] * closeness) / whole
+        return cls(query_patch, own, bags.patch[entry], hamming, names, score)
 
     def ranking(self, k: int) -> Ranking:
         """Return the `k` slides of the highest scores, ties by slide number."""
@@ -432,15 +439,3 @@ class NearestMatches:
             PatchMatch(int(self.query_patch[i]), int(self.patch[i]), int(self.hamming[i])) for i in nearest
         )
         return RankedSlide(rank, slide, score, None, matches[0].hamming, matches[0].query_patch, matches)
-
-
-def _first_of_each(bags: Bags, place: NDArray[np.int64], n_places: int) -> list[NDArray[np.int64]]:
-    """Return for each bag the first, so the nearest, result of each slide that is in it; `place` is (R,)."""
-    # one array of `n_places` numbers serves all bags, which is ten times faster than sorting the results
-    first = np.empty(n_places, np.int64)
-    found = []
-    for start, stop in pairwise(bags.offset.tolist()):
-        first.fill(stop)
-        np.minimum.at(first, place[start:stop], np.arange(start, stop))
-        found.append(first[first < stop])
-    return found
