@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.index.guided.walk import KEY_UNIT
-from sish.index.params import SearchParams
+from sish.index.params import KEY_UNIT, SearchParams
 
 Result = tuple[int, int]
 """A patch and its distance in bits."""

@@ -3,15 +3,22 @@
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from sish.errors import ParameterError
 
+OrderedSetName = Literal["sorted_array", "veb", "sorted_list"]
+"""A set that holds the paper's keys (`sish.index.trees`): a sorted numpy array, a van Emde Boas tree, or the
+sorted lists of `sortedcontainers`."""
+
 BUDGET = 4000
 """Default number of patches that a query patch is compared with, for texture keys."""
 
+KEY_UNIT = 10**11
+"""The weight of the coarsest sum in a paper's key, and the unit of `GuidedParams.interval`."""
 _INT64_MAX = 2**63 - 1
 _MOST_SEEDS = 10_000  # on each side; each seed is a walk, and more would make a search endless
 
@@ -51,6 +58,8 @@ class GuidedParams:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         for field in fields(self):
+            if field.type not in (int, bool):
+                continue
             value, least = getattr(self, field.name), int(field.name == "budget")
             if not isinstance(value, int | np.integer) or not least <= value <= _INT64_MAX:
                 got = reprlib.repr(value)
@@ -63,7 +72,7 @@ class GuidedParams:
 class SearchParams(GuidedParams):
     """The parameters that bound a search of an index: those of the guided search, and a budget of patches.
 
-    A search along texture keys reads `budget` and `threshold`. The guided search reads all but `budget`.
+    A search along texture keys reads `budget` and `threshold` only. The guided search reads all but `budget`.
 
     Raises
     ------
@@ -80,6 +89,18 @@ class SearchParams(GuidedParams):
     budget: int = BUDGET
     """Number of patches that a query patch is compared with, for texture keys: `sish.index.texture.cells`. In
     an archive too small for a texture tree it is compared with all patches."""
+    ordered_set: OrderedSetName = "sorted_array"
+    """The set along which the guided search walks. Answers do not depend on it; the sorted array, whose loops
+    are compiled, is much the fastest. It is made once for each state of an index. Texture keys ignore it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and sets that do not exist."""
+        GuidedParams.__post_init__(self)
+        known = get_args(OrderedSetName)
+        if self.ordered_set not in known:
+            got, near = reprlib.repr(self.ordered_set), get_close_matches(str(self.ordered_set), known, n=1)
+            nearest = f"; nearest: {near[0]!r}" if near else ""
+            raise ParameterError(f"ordered_set is {got}; give one of {', '.join(known)}{nearest}")
 
     def with_changes(self, given: "SearchParams | Mapping[str, Any]") -> "SearchParams":
         """Return the parameters that are given, or these with some changed.

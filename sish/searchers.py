@@ -11,7 +11,7 @@ in which slides were added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -22,14 +22,16 @@ from sish.errors import IndexCorruptError, ParameterError
 from sish.index.bags import Bags
 from sish.index.barcode import nearest
 from sish.index.guided.walk import guided_search
-from sish.index.params import BUDGET, SearchParams
+from sish.index.params import BUDGET, OrderedSetName, SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store
 from sish.index.store.segment import Segment
 from sish.index.table import KeyTable
 from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed, root_tree
 from sish.index.texture.tree import MOST_KEYS, TextureTree
+from sish.index.trees import OrderedSet, SortedListSet, VanEmdeBoas
 from sish.recipe import Keys
 
+_TREES: dict[OrderedSetName, type[OrderedSet]] = {"veb": VanEmdeBoas, "sorted_list": SortedListSet}
 _CROWDED = 80  # patches per leaf at which a wider tree is learnt; a new tree has about 20
 
 SlideMask = NDArray[np.bool_]
@@ -84,12 +86,19 @@ class GuidedSearcher:
     """As in `Searcher`."""
     rank: NDArray[np.int64]
     """As in `Searcher`."""
+    _trees: dict[OrderedSetName, OrderedSet] = field(default_factory=dict, repr=False)  # filled by `tree`
 
     @classmethod
     def of(cls, snapshot: Snapshot, params: SearchParams) -> GuidedSearcher:
         """Return the searcher of a snapshot; nothing is copied."""
         table = KeyTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
         return cls(snapshot, table, params, _rank_by_id(snapshot.slides))
+
+    def tree(self, name: OrderedSetName) -> OrderedSet | None:
+        """Return the ordered set of the keys, made at its first use; None: the table's own sorted array."""
+        if name in _TREES and name not in self._trees:
+            self._trees[name] = _TREES[name].of(self.table.keys)
+        return self._trees.get(name)
 
     @property
     def slides(self) -> Sequence[SlideRow]:
@@ -108,7 +117,14 @@ class GuidedSearcher:
 
     def bags(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
         """Return the bags of the guided search."""
-        return guided_search(self.table, codes.keys[:, 0], codes.barcodes, exclude=exclude, params=params)
+        return guided_search(
+            self.table,
+            codes.keys[:, 0],
+            codes.barcodes,
+            exclude=exclude,
+            params=params,
+            tree=self.tree(params.ordered_set),
+        )
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
         """Return the nearest patches, compared with all that are not excluded."""

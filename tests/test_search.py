@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from benchmarks.plain_search import PlainIndex, plain_search
 from sish.errors import ParameterError
 from sish.index.bags import Bags
-from sish.index.guided.walk import KEY_UNIT, guided_search
-from sish.index.params import SearchParams
+from sish.index.guided.walk import guided_search
+from sish.index.params import KEY_UNIT, SearchParams
 from sish.index.table import KeyTable
 from sish.index.trees.sorted_array import SortedArray
 from sish.index.trees.sorted_list import SortedListSet
@@ -71,6 +71,18 @@ def test_bags_agree_with_the_plain_search(kind, search, params):
     archive, queries, exclude = search
     bags = guided_search(KeyTable.build(*archive), *queries, exclude=exclude, params=params)
     assert as_lists(bags) == plain_bags(kind, archive, queries, exclude, params)
+
+
+@pytest.mark.parametrize("kind", SETS, ids=lambda kind: kind.__name__)
+@given(search=searches(), params=params)
+@settings(max_examples=150, deadline=None)
+def test_bags_do_not_depend_on_the_set_of_keys(kind, search, params):
+    archive, queries, exclude = search
+    table = KeyTable.build(*archive)
+    bags = guided_search(table, *queries, exclude=exclude, params=params)
+    along = guided_search(table, *queries, exclude=exclude, params=params, tree=kind.of(table.keys))
+    assert as_lists(along) == as_lists(bags)
+    assert [along.patch.dtype, along.hamming.dtype] == [bags.patch.dtype, bags.hamming.dtype]
 
 
 def random_archive(count, seed=0, width=16):
@@ -146,6 +158,10 @@ def test_threads_change_nothing(n_threads):
     many = guided_search(table, *queries, params=params, n_threads=n_threads)
     assert len(one.patch) > 20
     assert as_lists(many) == as_lists(one)
+    tree = VanEmdeBoas.of(table.keys)
+    assert as_lists(
+        guided_search(table, *queries, params=params, tree=tree, n_threads=n_threads)
+    ) == as_lists(one)
     none = guided_search(table, [], archive[1][:0], n_threads=n_threads)
     assert (len(none), none.offset.tolist()) == (0, [0])
 

@@ -6,10 +6,15 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from code_archives import KINDS, random_slides, store_of, view_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import sish
 from sish.cli import main
+from sish.header import IndexHeader
 from sish.index.params import SearchParams
+from sish.index.store import Store, slide_snapshot
+from sish.searchers import GuidedSearcher
 
 
 def below(results):
@@ -85,7 +90,75 @@ def test_a_mask_that_is_none_is_refused(tmp_path, mask):
         view.search(slides[0].query, slides[0].codes, mask=mask)
 
 
+@pytest.fixture(scope="module")
+def paper_index(tmp_path_factory):
+    """An index with the paper's keys: 40 slides of random codes."""
+    path = tmp_path_factory.mktemp("paper") / "a.sish"
+    sish.Index.create(path, recipe=sish.Recipe(keys="paper"))
+    with Store.open(path, write=True) as store:
+        for it in random_slides(7, count=40, patches=20):
+            store.append_many([slide_snapshot(it.row, it.codes.keys, it.codes.barcodes, it.codes.l0_xy)])
+    return sish.Index.open(path)
+
+
+WALKS = st.fixed_dictionaries({
+    "interval": st.integers(0, 2),
+    "n_seeds": st.integers(1, 3),
+    "pre_step": st.integers(0, 3),
+    "succ_step": st.integers(0, 3),
+    "threshold": st.integers(0, 40),
+    "skip_step": st.sampled_from([0, 1, 50_000]),
+    "visit_query_key": st.booleans(),
+})  # fmt: skip
+
+
+@given(
+    search=WALKS,
+    number=st.integers(0, 39),
+    exclude_patient=st.booleans(),
+    where=st.sampled_from([None, {"label": "a"}, {"patient": "p3"}]),
+)
+@settings(max_examples=60, deadline=None)
+def test_answers_do_not_depend_on_the_ordered_set(paper_index, search, number, exclude_patient, where):
+    options = {"k": 15, "exclude_patient": exclude_patient, "where": where}
+    answers = [
+        paper_index.search(f"s{number}", **options, search={**search, "ordered_set": name}).to_dict()
+        for name in ("sorted_array", "veb", "sorted_list")
+    ]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_an_ordered_set_is_made_at_its_first_use_and_kept(paper_index, monkeypatch):
+    index = sish.Index.open(paper_index.path, search={"ordered_set": "sorted_list"})
+    searcher = index.view().searcher
+    assert isinstance(searcher, GuidedSearcher) and searcher.tree("sorted_array") is None
+    index.search("s1")
+    kept = searcher.tree("sorted_list")
+    assert list(kept) == np.unique(searcher.table.keys).tolist()
+    walked = []
+    monkeypatch.setattr(type(kept), "walk", lambda _, *given: walked.append(given))
+    index.search("s2")
+    assert walked and searcher.tree("sorted_list") is kept
+    assert {type(searcher.tree(name)).__name__ for name in ("veb", "sorted_list")} == {
+        "VanEmdeBoas", "SortedListSet",
+    }  # fmt: skip
+
+
+def test_headers_older_than_a_parameter_have_its_default(paper_index):
+    header = IndexHeader(paper_index.recipe, paper_index.fingerprint, paper_index.params).to_json()
+    del header["search"]["ordered_set"]
+    assert IndexHeader.from_json(header).search.ordered_set == "sorted_array"
+    header["search"]["ordered_set"] = "bplus"
+    with pytest.raises(sish.IndexFormatError, match="ordered_set is 'bplus'"):
+        IndexHeader.from_json(header)
+
+
 BAD = [
+    (
+        {"ordered_set": "sorted_lists"},
+        "'sorted_lists'; give one of sorted_array, veb, .*nearest: 'sorted_list'",
+    ),
+    ({"ordered_set": ["veb"]}, "ordered_set is "),
     ({"threshold": -1}, "threshold is -1"),
     ({"budget": 0}, "budget is 0; give an integer of at least 1"),
     ({"budget": 2.5}, "budget is 2.5"),
@@ -126,7 +199,12 @@ def test_the_command_line_knows_them(built_index, tmp_path, capsys):
     assert json.loads(run(*evaluated, "--search.threshold", 0)[1])["short"] == 8
     code, _, error = run(*words, "--search.budget", 0)
     assert code == 1 and error == "sish: error: budget is 0; give an integer of at least 1\n"
+    with pytest.raises(SystemExit):
+        run(*words, "--search.ordered_set", "sorted_lst")
+    assert "nearest: 'sorted_list'" in capsys.readouterr().err
     made = tmp_path / "own.sish"
-    assert run("index", "create", "--index", made, "--search.budget", 900, "--search.n_seeds", 4)[0] == 0
+    assert (
+        run("index", "create", "--index", made, "--search.budget", 900, "--search.ordered_set", "veb")[0] == 0
+    )
     default = asdict(index.params)
-    assert asdict(sish.Index.open(made).params) == {**default, "budget": 900, "n_seeds": 4}
+    assert asdict(sish.Index.open(made).params) == {**default, "budget": 900, "ordered_set": "veb"}

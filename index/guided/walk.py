@@ -18,12 +18,14 @@ So a query looks at no more than 2 x n_seeds x (pre_step + succ_step) keys, howe
 Predecessor and successor are strict: the entries at exactly m are found only by a walk from another seed.
 That is the published behaviour and the default; `visit_query_key` changes it.
 
-Here predecessor and successor are steps in a sorted array, and one binary search a seed replaces the tree
-(`sish.index.trees` has the trees). No patch is compared twice (`sish.index.guided.kernel`).
+By default predecessor and successor are steps in a sorted array, and one binary search a seed replaces the
+tree. No patch is compared twice (`sish.index.guided.kernel`). `sish.index.guided.tree_walk` makes the same
+walks along any ordered set (`sish.index.trees`), with the same bags.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -33,10 +35,11 @@ from sish.errors import ParameterError
 from sish.index.bags import Bags
 from sish.index.compiled import as_barcodes, frozen, paired_words
 from sish.index.guided.kernel import Bag, Plan, Reach, Table, search_all
-from sish.index.params import GuidedParams
+from sish.index.guided.tree_walk import TreeWalk
+from sish.index.params import KEY_UNIT, GuidedParams
 from sish.index.table import KeyTable, checked_mask, whole_numbers
+from sish.index.trees.ordered_set import OrderedSet
 
-KEY_UNIT = 10**11  # the weight of the coarsest sum in a key, and the unit of `interval`
 _INT64_MAX = 2**63 - 1
 
 
@@ -48,6 +51,7 @@ def guided_search(
     exclude: NDArray[np.bool_] | None = None,
     params: GuidedParams | None = None,
     n_threads: int = 1,
+    tree: OrderedSet | None = None,
 ) -> Bags:
     """Return the bag of each query patch: the patches found by walks along the keys.
 
@@ -69,6 +73,9 @@ def guided_search(
         Default: the paper's.
     n_threads : int
         Threads that share the queries. The result does not depend on it.
+    tree : OrderedSet, optional
+        The keys of the table, to walk along. The result does not depend on it. Default: the table's own
+        sorted array, in compiled loops.
 
     Returns
     -------
@@ -103,6 +110,9 @@ def guided_search(
     kernel_table = Table(frozen(table.keys), rows, frozen(table.slide), frozen(padded))
 
     def search(part: slice) -> Bags:
+        if tree is not None:
+            found = TreeWalk(tree, table, mask, params).search(keys[part].tolist(), barcodes[part])
+            return replace(found, patch=table.callers(found.patch))
         own = frozen(keys[part])
         offset, rank, hamming = search_all(
             kernel_table, own, queries[part], _plan(params, barcodes), *_scratch(table.keys, own, params)

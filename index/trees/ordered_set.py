@@ -9,10 +9,10 @@
                     keys: at ten thousand they are 2.6 and 2.8 us
     SortedListSet   as fast at a million, faster at ten thousand (1.6 us), in 74 bytes a key
 
-The search uses a sorted array. An archive is searched much more often than it changes, its segments are
-written once, and compiled code streams through an array of keys, where a tree follows pointers
-(`sish.index.guided.kernel`). The other two are for sets that change key by key, and the search is tested
-against them.
+The guided search walks along a sorted array by default. An archive is searched much more often than it
+changes, its segments are written once, and compiled code streams through an array of keys, where a tree
+follows pointers (`sish.index.guided.kernel`). The other two are for sets that change key by key. The search
+walks along them too (`SearchParams.ordered_set`), with the same answers (`sish.index.guided.tree_walk`).
 """
 
 import operator
