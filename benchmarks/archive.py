@@ -11,7 +11,8 @@ An archive has about 50 patches a slide. Their barcodes are those of 2,000 crops
 crops; a thirty-second of the bits is flipped in the whole slide, and a sixteenth in each patch alone.
 Slides have labels, patients and two columns of metadata: `half`, which half of the slides share, and
 `rare`, which two slides have. The archive is written through the library, 2,000 slides a commit, so it has
-several segments, and its tree was learnt as it grew.
+several segments, and its tree was learnt as it grew. With `--keys paper`, `search_id` is measured along each
+ordered set that can hold the keys; all other calls walk along the sorted array.
 
 `cpu_ms` is the processor time of all threads of the process, with one search thread; medians and 95th
 percentiles are over the repetitions. `memory` is anonymous memory after the first search of a new process.
@@ -32,6 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,7 @@ from numpy.typing import NDArray
 from sish.demo.synthetic import write_slides
 from sish.encode import SlideEncoder
 from sish.errors import SishError
+from sish.index.params import OrderedSetName
 from sish.index.store import SlideRow, Store, slide_snapshot
 from sish.outputs import write_output
 from sish.queries import indexed_query, stored_codes
@@ -69,7 +72,7 @@ class Row:
     keys: Keys
     """The keys of its patches."""
     ordered_set: str
-    """What the search walks along: a directory of cells, or a sorted array of the paper's keys."""
+    """What the search walks along: a directory of cells, or a set of the paper's keys."""
     patches: int = 0
     """Patches in the archive."""
     cpu_ms_median: float = 0.0
@@ -205,6 +208,15 @@ def searches(index: Index, asked: Sequence[str]) -> Iterator[Times]:
     yield "search_id_two_threads", [0.0], [1e3 * (time.perf_counter() - begin) / len(asked)]
 
 
+def walks(index: Index, asked: Sequence[str]) -> Iterator[tuple[str, Times]]:
+    """Yield the times of searches along the trees that can hold the paper's keys, which are made before."""
+    for name in get_args(OrderedSetName)[1:]:
+        index.params = {"ordered_set": name}
+        index.search(asked[0])
+        yield name, timed("search_id", [partial(index.search, slide) for slide in asked])
+    index.params = {"ordered_set": "sorted_array"}
+
+
 def changes(index: Index, maker: Maker, slides: int, asked: Sequence[str], folder: Path) -> Iterator[Times]:
     """Yield the times of changes, and of a reader's first search after one."""
 
@@ -284,17 +296,18 @@ def measure(maker: Maker, slides: int, repeats: int, folder: Path) -> Iterator[R
     """Yield the rows of one archive."""
     path = folder / f"{maker.keys}-{slides}.sish"
     index = built(maker, path, slides)
-    ordered_set = "cells" if maker.keys == "texture" else "sorted_array"
+    usual = "cells" if maker.keys == "texture" else "sorted_array"
     patches = index.info().patches
     rng = np.random.default_rng(_SEEDS["asked"])
     asked = [f"slide-{number:07d}" for number in rng.choice(slides, repeats, replace=False).tolist()]
     index.search(asked[0])  # compiles, or loads what was compiled, and makes the view
     for what, size in sizes(index, asked[0]).items():
-        yield Row(slides, what, maker.keys, ordered_set, patches, bytes=size)
-    for what, cpu, wall in (
-        *searches(index, asked),
-        first_answers(index, asked),
-        *changes(index, maker, slides, asked, folder),
+        yield Row(slides, what, maker.keys, usual, patches, bytes=size)
+    for ordered_set, (what, cpu, wall) in (
+        *((usual, times) for times in searches(index, asked)),
+        *(walks(index, asked[:5]) if maker.keys == "paper" else ()),
+        (usual, first_answers(index, asked)),
+        *((usual, times) for times in changes(index, maker, slides, asked, folder)),
     ):
         median, p95, clock = float(np.median(cpu)), float(np.percentile(cpu, 95)), float(np.median(wall))
         yield Row(slides, what, maker.keys, ordered_set, patches, median, p95, clock)
@@ -307,11 +320,12 @@ def measure(maker: Maker, slides: int, repeats: int, folder: Path) -> Iterator[R
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text, a line for each call and a column for each size of the archive."""
     counts = sorted({row.slides for row in rows})
-    lines = [f"{'keys':8} {'what':24}" + "".join(f"{count:>14,}" for count in counts) + "   slides"]
-    for keys, what in dict.fromkeys((row.keys, row.what) for row in rows):
-        mine = {row.slides: row for row in rows if (row.keys, row.what) == (keys, what)}
+    heading = f"{'keys':8} {'ordered set':13} {'what':24}"
+    lines = [heading + "".join(f"{count:>14,}" for count in counts) + "   slides"]
+    for kind in dict.fromkeys((row.keys, row.ordered_set, row.what) for row in rows):
+        mine = {row.slides: row for row in rows if (row.keys, row.ordered_set, row.what) == kind}
         cells = [_cell(mine.get(count)) for count in counts]
-        lines.append(f"{keys:8} {what:24}" + "".join(f"{cell:>14}" for cell in cells))
+        lines.append("{:8} {:13} {:24}".format(*kind) + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """The benchmark of archives, on a small one: every row is there, and the filters leave what they say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,3 +51,13 @@ def test_every_row_is_measured(tmp_path, capsys):
     assert {(row["slides"], row["keys"], row["ordered_set"]) for row in rows} == {(120, "texture", "cells")}
     assert (tmp_path / "plot.png").stat().st_size > 10_000
     assert "generated slides are used" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_published_keys_are_searched_along_each_ordered_set(maker, tmp_path):
+    (tmp_path / "sets").mkdir()
+    rows = list(archive.measure(replace(maker, keys="paper"), 110, 3, tmp_path / "sets"))
+    sets = {row.ordered_set for row in rows if row.what == "search_id" and row.cpu_ms_median > 0}
+    assert sets == {"sorted_array", "veb", "sorted_list"}
+    assert {row.ordered_set for row in rows if row.what != "search_id"} == {"sorted_array"}
+    assert archive.table(rows).count("search_id ") == 3
