@@ -25,15 +25,21 @@ class IndexHeader:
     """How it is searched."""
     calibration: Calibration | None = None
     """Centre and threshold, measured on its first patches if the encoder is a foreign one."""
+    measures_threshold: bool = False
+    """Whether a threshold that is measured on the archive replaces that of `search` (`sish.thresholds`)."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON. Without a calibration the field is left out, as in older releases."""
-        plain = {
+        """Return plain values for JSON. The newer fields are left out at their defaults."""
+        plain: dict[str, Any] = {
             "recipe": self.recipe.to_json(),
             "fingerprint": self.fingerprint,
             "search": asdict(self.search),
         }
-        return plain if self.calibration is None else plain | {"calibration": self.calibration.to_json()}
+        if self.calibration is not None:
+            plain["calibration"] = self.calibration.to_json()
+        if self.measures_threshold:
+            plain["measures_threshold"] = True
+        return plain
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> IndexHeader:
@@ -55,16 +61,18 @@ class IndexHeader:
             If something is missing, of another type, or not known to this release.
         """  # noqa: DOC501  odd_header() makes that error
         names = {field.name for field in fields(cls)}
-        header = known_fields(stored, "header", names - {"calibration"}, names)
+        header = known_fields(stored, "header", names - {"calibration", "measures_threshold"}, names)
         search = known_fields(
             header["search"], "search", needed=set(), known={field.name for field in fields(SearchParams)}
         )
-        measured = header.get("calibration")
+        measured, measures_threshold = header.get("calibration"), header.get("measures_threshold", False)
         if not isinstance(header["fingerprint"], str):
             raise odd_header(f"its fingerprint is {short(header['fingerprint'])}, wanted text")
+        if not isinstance(measures_threshold, bool):
+            raise odd_header(f"its measures_threshold is {short(measures_threshold)}, wanted true or false")
         try:
             recipe, params = Recipe.from_json(header["recipe"]).check(), SearchParams(**search)
         except ParameterError as error:
             raise odd_header(str(error)) from error
         calibration = None if measured is None else Calibration.from_json(measured)
-        return cls(recipe, header["fingerprint"], params, calibration)
+        return cls(recipe, header["fingerprint"], params, calibration, measures_threshold)

@@ -36,6 +36,7 @@ from sish.slides.reader_threads import (
 )
 from sish.slides.scale import GIVEN, OVERRIDE, check_given, is_unused
 from sish.slides.slide import Slide, open_slide
+from sish.thresholds import keep_threshold
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
@@ -356,6 +357,8 @@ class Ingest:
                 (self._report.replaced if job.stored else self._report.added).append(job.slide_id)
         if self._texture is not None:
             self._texture.grow(done.patches)
+            replaced = [job.stored for job in done.jobs if job.stored is not None]
+            keep_threshold(self._store, [*done.rows, *replaced])
         self._waiting.since = time.monotonic()
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:

@@ -30,6 +30,7 @@ from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed,
 from sish.index.texture.tree import MOST_KEYS, TextureTree
 from sish.index.trees import OrderedSet, SortedListSet, VanEmdeBoas
 from sish.recipe import Keys
+from sish.thresholds import measure_threshold
 
 _TREES: dict[OrderedSetName, type[OrderedSet]] = {"veb": VanEmdeBoas, "sorted_list": SortedListSet}
 _CROWDED = 80  # patches per leaf at which a wider tree is learnt; a new tree has about 20
@@ -255,11 +256,12 @@ class TextureKeys:
         return self._tree.keys(barcodes)[:, None]
 
     def grow(self, patches: int) -> None:
-        """Count patches that were stored, and learn the tree again if it is due."""
+        """Count patches that were stored; learn the tree again, and measure the threshold, if it is due."""
         self._patches += patches
         if not self.is_due(0):
             return
         self._tree = learn_keys(self._store, seed=self._seed)
+        measure_threshold(self._store)
 
 
 def stored_tree(source: Store | State) -> TextureTree | None:

@@ -38,6 +38,7 @@ from sish.sampling import sample_features
 from sish.searchers import searcher_of
 from sish.slides.mosaic import Region
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
+from sish.thresholds import Settings, keep_threshold, measure_threshold
 from sish.view import RankingName, View
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Index:
             recipe, header.fingerprint, encoder=given, calibration=header.calibration, device=device
         )
         self.fingerprint = header.fingerprint
-        self._params = header.search if search is None else header.search.with_changes(search)
+        self._settings = Settings(header.search, header.measures_threshold).with_changes(search)
         self._store = store
         self._verify = verify
         self._view: tuple[State, SearchParams, View] | None = None
@@ -219,12 +220,19 @@ class Index:
         """The search parameters. Assign SearchParams, or a mapping that changes some of them.
 
         The next search uses them; the index on the disk keeps its own. Anything else is a ParameterError.
+        The threshold is the one that was measured on the archive (:mod:`sish.thresholds`), unless one was
+        given when the index was made or opened, or is assigned here.
         """
-        return self._params
+        return self._settings.of(self._store.current())
 
     @params.setter
     def params(self, search: Search) -> None:
-        self._params = self._params.with_changes(search)
+        self._settings = self._settings.with_changes(search)
+
+    @property
+    def threshold_source(self) -> str:
+        """The threshold of a search, and where it is from, in words."""
+        return self._settings.told(self._store.current())
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
@@ -472,7 +480,10 @@ class Index:
                 slide_id=missing[0],
             )
         with Store.open(self.path, write=True) as store:
-            return store.remove(ids)
+            doomed = [row for row in map(store.state.row, ids) if row is not None]
+            count = store.remove(ids)
+            self._keep_threshold(store, doomed)
+            return count
 
     def relabel(self, labels: str | os.PathLike[str]) -> RelabelReport:
         """Give indexed slides new labels, patients, sites and metadata; their codes stay as they are.
@@ -496,6 +507,9 @@ class Index:
             new = {name: told.applied_to(row) for name, (row, told) in known.items() if told is not None}
             changed = {name: row for name, row in new.items() if row != known[name][0]}
             store.relabel(changed)
+            self._keep_threshold(
+                store, [row for name, row in changed.items() if row.patient != known[name][0].patient]
+            )
             unknown = rows.unmatched((row.path, row.slide_id) for row in store.slides)
         return RelabelReport(tuple(changed), tuple(unknown), rows.notes)
 
@@ -531,7 +545,16 @@ class Index:
         StoreError
             If the manifest is damaged, another process writes, or the folder cannot be written.
         """
-        return repair(self.path, drop=drop, seed=self.recipe.seed)
+        report = repair(self.path, drop=drop, seed=self.recipe.seed)
+        if report.kept_in is not None and self.recipe.keys == "texture":
+            with Store.open(self.path, write=True) as store:
+                measure_threshold(store)
+        return report
+
+    def _keep_threshold(self, store: Store, changed: Iterable[SlideRow]) -> None:
+        """Measure the threshold again if these slides are of its sample; the paper's keys keep theirs."""
+        if self.recipe.keys == "texture":
+            keep_threshold(store, changed)
 
     # ---- searching it
 
@@ -598,7 +621,7 @@ class Index:
         SlideError
             If the query cannot be read.
         """
-        params = self.params if search is None else self.params.with_changes(search)
+        changed = self._settings.with_changes(search)
         question = Question(query, mpp=mpp, override_mpp=override_mpp, region=region, patient=patient)
         state = self._current()
         asked, codes = question.encoded(state, self.encoder)
@@ -609,7 +632,7 @@ class Index:
             ranking=ranking,
             exclude_patient=exclude_patient,
             where=where,
-            search=params,
+            search=changed.of(state),
         )
         return question.noted(results)
 
@@ -640,7 +663,7 @@ class Index:
     def _view_of(self, state: State) -> View:
         """Return the view of a state; the last one is kept."""
         with self._view_lock:
-            params = self.params
+            params = self._settings.of(state)
             if self._view is None or self._view[0] is not state or self._view[1] != params:
                 searcher = searcher_of(state, self.recipe.keys, params)
                 self._view = state, params, View.of(searcher)
@@ -670,5 +693,7 @@ def _one_encoder(
 def _header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:
     """Return the header of a new index: its search parameters suit its encoder, unless others are given."""
     params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-    params = params if search is None else params.with_changes(search)
-    return IndexHeader(encoder.recipe, encoder.fingerprint, params, encoder.calibration).to_json()
+    settings = Settings(params, measures=encoder.recipe.keys == "texture").with_changes(search)
+    return IndexHeader(
+        encoder.recipe, encoder.fingerprint, settings.params, encoder.calibration, settings.measures
+    ).to_json()

@@ -266,9 +266,12 @@ def _info(arguments: Namespace) -> int:
         "path": str(index.path),
         "encoder": index.fingerprint,
         **asdict(index.info()),
+        "search": asdict(index.params),
         "recipe": asdict(index.recipe),
     }
-    show(arguments, facts, (f"{name:12} {value}" for name, value in facts.items()))
+    lines = {**facts, "threshold": index.threshold_source}
+    del lines["measured"], lines["search"]
+    show(arguments, facts, (f"{name:12} {value}" for name, value in lines.items()))
     return 0
 
 
