@@ -220,6 +220,8 @@ class Cells:
         """Return the caller's numbers of patches at some places of the tables, counted through all."""
         if all(table.position is None for table in self.tables):
             return places
+        if len(self.tables) == 1:
+            return self.tables[0].callers(places)
         out = np.empty_like(places)
         for mine, table, own in self.by_table(places):
             out[mine] = self.tables[table].callers(own) + self.first_patch[table]
