@@ -1,12 +1,17 @@
 """Build the indexes that `benchmarks.scaling` compares: ours, the published key, and other libraries' ones.
 
-Each index is built from the same barcodes and answers one query at a time on one thread. Its settings are the
-sweep along which it trades time for recall. The other libraries are optional: without one, its rows are
-missing (`pip install -e '.[bench]'` installs all).
+Each index is built from the same barcodes and answers queries one at a time or 50 at once on one thread. Ours
+and those of faiss also answer 50 at once on two threads. Its settings are the sweep along which it trades
+time for recall. The other libraries are optional: without one, its rows are missing (`pip install -e
+'.[bench]'` installs all).
 
 - faiss-ivf: `IndexBinaryIVF`. Archives of a million patches have three: 1,024 lists, 4,096 lists, and 4,096
   lists found through an HNSW graph over the centroids (`hnsw`), so that a query is not compared with all of
-  them. Smaller archives have one index of 64 or 1,024 lists, and larger ones one of 4,096.
+  them. Smaller archives have one index of 64 or 1,024 lists. Larger ones have 4,096 lists, and the 65,536
+  through an HNSW graph that faiss's guide advises between one and ten million
+  (github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index: `IVF65536_HNSW32`). Their centroids
+  are clustered in two levels, 256 groups and then lists in each group: k-means of 65,536 at once would take
+  most of a day on one thread.
 - faiss-hnsw: `IndexBinaryHNSW`, M of 16 and 32; like usearch up to a million patches.
 - faiss-flat: `IndexBinaryFlat`, a scan.
 - usearch: HNSW over bits, connectivity 16.
@@ -22,13 +27,15 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.dense_codes import Codes
+from sish.index.bags import Bags, joined
 from sish.index.guided.walk import guided_search
 from sish.index.params import SearchParams
 from sish.index.table import KeyTable
@@ -46,9 +53,19 @@ _FLOATS_UP_TO = 100_000
 _GRAPHS_UP_TO = 1_000_000
 _LISTS = (99_999, 64), (1_000_000, 1024), (10**9, 4096)  # (most patches, lists)
 _MANY_LISTS = 500_000, 1_000_000  # between these numbers of patches also four times as many lists
+_ADVISED_LISTS = 65_536  # for more patches than that
+_GROUPS = 256  # in which they are clustered
+BATCH = 50
+"""Queries that are given at once: about the patches of a slide."""
 
-Search = Callable[[NDArray[np.uint8], int], NDArray[Any]]
-"""From a query uint8 (1, 128) and a setting to the distances of the K nearest patches found, any shape."""
+Way = tuple[int, int]
+"""Queries given at once, and threads."""
+_WAYS: tuple[Way, ...] = (1, 1), (BATCH, 1)
+_THREADED: tuple[Way, ...] = (*_WAYS, (BATCH, 2))
+
+Search = Callable[[NDArray[np.uint8], int, int], Bags | NDArray[Any]]
+"""From queries uint8 (Q, 128), a setting and a number of threads to the distances of the K nearest patches
+found for each query: bags, or an array of any shape with Q K values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +85,16 @@ class Contender:
     settings: tuple[int, ...]
     """Values of the setting, from fast to exact."""
     search: Search
-    """Answers one query."""
+    """Answers queries."""
+    ways: tuple[Way, ...] = _WAYS
+    """How queries may be given to it."""
+
+
+def distances(found: Bags | NDArray[Any], queries: int) -> list[NDArray[Any]]:
+    """Return the distances of the K nearest that were found for each query."""
+    if isinstance(found, Bags):
+        return [part[:K] for part in np.split(found.hamming, found.offset[1:-1])]
+    return list(found.reshape(queries, -1)[:, :K])
 
 
 def missing() -> list[str]:
@@ -130,7 +156,7 @@ def _sish(barcodes: NDArray[np.uint8]) -> Contender:
     settings = tuple(budget for budget in _BUDGETS if budget < len(barcodes))
     return Contender(
         "sish", f"{' x '.join(map(str, tree.shape))} leaves", seconds, size, "budget", settings,
-        _CellSearch(cells),
+        _CellSearch(cells), _THREADED,
     )  # fmt: skip
 
 
@@ -139,9 +165,13 @@ class _CellSearch:
     """Our search; the benchmark uses its cells for more than searching."""
 
     cells: Cells
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
 
-    def __call__(self, query: NDArray[np.uint8], budget: int) -> NDArray[Any]:
-        return self.cells.search(query, k=K, budget=budget).hamming
+    def __call__(self, queries: NDArray[np.uint8], budget: int, threads: int) -> Bags:
+        if threads == 1:
+            return self.cells.search(queries, k=K, budget=budget)
+        parts = np.array_split(queries, threads)
+        return joined(list(self.pool.map(lambda part: self.cells.search(part, k=K, budget=budget), parts)))
 
 
 def _exhaustive(ours: Contender, n: int) -> Contender:
@@ -170,9 +200,9 @@ class _KeySearch:
         for barcode, key in zip(codes.barcodes, codes.keys, strict=True):
             self.keys[barcode.tobytes()] = int(key)
 
-    def __call__(self, query: NDArray[np.uint8], _: int) -> NDArray[Any]:
-        key = self.keys[query.tobytes()]
-        return guided_search(self.table, [key], query, params=self.params).hamming[:K]
+    def __call__(self, queries: NDArray[np.uint8], *_: int) -> Bags:
+        keys = [self.keys[query.tobytes()] for query in queries]
+        return guided_search(self.table, keys, queries, params=self.params)
 
 
 def _faiss(faiss: Any, barcodes: NDArray[np.uint8], quick: bool) -> Iterator[Contender]:
@@ -181,17 +211,13 @@ def _faiss(faiss: Any, barcodes: NDArray[np.uint8], quick: bool) -> Iterator[Con
     lists = next(lists for most, lists in _LISTS if n <= most)
     ivf, seconds = _faiss_train(faiss, barcodes, lists)
     yield _faiss_ivf(faiss, ivf, seconds, barcodes, "")
+    if n > _MANY_LISTS[1]:
+        centroids, seconds = _grouped_centroids(faiss, barcodes)
+        yield _faiss_hnsw_ivf(faiss, centroids, seconds, barcodes)
     if _MANY_LISTS[0] <= n <= _MANY_LISTS[1] and not quick:
         ivf, seconds = _faiss_train(faiss, barcodes, 4 * lists)
-        start = time.process_time()
-        graph = faiss.IndexBinaryHNSW(_BITS, 32)
-        graph.add(_centroids(faiss, ivf))
-        graph.hnsw.efSearch = 64
-        found = faiss.IndexBinaryIVF(graph, _BITS, ivf.nlist)
-        found.is_trained = True
-        also = time.process_time() - start
         yield _faiss_ivf(faiss, ivf, seconds, barcodes, "")
-        yield _faiss_ivf(faiss, found, seconds + also, barcodes, " hnsw")
+        yield _faiss_hnsw_ivf(faiss, _centroids(faiss, ivf), seconds, barcodes)
     if n <= _GRAPHS_UP_TO and not quick:
         for links in (16, 32) if n < 1_000_000 else (16,):
             yield _faiss_hnsw(faiss, barcodes, links)
@@ -200,6 +226,36 @@ def _faiss(faiss: Any, barcodes: NDArray[np.uint8], quick: bool) -> Iterator[Con
 def _centroids(faiss: Any, ivf: Any) -> NDArray[np.uint8]:
     flat = faiss.downcast_IndexBinary(ivf.quantizer)
     return np.asarray(faiss.vector_to_array(flat.xb)).reshape(ivf.nlist, _BITS // 8)
+
+
+def _grouped_centroids(
+    faiss: Any, barcodes: NDArray[np.uint8], lists: int = _ADVISED_LISTS, groups: int = _GROUPS
+) -> tuple[NDArray[np.uint8], float]:
+    """Return about `lists` centroids, clustered in each of some groups, and the seconds it took."""
+    start = time.process_time()
+    coarse, _ = _faiss_train(faiss, barcodes, groups)
+    some = np.random.default_rng(1).permutation(len(barcodes))[: 40 * lists]
+    group = coarse.quantizer.search(np.ascontiguousarray(barcodes[some]), 1)[1].ravel()
+    parts = []
+    for number in range(groups):
+        own = np.ascontiguousarray(barcodes[some[group == number]])
+        share = round(lists * len(own) / len(some))
+        if share:
+            parts.append(_centroids(faiss, _faiss_train(faiss, own, share)[0]))
+    return np.concatenate(parts), time.process_time() - start
+
+
+def _faiss_hnsw_ivf(
+    faiss: Any, centroids: NDArray[np.uint8], trained: float, barcodes: NDArray[np.uint8]
+) -> Contender:
+    """Return inverted lists that are found through a graph over their centroids."""
+    start = time.process_time()
+    graph = faiss.IndexBinaryHNSW(_BITS, 32)
+    graph.add(centroids)
+    graph.hnsw.efSearch = 64
+    found = faiss.IndexBinaryIVF(graph, _BITS, len(centroids))
+    found.is_trained = True
+    return _faiss_ivf(faiss, found, trained + time.process_time() - start, barcodes, " hnsw")
 
 
 def _faiss_train(faiss: Any, barcodes: NDArray[np.uint8], lists: int) -> tuple[Any, float]:
@@ -219,13 +275,15 @@ def _faiss_ivf(faiss: Any, ivf: Any, trained: float, barcodes: NDArray[np.uint8]
     ivf.add(barcodes)
     seconds = trained + time.process_time() - start
 
-    def search(query: NDArray[np.uint8], probes: int) -> NDArray[Any]:
+    def search(queries: NDArray[np.uint8], probes: int, threads: int) -> NDArray[Any]:
+        faiss.omp_set_num_threads(threads)
         ivf.nprobe = probes
-        return np.asarray(ivf.search(query, K)[0])
+        return np.asarray(ivf.search(queries, K)[0])
 
     probes = tuple(p for p in _PROBES if p <= ivf.nlist)
     size = 128 + 8 + ivf.nlist * 128 / len(barcodes)  # codes, ids and centroids
-    return Contender("faiss-ivf", f"lists={ivf.nlist}{how}", seconds, size, "nprobe", probes, search)
+    params = f"lists={ivf.nlist}{how}"
+    return Contender("faiss-ivf", params, seconds, size, "nprobe", probes, search, _THREADED)
 
 
 def _faiss_flat(faiss: Any, barcodes: NDArray[np.uint8]) -> Contender:
@@ -233,10 +291,12 @@ def _faiss_flat(faiss: Any, barcodes: NDArray[np.uint8]) -> Contender:
     flat = faiss.IndexBinaryFlat(_BITS)
     flat.add(barcodes)
     seconds = time.process_time() - start
-    return Contender(
-        "faiss-flat", "scan", seconds, 128.0, "all", (len(barcodes),),
-        lambda query, _: np.asarray(flat.search(query, K)[0]),
-    )  # fmt: skip
+
+    def search(queries: NDArray[np.uint8], _: int, threads: int) -> NDArray[Any]:
+        faiss.omp_set_num_threads(threads)
+        return np.asarray(flat.search(queries, K)[0])
+
+    return Contender("faiss-flat", "scan", seconds, 128.0, "all", (len(barcodes),), search, _THREADED)
 
 
 def _faiss_hnsw(faiss: Any, barcodes: NDArray[np.uint8], links: int) -> Contender:
@@ -245,12 +305,13 @@ def _faiss_hnsw(faiss: Any, barcodes: NDArray[np.uint8], links: int) -> Contende
     graph.add(barcodes)
     seconds = time.process_time() - start
 
-    def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
+    def search(queries: NDArray[np.uint8], effort: int, threads: int) -> NDArray[Any]:
+        faiss.omp_set_num_threads(threads)
         graph.hnsw.efSearch = effort
-        return np.asarray(graph.search(query, K)[0])
+        return np.asarray(graph.search(queries, K)[0])
 
     size = 128 + 4 * graph.hnsw.neighbors.size() / len(barcodes) + 8
-    return Contender("faiss-hnsw", f"M={links}", seconds, size, "efSearch", _EFFORTS, search)
+    return Contender("faiss-hnsw", f"M={links}", seconds, size, "efSearch", _EFFORTS, search, _THREADED)
 
 
 def _usearch(usearch: Any, barcodes: NDArray[np.uint8]) -> Contender:
@@ -259,9 +320,10 @@ def _usearch(usearch: Any, barcodes: NDArray[np.uint8]) -> Contender:
     index.add(np.arange(len(barcodes)), barcodes, threads=1)
     seconds = time.process_time() - start
 
-    def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
+    def search(queries: NDArray[np.uint8], effort: int, _: int) -> NDArray[Any]:
         index.expansion_search = effort
-        return np.asarray(index.search(query[0], K, threads=1).distances)
+        asked = queries[0] if len(queries) == 1 else queries
+        return np.asarray(index.search(asked, K, threads=1).distances)
 
     size = index.memory_usage / len(barcodes)
     return Contender("usearch", "connectivity=16", seconds, size, "expansion", _EFFORTS, search)
@@ -276,9 +338,9 @@ def _hnswlib(hnswlib: Any, barcodes: NDArray[np.uint8]) -> Contender:
         index.add_items(np.unpackbits(rows, axis=1).astype(np.float32), num_threads=1)
     seconds = time.process_time() - start
 
-    def search(query: NDArray[np.uint8], effort: int) -> NDArray[Any]:
+    def search(queries: NDArray[np.uint8], effort: int, _: int) -> NDArray[Any]:
         index.set_ef(effort)
-        return np.asarray(index.knn_query(np.unpackbits(query, axis=1), K, num_threads=1)[1])
+        return np.asarray(index.knn_query(np.unpackbits(queries, axis=1), K, num_threads=1)[1])
 
     size = index.index_file_size() / len(barcodes)
     return Contender("hnswlib", "M=16 on floats", seconds, size, "ef", _EFFORTS, search)

@@ -28,13 +28,13 @@ class Row:
     n: int
     """Patches in the archive."""
     threads: int
-    """Threads, always 1."""
+    """Threads that answer."""
     recall_at_10: float
     """Share of the first ten results that are no farther than the true tenth neighbour."""
     query_us_median: float
     """Microseconds of a query, median."""
     query_us_p95: float
-    """Microseconds of a query, 95th percentile."""
+    """Microseconds of a query, 95th percentile over the calls."""
     build_s: float
     """Seconds to build it."""
     bytes_per_patch: float
@@ -47,6 +47,8 @@ class Row:
     """How it was built, without the setting."""
     setting: int
     """The setting alone."""
+    batch: int = 1
+    """Queries that are given at once."""
 
 
 def time_at(rows: Iterable[Row], recall: float) -> float | None:
@@ -83,16 +85,25 @@ def best_time(rows: Sequence[Row], index: str, recall: float) -> tuple[float, st
 
 def summary(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """Return all tables and notes as text."""
-    parts = []
+    parts = ["Kernels in memory, k = 10; benchmarks.archive measures the calls that a user makes."]
     for n in sorted({row.n for row in rows}):
         for queries in ("near", "unseen"):
-            parts.append(_table([row for row in rows if row.n == n and row.queries == queries], n, queries))
-    return "\n\n".join([*parts, *_flatness(rows), "\n".join(notes)])
+            own = [row for row in rows if row.n == n and row.queries == queries]
+            for batch, threads in sorted({(row.batch, row.threads) for row in own}):
+                alike = [row for row in own if (row.batch, row.threads) == (batch, threads)]
+                way = "one at a time" if batch == 1 else f"{batch} at once"
+                way += " on one thread" if threads == 1 else f" on {threads} threads"
+                parts.append(_table(alike, f"{n:,} patches, {queries} queries, {way}"))
+    return "\n\n".join([*parts, *_flatness(_one_at_a_time(rows)), "\n".join(notes)])
 
 
-def _table(rows: Sequence[Row], n: int, queries: str) -> str:
+def _one_at_a_time(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if (row.batch, row.threads) == (1, 1)]
+
+
+def _table(rows: Sequence[Row], heading: str) -> str:
     lines = [
-        f"{n:,} patches, {queries} queries: microseconds at recall (one thread, median)",
+        f"{heading}: microseconds at recall (median)",
         f"{'index':16} {'built as':30}"
         + "".join(f"{recall:>9.2f}" for recall in RECALLS)
         + "   best recall   build s   bytes/patch",
@@ -175,7 +186,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     sizes = sorted({row.n for row in rows})
     shared = max(n for n in sizes if n <= 1_000_000)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-    near = [row for row in rows if row.queries == "near"]
+    near = [row for row in _one_at_a_time(rows) if row.queries == "near"]
     _recall_panel(left, [row for row in near if row.n == shared], shared)
     _size_panel(right, near, sizes)
     stream = io.BytesIO()

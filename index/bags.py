@@ -1,5 +1,6 @@
 """Bags: the results of a search, a list for each query patch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,3 +32,30 @@ class Bags:
     def lengths(self) -> NDArray[np.int64]:
         """Return the number of results of each query patch, (Q,)."""
         return np.diff(self.offset)
+
+
+def joined(parts: Sequence[Bags]) -> Bags:
+    """Return the bags of several searches, one after another.
+
+    Parameters
+    ----------
+    parts : sequence of Bags
+        One or more.
+
+    Returns
+    -------
+    Bags
+        A bag for each query patch of all parts.
+
+    Examples
+    --------
+    >>> bags = Bags(np.array([0, 2]), np.array([5, 9]), np.array([0, 4], np.int32))
+    >>> joined([bags, bags]).offset.tolist()
+    [0, 2, 4]
+    """
+    lengths = np.concatenate([part.lengths() for part in parts])
+    return Bags(
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate([part.patch for part in parts]),
+        np.concatenate([part.hamming for part in parts]),
+    )

@@ -23,7 +23,6 @@ tree. No patch is compared twice (`sish.index.guided.kernel`). `sish.index.guide
 walks along any ordered set (`sish.index.trees`), with the same bags.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -32,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
-from sish.index.bags import Bags
+from sish.index.bags import Bags, joined
 from sish.index.compiled import as_barcodes, frozen, paired_words
 from sish.index.guided.kernel import Bag, Plan, Reach, Table, search_all
 from sish.index.guided.tree_walk import TreeWalk
@@ -124,7 +123,7 @@ def guided_search(
     if len(parts) < 2:
         return search(slice(None))
     with ThreadPoolExecutor(len(parts)) as pool:
-        return _joined(list(pool.map(search, parts)))
+        return joined(list(pool.map(search, parts)))
 
 
 def _plan(params: GuidedParams, barcodes: NDArray[np.uint8]) -> Plan:
@@ -133,16 +132,6 @@ def _plan(params: GuidedParams, barcodes: NDArray[np.uint8]) -> Plan:
         _seed_distances(params), params.pre_step, params.succ_step, params.skip_step,
         min(params.threshold, 8 * barcodes.shape[1]), params.visit_query_key,
     )  # fmt: skip
-
-
-def _joined(parts: Sequence[Bags]) -> Bags:
-    """Return the bags of all parts, one after another."""
-    lengths = np.concatenate([part.lengths() for part in parts])
-    return Bags(
-        np.concatenate([[0], np.cumsum(lengths)]),
-        np.concatenate([part.patch for part in parts]),
-        np.concatenate([part.hamming for part in parts]),
-    )
 
 
 def _seed_distances(params: GuidedParams) -> NDArray[np.int64]:
