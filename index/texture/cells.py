@@ -14,10 +14,16 @@ store, mapped from its files). A query patch with barcode h is answered in three
 3. Compare. A cell is a range of keys, hence adjacent rows in every table. They are compared with h eight at a
    time, in place, while the next cell is being fetched. The k nearest are kept.
 
-So a query looks at no more than `budget` patches, however large the archive is (the published search looks at
-15,000 keys). These are whole neighbourhoods of barcodes, not all patches of one average. A directory tells
-where the rows of each key begin, so the successor of a key is looked up. The directory takes 8 bytes for each
-leaf and table. Adding patches adds a table, and removing slides sets a mask; nothing is rebuilt.
+The budget is a floor. Where cells are over-full, or the tree was learnt from other textures, nearer patches
+lie behind it. The search goes on while that pays: if the second half of the patches that it has compared with
+changed the 32 nearest of the first half, it compares with twice as many. It ends at 16 budgets, or at 4 if
+the 32 are farther than 3/8 of the bits, hardly nearer than random barcodes.
+
+So a query looks at no more than 16 budgets, and mostly at one, however large the archive is (the published
+search looks at 15,000 keys). These are whole neighbourhoods of barcodes, not all patches of one average. A
+directory tells where the rows of each key begin, so the successor of a key is looked up. The directory takes
+8 bytes for each leaf and table. Adding patches adds a table, and removing slides sets a mask; nothing is
+rebuilt.
 
 A budget of the whole archive compares with everything and is exact. Results are sorted by distance, then in
 insertion order (slide number, then row). They do not depend on how patches are spread over tables, on
@@ -169,9 +175,9 @@ class Cells:
         exclude: NDArray[np.bool_] | None = None,
         threshold: int | None = None,
     ) -> Bags:
-        """Return the `k` nearest of the `budget` patches in each query's nearest cells, O(budget) a query.
+        """Return the `k` nearest of a `budget` of patches, or of more, in each query's nearest cells.
 
-        The cost does not grow with the number of patches.
+        The cost is O(budget) a query: it does not grow with the number of patches.
 
         Parameters
         ----------
@@ -179,10 +185,11 @@ class Cells:
         k : int
             Patches wanted for each query, at least 1.
         budget : int
-            Patches that each query is compared with, at least 1.
+            Patches that each query is compared with at least; up to 16 times as many while the nearest
+            change (see the module).
         exclude : bool (n_slides,), optional
             True for the slides whose patches are left out. They do not use up the budget, but a query walks
-            no more than 8 budgets of rows. Slides past its end are not left out.
+            no more than 8 times as many rows. Slides past its end are not left out.
         threshold : int, optional
             Largest distance in bits of a result. Default: any.
 

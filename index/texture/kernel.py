@@ -20,6 +20,7 @@ from sish.index.hamming_kernels import (
     lowest,
     prefetch,
 )
+from sish.index.params import CEILING
 from sish.index.texture.shortlist import (
     BARCODES,
     BITS,
@@ -45,6 +46,9 @@ from sish.index.texture.shortlist import (
 _FEWEST_NODES = 3  # nodes that are opened at least
 _NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to 4/3 of the nearest one's distance
 _OPENED = 8  # more nodes are opened until all hold this many budgets of patches
+_CEILING_OF_FAR = 4  # budgets at most for a query whose neighbours are hardly nearer than chance,
+_FAR_NUMERATOR, _FAR_DENOMINATOR = 3, 8  # that is, farther than 3/8 of the bits
+_NEAREST = 32  # so many nearest tell when to stop, or k; the ten nearest alone would stop too early
 _PATIENCE = 8  # most rows that a query walks if slides are excluded, in budgets
 _CLOSER = 8  # cells are taken up to an eighth farther than the nearest, then another eighth farther, ...
 _LINE = 64  # bytes of a cache line
@@ -256,21 +260,65 @@ def _walk(
     barcode: int, mask: NDArray[np.bool_], budget: int, found: Shortlist, tally: NDArray[np.int64],
     pad: NDArray[np.uint64],
 ) -> None:  # fmt: skip
-    """Compare with patches of the nearest cells until the budget is used; excluded ones do not count."""
+    """Compare with a budget of patches of the nearest cells, and with twice as many while that pays."""
+    # goals are a half, one, two, four, ... budgets; a goal pays if it changes the nearest patches
     bits = _leaf_bits(at, nodes, node_bits, barcode)
     cells, nearest = np.empty(bits.size, np.int64), _least(bits)
-    state, done, limit, farthest = found.state, -1, _PATIENCE * budget, tally.size - 1
+    state, done, farthest = found.state, -1, tally.size - 1
     bound = min(farthest, nearest + nearest // _CLOSER + 1)
     count, held = _select(at, nodes, bits, -1, bound, cells, 0, tally)
-    while state[COMPARED] < budget and state[WALKED] < limit and done < farthest:
-        wanted = state[WALKED] + budget - state[COMPARED]
-        while held < wanted and bound < farthest:
-            beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
-            count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
-            held += more
-        reach = max(done + 1, _reach(tally, wanted, bound))  # each round goes farther, so the walk ends
-        _scan(_ranges(at, cells[:count], done, reach), spots, barcode, mask, budget, limit, found, pad)
-        done = farthest if reach == bound and bound == farthest else reach
+    ranges, goal = np.empty((0, 3), np.int64), max(1, budget // 2)
+    while True:
+        last, before = _last_of_nearest(found)
+        limit = _PATIENCE * max(goal, budget)
+        while state[COMPARED] < goal and state[WALKED] < limit and (ranges.size or done < farthest):
+            if not ranges.size:
+                wanted = state[WALKED] + goal - state[COMPARED]
+                while held < wanted and bound < farthest:
+                    beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
+                    count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
+                    held += more
+                reach = max(done + 1, _reach(tally, wanted, bound))  # each goes farther, so the walk ends
+                ranges = _ranges(at, cells[:count], done, reach)
+                done = farthest if reach == bound and bound == farthest else reach
+            walked = state[WALKED]
+            _scan(ranges, spots, barcode, mask, goal, limit, found, pad)
+            ranges = _behind(ranges, state[WALKED] - walked)
+        if goal >= budget and _nearer(found, last) == before:
+            return
+        near = _FAR_DENOMINATOR * _last_of_nearest(found)[0] < _FAR_NUMERATOR * farthest
+        if goal >= (CEILING if near else _CEILING_OF_FAR) * budget:
+            return
+        goal = budget if goal < budget else 2 * goal
+
+
+@compiled
+def _last_of_nearest(found: Shortlist) -> tuple[int, int]:
+    """Return the distance of the last of the nearest candidates, and how many are nearer than that."""
+    nearer, count = np.int64(0), min(_NEAREST, found.state[WANTED])
+    for bits in range(found.tally.size if found.state[COUNT] >= count else 0):
+        if nearer + found.tally[bits] >= count:
+            return bits, int(nearer)
+        nearer += found.tally[bits]
+    return found.tally.size, int(found.state[COUNT])
+
+
+@compiled
+def _nearer(found: Shortlist, distance: int) -> int:
+    """Return the number of candidates nearer than a distance."""
+    return int(found.tally[:distance].sum())
+
+
+@compiled
+def _behind(ranges: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """Return what is left of the ranges (table, begin, end) after their first rows."""
+    number = 0
+    while number < ranges.shape[0] and ranges[number, _END] - ranges[number, _BEGIN] <= rows:
+        rows -= ranges[number, _END] - ranges[number, _BEGIN]
+        number += 1
+    if rows:
+        ranges[number, _BEGIN] += rows
+    return ranges[number:]
 
 
 @compiled
@@ -347,8 +395,11 @@ def _scan(
             else:
                 allowed = 0
                 for lane in range(lanes):
+                    if counted == budget:
+                        walked += lane - lanes  # the others are not looked at
+                        break
                     slide = load_int32(spots[table, SLIDES], row + lane) + spots[table, FIRST_SLIDE]
-                    if counted < budget and not (0 <= slide < mask.size and mask[slide]):
+                    if not (0 <= slide < mask.size and mask[slide]):
                         counted += 1
                         allowed |= 1 << lane
                 hits &= allowed
