@@ -10,8 +10,8 @@ time for recall. The other libraries are optional: without one, its rows are mis
   them. Smaller archives have one index of 64 or 1,024 lists. Larger ones have 4,096 lists, and the 65,536
   through an HNSW graph that faiss's guide advises between one and ten million
   (github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index: `IVF65536_HNSW32`). Their centroids
-  are clustered in two levels, 256 groups and then lists in each group: k-means of 65,536 at once would take
-  most of a day on one thread.
+  are clustered in two levels, 256 groups and then lists in each group: the time of k-means grows with the
+  square of the number of lists, and 65,536 at once take hours on one thread.
 - faiss-hnsw: `IndexBinaryHNSW`, M of 16 and 32; like usearch up to a million patches.
 - faiss-flat: `IndexBinaryFlat`, a scan.
 - usearch: HNSW over bits, connectivity 16.
