@@ -86,6 +86,19 @@ def test_segments_with_other_keys_get_a_tree_of_their_own(stored, tmp_path):
     assert np.mean(some.hamming[some.offset[:-1]] == nearest) > 0.7  # 100 of 1,000 patches looked at
 
 
+def test_a_patch_is_of_the_slide_that_its_table_says(stored):
+    store, tree, _, _ = stored
+    archive = Archive.of(tree, store.segments)
+    tables = archive.cells.tables
+    want = np.concatenate([table.slide + table.first_slide for table in tables])
+    assert len(tables) > 1 and archive.slide_of(np.arange(len(archive))).tolist() == want.tolist()
+    mixed = np.random.default_rng(1).permutation(len(archive))
+    assert archive.slide_of(mixed).tolist() == want[mixed].tolist()
+    for number in (-1, len(archive)):
+        with pytest.raises(IndexError):
+            archive.slide_of(np.array([0, number]))
+
+
 def test_excluded_slides_are_left_out_beside_removed_ones(stored):
     store, tree, live, queries = stored
     archive = Archive.of(tree, store.segments)

@@ -102,10 +102,7 @@ class Archive:
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slide number of each patch, (N,)."""
-        out = np.empty(len(patches), np.int64)
-        for mine, table, rows in self.cells.by_table(patches):
-            out[mine] = self.cells.tables[table].slide[rows] + self.cells.tables[table].first_slide
-        return out
+        return self.cells.slide_of(patches)
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""

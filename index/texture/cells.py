@@ -44,6 +44,7 @@ from sish.index.compiled import as_barcodes, frozen
 from sish.index.params import BUDGET
 from sish.index.table import KeyTable, checked_mask
 from sish.index.texture.kernel import search_cells
+from sish.index.texture.shortlist import slides_of
 from sish.index.texture.tree import TextureTree
 
 
@@ -214,6 +215,10 @@ class Cells:
             most if threshold is None else min(threshold, most),
         )  # fmt: skip
         return Bags(offset, self._callers(place), hamming)
+
+    def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slide number of each patch, (N,); patch numbers are places in the tables, in order."""
+        return slides_of(self._fixed[1], frozen(patches))
 
     def by_table(self, patches: NDArray[np.int64]) -> list[tuple[NDArray[np.bool_], int, NDArray[np.int64]]]:
         """Return for each table with some of the patches: which ones, the table's number, their rows."""

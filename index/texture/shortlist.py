@@ -57,6 +57,24 @@ def start_query(found: Shortlist, k: int, most: int) -> None:
 
 
 @compiled
+def slides_of(spots: NDArray[np.int64], patches: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the slide number of each patch, (N,); patch numbers count through all tables."""
+    out, table, last = np.empty(patches.size, np.int64), 0, spots.shape[0] - 1
+    for number in range(
+        patches.size
+    ):  # results of one cell come from few tables: the last one is tried first
+        while table > 0 and patches[number] < spots[table, FIRST_PATCH]:
+            table -= 1
+        while table < last and patches[number] >= spots[table + 1, FIRST_PATCH]:
+            table += 1
+        row = patches[number] - spots[table, FIRST_PATCH]
+        if not 0 <= row < spots[table, PATCHES]:
+            raise IndexError("there is no patch of this number")
+        out[number] = load_int32(spots[table, SLIDES], row) + spots[table, FIRST_SLIDE]
+    return out
+
+
+@compiled
 def first_bound(found: Shortlist) -> None:
     """Set the bound to the farthest candidate, once there are k."""
     candidates, state = found.candidates, found.state
