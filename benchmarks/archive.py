@@ -49,6 +49,7 @@ from sish.recipe import Keys, Recipe
 from sish.searchers import TextureKeys
 from sish.slide_index import Index
 from sish.slides import find_slides, open_slide
+from sish.thresholds import keep_threshold
 
 SLIDES, QUICK_SLIDES = (1000, 10_000, 100_000), (200, 400)
 _CROPS, _QUICK_CROPS = 2000, 120
@@ -153,6 +154,7 @@ class Maker:
         store.append_many(parts)
         if texture is not None:
             texture.grow(sum(map(len, parts)))
+            keep_threshold(store, [part.slides[0] for part in parts])
 
 
 def built(maker: Maker, path: Path, slides: int) -> Index:

@@ -33,7 +33,8 @@ class Calibration:
     centre: NDArray[np.float32]
     """Float32 (F,): mean feature of these patches."""
     threshold: int
-    """The distance in bits within which 1 % of random pairs of these patches lie; closer ones are similar."""
+    """The distance in bits within which 1 % of random pairs of these patches lie. Closer ones are similar,
+    until the archive is large enough to measure its own threshold (`sish.thresholds`)."""
     patches: int
     """Number of these patches."""
 

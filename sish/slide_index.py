@@ -113,7 +113,8 @@ class Index:
         search : SearchParams or mapping, optional
             Budget and threshold of the search; a mapping changes some of the defaults. Default: 4,000 patches
             a query patch (with ``keys="paper"`` the paper's 15,000 keys, the query's own first), and the
-            threshold that was measured for the encoder's barcodes.
+            threshold that is measured on the archive once it has 200 patches (:mod:`sish.thresholds`). Until
+            then, and with ``keys="paper"``, it is the encoder's own.
         measure : path-like or iterable of path-like, optional
             Slides, or folders of slides, that a foreign encoder's features are measured on first
             (:mod:`sish.calibration`): up to 32 of them, 16 patches each. Encoders of sish need none.
