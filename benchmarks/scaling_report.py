@@ -148,7 +148,7 @@ def _build_ratio(rows: Sequence[Row]) -> list[str]:
 
 
 def _flatness(rows: Sequence[Row]) -> list[str]:
-    """Return, for each size, time and compared patches at recall 0.95, and recall at fixed budgets."""
+    """Return, for each size, time and budget at recall 0.95, and recall at fixed budgets."""
     sizes = sorted({row.n for row in rows})
     if len(sizes) < 2:
         return []
@@ -160,7 +160,7 @@ def _flatness(rows: Sequence[Row]) -> list[str]:
             if any(best):
                 lines.append(f"{queries:8} {index:20} " + _cells([one and one[0] for one in best], ".1f"))
     ours = [row for row in rows if row.index == "sish"]
-    lines.append("patches that sish compares a query with at recall 0.95")
+    lines.append("budget of sish at recall 0.95: a query is compared with so many patches at least")
     for queries in ("near", "unseen"):
         sweeps = [[row for row in ours if (row.queries, row.n) == (queries, n)] for n in sizes]
         lines.append(f"{queries:29} " + _cells([setting_at(sweep, 0.95) for sweep in sweeps], ".0f"))

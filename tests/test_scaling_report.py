@@ -47,7 +47,7 @@ def test_the_table_compares_with_the_best_other(tmp_path):
     text = summary(rows, ["a note"])
     assert "0.95: 0.50 of faiss-ivf a; " in text and text.endswith("a note")
     assert "built in 1/1.0 of the time" in text
-    assert "near                                     2           2\n" in text  # patches compared with
+    assert "near                                     2           2\n" in text  # the budget
     plot(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 

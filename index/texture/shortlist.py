@@ -60,9 +60,7 @@ def start_query(found: Shortlist, k: int, most: int) -> None:
 def slides_of(spots: NDArray[np.int64], patches: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the slide number of each patch, (N,); patch numbers count through all tables."""
     out, table, last = np.empty(patches.size, np.int64), 0, spots.shape[0] - 1
-    for number in range(
-        patches.size
-    ):  # results of one cell come from few tables: the last one is tried first
+    for number in range(patches.size):  # most are of the table of the one before
         while table > 0 and patches[number] < spots[table, FIRST_PATCH]:
             table -= 1
         while table < last and patches[number] >= spots[table + 1, FIRST_PATCH]:
