@@ -27,13 +27,15 @@ from sish.index.store import SlideRow, Snapshot, State, Store
 from sish.index.store.segment import Segment
 from sish.index.table import KeyTable
 from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed, root_tree
-from sish.index.texture.tree import MOST_KEYS, TextureTree
+from sish.index.texture.tree import TextureTree
 from sish.index.trees import OrderedSet, SortedListSet, VanEmdeBoas
+from sish.recall import measure_recall
 from sish.recipe import Keys
 from sish.thresholds import measure_threshold
+from sish.tree_fit import TreeFit
 
 _TREES: dict[OrderedSetName, type[OrderedSet]] = {"veb": VanEmdeBoas, "sorted_list": SortedListSet}
-_CROWDED = 80  # patches per leaf at which a wider tree is learnt; a new tree has about 20
+_CROWDED = 80  # patches per leaf at which a tree is learnt again that was never measured
 
 SlideMask = NDArray[np.bool_]
 """bool (slides,), one value for each slide of a searcher."""
@@ -232,10 +234,10 @@ def _ties_in_order(bags: Bags, rank: NDArray[np.int64]) -> Bags:
 class TextureKeys:
     """The keys of an archive that grows: its tree is learnt when there are enough patches.
 
-    While a search compares with all patches, the patches share one key. Then the tree is learnt. It is learnt
-    again whenever the archive has grown to 80 patches a leaf, about fourfold, until the tree has its largest
-    number of leaves, 524,288. Each time the archive is rewritten once. So on average the cost of adding a
-    patch does not depend on the number of patches.
+    While a search compares with all patches, the patches share one key. Then the tree is learnt. Whenever the
+    archive has grown by a quarter, it is measured whether the tree still fits (`sish.tree_fit`). If it does
+    not, it is learnt again, and the archive is rewritten once. So on average the cost of adding a patch does
+    not depend on the number of patches.
     """
 
     def __init__(self, store: Store, *, seed: int) -> None:
@@ -243,11 +245,11 @@ class TextureKeys:
         self._store, self._seed = store, seed
         self._tree = stored_tree(store)
         self._patches = store.info().patches
+        self._due = self._first_due()
 
     def is_due(self, waiting: int) -> bool:
-        """Return whether a tree must be learnt once this number of waiting patches is stored too."""
-        leaves = 1 if self._tree is None else self._tree.n_keys
-        return leaves < MOST_KEYS and self._patches + waiting > max(BUDGET, _CROWDED * leaves)
+        """Return whether the tree must be looked at once this number of waiting patches is stored too."""
+        return self._patches + waiting > self._due
 
     def of(self, barcodes: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return keys int64 (N, 1) of barcodes uint8 (N, B)."""
@@ -256,12 +258,35 @@ class TextureKeys:
         return self._tree.keys(barcodes)[:, None]
 
     def grow(self, patches: int) -> None:
-        """Count patches that were stored; learn the tree again, and measure the threshold, if it is due."""
+        """Count patches that were stored. If it is due, measure, and learn a tree that fits."""
         self._patches += patches
         if not self.is_due(0):
             return
-        self._tree = learn_keys(self._store, seed=self._seed)
+        self._tree, fit = self._fitting() or self._learnt()
+        self._store.keep_measured(fit.fact())
+        self._due = fit.due
+        measure_recall(self._store, self._tree)
+
+    def _fitting(self) -> tuple[TextureTree, TreeFit] | None:
+        """Return the tree and its measurement, looked at now; None if a tree must be learnt."""
+        before = TreeFit.kept_with(self._store.state.measured)
+        if self._tree is None or before is None:
+            return None
+        now = TreeFit.on(self._store.state, self._tree)
+        return (self._tree, before.checked_at(now)) if before.still_holds(now) else None
+
+    def _learnt(self) -> tuple[TextureTree, TreeFit]:
+        """Return a new tree, which made the keys of the store, and its measurement."""
+        tree = learn_keys(self._store, seed=self._seed)
         measure_threshold(self._store)
+        return tree, TreeFit.on(self._store.state, tree)
+
+    def _first_due(self) -> int:
+        """Return the number of patches beyond which the stored tree must be looked at."""
+        if self._tree is None:
+            return BUDGET
+        fit = TreeFit.kept_with(self._store.state.measured)  # none if an older release learnt the tree
+        return max(BUDGET, _CROWDED * self._tree.n_keys if fit is None else fit.due)
 
 
 def stored_tree(source: Store | State) -> TextureTree | None:

@@ -32,10 +32,11 @@ from sish.ingest import Ingest, OnError
 from sish.labels import read_labels
 from sish.nearest import nearest_to
 from sish.queries import Question, check_takes_pixels
+from sish.recall import Recall, noted, told_of, tune
 from sish.recipe import Recipe
 from sish.results import AddReport, RelabelReport, Results
 from sish.sampling import sample_features
-from sish.searchers import searcher_of
+from sish.searchers import searcher_of, stored_tree
 from sish.slides.mosaic import Region
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import Settings, keep_threshold, measure_threshold
@@ -524,6 +525,37 @@ class Index:
         self._store.refresh()
         return self._store.info()
 
+    @property
+    def recall_source(self) -> str:
+        """The share of the nearest patches that a search finds, and how it was measured, in words."""
+        return told_of(self._store.current())
+
+    def tune(self, recall: float = 0.95) -> Recall:
+        """Set the index's budget to the least that finds this share of the ten nearest patches.
+
+        The budgets 4,000, 8,000, 16,000, ... are measured on the archive's own patches (:mod:`sish.recall`).
+
+        Parameters
+        ----------
+        recall : float
+            The share that is wanted, above 0 and at most 1.
+
+        Returns
+        -------
+        Recall
+            What was measured at the budget that was set.
+
+        Raises
+        ------
+        ParameterError
+            If the share is out of range, or the index has no texture tree.
+        """
+        with Store.open(self.path, write=True) as store:
+            store.state.check(every_byte=self._verify)
+            found = tune(store, stored_tree(store), recall)
+        self._settings = self._settings.with_changes({"budget": found.budget})
+        return found
+
     def repair(self, *, drop: bool = False) -> RepairReport:
         """Read every byte, report the damage, and repair the texture tree if it is damaged.
 
@@ -635,7 +667,7 @@ class Index:
             where=where,
             search=changed.of(state),
         )
-        return question.noted(results)
+        return noted(question.noted(results), state, changed.of(state))
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
         """Yield the answer of :meth:`search` to each of several queries, with the same options."""

@@ -65,7 +65,7 @@ class Measured:
         patches = sum(row.n_patches for row in state.slides)
         if patches < FEWEST_PATCHES:
             return None
-        hashes, barcodes, patients = _sample(state)
+        hashes, barcodes, patients = sample_of(state)
         distances = _distances(barcodes, patients)
         enough = len(distances) >= _FEWEST_PAIRS
         bits = int(np.percentile(distances, _PERCENT)) if enough else None
@@ -156,7 +156,7 @@ def measure_threshold(store: Store) -> None:
     store.keep_measured({FACT: None if found is None else asdict(found)})
 
 
-def _sample(state: State) -> tuple[_Hashes, NDArray[np.uint8], NDArray[np.int64]]:
+def sample_of(state: State) -> tuple[_Hashes, NDArray[np.uint8], NDArray[np.int64]]:
     """Return hashes (K,), barcodes (K, B) and numbers of the patients (K,) of the sample, by hash."""
     hashes, barcodes, patients = map(list, zip(*_candidates(state), strict=True))
     together = np.concatenate(hashes)

@@ -443,15 +443,40 @@ class Store:
         ParameterError
             If they are not JSON, or nested too deep.
         """
+        self._replace_facts(None, facts)
+
+    def replace_header(self, header: Mapping[str, JSON], facts: Mapping[str, JSON]) -> None:
+        """Replace the header and keep facts (`keep_measured`), in one commit that writes the manifest alone.
+
+        Parameters
+        ----------
+        header : mapping
+            The new header. What it says of keys and barcodes must still be true.
+        facts : mapping of str to JSON
+            As of `keep_measured`.
+
+        Raises
+        ------
+        ParameterError
+            If they are not JSON, or nested too deep.
+        """
+        encode_json(dict(header), "the header")
+        if is_deep(dict(header)):
+            raise ParameterError("the header is nested too deep to be read again: give a flatter one")
+        self._replace_facts(header, facts)
+
+    def _replace_facts(self, header: Mapping[str, JSON] | None, facts: Mapping[str, JSON]) -> None:
+        """Commit a manifest with another header, if one is given, and with more facts."""
         encode_json(dict(facts), "what was measured")
         with self._writing() as state:
             old = state.manifest
             measured = {name: fact for name, fact in {**old.measured, **facts}.items() if fact is not None}
             if is_deep(measured):
                 raise ParameterError("what was measured is nested too deep to be read again: keep less")
-            if measured == old.measured:
+            new = replace(old, header=dict(old.header if header is None else header), measured=measured)
+            if new == old:
                 return
-            manifest = replace(old, generation=old.generation + 1, measured=measured)
+            manifest = replace(new, generation=old.generation + 1)
             replace_file(self.path / MANIFEST, manifest.to_bytes())
             self._state = State(self.path, manifest, state.parts, state.tree_file)
 

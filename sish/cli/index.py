@@ -269,7 +269,7 @@ def _info(arguments: Namespace) -> int:
         "search": asdict(index.params),
         "recipe": asdict(index.recipe),
     }
-    lines = {**facts, "threshold": index.threshold_source}
+    lines = {**facts, "threshold": index.threshold_source, "recall": index.recall_source}
     del lines["measured"], lines["search"]
     show(arguments, facts, (f"{name:12} {value}" for name, value in lines.items()))
     return 0
@@ -320,6 +320,20 @@ def _repair_lines(report: RepairReport, index: str) -> Iterator[str]:
         )
 
 
+def _tune_options(parser: ArgumentParser) -> None:
+    _index_and_json(parser)
+    parser.add_argument(
+        "--recall", type=float, default=0.95, help="share of the ten nearest patches that is to be found"
+    )
+
+
+def _tune(arguments: Namespace) -> int:
+    index = open_index(arguments)
+    found = index.tune(arguments.recall)
+    show(arguments, asdict(found), [f"budget {found.budget}: {found.told()}"])
+    return 0
+
+
 def _compact(arguments: Namespace) -> int:
     index = open_index(arguments)
     before = index.info().bytes
@@ -357,6 +371,12 @@ COMMANDS = {
         "Read every byte, list what is damaged and the slides to add again, and mend what loses nothing.",
         _repair_options,
         _repair,
+    ),
+    "tune": Command(
+        "set the budget by the recall that is wanted",
+        "Set the budget of an index to the least that finds a share of the nearest patches.",
+        _tune_options,
+        _tune,
     ),
     "compact": Command(
         "drop what was removed", "Rewrite an index without what was removed.", _index_and_json, _compact
