@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -177,7 +176,7 @@ def rank_by_uncertainty(
     LabelsError
         If a slide number has no label.
     ParameterError
-        If `k` is below 1.
+        If `k` is below 1, or `slide` is not one number a result.
 
     Examples
     --------
@@ -188,7 +187,7 @@ def rank_by_uncertainty(
     """
     _check_k(k)
     counted = labels if isinstance(labels, SlideLabels) else SlideLabels.of(labels)
-    full = _labelled_bags(bags, np.asarray(slide), counted)
+    full = _labelled_bags(bags, _slide_numbers(slide, bags), counted)
     if not full:
         return Ranking((), "no patch of the query has a neighbour within the threshold")
     kept, tau = _clean(full)
@@ -210,9 +209,19 @@ def _check_k(k: int) -> None:
         raise ParameterError(f"k is {k}; ask for at least 1 slide")
 
 
-def _labelled_bags(bags: Bags, slide: NDArray[Any], labels: SlideLabels) -> list[_Bag]:
+def _slide_numbers(slide: ArrayLike, bags: Bags) -> NDArray[np.int64]:
+    """Return the slide number of each result, int64 (R,); ParameterError for anything else."""
+    slides = np.asarray(slide, np.int64)
+    if slides.shape != bags.patch.shape or slides.min(initial=0) < 0:
+        raise ParameterError(
+            f"slide has shape {slides.shape} and a least number of {slides.min(initial=0)}; "
+            f"give a number from 0 for each result, {bags.patch.shape}"
+        )
+    return slides
+
+
+def _labelled_bags(bags: Bags, slides: NDArray[np.int64], labels: SlideLabels) -> list[_Bag]:
     """Return the bags that are not empty, with weights and uncertainty."""
-    slides = slide.astype(np.int64)
     if len(slides) and slides.max() >= len(labels.number):
         raise LabelsError(
             f"slide number {slides.max()} is in a bag and labels has {len(labels.number)}; give one a slide"
@@ -328,6 +337,11 @@ def rank_by_similarity(bags: Bags, slide: ArrayLike, *, k: int = 5, n_bits: int 
     Ranking
         At most `k` slides.
 
+    Raises
+    ------
+    ParameterError
+        If `k` is below 1, or `slide` is not one number a result.
+
     Examples
     --------
     >>> bags = Bags(np.array([0, 2, 3]), np.array([0, 1, 2]), np.array([0, 4, 0], np.int32))
@@ -399,8 +413,13 @@ class NearestMatches:
         -------
         NearestMatches
             Of all slides that have a result.
+
+        Raises
+        ------
+        ParameterError
+            If `slide` is not one number a result.
         """
-        slides = np.asarray(slide).astype(np.int64)
+        slides = _slide_numbers(slide, bags)
         entry, found_in, seen = first_of_each(frozen(bags.offset), frozen(slides))
         names, own = np.flatnonzero(seen), slides[entry]
         query_patch, hamming = np.repeat(np.arange(len(bags)), found_in), bags.hamming[entry]

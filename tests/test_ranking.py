@@ -282,3 +282,10 @@ def test_what_does_not_fit_is_refused():
         by_uncertainty(bags, [3], ["a"])
     with pytest.raises(ParameterError, match="weight_scale"):
         SlideLabels.of(["a"], 0)
+
+
+@pytest.mark.parametrize("slide", [[0], [0, 1, 2], [0, -1], [[0, 1]]])
+@pytest.mark.parametrize("rank", [lambda *it: rank_by_uncertainty(*it, ["a"] * 3), rank_by_similarity])
+def test_slide_numbers_are_one_a_result(rank, slide):
+    with pytest.raises(ParameterError, match="give a number from 0 for each result"):
+        rank(bags_of([(0, 3), (1, 4)]), slide)
