@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from store_oracle import ARRAYS, HEADER, assert_same, expected, fill, make_arrays, make_row
 
-from sish.errors import SlideExistsError
+from sish.errors import ParameterError, SlideExistsError
 from sish.index.store import Store, slide_snapshot
 from sish.index.store.segment import write_segment
 
@@ -253,6 +253,22 @@ def test_measured_facts_are_one_commit_that_writes_the_manifest_alone(store):
     assert reader.refresh() and reader.state.measured == {"threshold": {"bits": 5}, "other": 1}
     store.keep_measured({"other": None})
     assert Store.open(store.path).info().measured == {"threshold": {"bits": 5}}
+
+
+def test_a_header_is_replaced_with_facts_in_one_commit(store):
+    fill(store, [2])
+    generation, before = store.generation, store.snapshot()
+    header = {**store.header, "search": {"budget": 8000}}
+    store.replace_header(header, {"recall": 0.97})
+    store.replace_header(header, {})  # as it was: no commit
+    again = Store.open(store.path)
+    assert (again.generation, dict(again.header), dict(again.state.measured)) == (
+        generation + 1, header, {"recall": 0.97},
+    )  # fmt: skip
+    assert_same(again.snapshot(), before)
+    with pytest.raises(ParameterError, match="header"):
+        store.replace_header({"search": float}, {})
+    assert dict(store.header) == header
 
 
 def test_a_manifest_without_measured_facts_is_as_older_releases_wrote_it(store):

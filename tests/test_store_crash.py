@@ -23,6 +23,7 @@ STEPS: list[Callable[[Store], object]] = [
     lambda store: append(store, "a", 3, 5, replacing=True),
     lambda store: store.relabel({"b": make_row("b", 2, 2, "new"), "d": make_row("d", 4, 4, "new")}),
     lambda store: store.keep_measured({"bits": 300}),
+    lambda store: store.replace_header({**store.header, "budget": 8000}, {"bits": 301}),
     lambda store: store.remove(["b"]),
     lambda store: append(store, "e", 40, 6),
     lambda store: append(store, "f", 1, 7),
