@@ -366,6 +366,7 @@ def write_features(folder, count):
             )
 
 
+@pytest.mark.slow
 def test_slides_that_are_added_together_or_one_by_one_in_any_order_have_one_threshold(tmp_path):
     write_features(tmp_path, 8)
     files = sorted(tmp_path.glob("*.h5"))
