@@ -39,7 +39,7 @@ from sish.sampling import sample_features
 from sish.searchers import searcher_of, stored_tree
 from sish.slides.mosaic import Region
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
-from sish.thresholds import Settings, keep_threshold, measure_threshold
+from sish.thresholds import Settings, keep_threshold, measure_threshold, use_measured
 from sish.view import RankingName, View
 
 if TYPE_CHECKING:
@@ -583,6 +583,32 @@ class Index:
             with Store.open(self.path, write=True) as store:
                 measure_threshold(store)
         return report
+
+    def measure_threshold(self) -> int:
+        """Let all searches use the threshold that is measured on the archive (:mod:`sish.thresholds`).
+
+        New indexes do so from the start. Those of older releases, and those that were made with a threshold,
+        keep theirs until this is called.
+
+        Returns
+        -------
+        int
+            The threshold in bits; that of before while fewer than 200 patches are there to be measured.
+
+        Raises
+        ------
+        ParameterError
+            If the index has the paper's keys, which keep the threshold of their encoder.
+        """
+        if self.recipe.keys != "texture":
+            raise ParameterError(
+                f"{self.path} has the paper's keys, which keep their threshold of {self.params.threshold} "
+                'bits: give another to a search (search={"threshold": BITS}, --search.threshold)'
+            )
+        with Store.open(self.path, write=True) as store:
+            use_measured(store)
+        self._settings = replace(self._settings, measures=True)
+        return self.params.threshold
 
     def _keep_threshold(self, store: Store, changed: Iterable[SlideRow]) -> None:
         """Measure the threshold again if these slides are of its sample; the paper's keys keep theirs."""

@@ -335,6 +335,35 @@ def test_an_older_index_keeps_its_threshold_and_tells_what_was_measured(name, tm
         assert index.view().searcher.params.threshold == found["bits"]
 
 
+@pytest.mark.parametrize("name", ["small", "tree"])
+def test_an_older_index_uses_the_measured_threshold_once_it_is_asked_to(name, tmp_path, capsys):
+    shutil.copytree(GOLDEN / f"{name}.sish", tmp_path / "old.sish")
+    index = sish.Index.open(tmp_path / "old.sish")
+    before = index.info().generation
+    assert main(["index", "measure", "--index", str(index.path), "--json"]) == 0
+    bits = json.loads(capsys.readouterr().out)["threshold"]
+    index = sish.Index.open(index.path)
+    found = index.info().measured.get("threshold", {"bits": 399})["bits"]
+    assert bits == found == index.params.threshold == index.view().searcher.params.threshold
+    assert (bits == 399) == (index.info().patches < FEWEST_PATCHES)
+    assert index.info().generation == before + 1
+    assert index.measure_threshold() == bits and not sish.verify(index.path)
+
+
+def test_an_index_made_with_a_threshold_can_be_told_to_measure_it(index, tmp_path):
+    made = sish.Index.create(tmp_path / "b.sish", encoder=PlainEncoder(), search={"threshold": 9})
+    with Store.open(made.path, write=True) as store:
+        commit(store, [slide(number, 25, seed=number) for number in range(12)])
+    assert made.params.threshold == 9
+    assert made.measure_threshold() == made.params.threshold == index.params.threshold != 9
+
+
+def test_the_papers_keys_are_not_measured(tmp_path):
+    shutil.copytree(GOLDEN / "paper.sish", tmp_path / "old.sish")
+    with pytest.raises(sish.ParameterError, match="has the paper's keys, which keep their threshold of 399"):
+        sish.Index.open(tmp_path / "old.sish").measure_threshold()
+
+
 def test_info_tells_it(index, capsys):
     bits = index.params.threshold
     assert main(["index", "info", "--index", str(index.path)]) == 0

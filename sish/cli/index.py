@@ -334,6 +334,13 @@ def _tune(arguments: Namespace) -> int:
     return 0
 
 
+def _measure(arguments: Namespace) -> int:
+    index = open_index(arguments)
+    bits = index.measure_threshold()
+    show(arguments, {"threshold": bits}, [f"threshold {index.threshold_source}"])
+    return 0
+
+
 def _compact(arguments: Namespace) -> int:
     index = open_index(arguments)
     before = index.info().bytes
@@ -377,6 +384,12 @@ COMMANDS = {
         "Set the budget of an index to the least that finds a share of the nearest patches.",
         _tune_options,
         _tune,
+    ),
+    "measure": Command(
+        "let searches use the threshold measured on it",
+        "Let searches of an index use the threshold that is measured on its patches, as new indexes do.",
+        _index_and_json,
+        _measure,
     ),
     "compact": Command(
         "drop what was removed", "Rewrite an index without what was removed.", _index_and_json, _compact
