@@ -16,7 +16,7 @@ store, mapped from its files). A query patch with barcode h is answered in three
 
 The budget is a floor. Where cells are over-full, or the tree was learnt from other textures, nearer patches
 lie behind it. The search goes on while that pays: if the second half of the patches that it has compared with
-changed the 32 nearest of the first half, it compares with twice as many. It ends at 16 budgets, or at 4 if
+changed the 32 nearest of the first half, it compares with twice as many. It ends at 16 budgets, or at 2 if
 the 32 are farther than 3/8 of the bits, hardly nearer than random barcodes.
 
 So a query looks at no more than 16 budgets, and mostly at one, however large the archive is (the published

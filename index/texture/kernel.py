@@ -46,7 +46,7 @@ from sish.index.texture.shortlist import (
 _FEWEST_NODES = 3  # nodes that are opened at least
 _NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to 4/3 of the nearest one's distance
 _OPENED = 8  # more nodes are opened until all hold this many budgets of patches
-_CEILING_OF_FAR = 4  # budgets at most for a query whose neighbours are hardly nearer than chance,
+_CEILING_OF_FAR = 2  # budgets at most for a query whose neighbours are hardly nearer than chance,
 _FAR_NUMERATOR, _FAR_DENOMINATOR = 3, 8  # that is, farther than 3/8 of the bits
 _NEAREST = 32  # so many nearest tell when to stop, or k; the ten nearest alone would stop too early
 _PATIENCE = 8  # most rows that a query walks if slides are excluded, in budgets
