@@ -148,8 +148,8 @@ def _sish(barcodes: NDArray[np.uint8]) -> Contender:
         table.barcodes,
         table.slide,
         table.row,
-        cells.begins,
         cells.totals,
+        *cells.directories,
     ]
     parts += [tree.top_blocks, tree.node_blocks, tree.leaf_blocks]
     size = sum(part.nbytes for part in parts) / len(barcodes)

@@ -24,7 +24,7 @@ from sish.index.store import Store
 from sish.index.store.disk import storage_errors, sync, write_file
 from sish.index.store.manifest import Manifest, read_manifest
 from sish.index.store.segment import DamagedSegment
-from sish.index.store.snapshot import SlideRow
+from sish.index.store.slide_row import SlideRow
 from sish.index.store.state import State, load_state
 from sish.index.store.verify import segment_problems, tree_problems
 

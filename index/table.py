@@ -25,8 +25,8 @@ class KeyTable:
     (2, [10, 30], [1, 0])
     """
 
-    keys: NDArray[np.int64]
-    """Key of each patch, (P,), ascending; patches of one key are in insertion order."""
+    keys: NDArray[np.integer]
+    """Key of each patch, int64 or int32 (P,), ascending; patches of one key are in insertion order."""
     barcodes: NDArray[np.uint8]
     """Barcode of each patch, (P, B), most significant bit first."""
     slide: NDArray[np.int32]
@@ -38,16 +38,18 @@ class KeyTable:
     """The caller's number of each patch, (P,). None if that is its place in this table."""
     first_slide: int = 0
     """Number that is added to the slide numbers of this table."""
+    key_begins: NDArray[np.int32] | None = None
+    """Where each of the keys 0, 1, ... begins, and P, where it is known (`Snapshot.key_begins`)."""
 
     def __post_init__(self) -> None:
         """Refuse arrays of other types or lengths. The order of the keys is not checked."""
         as_barcodes(self.barcodes)
-        for name, dtype in (("keys", np.int64), ("slide", np.int32), ("row", np.int32)):
+        for name, dtypes in (("keys", (np.int64, np.int32)), ("slide", (np.int32,)), ("row", (np.int32,))):
             array = getattr(self, name)
-            if array.dtype != dtype or array.shape != (len(self.barcodes),):
+            if array.dtype not in dtypes or array.shape != (len(self.barcodes),):
                 raise ParameterError(
                     f"{name} is {array.dtype} {array.shape} beside barcodes {self.barcodes.shape}; "
-                    f"give {np.dtype(dtype)} ({len(self.barcodes)},)"
+                    f"give {np.dtype(dtypes[0])} ({len(self.barcodes)},)"
                 )
 
     def __len__(self) -> int:

@@ -8,14 +8,13 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
 from sish.errors import SlideError, SlideOpenError, about_its_path
 from sish.feature_files import is_feature_file, read_features
-from sish.index.store.snapshot import SlideRow
+from sish.index.store import SlideRow, State
 from sish.slides.formats.checks import unreadable
 from sish.slides.formats.dicom import is_same_series, series_files
 from sish.slides.scale import GIVEN, OVERRIDE
@@ -100,7 +99,7 @@ def compare(path: Path, row: SlideRow) -> Standing:
     return Standing.CHANGED if here else Standing.OTHER
 
 
-def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | None:
+def find_row(path: Path, slide_id: str, state: State) -> SlideRow | None:
     """Find the slide that a file is, whatever its name.
 
     If several rows have the same file, the one of its path is preferred, then the one of its id.
@@ -111,7 +110,7 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
         The file.
     slide_id : str
         The id that its name gives.
-    rows : sequence of SlideRow
+    state : State
         The slides of the index.
 
     Returns
@@ -119,20 +118,15 @@ def find_row(path: Path, slide_id: str, rows: Sequence[SlideRow]) -> SlideRow | 
     SlideRow or None
         The slide's row; None if the file is no slide of the index, or cannot be read.
     """
-    path = series_files(path)[0]  # a DICOM series is added by its first file
+    series = series_files(path)  # a DICOM series is added by its first file
+    path = series[0]
     with suppress(SlideError):
-        digest = file_digest(path)
-        found = [row for row in rows if row.file_digest == digest]
-        found += [
-            row
-            for row in rows
-            if row.file_digest is None
-            and (
-                row.path == str(path)
-                or is_same_series(path, Path(row.path))
-                or (row.slide_id == slide_id and compare(path, row) is Standing.SAME)
-            )
-        ]
+        found = state.rows_with("file_digest", file_digest(path))
+        old = [row for file in {*series, path} for row in state.rows_with("path", str(file))]
+        named = state.row(slide_id)
+        if named is not None and named.file_digest is None and compare(path, named) is Standing.SAME:
+            old.append(named)
+        found += [row for row in old if row.file_digest is None]
         return min(found, key=lambda row: (row.path != str(path), row.slide_id != slide_id), default=None)
     return None
 

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError, errors_about
 from sish.identity import Standing, compare, file_digest
-from sish.index.store import INDEXED, NO_TISSUE, SlideRow, Store, slide_snapshot
+from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State, Store, slide_snapshot
 from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
 from sish.progress import Progress, progress
@@ -184,7 +184,7 @@ class Ingest:
 
     def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
         """Yield the slides to add. Slides that are in the index already are reported and left out."""
-        stored = {row.slide_id: row for row in self._store.slides}
+        stored = self._store.state
         seen: dict[Path, str] = {}
         moved: dict[str, SlideRow] = {}
         for path in self._find(slides):
@@ -192,7 +192,7 @@ class Ingest:
                 continue
             row = self._labels.find(path, slide_id_of(path)) if self._labels else None
             slide_id = seen[path] = row.slide_id if row and row.slide_id else self._id_of(path, stored)
-            there = stored.get(slide_id)
+            there = stored.row(slide_id)
             standing = None if there is None else self._standing(path, there)
             if there is None or (self._replace and standing is not Standing.OTHER):
                 yield Job(slide_id, path, row, there, TimeLimit(self._timeout, str(path)))
@@ -216,13 +216,13 @@ class Ingest:
             self._fail(path, _changed(path, there.slide_id))
         return standing
 
-    def _id_of(self, path: Path, stored: dict[str, SlideRow]) -> str:
+    def _id_of(self, path: Path, stored: State) -> str:
         """Return a slide's id; a DICOM series keeps the id by which it was indexed earlier."""
         slide_id = slide_id_of(path)
-        if slide_id in stored or not is_dicom(path):
+        if stored.has(slide_id) or not is_dicom(path):
             return slide_id
-        names = set(map(str, series_files(path)))
-        return next((row.slide_id for row in stored.values() if row.path in names), slide_id)
+        rows = (row for file in series_files(path) for row in stored.rows_with("path", str(file)))
+        return next((row.slide_id for row in rows), slide_id)
 
     def _find(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         for given in slides:
@@ -240,12 +240,13 @@ class Ingest:
             raise SlideOpenError(f"{given}: got a folder without slides or images in it; want at least one")
         return found
 
-    def _check_labels(self, seen: dict[Path, str], stored: dict[str, SlideRow]) -> None:
+    def _check_labels(self, seen: dict[Path, str], stored: State) -> None:
         """Report the rows of the labels file that fit no slide, which are most likely typing errors."""
         if self._labels is None:
             return
         known = list(seen.items())
-        known += [(Path(row.path), row.slide_id) for row in stored.values()]
+        if self._labels.unmatched(known):  # a row may be of a slide that was added earlier
+            known += [(Path(row.path), row.slide_id) for row in stored.slides]
         for name in self._labels.unmatched(known):
             self._fail(
                 Path(name),

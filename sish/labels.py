@@ -14,6 +14,7 @@ have such a name; write for example ``no finding``. `Labels.notes` says how many
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from sish.slides.tables import SHOWN, TextRow, odd_line, posix_path, read_table,
 
 NAMING = ("path", "slide_id")
 KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
+_DOT = re.compile(r"\.")
 LISTED = 5
 """Number of lines that an error lists at most."""
 
@@ -132,7 +134,7 @@ class Labels:
         LabelsError
             If several rows' paths are ends of the slide's path.
         """
-        found = self._candidates(Path(slide_path), slide_id)
+        found = self._candidates(slide_path, slide_id)
         if len(found) > 1:
             lines = ", ".join(str(row.line) for row in found[:LISTED])
             raise LabelsError(
@@ -144,7 +146,7 @@ class Labels:
 
     def unmatched(self, known: Iterable[tuple[str | os.PathLike[str], str]]) -> list[str]:
         """Return the names of rows that fit none of the ``known`` slides, given as (path, slide id)."""
-        matched = {row.line for path, slide_id in known for row in self._candidates(Path(path), slide_id)}
+        matched = {row.line for path, slide_id in known for row in self._candidates(path, slide_id)}
         return [row.name for row in self.rows if row.line not in matched]
 
     def _enter(self, row: LabelRow) -> None:
@@ -164,7 +166,7 @@ class Labels:
                 if row.path:
                     target = os.path.realpath(self.path.parent / posix_path(row.path))
                     self._by_target.setdefault(target, row)
-        return self._by_target.get(os.path.realpath(slide_path))
+        return self._by_target.get(os.path.realpath(slide_path)) if self._by_target else None
 
     def _claim(self, rows: dict[Any, LabelRow], key: str | Path, row: LabelRow) -> None:
         """Enter a row under a key; LabelsError if another row has it."""
@@ -174,8 +176,17 @@ class Labels:
                 self.path, row.line, f"{row.name[:SHOWN]} is on line {first.line} already: keep one of them"
             )
 
-    def _candidates(self, slide_path: Path, slide_id: str) -> list[LabelRow]:
+    def _may_fit(self, path: str, slide_id: str) -> bool:
+        """Return False for a slide that no row fits, as its strings alone tell; most are such."""
+        name = os.path.basename(path)  # noqa: PTH119  Path takes ten times as long, for each slide of an index
+        ids = {slide_id, name, *(name[: match.start()] for match in _DOT.finditer(name))}
+        return bool(self._by_path) or name.lower().endswith(".dcm") or not self._by_id.keys().isdisjoint(ids)
+
+    def _candidates(self, path: str | os.PathLike[str], slide_id: str) -> list[LabelRow]:
         """Return the rows that fit a slide: one, none, or several whose paths are ends of its path."""
+        if not self._may_fit(os.fspath(path), slide_id):
+            return []
+        slide_path = Path(path)
         paths = names_of_series(slide_path)
         own = next((row for path in paths if (row := self._by_path.get(absolute(path)))), None)
         own = own or next((row for path in paths if (row := self._linked(path))), None)

@@ -211,13 +211,11 @@ def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCod
     SlideCodes
         The codes of each slide of `numbers`.
     """
-    one = len(numbers) == 1  # to compare is four times as fast as to look up
-    rows = np.flatnonzero(patches.slide == numbers[0] if one else np.isin(patches.slide, numbers))
-    rows = rows[np.lexsort((patches.row[rows], patches.slide[rows]))]
-    slide = patches.slide[rows]
-    for number in numbers:
-        own = rows[slice(*np.searchsorted(slide, [number, number + 1]))]
-        yield SlideCodes(patches.keys[own], patches.barcodes[own], patches.l0_xy[own])
+    rows = patches.rows_of(np.asarray(numbers, np.int64))
+    ends = np.cumsum(patches.slides.n_patches[list(numbers)])
+    for own in np.split(rows, ends[:-1]) if len(numbers) else ():
+        keys, l0_xy = patches.keys[own].astype(np.int64), patches.l0_xy[own].astype(np.int64)
+        yield SlideCodes(keys, patches.barcodes[own], l0_xy)
 
 
 def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) -> Query:
@@ -284,7 +282,7 @@ def _stored(state: State, query: Queryable) -> SlideRow | None:
     path = query.path if isinstance(query, Slide) else query
     if not isinstance(path, str | os.PathLike):
         return None
-    return find_row(absolute(path), slide_id_of(path), state.slides)
+    return find_row(absolute(path), slide_id_of(path), state)
 
 
 def _named(state: State, query: Queryable) -> SlideRow | None:

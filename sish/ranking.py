@@ -8,7 +8,6 @@ list of slides. Rankings take the slide number of each result of the bags.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -115,14 +114,24 @@ class SlideLabels:
         """
         if not weight_scale > 0:
             raise ParameterError(f"weight_scale is {weight_scale}; give a positive number")
-        counts = Counter(labels)
-        names = tuple(counts)
-        place = {name: i for i, name in enumerate(names)}
-        unit = weight_scale / sum(1 / n for n in counts.values()) if counts else 0.0
+        places: dict[str, int] = {}
+        number = np.array([places.setdefault(label, len(places)) for label in labels], np.int64)
+        return cls.counted(list(places), number, weight_scale)
+
+    @classmethod
+    def counted(
+        cls, names: Sequence[str], number: NDArray[np.int64], weight_scale: float = SUBTYPE_WEIGHT
+    ) -> "SlideLabels":
+        """Return the labels of slides whose labels are given as places in `names`, int64 (n_slides,)."""
+        distinct, first, place, counts = np.unique(
+            number, return_index=True, return_inverse=True, return_counts=True
+        )
+        order = np.argsort(first)  # of the labels, as they were first seen
+        unit = weight_scale / sum(1 / n for n in counts[order].tolist()) if len(counts) else 0.0
         return cls(
-            names,
-            np.array([place[label] for label in labels], dtype=np.int64),
-            np.array([unit / counts[name] for name in names], dtype=np.float64),
+            tuple(names[it] for it in distinct[order].tolist()),
+            np.argsort(order)[place],
+            unit / counts[order],
         )
 
 

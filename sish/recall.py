@@ -55,7 +55,7 @@ class Recall:
     def on(cls, state: State, tree: TextureTree, budget: int) -> Recall:
         """Measure on a state whose keys `tree` made."""
         archive = Archive.of(tree, state.segments)
-        patches = sum(row.n_patches for row in state.slides)
+        patches = state.n_patches
         queries = sample_of(state)[1][: max(_FEWEST, min(_MOST, _COMPARISONS // max(1, patches)))]
         everything = archive.search(queries, k=_K + 1, budget=max(1, len(archive)))
         found = archive.search(queries, k=budget, budget=budget)

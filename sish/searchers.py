@@ -10,7 +10,6 @@ in which slides were added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,8 +22,8 @@ from sish.index.bags import Bags
 from sish.index.barcode import nearest
 from sish.index.guided.walk import guided_search
 from sish.index.params import BUDGET, OrderedSetName, SearchParams
-from sish.index.store import SlideRow, Snapshot, State, Store
-from sish.index.store.segment import Segment
+from sish.index.store import Snapshot, State, Store
+from sish.index.store.slide_list import SlideList
 from sish.index.table import KeyTable
 from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed, root_tree
 from sish.index.texture.tree import TextureTree
@@ -45,7 +44,7 @@ class Searcher(Protocol):
     """The interface through which a view searches the patches of an archive."""
 
     @property
-    def slides(self) -> Sequence[SlideRow]:
+    def slides(self) -> SlideList:
         """The slides; a slide's number is its place here."""
 
     @property
@@ -87,6 +86,8 @@ class GuidedSearcher:
     """The same patches as the guided search reads them; a patch's number is its row."""
     params: SearchParams
     """As in `Searcher`."""
+    slides: SlideList
+    """As in `Searcher`."""
     rank: NDArray[np.int64]
     """As in `Searcher`."""
     _trees: dict[OrderedSetName, OrderedSet] = field(default_factory=dict, repr=False)  # filled by `tree`
@@ -95,7 +96,8 @@ class GuidedSearcher:
     def of(cls, snapshot: Snapshot, params: SearchParams) -> GuidedSearcher:
         """Return the searcher of a snapshot; nothing is copied."""
         table = KeyTable.build(snapshot.keys[:, 0], snapshot.barcodes, snapshot.slide)
-        return cls(snapshot, table, params, _rank_by_id(snapshot.slides))
+        slides = SlideList((snapshot.slides,))
+        return cls(snapshot, table, params, slides, _rank_by_id(slides))
 
     def tree(self, name: OrderedSetName) -> OrderedSet | None:
         """Return the ordered set of the keys, made at its first use; None: the table's own sorted array."""
@@ -104,14 +106,9 @@ class GuidedSearcher:
         return self._trees.get(name)
 
     @property
-    def slides(self) -> Sequence[SlideRow]:
-        """As in `Searcher`."""
-        return self.snapshot.slides
-
-    @property
     def found(self) -> SlideMask:
         """As in `Searcher`."""
-        return np.array([slide.n_patches > 0 for slide in self.slides], bool)
+        return self.slides.n_patches > 0
 
     @property
     def n_bits(self) -> int:
@@ -152,28 +149,28 @@ class TextureSearcher:
     """The segments, mapped and not read."""
     params: SearchParams
     """As in `Searcher`."""
-    rank: NDArray[np.int64]
-    """As in `Searcher`."""
     least: int
     """The least budget of a search, whatever is asked for."""
+    rank: NDArray[np.int64]
+    """As in `Searcher`."""
+    is_in_order: bool
+    """Whether slides were added in order of id, so that results are in this order."""
 
     @classmethod
-    def of(
-        cls, tree: TextureTree, segments: Sequence[Segment], params: SearchParams, *, least: int = 1
-    ) -> TextureSearcher:
-        """Return the searcher of some segments, which are opened and not read."""
-        archive = Archive.of(tree, segments)
-        return cls(archive, params, _rank_by_id(archive.slides), least)
+    def of(cls, archive: Archive, params: SearchParams, *, least: int = 1) -> TextureSearcher:
+        """Return the searcher of an archive."""
+        rank = _rank_by_id(archive.slides)
+        return cls(archive, params, least, rank, bool(np.all(rank[1:] > rank[:-1])))
 
     @property
-    def slides(self) -> Sequence[SlideRow]:
+    def slides(self) -> SlideList:
         """As in `Searcher`, including removed slides."""
         return self.archive.slides
 
     @property
     def found(self) -> SlideMask:
         """As in `Searcher`."""
-        return np.array([slide.n_patches > 0 for slide in self.slides], bool) & ~self.archive.removed
+        return (self.slides.n_patches > 0) & ~self.archive.removed
 
     @property
     def n_bits(self) -> int:
@@ -187,7 +184,7 @@ class TextureSearcher:
         bags = self.archive.search(
             codes.barcodes, k=budget, budget=budget, exclude=exclude, threshold=params.threshold
         )
-        if np.all(np.diff(self.rank) > 0):  # slides were added in order of id, so results are in this order
+        if self.is_in_order:
             return bags
         return _ties_in_order(bags, self.rank[self.slide_of(bags.patch)])
 
@@ -204,10 +201,10 @@ class TextureSearcher:
         return self.archive.l0_xy_of(patches)
 
 
-def _rank_by_id(slides: Sequence[SlideRow]) -> NDArray[np.int64]:
+def _rank_by_id(slides: SlideList) -> NDArray[np.int64]:
     """Return the place of each slide in the order of ids; a removed slide is beside its replacement."""
     rank = np.empty(len(slides), np.int64)
-    rank[sorted(range(len(slides)), key=lambda number: slides[number].slide_id)] = np.arange(len(slides))
+    rank[slides.id_order] = np.arange(len(slides))
     return rank
 
 
@@ -244,7 +241,7 @@ class TextureKeys:
         """Take a store that is open for writing."""
         self._store, self._seed = store, seed
         self._tree = stored_tree(store)
-        self._patches = store.info().patches
+        self._patches = store.state.n_patches
         self._due = self._first_due()
 
     def is_due(self, waiting: int) -> bool:
@@ -338,7 +335,7 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
         width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
         tree, least = root_tree(width), BUDGET
     try:
-        return TextureSearcher.of(tree, segments, params, least=least)
+        return TextureSearcher.of(Archive.of(tree, segments), params, least=least)
     except ParameterError as error:
         raise IndexCorruptError(
             f"{state.folder}: its patches do not fit its tree ({error}): index the slides again"
@@ -370,7 +367,7 @@ def searcher_in_memory(patches: Snapshot, keys: Keys, params: SearchParams, *, s
     small = len(patches) <= BUDGET
     tree = root_tree(patches.barcodes.shape[1]) if small else learn_tree([patches.barcodes], seed=seed)
     archive = Archive.in_memory(tree, rekeyed(patches, tree))
-    return TextureSearcher(archive, params, _rank_by_id(archive.slides), BUDGET if small else 1)
+    return TextureSearcher.of(archive, params, least=BUDGET if small else 1)
 
 
 def _state_of(source: Store | State) -> State:

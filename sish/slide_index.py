@@ -201,11 +201,11 @@ class Index:
 
     def __len__(self) -> int:
         """Return the number of slides."""
-        return len(self.slides)
+        return self._store.current().n_slides
 
     def __contains__(self, slide_id: object) -> bool:
         """Return whether a slide of this id is in it."""
-        return isinstance(slide_id, str) and self._store.current().row(slide_id) is not None
+        return isinstance(slide_id, str) and self._store.current().has(slide_id)
 
     @property
     def path(self) -> Path:
@@ -472,10 +472,11 @@ class Index:
             If an id is not in the index; nothing is removed then.
         """
         ids = [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
-        missing = sorted(set(ids) - {row.slide_id for row in self.slides})
+        state = self._store.current()
+        missing = sorted(slide_id for slide_id in set(ids) if not state.has(slide_id))
         if missing:
             names = ", ".join(map(repr, missing[:5]))
-            near = nearest_to(missing[0], (row.slide_id for row in self.slides))
+            near = nearest_to(missing[0], (row.slide_id for row in state.slides))
             raise UnknownSlideError(
                 f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids",
                 path=self.path,
@@ -505,14 +506,16 @@ class Index:
         """
         rows = read_labels(labels)
         with Store.open(self.path, write=True) as store:
-            known = {row.slide_id: (row, rows.find(Path(row.path), row.slide_id)) for row in store.slides}
-            new = {name: told.applied_to(row) for name, (row, told) in known.items() if told is not None}
-            changed = {name: row for name, row in new.items() if row != known[name][0]}
+            state = store.state
+            told = {name: it for name, path in state.ids_and_paths() if (it := rows.find(path, name))}
+            old = {name: row for name in told if (row := state.row(name)) is not None}
+            new = {name: told[name].applied_to(row) for name, row in old.items()}
+            changed = {name: row for name, row in new.items() if row != old[name]}
             store.relabel(changed)
             self._keep_threshold(
-                store, [row for name, row in changed.items() if row.patient != known[name][0].patient]
+                store, [row for name, row in changed.items() if row.patient != old[name].patient]
             )
-            unknown = rows.unmatched((row.path, row.slide_id) for row in store.slides)
+            unknown = rows.unmatched((path, name) for name, path in state.ids_and_paths())
         return RelabelReport(tuple(changed), tuple(unknown), rows.notes)
 
     def compact(self) -> None:

@@ -62,7 +62,7 @@ class Measured:
     @classmethod
     def on(cls, state: State) -> Measured | None:
         """Measure on the patches of a state; None if they are fewer than `FEWEST_PATCHES`."""
-        patches = sum(row.n_patches for row in state.slides)
+        patches = state.n_patches
         if patches < FEWEST_PATCHES:
             return None
         hashes, barcodes, patients = sample_of(state)
@@ -89,7 +89,7 @@ class Measured:
 
     def is_of(self, row: SlideRow) -> bool:
         """Return whether the sample holds, or must hold, a patch of this slide."""
-        hashes = _patch_hashes(_slide_hashes([row]), np.arange(row.n_patches))
+        hashes = _patch_hashes(_slide_hashes([row.slide_id]), np.arange(row.n_patches))
         return bool((hashes <= np.uint64(self.last)).any())
 
 
@@ -185,9 +185,8 @@ def _candidates(state: State) -> Iterator[tuple[_Hashes, NDArray[np.uint8], list
     last = np.uint64(_LARGEST)
     for segment in state.segments:
         patches = segment.patches
-        slide_hashes = _slide_hashes(patches.slides)
-        live = np.ones(len(patches.slides), bool)
-        live[list(segment.removed)] = False
+        slide_hashes = _slide_hashes(slide_id for slide_id, _ in patches.slides.ids_and_paths())
+        live = ~segment.removed_mask
         found, rows = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         for start in range(0, len(patches), _TOGETHER):
             slide = patches.slide[start : start + _TOGETHER]
@@ -202,11 +201,11 @@ def _candidates(state: State) -> Iterator[tuple[_Hashes, NDArray[np.uint8], list
         yield found, patches.barcodes[rows], patients
 
 
-def _slide_hashes(slides: Iterable[SlideRow]) -> _Hashes:
+def _slide_hashes(slide_ids: Iterable[str]) -> _Hashes:
     """Return a hash of each slide's id, (slides,)."""
     data = b"".join(
-        hashlib.blake2b(row.slide_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        for row in slides
+        hashlib.blake2b(slide_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for slide_id in slide_ids
     )
     return np.frombuffer(data, "<u8").astype(np.uint64)
 

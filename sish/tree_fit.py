@@ -53,7 +53,7 @@ class TreeFit:
         for segment in state.segments:
             stored = segment.patches.keys[:, 0]
             together += np.searchsorted(stored, keys, "right") - np.searchsorted(stored, keys)
-        return cls(float(bits), float(together.mean()), sum(row.n_patches for row in state.slides))
+        return cls(float(bits), float(together.mean()), state.n_patches)
 
     @classmethod
     def kept_with(cls, facts: Mapping[str, JSON]) -> TreeFit | None:

@@ -22,6 +22,7 @@ from sish.searchers import Searcher, SlideMask
 RankingName = Literal["auto", "uncertainty", "similarity"]
 """``auto`` is ``uncertainty`` where every slide has a label, else ``similarity``."""
 
+_TEXT_COLUMNS = ("label", "patient", "site")
 _SCANNED = 64  # patches that a scan takes for each query patch
 
 
@@ -35,22 +36,24 @@ class View:
     """Slides that can be found, bool (slides,)."""
     order: NDArray[np.int64]
     """Numbers of all slides in order of their ids, (slides,). A ranking's slide number is a place here."""
-    unlabelled: tuple[str, ...]
-    """Ids of slides that can be found and have no label."""
+    unlabelled: NDArray[np.int64]
+    """Numbers of the slides that can be found and have no label, in order of their ids."""
     labels: SlideLabels
     """The counted labels of slides that can be found; slides without a label share the empty label."""
-    _columns: dict[str, NDArray[np.object_]]  # values of every slide by column, kept after their first use
 
     @classmethod
     def of(cls, searcher: Searcher) -> View:
         """Return the view of a searcher's slides; nothing is copied."""
-        found, order = searcher.found, np.argsort(searcher.rank)
-        slides = [searcher.slides[int(number)] for number in order[found[order]]]
-        unlabelled = tuple(slide.slide_id for slide in slides if slide.label is None)
-        labels = SlideLabels.of([slide.label or "" for slide in slides])
+        slides, found = searcher.slides, searcher.found
+        order = slides.id_order
+        shown = order[found[order]]
+        own, names = slides.values("label")
+        own = own[shown]
+        names = [*names, ""]  # of slides without a label
+        labels = SlideLabels.counted(names, np.where(own < 0, names.index(""), own))
         number = np.full(len(found), -1, np.int64)  # slides that cannot be found do not count
         number[found[order]] = labels.number
-        return cls(searcher, found, order, unlabelled, replace(labels, number=number), {})
+        return cls(searcher, found, order, shown[own < 0], replace(labels, number=number))
 
     def search(
         self,
@@ -149,9 +152,10 @@ class View:
             near = nearest_to(str(asked), ("auto", "uncertainty", "similarity"))
             raise ParameterError(f"got ranking={asked!r}{near}; want 'auto', 'uncertainty' or 'similarity'")
         bare, n_slides = self.unlabelled, int(np.count_nonzero(self.found))
-        if asked == "similarity" or not bare:
+        if asked == "similarity" or not len(bare):
             return ("similarity" if asked == "similarity" else "uncertainty"), ""
-        some = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
+        some = ", ".join(self.searcher.slides[number].slide_id for number in bare[:3].tolist())
+        some += f" and {len(bare) - 3} more" if len(bare) > 3 else ""
         if asked == "uncertainty":
             raise QueryError(
                 f"ranking by uncertainty needs a label for every slide, and these have none: {some}; "
@@ -200,35 +204,36 @@ class View:
             return None
         excluded = np.zeros_like(self.found) if mask is None else ~_of_slides(mask, self.found)
         if patient is not None:
-            excluded |= self._column("patient") == patient
+            excluded |= self.searcher.slides.has("patient", patient)
         for column, value in where.items():
-            excluded |= self._column(column) != value
+            excluded |= ~self._having(column, value)
         return excluded
 
     def _why_none(self, where: Mapping[str, str]) -> str:
         """Return why no slide is left: a filter's value that no slide has, else all filters together."""
+        slides = self.searcher.slides
         for column, value in where.items():
-            values = {found for found in self._column(column)[self.found] if found}
-            if value not in values:
-                return f"no slide is left: none has {column} {value!r}{nearest_to(value, values)}"
+            number, values = (
+                slides.values(column) if column in _TEXT_COLUMNS else slides.metadata_values(column)
+            )
+            there = {values[place] for place in np.unique(number[self.found]).tolist() if place >= 0} - {""}
+            if value not in there:
+                return f"no slide is left: none has {column} {value!r}{nearest_to(value, there)}"
         return "no slide is left after the filters and the patient's exclusion"
 
-    def _column(self, name: str) -> NDArray[np.object_]:
-        """Return the value of every slide in a column; QueryError if no slide has one."""
-        if name not in self._columns:
-            slides = self.searcher.slides
-            if name in ("label", "patient", "site"):
-                values = [getattr(slide, name) for slide in slides]
-            else:
-                values = [slide.metadata.get(name) for slide in slides]
-                if not any(values):
-                    columns = {"label", "patient", "site"}.union(*(slide.metadata for slide in slides))
-                    raise QueryError(
-                        f"got a filter on {name!r}, which no slide has{nearest_to(name, columns)}; "
-                        "want label, patient, site or a column of the labels file"
-                    )
-            self._columns[name] = np.array(values, dtype=object)
-        return self._columns[name]
+    def _having(self, column: str, value: str) -> SlideMask:
+        """Return which slides have a value in a column, bool (slides,); QueryError if none has the column."""
+        slides = self.searcher.slides
+        if column in _TEXT_COLUMNS:
+            return slides.has(column, value)
+        having = slides.has_metadata(column, value)
+        if not having.any() and column not in (names := slides.metadata_names()):
+            near = nearest_to(column, {*_TEXT_COLUMNS, *names})
+            raise QueryError(
+                f"got a filter on {column!r}, which no slide has{near}; "
+                "want label, patient, site or a column of the labels file"
+            )
+        return having
 
     def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
         row = self.searcher.slides[int(self.order[ranked.slide])]

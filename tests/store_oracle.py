@@ -44,8 +44,8 @@ def expected(slides: list, n_keys: int = 3, n_bytes: int = 4) -> Snapshot:
 
 def assert_same(got: Snapshot, want: Snapshot) -> None:
     assert got.slides == want.slides
-    for name, dtype in zip(ARRAYS, (np.int64, np.uint8, np.int64, np.int32, np.int32), strict=True):
-        assert getattr(got, name).dtype == dtype
+    for name, kind in zip(ARRAYS, "iuiii", strict=True):
+        assert getattr(got, name).dtype.kind == kind
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
 
 

@@ -107,12 +107,14 @@ def test_under_top_nodes_a_key_is_the_nearest_leaf_of_the_two_nearest_nodes_unde
         assert key == min(leaves)[1]
 
 
-def test_a_tree_without_top_nodes_is_read_as_it_was_stored():
-    """As trees were before there were top nodes: two arrays, and keys from all nodes."""
+def test_a_tree_is_made_of_its_typical_barcodes():
+    """As it was stored in format 1; without top nodes it has two arrays, and gives keys from all nodes."""
     barcodes = clustered(np.random.default_rng(8), 300)
-    tree = TextureTree.learn(barcodes, branching=(4, 4))
-    assert set(tree.to_arrays()) == {"nodes", "leaves"} and tree.shape == (1, 4, 4)
-    assert set(TextureTree.learn(barcodes, branching=(2, 2, 4)).to_arrays()) == {"tops", "nodes", "leaves"}
+    for branching, names in (((4, 4), ("nodes", "leaves")), ((2, 2, 4), ("tops", "nodes", "leaves"))):
+        tree = TextureTree.learn(barcodes, branching=branching)
+        again = TextureTree.from_arrays({name: getattr(tree, name) for name in names})
+        assert again.shape == tree.shape
+        np.testing.assert_array_equal(again.keys(barcodes), tree.keys(barcodes))
 
 
 def test_a_large_sample_is_thinned():
@@ -142,6 +144,10 @@ def test_any_barcodes_get_keys_in_range(barcodes, branching):
         lambda: TextureTree.learn(np.zeros((5, 16), np.uint8), branching=(3,)),
         lambda: TextureTree.learn(np.zeros((5, 16), np.uint8)).keys(np.zeros((5, 8), np.uint8)),
         lambda: TextureTree.from_arrays({"nodes": np.zeros((2, 8), np.uint8)}),
+        lambda: TextureTree.from_arrays({"shape": np.array([1, 2, 2])}),
+        lambda: TextureTree.from_arrays(
+            TextureTree.learn(np.zeros((5, 16), np.uint8)).to_arrays() | {"shape": np.array([1, 2, 900])}
+        ),
         lambda: TextureTree.from_arrays(
             {"nodes": np.zeros((2, 8), np.uint8), "leaves": np.zeros((3, 2, 8), np.uint8)}
         ),

@@ -106,7 +106,8 @@ def guided_search(
     if n_threads < 1:
         raise ParameterError(f"n_threads is {n_threads}; give at least 1")
     padded = np.append(mask, False).astype(np.int32)[: None if mask.any() else 0]
-    kernel_table = Table(frozen(table.keys), rows, frozen(table.slide), frozen(padded))
+    own_keys = table.keys.astype(np.int64, copy=False)
+    kernel_table = Table(frozen(own_keys), rows, frozen(table.slide), frozen(padded))
 
     def search(part: slice) -> Bags:
         if tree is not None:
@@ -114,7 +115,7 @@ def guided_search(
             return replace(found, patch=table.callers(found.patch))
         own = frozen(keys[part])
         offset, rank, hamming = search_all(
-            kernel_table, own, queries[part], _plan(params, barcodes), *_scratch(table.keys, own, params)
+            kernel_table, own, queries[part], _plan(params, barcodes), *_scratch(own_keys, own, params)
         )
         return Bags(offset, table.callers(rank), hamming)
 

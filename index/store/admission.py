@@ -1,6 +1,6 @@
 """Check what comes into a store: a vacant folder, slides of the index's widths, ids that are free."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sish.errors import IndexExistsError, IndexFormatError, ParameterError, SlideExistsError
@@ -56,11 +56,11 @@ def check_widths(new: Sequence[Snapshot], manifest: Manifest) -> None:
             )
 
 
-def check_ids(path: Path, ids: Sequence[str], taken: Iterable[str]) -> None:
+def check_ids(path: Path, ids: Sequence[str], is_taken: Callable[[str], bool]) -> None:
     """Refuse a slide that is in the index already, and two slides of one id."""
-    seen = set(taken)
+    seen: set[str] = set()
     for slide_id in ids:
-        if slide_id in seen:
+        if slide_id in seen or is_taken(slide_id):
             raise SlideExistsError(
                 f"slide {slide_id} is in {path} already: ask to replace it", slide_id=slide_id
             )

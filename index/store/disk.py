@@ -10,6 +10,7 @@ The package atomicwrites, which nobody maintains, flushes the folder only after 
 before too (`replace_file`). So these few lines are our own.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -22,6 +23,10 @@ from sish.errors import IndexCorruptError, SishError, StoreError, errors_about
 
 NEW = ".new"
 """Ending of a file that is written and not yet renamed to its own name."""
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+"""Errors of the system that mean damage; others (no rights, too many open files) are no damage."""
+WAY_OUT = "restore it from a backup, or see sish index repair"
+"""What to do about a damaged file of a segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class FileRecord:
     """The SHA-256 of its bytes, 64 hexadecimal digits."""
 
     @classmethod
-    def of(cls, data: bytes) -> "FileRecord":
+    def of(cls, data: bytes | memoryview) -> "FileRecord":
         """Return the record of a file that holds ``data``."""
         return cls(len(data), hashlib.sha256(data).hexdigest())
 
@@ -141,3 +146,20 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
                 f"cannot {doing} {path}: {reason}; nothing stored is lost: "
                 "see to the space and the rights of that folder, and run it again"
             ) from error
+
+
+def corrupt(path: Path, wrong: str) -> IndexCorruptError:
+    """Return the error for a damaged file of a segment."""
+    return IndexCorruptError(f"{path} {wrong}: {WAY_OUT}", path=path)
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Raise IndexCorruptError if a file is gone or the disk cannot read it; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
+        wrong = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+        raise corrupt(path, wrong) from None

@@ -1,6 +1,6 @@
 """The manifest: the file that names all others of the index; replacing it is the only commit point.
 
-``manifest.json`` of format version 1 is an object of ``format`` ("sish index"), ``version`` (1),
+``manifest.json`` is an object of ``format`` ("sish index"), ``version`` (2, or 1: see `Manifest.version`),
 ``generation`` (commits so far), ``header`` (the creator's, verbatim), ``next_segment``, ``key_orders`` and
 ``barcode_bytes`` (null until the first slide), ``segments`` (oldest slides first) and ``sha256``, the
 checksum of all the others written as JSON with sorted keys and no spaces. ``extras`` and ``measured`` are
@@ -9,7 +9,9 @@ there only if they are not empty.
 
 import hashlib
 import json
+import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,16 +22,17 @@ from sish.errors import IndexCorruptError, IndexFormatError, IndexNotFoundError,
 from sish.index.store.disk import FileRecord, check_plain, storage_errors
 
 FORMAT = "sish index"
-FORMAT_VERSION = 1
-"""The version that this release writes, and the only one that it reads."""
+FORMAT_VERSION = 2
+"""The version that this release writes; it reads version 1 too."""
 MANIFEST = "manifest.json"
 SEGMENTS = "segments"
 """The folder of the segments within the index."""
 SEGMENT_NAME = re.compile(r"[0-9]{8,}")
-EXTRA_NAME = re.compile(r"tree\.[0-9]{8,}\.npz")
+EXTRA_NAME = re.compile(r"tree\.[0-9]{8,}\.(npz|safetensors)")
 FILE_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?(\.[a-z0-9]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_BYTES = 1 << 26  # of a manifest: one of a large archive has some hundred thousand
+_RACY_NS = 10**9  # a clock of a file system ticks at least once in this time
 _DEEPEST = 32  # lists and objects within each other in a header
 _WAY_OUT = "restore the whole index from a backup, or index the slides again"
 
@@ -75,10 +78,12 @@ class Manifest:
     """Files beside the segments, by name: the texture tree that made the keys, if there is one."""
     measured: Mapping[str, JSON] = field(default_factory=dict)
     """Facts that a writer measured on the patches, by name; without them a search works as it did before."""
+    version: int = FORMAT_VERSION
+    """The version of the format. Segments and tree of version 1 are read as they are; a commit makes it 2."""
 
     def to_bytes(self) -> bytes:
         """Return the bytes of ``manifest.json``."""
-        body = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self), "header": dict(self.header)}
+        body = {"format": FORMAT, "version": self.version, **asdict(self), "header": dict(self.header)}
         for name in ("extras", "measured"):
             if not body[name]:
                 del body[name]  # as in manifests that are older than the field
@@ -122,6 +127,7 @@ class Manifest:
                 segments=_segment_records(body["segments"]),
                 extras=_extras(body.get("extras", {})),
                 measured=_object(body.get("measured", {}), "measured"),
+                version=body["version"],
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise IndexCorruptError(f"{path} has a wrong entry ({repr(error)[:200]}): {_WAY_OUT}") from None
@@ -223,6 +229,23 @@ def read_manifest(folder: Path) -> Manifest:
             ) from None
 
 
+def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
+    """Return what tells the file of this state from that of another, without reading it.
+
+    Returns
+    -------
+    tuple of int or None
+        None if it cannot be known: there is no file, or it is so new that the next one may look alike.
+    """
+    try:
+        it = os.lstat(folder / MANIFEST)
+    except OSError:
+        return None
+    if time.time_ns() - it.st_mtime_ns < _RACY_NS:
+        return None
+    return it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns
+
+
 def _read_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
@@ -241,9 +264,10 @@ def _checksum(body: Mapping[str, Any]) -> str:
 def _check_format(body: Any, path: Path) -> None:
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise IndexFormatError(f"{path} is not the manifest of a sish index: check the path")
-    if body.get("version") != FORMAT_VERSION:
+    version = body.get("version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise IndexFormatError(
-            f"{path} is of index format {short(body.get('version'))}, this release reads format "
+            f"{path} is of index format {short(version)}, this release reads formats 1 to "
             f"{FORMAT_VERSION}: use the release of sish that wrote it, or index the slides again"
         )
 

@@ -2,19 +2,22 @@
 
 A segment is a zarr 3 group of the arrays ``keys``, ``barcodes``, ``l0_xy``, ``slide`` and ``row`` (see
 `Snapshot`). Each array is one uncompressed chunk, so the chunk's file is the plain little-endian array: it
-is mapped into memory here and can be read by any zarr tool. Beside the arrays is ``slides.json``, the slide
-table in insertion order. If slides were removed since, ``tombstones.GENERATION.json`` holds their numbers in
-the table. Relabelling writes a new table ``slides.GENERATION.json``. A file never changes once a manifest
-has named it.
+is mapped into memory here and can be read by any zarr tool. Keys and places are 32 bits wide where all fit.
+Beside the arrays are ``order.safetensors``, the places of each slide's patches and of each key
+(`Snapshot.by_slide`, `Snapshot.key_begins`), and ``slides.safetensors``, the slides in insertion order
+(`sish.index.store.slide_table`). If slides were removed since, ``tombstones.GENERATION.json`` holds their
+numbers. Relabelling writes a new table ``slides.GENERATION.safetensors``. A file never changes once a
+manifest has named it. Opening a segment maps its files and reads next to nothing of a large one.
+
+In segments of format 1 the table is ``slides.json``, numbers are 64 bits wide, and there is no order. They
+are read as they are, and become segments of this format when they are merged.
 """
 
-import errno
 import hashlib
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -22,27 +25,43 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sish.errors import IndexCorruptError, ParameterError
-from sish.index.store.disk import FileRecord, check_plain, record_file, sync, write_file
+from sish.errors import IndexCorruptError
+from sish.index.store.disk import (
+    WAY_OUT,
+    FileRecord,
+    check_plain,
+    corrupt,
+    damage_told,
+    record_file,
+    sync,
+    write_file,
+)
 from sish.index.store.manifest import SegmentRecord, decode_json, encode_json
-from sish.index.store.snapshot import ARRAYS, SlideRow, Snapshot, wrong_field
+from sish.index.store.packed import pack, unpack
+from sish.index.store.slide_row import SlideRow, wrong_field
+from sish.index.store.slide_table import SlideTable
+from sish.index.store.snapshot import ARRAYS, Snapshot
 
-TABLE = "slides.json"
-VERSIONED_TABLE = re.compile(r"(slides|tombstones)(\.[0-9]{8,})?\.json")
+TABLE, ORDER = "slides.safetensors", "order.safetensors"
+OLD_TABLE = ".json"
+"""Ending of the slide tables of format 1."""
+VERSIONED_TABLE = re.compile(
+    r"slides(\.[0-9]{8,})?\.(json|safetensors)|tombstones\.[0-9]{8,}\.json|order\.safetensors"
+)
 OWN_NAME = re.compile(rf"{'|'.join(ARRAYS)}|zarr\.json|.*\.partial|{VERSIONED_TABLE.pattern}")
 """Names in a segment's folder; zarr writes a file as ``.partial`` and renames it."""
 CHUNK_ENCODING: dict[str, Any] = {"name": "default", "separator": "."}
 """Chunks lie flat in their array's folder, which saves two folders an array (and their fsyncs)."""
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "keys": np.dtype("<i8"),
-    "barcodes": np.dtype("u1"),
-    "l0_xy": np.dtype("<i8"),
-    "slide": np.dtype("<i4"),
-    "row": np.dtype("<i4"),
+_WIDTHS: Mapping[str, tuple[np.dtype[Any], ...]] = {
+    "keys": (np.dtype("<i4"), np.dtype("<i8")),
+    "barcodes": (np.dtype("u1"),),
+    "l0_xy": (np.dtype("<i4"), np.dtype("<i8")),
+    "slide": (np.dtype("<i4"),),
+    "row": (np.dtype("<i4"),),
 }
-_BLOCK = 1 << 20  # numbers that are counted at a time
-_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
-"""Errors of the system that mean damage; others (no rights, too many open files) are no damage."""
+"""The dtypes that each array may have; the first that holds all of its values is written."""
+SMALL_TABLE = 1 << 16
+"""A slide table of at most so many bytes is compared with its checksum and read when a segment is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,117 +90,146 @@ class Segment:
     """Numbers of the removed slides."""
     unsaved: frozenset[str] = frozenset()
     """Which of "table" and "tombstones" differ from the files: see `save_changes`."""
+    packed: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict, compare=False, repr=False)
+    """The bytes of its mapped files beside the arrays, by name."""
     checked: set[str] = field(default_factory=set, compare=False, repr=False)
-    """The checks of its arrays that were done; copies share it, as they share the arrays."""
-    numbers: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
-    """The number of each slide by its id, once one was looked up; copies share it, as ids never change."""
+    """Names of the tables that were checked together with the arrays; copies share it."""
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
         """The live slides in insertion order."""
-        if not self.removed:
-            return self.patches.slides
         return tuple(row for number, row in enumerate(self.patches.slides) if number not in self.removed)
 
+    @property
+    def is_old(self) -> bool:
+        """Whether its files are of format 1."""
+        return self.record.table.endswith(OLD_TABLE)
+
+    @property
+    def n_slides(self) -> int:
+        """How many live slides it has."""
+        return len(self.patches.slides) - len(self.removed)
+
+    @property
+    def n_patches(self) -> int:
+        """How many patches its live slides have."""
+        return len(self.patches) - self.removed_patches
+
+    @property
+    def removed_mask(self) -> npt.NDArray[np.bool_]:
+        """Which slides were removed, bool (slides,)."""
+        mask = np.zeros(len(self.patches.slides), bool)
+        mask[list(self.removed)] = True
+        return mask
+
     def number_of(self, slide_id: str) -> int | None:
-        """Return the number of a live slide in the table, None if it is not here; O(1) after a first look."""
-        if not self.numbers:
-            self.numbers.update((row.slide_id, number) for number, row in enumerate(self.patches.slides))
-        number = self.numbers.get(slide_id)
+        """Return the number of a live slide in the table, None if it is not here."""
+        number = self.patches.slides.number_of(slide_id)
         return None if number in self.removed else number
 
     @property
     def weight(self) -> int:
         """The cost of rewriting it: its live patches, and one for each live slide."""
-        return sum(row.n_patches + 1 for row in self.slides)
+        return self.n_patches + self.n_slides
 
     @property
     def removed_patches(self) -> int:
         """Patches of the removed slides."""
-        return sum(self.patches.slides[number].n_patches for number in self.removed)
+        return int(self.patches.slides.n_patches[list(self.removed)].sum())
 
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
         return sum(getattr(self.patches, name).nbytes for name in ARRAYS)
 
-    def check(self, folder: Path, *, every_byte: bool) -> None:
-        """Compare the mapped arrays with what was written; each kind of check is done once.
+    def check(self, folder: Path) -> None:
+        """Compare the mapped arrays and tables with their checksums and with each other, once.
 
-        Counts and the order of the keys are always checked. The files themselves may be gone.
+        The files themselves may be gone.
 
         Parameters
         ----------
         folder : Path
             The segment's folder, for errors.
-        every_byte : bool
-            Check the checksums too.
 
         Raises
         ------
         IndexCorruptError
-            If an array is damaged.
+            If something is damaged.
         """
-        if every_byte and "bytes" not in self.checked:
-            self._check_bytes(folder)
-            self.checked.add("bytes")
-        if "contents" not in self.checked:
-            for problem in self.wrong_contents(folder):
-                raise IndexCorruptError(f"{problem}: {_WAY_OUT}", path=folder)
-            self.checked.add("contents")
+        if self.record.table in self.checked:
+            return
+        self._check_bytes(folder)
+        for problem in self.wrong_contents(folder):
+            raise IndexCorruptError(f"{problem}: {WAY_OUT}", path=folder)
+        self.checked.add(self.record.table)
 
     def _check_bytes(self, folder: Path) -> None:
-        for name in ARRAYS if len(self.patches) else ():
-            array = getattr(self.patches, name)
-            file = f"{name}/{chunk_file(array.shape)}"
-            if hashlib.sha256(array).hexdigest() != self.record.files[file].sha256:
+        arrays = {
+            f"{name}/{chunk_file(getattr(self.patches, name).shape)}": getattr(self.patches, name)
+            for name in (ARRAYS if len(self.patches) else ())
+        }
+        for file, array in (arrays | dict(self.packed)).items():
+            if hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != self.record.files[file].sha256:
                 raise corrupt(folder / file, "has other bytes than were written")
 
+    def _check_table(self) -> None:
+        """Refuse to make a new table of a damaged one, which would hide the damage."""
+        data, file = self.packed.get(self.record.table), self.record.files.get(self.record.table)
+        if data is not None and FileRecord.of(data.data) != file:
+            where = self.patches.slides.path or Path(self.record.table)
+            raise corrupt(where, "has other bytes than were written")
+
     def wrong_contents(self, folder: Path) -> Iterator[str]:
-        """Yield a line for each misfit between the arrays and the slide table, or among the arrays."""
+        """Yield a line for each misfit between the arrays and the tables, or among the arrays."""
         patches = self.patches
-        counts = _count(patches.slide, len(patches.slides))
-        if counts.tolist() != [row.n_patches for row in patches.slides]:
+        for problem in patches.slides.problems():
+            yield f"{folder / self.record.table}: {problem}"
+            return
+        slide, keys = patches.slide, patches.keys[:, 0]
+        inside = not len(slide) or 0 <= slide.min() <= slide.max() < len(patches.slides)
+        counts = np.bincount(slide, minlength=len(patches.slides)) if inside else slide
+        if not inside or not np.array_equal(counts, patches.slides.n_patches):
             yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {self.record.table}"
-        keys = patches.keys[:, 0]
+            return
+        if (patches.row < 0).any() or (patches.row >= patches.slides.n_patches[slide]).any():
+            yield f"{folder / 'row'}: patches of a slide are not numbered from 0 on"
+            return
         if (keys[1:] < keys[:-1]).any():
             yield f"{folder / 'keys'}: not sorted by the first key"
+            return
+        wanted = unpack(np.frombuffer(_order(patches), np.uint8)) if ORDER in self.packed else {}
+        if any(not np.array_equal(getattr(patches, name), array) for name, array in wanted.items()):
+            yield f"{folder / ORDER}: does not match the arrays"
 
     def live(self) -> Snapshot:
         """Return the patches of the live slides: the mapped files themselves if no slide was removed."""
         if not self.removed:
             return self.patches
-        alive = np.ones(len(self.patches.slides), bool)
-        alive[list(self.removed)] = False
+        alive = ~self.removed_mask
         renumbered = np.cumsum(alive, dtype=np.int32) - np.int32(1)
         kept = np.flatnonzero(alive[self.patches.slide])
         arrays = {name: getattr(self.patches, name)[kept] for name in ARRAYS}
-        return Snapshot(self.slides, **{**arrays, "slide": renumbered[arrays["slide"]]})
+        slides = self.patches.slides.take(np.flatnonzero(alive))
+        return Snapshot(slides, **{**arrays, "slide": renumbered[arrays["slide"]]})
 
     def without(self, slide_ids: Collection[str]) -> "Segment":
         """Return it with these slides removed; itself if it has none of them."""
-        hit = frozenset(n for n, row in enumerate(self.patches.slides) if row.slide_id in slide_ids)
-        if hit <= self.removed:
+        hit = {number for slide_id in slide_ids if (number := self.number_of(slide_id)) is not None}
+        if not hit:
             return self
         return replace(self, removed=self.removed | hit, unsaved=self.unsaved | {"tombstones"})
 
     def relabelled(self, rows: Mapping[str, SlideRow]) -> "Segment":
         """Return it with the live slides' rows replaced by those of the same id; itself if there are none."""
-        old = self.patches.slides
-        new = tuple(
-            row if number in self.removed else rows.get(row.slide_id, row) for number, row in enumerate(old)
-        )
-        if new == old:
+        slides = self.patches.slides
+        found = {number: row for name, row in rows.items() if (number := self.number_of(name)) is not None}
+        new = {number: row for number, row in found.items() if slides[number] != row}
+        if not new:
             return self
-        return replace(self, patches=replace(self.patches, slides=new), unsaved=self.unsaved | {"table"})
-
-
-def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
-    """Count each number below `n`; block by block, because `bincount` copies its input."""
-    counts = np.zeros(n, np.int64)
-    for first in range(0, len(numbers), _BLOCK):
-        counts += np.bincount(numbers[first : first + _BLOCK], minlength=n)
-    return counts
+        self._check_table()
+        patches = replace(self.patches, slides=slides.with_rows(new))
+        return replace(self, patches=patches, unsaved=self.unsaved | {"table"})
 
 
 def write_segment(folder: Path, patches: Snapshot) -> Segment:
@@ -203,7 +251,8 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
     """
     check_plain(folder.parent)
     _write_arrays(folder, patches)
-    write_file(folder / TABLE, _encode_table(patches.slides))
+    write_file(folder / ORDER, _order(patches))
+    write_file(folder / TABLE, patches.slides.to_bytes())
     files = {}
     for path in sorted(folder.rglob("*")):
         sync(path)
@@ -215,10 +264,10 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
 
 
 def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_bytes: int) -> Segment:
-    """Map a segment's arrays into memory and read its tables.
+    """Map a segment's files into memory.
 
-    It checks the sizes of all files, the checksums of the tables, and that each patch and each tombstone
-    belongs to a slide of the table, so no number in the files leads out of the arrays. `Segment.check` and
+    It checks the sizes of all files, a small slide table, the tombstones, and that the places of keys lie in
+    the arrays: no number in the files leads a kernel out of them. `Segment.check` and
     `sish.index.store.verify` check the rest.
 
     Parameters
@@ -241,20 +290,26 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
     ------
     IndexCorruptError
         If a file is missing, not of its size, or a link, or a table is damaged.
-    """  # noqa: DOC501  corrupt() makes that error
+    """
     check_no_links(folder, record)
     for name, file in record.files.items():
         _check_size(folder / name, file)
     shapes = array_shapes(record.patches, key_orders, barcode_bytes)
     arrays = {name: _map_array(folder, record, name, shape) for name, shape in shapes.items()}
-    slides, removed = read_slides(folder, record)
-    numbers = arrays["slide"]
-    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(slides):
-        raise corrupt(folder / "slide", f"has slide numbers beyond the table's {len(slides)}")
-    return Segment(record, Snapshot(slides, **arrays), removed)
+    packed = {name: _map_bytes(folder / name) for name in (record.table, ORDER) if is_mapped(name, record)}
+    slides, removed = read_slides(folder, record, packed.get(record.table))
+    order = _read_order(folder / ORDER, packed[ORDER], record.patches) if ORDER in packed else {}
+    return Segment(record, Snapshot(slides, **arrays, **order), removed, packed=packed)
 
 
-def read_slides(folder: Path, record: SegmentRecord) -> tuple[tuple[SlideRow, ...], frozenset[int]]:
+def is_mapped(name: str, record: SegmentRecord) -> bool:
+    """Return whether a segment has a file of this name that holds packed arrays."""
+    return name in record.files and not name.endswith(OLD_TABLE)
+
+
+def read_slides(
+    folder: Path, record: SegmentRecord, data: npt.NDArray[np.uint8] | None = None
+) -> tuple[SlideTable, frozenset[int]]:
     """Read a segment's slide table and the numbers of its removed slides.
 
     Parameters
@@ -263,10 +318,12 @@ def read_slides(folder: Path, record: SegmentRecord) -> tuple[tuple[SlideRow, ..
         The segment's folder.
     record : SegmentRecord
         Its entry in the manifest.
+    data : uint8 (bytes,), optional
+        The table's file, where it is mapped already.
 
     Returns
     -------
-    slides : tuple of SlideRow
+    slides : SlideTable
         All slides, removed ones included.
     removed : frozenset of int
         The numbers of the removed slides.
@@ -276,9 +333,12 @@ def read_slides(folder: Path, record: SegmentRecord) -> tuple[tuple[SlideRow, ..
     IndexCorruptError
         If a table is missing, damaged, or no table of slides.
     """  # noqa: DOC501  corrupt() makes that error
-    path = folder / record.table
-    slides = tuple(_slide_of(path, item) for item in _read_list(path, record.files[record.table]))
-    counts = len(slides), sum(row.n_patches for row in slides)
+    path, file = folder / record.table, record.files[record.table]
+    if record.table.endswith(OLD_TABLE):
+        slides = SlideTable.of([_slide_of(path, item) for item in _read_list(path, file)])
+    else:
+        slides = _read_table(path, file, record.slides, _map_bytes(path) if data is None else data)
+    counts = len(slides), int(slides.patch_ends[-1]) if len(slides) else 0
     if counts != (record.slides, record.patches):
         wanted = f"{record.slides} of {record.patches}"
         raise corrupt(path, f"has {counts[0]} slides of {short(counts[1])} patches, wanted {wanted}")
@@ -291,22 +351,60 @@ def read_slides(folder: Path, record: SegmentRecord) -> tuple[tuple[SlideRow, ..
     return slides, frozenset(removed)
 
 
+def _read_table(path: Path, file: FileRecord, slides: int, data: npt.NDArray[np.uint8]) -> SlideTable:
+    """Return the slide table of a file; a small one is checked."""
+    small = len(data) <= SMALL_TABLE
+    if small and FileRecord.of(data.data) != file:
+        raise corrupt(path, "does not match its checksum")
+    table = SlideTable.from_bytes(data, path, slides)
+    for problem in table.problems() if small else ():
+        raise corrupt(path, problem)
+    return table
+
+
+def _read_order(path: Path, data: npt.NDArray[np.uint8], patches: int) -> dict[str, Any]:
+    """Return the arrays that `_order` wrote."""
+    try:
+        order = unpack(data)
+    except ValueError as error:
+        raise corrupt(path, f"holds no order of patches ({error})") from None
+    begins = order.get("key_begins", np.array([0, patches], np.int32))
+    fits = (
+        {"by_slide"} <= set(order) <= {"by_slide", "key_begins"}
+        and all(array.dtype == np.int32 and array.ndim == 1 for array in order.values())
+        and len(order["by_slide"]) == patches
+        and begins[:1].tolist() == [0]
+        and begins[-1] == patches
+        and bool((begins[1:] >= begins[:-1]).all())
+    )
+    if not fits:
+        raise corrupt(path, f"does not hold the order of {patches} patches")
+    return order
+
+
 def save_changes(folder: Path, segment: Segment, generation: int) -> Segment:
     """Write the table and tombstones that changed, durably, under new names of this generation."""
     if not segment.unsaved:
         return segment
-    record, files = segment.record, dict(segment.record.files)
+    record, files, packed = segment.record, dict(segment.record.files), dict(segment.packed)
     if "table" in segment.unsaved:
         files.pop(record.table)
-        record = replace(record, table=f"slides.{generation:08d}.json")
-        files[record.table] = write_file(folder / record.table, _encode_table(segment.patches.slides))
+        packed.pop(record.table, None)
+        record = replace(record, table=f"slides.{generation:08d}.safetensors")
+        files[record.table] = write_file(folder / record.table, segment.patches.slides.to_bytes())
+        packed[record.table] = _map_bytes(folder / record.table)
     if "tombstones" in segment.unsaved:
         files.pop(record.tombstones or "", None)
         name = f"tombstones.{generation:08d}.json"
         record = replace(record, tombstones=name)
         files[name] = write_file(folder / name, encode_json(sorted(segment.removed), "tombstones"))
     sync(folder)
-    return replace(segment, record=replace(record, files=files), unsaved=frozenset())
+    record = replace(record, files=files)
+    patches = segment.patches
+    if "table" in segment.unsaved:  # mapped again, so that nothing of it stays in memory
+        table = SlideTable.from_bytes(packed[record.table], folder / record.table, record.slides)
+        patches = replace(patches, slides=table)
+    return replace(segment, record=record, patches=patches, packed=packed, unsaved=frozenset())
 
 
 def array_shapes(patches: int, key_orders: int, barcode_bytes: int) -> dict[str, tuple[int, ...]]:
@@ -335,7 +433,7 @@ def _write_arrays(folder: Path, patches: Snapshot) -> None:
             name,
             shape=data.shape,
             chunks=tuple(max(n, 1) for n in data.shape),
-            dtype=DTYPES[name],
+            dtype=next(dtype for dtype in _WIDTHS[name] if _fits(data, dtype)),
             compressors=None,
             chunk_key_encoding=CHUNK_ENCODING,
             config={"write_empty_chunks": True},  # a chunk of zeros would otherwise have no file to map
@@ -343,21 +441,23 @@ def _write_arrays(folder: Path, patches: Snapshot) -> None:
         array[...] = data
 
 
-def _encode_table(slides: tuple[SlideRow, ...]) -> bytes:
-    data = encode_json([_encode_row(row) for row in slides], "the slide table")
-    for row in slides:
-        if wrong := wrong_field(row):
-            raise ParameterError(
-                f"the row of slide {row.slide_id!r} has {wrong}: nothing was stored", slide_id=row.slide_id
-            )
-    return data
+def _fits(values: npt.NDArray[np.integer], dtype: np.dtype[Any]) -> bool:
+    """Return whether a dtype holds all of these values."""
+    if values.dtype.itemsize <= dtype.itemsize or not values.size:
+        return True
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= values.min() and values.max() <= limits.max)
 
 
-def _encode_row(row: SlideRow) -> dict[str, Any]:
-    plain = {**asdict(replace(row, metadata={})), "metadata": dict(row.metadata)}
-    if row.file_digest is None:
-        del plain["file_digest"]  # as in tables that are older than the field
-    return plain
+def _order(patches: Snapshot) -> bytes:
+    """Return the file of the places of each slide's patches and, if they are dense, of each key."""
+    place = patches.slides.patch_ends - patches.slides.n_patches
+    by_slide = np.empty(len(patches), np.int32)
+    by_slide[place[patches.slide] + patches.row] = np.arange(len(patches), dtype=np.int32)
+    order, keys = {"by_slide": by_slide}, patches.keys[:, 0]
+    if len(keys) and keys[0] >= 0 and keys[-1] < len(keys):
+        order["key_begins"] = np.concatenate([[0], np.cumsum(np.bincount(keys))]).astype(np.int32)
+    return pack(order)
 
 
 def check_no_links(folder: Path, record: SegmentRecord) -> None:
@@ -387,39 +487,29 @@ def _check_size(path: Path, file: FileRecord) -> None:
         raise corrupt(path, f"has {size} bytes, wanted {file.size}")
 
 
-_WAY_OUT = "restore it from a backup, or see sish index repair"
-
-
-def corrupt(path: Path, wrong: str) -> IndexCorruptError:
-    """Return the error for a damaged file of a segment."""
-    return IndexCorruptError(f"{path} {wrong}: {_WAY_OUT}", path=path)
-
-
-@contextmanager
-def damage_told(path: Path) -> Iterator[None]:
-    """Raise IndexCorruptError if a file is gone or the disk cannot read it; other errors pass."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DAMAGE:
-            raise
-        wrong = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
-        raise corrupt(path, wrong) from None
-
-
 def _map_array(folder: Path, record: SegmentRecord, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    dtype = DTYPES[name]
     if shape[0] == 0:  # an empty file cannot be mapped, and zarr writes none
-        return np.empty(shape, dtype)
+        return np.empty(shape, _WIDTHS[name][-1])
     file = f"{name}/{chunk_file(shape)}"
-    wanted = math.prod(shape) * dtype.itemsize
-    if file not in record.files or record.files[file].size != wanted:
-        raise corrupt(folder / file, f"is not of the {wanted} bytes of {dtype} {shape}")
+    size = record.files[file].size if file in record.files else 0
+    fitting = [dtype for dtype in _WIDTHS[name] if math.prod(shape) * dtype.itemsize == size]
+    if not fitting:
+        wanted = math.prod(shape) * _WIDTHS[name][-1].itemsize
+        raise corrupt(folder / file, f"is not of the {wanted} bytes of {_WIDTHS[name][-1]} {shape}")
     try:
         with damage_told(folder / file):
-            return np.memmap(folder / file, dtype, mode="r", shape=shape).view(np.ndarray)
+            return np.memmap(folder / file, fitting[0], mode="r", shape=shape).view(np.ndarray)
     except ValueError:
-        raise corrupt(folder / file, f"is too short for {dtype} {shape}") from None
+        raise corrupt(folder / file, f"is too short for {fitting[0]} {shape}") from None
+
+
+def _map_bytes(path: Path) -> npt.NDArray[np.uint8]:
+    """Map a file into memory, read-only."""
+    try:
+        with damage_told(path):
+            return np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+    except ValueError:  # an empty file cannot be mapped
+        return np.empty(0, np.uint8)
 
 
 def _read_list(path: Path, file: FileRecord) -> list[Any]:
@@ -427,7 +517,7 @@ def _read_list(path: Path, file: FileRecord) -> list[Any]:
     with damage_told(path):
         if record_file(path) != file:
             raise corrupt(path, "does not match its checksum")
-        table = decode_json(path.read_bytes(), path, _WAY_OUT)
+        table = decode_json(path.read_bytes(), path, WAY_OUT)
     if not isinstance(table, list):
         raise corrupt(path, f"holds {short(table)}, wanted a list")
     return table

@@ -1,108 +1,15 @@
-"""The rows of the store: the facts on a slide, and the table of patches in key order."""
+"""The patches of the store: a table in key order, with its slides."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from reprlib import repr as short
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sish.errors import ParameterError
-
-INDEXED = "indexed"
-"""Status of a slide whose patches are stored."""
-NO_TISSUE = "no tissue"
-"""Status of a slide in which no tissue was found: a recorded outcome, with no patches."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlideRow:
-    """The facts on one slide that the index keeps beside its patches."""
-
-    slide_id: str
-    """Its name within the index."""
-    path: str
-    """Where it was when it was added."""
-    n_patches: int
-    """How many patches stand for it; 0 for a slide without tissue."""
-    patch_l0_px: float
-    """Side of its patches in level-0 pixels."""
-    mpp: float
-    """Micrometres per level-0 pixel."""
-    mpp_source: str
-    """Where the mpp comes from (the user, a vendor's field, ...)."""
-    width: int
-    """Width of level 0 in pixels."""
-    height: int
-    """Height of level 0 in pixels."""
-    label: str | None
-    """Its diagnosis, or its site to be found again, where known."""
-    patient: str
-    """Its patient; the slide's own id where no patient is known."""
-    site: str | None
-    """Anatomic site or hospital, where known."""
-    status: str = INDEXED
-    """`INDEXED` or `NO_TISSUE`."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Everything else that the labels file said of it."""
-    file_digest: str | None = None
-    """Which file it was made from (`sish.identity`); None in rows that are older than the field."""
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_length(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_text_or_none(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(it, str) for pair in value.items() for it in pair)
-
-
-_FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(("slide_id", "path", "mpp_source", "patient", "status"), ("text", _is_text)),
-    **dict.fromkeys(("label", "site", "file_digest"), ("text or nothing", _is_text_or_none)),
-    **dict.fromkeys(("n_patches", "width", "height"), ("a whole number of at least 0", _is_count)),
-    **dict.fromkeys(("patch_l0_px", "mpp"), ("a positive number", _is_length)),
-    "metadata": ("texts by name", _is_texts),
-}
-
-
-def wrong_field(row: SlideRow) -> str | None:
-    """Find the first field of a row that has a wrong type or value.
-
-    Parameters
-    ----------
-    row : SlideRow
-        The row.
-
-    Returns
-    -------
-    str or None
-        The field and what was wanted; None if all fields are right.
-
-    Examples
-    --------
-    >>> row = SlideRow("a", "/a.svs", True, 256.0, 0.5, "given", 9, 9, None, "a", None)
-    >>> wrong_field(row)
-    'n_patches True, wanted a whole number of at least 0'
-    """
-    for name, (wanted, fits) in _FIELDS.items():
-        if not fits(value := getattr(row, name)):
-            return f"{name} {short(value)}, wanted {wanted}"
-    return None
+from sish.index.store.slide_row import SlideRow
+from sish.index.store.slide_table import SlideTable, joined, places_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +20,52 @@ class Snapshot:
     The arrays may be read-only views of files; they stay valid whatever a writer does.
     """
 
-    slides: tuple[SlideRow, ...]
+    slides: SlideTable
     """The slides in the order in which they were added."""
-    keys: npt.NDArray[np.int64]
-    """int64 (P, T): the keys of each patch, one for each tree."""
+    keys: npt.NDArray[np.integer]
+    """int64 or int32 (P, T): the keys of each patch, one for each tree."""
     barcodes: npt.NDArray[np.uint8]
     """uint8 (P, B): the barcode of each patch, most significant bit first."""
-    l0_xy: npt.NDArray[np.int64]
-    """int64 (P, 2): top left corner in level-0 pixels, x first."""
+    l0_xy: npt.NDArray[np.integer]
+    """int64 or int32 (P, 2): top left corner in level-0 pixels, x first."""
     slide: npt.NDArray[np.int32]
     """int32 (P,): number of the patch's slide in ``slides``."""
     row: npt.NDArray[np.int32]
     """int32 (P,): number of the patch in its slide, as it was appended."""
+    by_slide: npt.NDArray[np.int32] | None = None
+    """int32 (P,): what `insertion_order` returns, where it is stored."""
+    key_begins: npt.NDArray[np.int32] | None = None
+    """int32 (K,): where each key begins, for keys 0 to K - 2, and P, where it is stored."""
 
     def __len__(self) -> int:
         """Return P, the number of patches."""
         return len(self.keys)
 
-    def insertion_order(self) -> npt.NDArray[np.int64]:
-        """Return int64 (P,): row numbers of this table, in the order in which patches were appended."""
-        return np.lexsort((self.row, self.slide))
+    def insertion_order(self) -> npt.NDArray[np.integer]:
+        """Return int (P,): row numbers of this table, in the order in which patches were appended."""
+        return np.lexsort((self.row, self.slide)) if self.by_slide is None else self.by_slide
+
+    def rows_of(self, slides: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Return the row numbers of all patches of some slides, slide after slide, each in its own order."""
+        if self.by_slide is not None:
+            return self.by_slide[places_of(self.slides.patch_ends, slides)[0]]
+        rows = np.flatnonzero(self.slide == slides[0] if len(slides) == 1 else np.isin(self.slide, slides))
+        place = np.empty(len(self.slides), np.int64)
+        place[slides] = np.arange(len(slides))
+        return rows[np.lexsort((self.row[rows], place[self.slide[rows]]))]
 
 
-ARRAYS = tuple(f.name for f in fields(Snapshot) if f.name != "slides")
-"""The arrays of a snapshot, in the order in which they are stored."""
+ARRAYS = ("keys", "barcodes", "l0_xy", "slide", "row")
+"""The arrays of a snapshot that are not made from the others, in the order in which they are stored."""
+
+
+def empty_snapshot() -> Snapshot:
+    """Return the snapshot of an empty index, with T = B = 1."""
+    none = np.empty(0, np.int32)
+    places = np.empty((0, 2), np.int64)
+    return Snapshot(
+        SlideTable.of([]), np.empty((0, 1), np.int64), np.empty((0, 1), np.uint8), places, none, none
+    )
 
 
 def _checked(
@@ -186,7 +115,7 @@ def slide_snapshot(
     all_keys = _checked("keys", keys, np.int64, (n, None))
     order = np.argsort(all_keys[:, 0], kind="stable")
     return Snapshot(
-        slides=(row,),
+        slides=SlideTable.of([row]),
         keys=all_keys[order],
         barcodes=_checked("barcodes", barcodes, np.uint8, (n, None))[order],
         l0_xy=_checked("l0_xy", l0_xy, np.int64, (n, 2))[order],
@@ -218,7 +147,7 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
     first_keys = np.concatenate([part.keys[:, 0] for part in parts])
     order = np.argsort(first_keys, kind="stable")
     return Snapshot(
-        slides=tuple(slide_row for part in parts for slide_row in part.slides),
+        slides=joined([part.slides for part in parts]),
         keys=np.concatenate([part.keys for part in parts])[order],
         barcodes=np.concatenate([part.barcodes for part in parts])[order],
         l0_xy=np.concatenate([part.l0_xy for part in parts])[order],

@@ -9,28 +9,28 @@ where its table can be read, its slides. But no search leaves it out in silence:
 IndexCorruptError until `sish.index.repair` has set it aside.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sish.errors import IndexCorruptError
-from sish.index.store.disk import storage_errors
+from sish.index.store.disk import corrupt, storage_errors
 from sish.index.store.manifest import JSON, SEGMENTS, Manifest, SegmentRecord, read_manifest
 from sish.index.store.segment import (
-    DTYPES,
     DamagedSegment,
     Segment,
-    array_shapes,
     check_no_links,
     open_segment,
     read_slides,
 )
-from sish.index.store.snapshot import SlideRow, Snapshot, merge
+from sish.index.store.slide_row import SlideRow
+from sish.index.store.snapshot import Snapshot, empty_snapshot, merge
 from sish.index.store.tree_file import TreeFile, open_tree
 
 SMALL_BYTES = 1 << 26
@@ -70,6 +70,26 @@ class State:
         """The live slides in insertion order; those of damaged segments too, where they are known."""
         return tuple(row for part in self.parts for row in part.slides)
 
+    @cached_property
+    def n_slides(self) -> int:
+        """How many live slides are known."""
+        return sum(len(it.slides) if isinstance(it, DamagedSegment) else it.n_slides for it in self.parts)
+
+    @cached_property
+    def n_patches(self) -> int:
+        """How many patches they have."""
+        damaged = (row.n_patches for part in self.damaged for row in part.slides)
+        return sum(damaged) + sum(it.n_patches for it in self.parts if isinstance(it, Segment))
+
+    def has(self, slide_id: str) -> bool:
+        """Return whether a live slide has this id."""
+        return any(
+            slide_id in (row.slide_id for row in part.slides)
+            if isinstance(part, DamagedSegment)
+            else part.number_of(slide_id) is not None
+            for part in self.parts
+        )
+
     def row(self, slide_id: str) -> SlideRow | None:
         """Return the row of a live slide by its id, None if there is none; O(segments)."""
         for part in self.parts:
@@ -81,6 +101,26 @@ class State:
             if found is not None:
                 return found
         return None
+
+    def rows_with(self, column: str, value: str) -> list[SlideRow]:
+        """Return the rows of the live slides that have a value in a column of text, such as ``path``."""
+        found: list[SlideRow] = []
+        for part in self.parts:
+            if isinstance(part, DamagedSegment):
+                found += [row for row in part.slides if getattr(row, column) == value]
+            else:
+                numbers = np.flatnonzero(part.patches.slides.has(column, value) & ~part.removed_mask)
+                found += [part.patches.slides[number] for number in numbers.tolist()]
+        return found
+
+    def ids_and_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield the id and the path of each live slide in insertion order."""
+        for part in self.parts:
+            if isinstance(part, DamagedSegment):
+                yield from ((row.slide_id, row.path) for row in part.slides)
+            else:
+                pairs = enumerate(part.patches.slides.ids_and_paths())
+                yield from (pair for number, pair in pairs if number not in part.removed)
 
     @property
     def damaged(self) -> tuple[DamagedSegment, ...]:
@@ -103,7 +143,7 @@ class State:
         return sound
 
     @property
-    def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+    def tree(self) -> dict[str, npt.NDArray[Any]] | None:
         """The arrays that `Store.rekey` was given last; None if it never was.
 
         Raises
@@ -114,30 +154,51 @@ class State:
         return None if self.tree_file is None else self.tree_file.arrays()
 
     @property
+    def format_version(self) -> int:
+        """The oldest version of the format that a part of it has; `Store.compact` makes it the newest."""
+        old = any(isinstance(part, Segment) and part.is_old for part in self.parts)
+        old = old or (self.tree_file is not None and self.tree_file.is_old)
+        return 1 if old else self.manifest.version
+
+    @property
     def is_whole(self) -> bool:
         """Whether every file was there when it was opened."""
         return not self.damaged and (self.tree_file is None or self.tree_file.data is not None)
 
     def check(self, *, every_byte: bool = False) -> None:
-        """Compare the mapped arrays with what was written; each check is done once.
+        """Compare all files with what was written; each segment is compared once.
 
-        Counts and the order of keys are always checked, and so are the checksums of arrays that are no larger
-        than `SMALL_BYTES`.
+        Without `every_byte` this is done only where the arrays and the tree are no larger than `SMALL_BYTES`
+        in all, so that a large index opens at once.
 
         Parameters
         ----------
         every_byte : bool
-            Check the checksums of larger arrays too.
+            Compare a large index too.
 
         Raises
         ------
         IndexCorruptError
-            If a segment is damaged; the message names the file.
-        """
+            If a segment or the tree is damaged, or two segments have a slide of one id.
+        """  # noqa: DOC501  corrupt() makes that error
         segments = self.segments
-        thorough = every_byte or sum(segment.nbytes for segment in segments) <= SMALL_BYTES
+        if not every_byte and sum(segment.nbytes for segment in segments) > SMALL_BYTES:
+            return
         for segment in segments:
-            segment.check(self.folder / SEGMENTS / segment.record.name, every_byte=thorough)
+            segment.check(self.folder / SEGMENTS / segment.record.name)
+        if self.tree_file is not None:
+            self.tree_file.check()
+        if self._has_twins:
+            last = self.parts[-1].record
+            where = self.folder / SEGMENTS / last.name / last.table
+            raise corrupt(where, "or a table before it names a slide twice")
+
+    @cached_property
+    def _has_twins(self) -> bool:
+        """Whether two live slides have one id."""
+        tables = [(segment.patches.slides, segment.removed_mask) for segment in self.segments]
+        live = [table.sorted_ids[~gone[table.id_order]] for table, gone in tables]
+        return len(live) > 1 and len(np.unique(np.concatenate(live))) < sum(map(len, live))
 
     def snapshot(self) -> Snapshot:
         """Return all live patches in key order, after a `check`.
@@ -151,11 +212,8 @@ class State:
             The patches, valid for as long as it is held; of an empty index with T = B = 1.
         """
         self.check()
-        live = [segment.live() for segment in self.segments if segment.slides]
-        if live:
-            return merge(live)
-        arrays = {name: np.empty(shape, DTYPES[name]) for name, shape in array_shapes(0, 1, 1).items()}
-        return Snapshot((), **arrays)
+        live = [segment.live() for segment in self.segments if segment.n_slides]
+        return merge(live) if live else empty_snapshot()
 
 
 def load_state(folder: Path, before: State | None = None) -> State:
@@ -176,14 +234,23 @@ def load_state(folder: Path, before: State | None = None) -> State:
     manifest = read_manifest(folder)
     while True:
         with storage_errors(folder, "read the index at"):
-            parts = tuple(_unique(folder, _open_parts(folder, manifest, before)))
-            trees = (open_tree(folder / name, record) for name, record in manifest.extras.items())
-            state = State(folder, manifest, parts, next(trees, None))
+            parts = tuple(_open_parts(folder, manifest, before))
+            tree = open_extras(folder, manifest, None if before is None else before.tree_file)
+            state = State(folder, manifest, parts, tree)
         if state.is_whole:
             return state
         seen, manifest = manifest, read_manifest(folder)
         if manifest == seen:
             return state
+
+
+def open_extras(folder: Path, manifest: Manifest, before: TreeFile | None) -> TreeFile | None:
+    """Return the file of the tree that a manifest names; the one that is open already if it is the same."""
+    for name, record in manifest.extras.items():
+        if before is not None and before.data is not None and before.path == folder / name:
+            return before
+        return open_tree(folder / name, record)
+    return None
 
 
 def _open_parts(folder: Path, manifest: Manifest, before: State | None) -> Iterator[Segment | DamagedSegment]:
@@ -209,18 +276,3 @@ def _open(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment | 
         return DamagedSegment(record, reason, (), knows_slides=False)
     live = tuple(row for number, row in enumerate(slides) if number not in removed)
     return DamagedSegment(record, reason, live)
-
-
-def _unique(folder: Path, parts: Iterable[Segment | DamagedSegment]) -> Iterator[Segment | DamagedSegment]:
-    """Yield the segments; one that names a slide for the second time counts as damaged."""
-    seen: set[str] = set()
-    for part in parts:
-        ids = [row.slide_id for row in part.slides]
-        before = len(seen)
-        seen.update(ids)
-        if len(seen) == before + len(ids) or isinstance(part, DamagedSegment):
-            yield part
-        else:
-            path = folder / SEGMENTS / part.record.name / part.record.table
-            reason = f"{path} names a slide that is in the index already: see sish index repair"
-            yield DamagedSegment(part.record, reason, part.slides)

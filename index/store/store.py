@@ -3,8 +3,8 @@
     archive.sish/
         manifest.json           the only commit point (`sish.index.store.manifest`)
         lock                    the writer's process number (`sish.index.store.lock`)
-        tree.00000012.npz       the texture tree that made the keys, if one did (`sish.index.texture.tree`)
-        segments/00000001/      keys, barcodes, ... and slides.json (`sish.index.store.segment`)
+        tree.00000012.safetensors   the texture tree that made the keys, if one did
+        segments/00000001/      keys, barcodes, ... and the slides (`sish.index.store.segment`)
 
 A commit writes new files, flushes them, and then replaces the manifest. A crash at any moment leaves the old
 index or the new one. After the commit the files that the new manifest does not name are unlinked. Readers
@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from sish.errors import (
@@ -35,19 +35,20 @@ from sish.index.store.disk import make_folder, replace_file, storage_errors, syn
 from sish.index.store.leftovers import count_bytes, delete_unnamed, find_leftovers, sweep
 from sish.index.store.lock import WriterLock
 from sish.index.store.manifest import (
-    FORMAT_VERSION,
     JSON,
     MANIFEST,
     SEGMENTS,
     Manifest,
     encode_json,
     is_deep,
+    manifest_stamp,
     read_manifest,
 )
 from sish.index.store.segment import Segment, save_changes, write_segment
-from sish.index.store.snapshot import SlideRow, Snapshot, merge, slide_snapshot
-from sish.index.store.state import State, load_state
-from sish.index.store.tree_file import open_tree, write_tree
+from sish.index.store.slide_row import SlideRow
+from sish.index.store.snapshot import Snapshot, merge, slide_snapshot
+from sish.index.store.state import State, load_state, open_extras
+from sish.index.store.tree_file import write_tree
 from sish.index.store.verify import damaged_files, verify
 
 MERGE_RATIO = 2
@@ -92,7 +93,7 @@ class StoreInfo:
 class _Rekeying:
     """A change of all keys, and the tree that makes them."""
 
-    tree: Mapping[str, npt.NDArray[np.uint8]] | None
+    tree: Mapping[str, npt.NDArray[Any]] | None
     change: Callable[[Snapshot], Snapshot]
 
 
@@ -112,6 +113,7 @@ class Store:
         self.path = path
         self._state = state
         self._lock = lock
+        self._stamp: tuple[int, ...] | None = None  # of the manifest's file, once it was read and is not new
         self._thread_lock = threading.RLock()
 
     @classmethod
@@ -226,11 +228,11 @@ class Store:
 
     def __contains__(self, slide_id: object) -> bool:
         """Return whether a slide of this id is in the index."""
-        return isinstance(slide_id, str) and self._state.row(slide_id) is not None
+        return isinstance(slide_id, str) and self._state.has(slide_id)
 
     def __len__(self) -> int:
         """Return the number of live slides."""
-        return len(self.slides)
+        return self._state.n_slides
 
     @property
     def header(self) -> Mapping[str, JSON]:
@@ -277,6 +279,10 @@ class Store:
             Whether it is another state than before.
         """
         with self._thread_lock:
+            stamp = manifest_stamp(self.path)
+            if self._state.is_whole and stamp is not None and stamp == self._stamp:
+                return False
+            self._stamp = stamp
             if self._state.is_whole and read_manifest(self.path) == self._state.manifest:
                 return False
             before, self._state = self._state, load_state(self.path, self._state)
@@ -339,7 +345,7 @@ class Store:
                 return
             check_widths(new, state.manifest)
             ids = [row.slide_id for part in new for row in part.slides]
-            check_ids(self.path, ids, () if replace else (row.slide_id for row in self.slides))
+            check_ids(self.path, ids, (lambda _: False) if replace else state.has)
             segments = [segment.without(frozenset(ids)) for segment in state.segments]
             weight, kept = sum(len(part) + len(part.slides) for part in new), len(segments)
             while kept and segments[kept - 1].weight <= MERGE_RATIO * weight:
@@ -369,7 +375,7 @@ class Store:
             raise ParameterTypeError(f"slide_ids is the string {slide_ids!r}, wanted a list of ids")
         doomed = frozenset(slide_ids)
         with self._writing() as state:
-            count = sum(row.slide_id in doomed for row in self.slides)
+            count = sum(map(state.has, doomed))
             if count:
                 self._commit(state, [segment.without(doomed) for segment in state.segments])
             return count
@@ -390,16 +396,16 @@ class Store:
             If a row is not of that slide.
         """
         with self._writing() as state:
-            old = {row.slide_id: row for row in self.slides}
             for slide_id, row in rows.items():
-                if slide_id not in old:
+                old = state.row(slide_id)
+                if old is None:
                     raise UnknownSlideError(
                         f"slide {slide_id} is not in {self.path}: add it first", slide_id=slide_id
                     )
-                if (row.slide_id, row.n_patches) != (slide_id, old[slide_id].n_patches):
+                if (row.slide_id, row.n_patches) != (slide_id, old.n_patches):
                     raise ParameterError(
                         f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, "
-                        f"wanted the same id and {old[slide_id].n_patches}: append it with replace=True",
+                        f"wanted the same id and {old.n_patches}: append it with replace=True",
                         slide_id=slide_id,
                     )
             segments = [segment.relabelled(rows) for segment in state.segments]
@@ -407,14 +413,14 @@ class Store:
                 self._commit(state, segments)
 
     def compact(self) -> None:
-        """Write all live slides into one segment and delete leftovers."""
+        """Write all live slides into one segment of the newest format and delete leftovers."""
         with self._writing() as state:
-            if len(state.segments) > 1 or any(segment.removed for segment in state.segments):
+            if len(state.segments) > 1 or any(it.removed or it.is_old for it in state.segments):
                 self._commit(state, [], state.segments)
             sweep(self.path, self._state.manifest)
 
     def rekey(
-        self, tree: Mapping[str, npt.NDArray[np.uint8]] | None, change: Callable[[Snapshot], Snapshot]
+        self, tree: Mapping[str, npt.NDArray[Any]] | None, change: Callable[[Snapshot], Snapshot]
     ) -> None:
         """Give all patches new keys, in one commit and one segment, and keep the tree that made them.
 
@@ -481,7 +487,7 @@ class Store:
             self._state = State(self.path, manifest, state.parts, state.tree_file)
 
     @property
-    def tree(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+    def tree(self) -> dict[str, npt.NDArray[Any]] | None:
         """`State.tree` of the state at hand."""
         return self._state.tree
 
@@ -527,17 +533,16 @@ class Store:
     def info(self) -> StoreInfo:
         """Return counts of the state at hand."""
         state = self._state
-        manifest, slides = state.manifest, state.slides
+        manifest = state.manifest
         segments = [part for part in state.parts if isinstance(part, Segment)]
-        patches = sum(row.n_patches for row in slides)
         files = [file.size for record in manifest.segments for file in record.files.values()]
         files += [file.size for file in manifest.extras.values()]
         left = find_leftovers(self.path, read_manifest(self.path))
         return StoreInfo(
             generation=manifest.generation,
-            format_version=FORMAT_VERSION,
-            slides=len(slides),
-            patches=patches,
+            format_version=state.format_version,
+            slides=state.n_slides,
+            patches=state.n_patches,
             removed_slides=sum(len(segment.removed) for segment in segments),
             removed_patches=sum(segment.removed_patches for segment in segments),
             segments=len(state.parts),
@@ -581,11 +586,11 @@ class Store:
         rekeying: "_Rekeying | None" = None,
     ) -> None:
         """Make the index of ``kept`` segments and, after them, one of the ``merged`` and the new slides."""
-        parts = [*(self._sound(segment).live() for segment in merged if segment.slides), *new_slides]
+        parts = [*(self._sound(segment).live() for segment in merged if segment.n_slides), *new_slides]
         old = state.manifest
         generation = old.generation + 1
         segments = [
-            save_changes(self._folder(segment), segment, generation) for segment in kept if segment.slides
+            save_changes(self._folder(segment), segment, generation) for segment in kept if segment.n_slides
         ]
         number, widths = old.next_segment, (old.key_orders, old.barcode_bytes)
         extras = old.extras
@@ -600,9 +605,9 @@ class Store:
             number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
         records = tuple(segment.record for segment in segments)
         manifest = Manifest(old.header, generation, number, *widths, records, extras, old.measured)
-        trees = [open_tree(self.path / name, record) for name, record in extras.items()]
+        tree = open_extras(self.path, manifest, state.tree_file)
         replace_file(self.path / MANIFEST, manifest.to_bytes())
-        self._state = State(self.path, manifest, tuple(segments), next(iter(trees), None))
+        self._state = State(self.path, manifest, tuple(segments), tree)
         delete_unnamed(self.path, old, manifest)
 
     def _sound(self, segment: Segment) -> Segment:

@@ -1,17 +1,23 @@
-"""The file that keeps the texture tree of an index: its arrays in one npz, without pickle."""
+"""The file that keeps the texture tree of an index: its arrays, mapped into memory.
+
+In format 1 it was an npz without pickle, which is read into memory when the arrays are asked for.
+"""
 
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sish.errors import IndexCorruptError
 from sish.index.store.disk import FileRecord, check_plain, write_file
+from sish.index.store.packed import pack, unpack
 
+_OLD = ".npz"
 _NO_TREE = (
     ValueError,
     TypeError,
@@ -35,18 +41,38 @@ class TreeFile:
     """What was written."""
     data: npt.NDArray[np.uint8] | None
     """Its bytes; None if there was no such file."""
+    checked: set[str] = field(default_factory=set, repr=False)
+    """Its checksum, once it was compared."""
 
-    def arrays(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """Return the arrays; IndexCorruptError if the bytes are not the ones that were written."""
+    @property
+    def is_old(self) -> bool:
+        """Whether it is a file of format 1."""
+        return self.path.suffix == _OLD
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays; IndexCorruptError if the file is gone, or has another length or no arrays."""
         if self.data is None:
             raise self._corrupt("is missing")
-        data = self.data.tobytes()
-        if FileRecord.of(data) != self.record:
+        if len(self.data) != self.record.size:
             raise self._corrupt("has other bytes than were written")
         try:
-            return _arrays(data)
+            if self.is_old:
+                self.check()
+                return _arrays(self.data.tobytes())
+            return unpack(self.data)
         except _NO_TREE as error:
+            if isinstance(error, IndexCorruptError):
+                raise
             raise self._corrupt(f"holds no tree ({str(error)[:80]!r})") from None
+
+    def check(self) -> None:
+        """Compare it with its checksum, once; IndexCorruptError if the bytes are not those written."""
+        if self.data is None:
+            raise self._corrupt("is missing")
+        if self.record.sha256 not in self.checked:
+            if FileRecord.of(self.data.data) != self.record:
+                raise self._corrupt("has other bytes than were written")
+            self.checked.add(self.record.sha256)
 
     def _corrupt(self, wrong: str) -> IndexCorruptError:
         return IndexCorruptError(
@@ -65,17 +91,15 @@ def open_tree(path: Path, record: FileRecord) -> TreeFile:
 
 
 def write_tree(
-    folder: Path, generation: int, arrays: Mapping[str, npt.NDArray[np.uint8]]
+    folder: Path, generation: int, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> dict[str, FileRecord]:
     """Write the arrays durably to a file named by the generation; return its name and record."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    name = f"tree.{generation:08d}.npz"
-    return {name: write_file(folder / name, buffer.getvalue())}
+    name = f"tree.{generation:08d}.safetensors"
+    return {name: write_file(folder / name, pack(arrays))}
 
 
-def _arrays(data: bytes) -> dict[str, npt.NDArray[np.uint8]]:
-    """Read the arrays of an npz without compression, as `write_tree` makes it: they fit in its length."""
+def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of an npz without compression: they fit in its length."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if sum(item.file_size for item in archive.infolist()) > len(data):
             raise ValueError("its arrays are larger than the file")

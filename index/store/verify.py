@@ -9,9 +9,9 @@ from reprlib import repr as short
 import numpy as np
 
 from sish.errors import IndexCorruptError, StoreError
-from sish.index.store.disk import FileRecord, check_plain, record_file, storage_errors
+from sish.index.store.disk import FileRecord, check_plain, damage_told, record_file, storage_errors
 from sish.index.store.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecord, read_manifest
-from sish.index.store.segment import Segment, damage_told, open_segment
+from sish.index.store.segment import Segment, open_segment
 from sish.index.store.tree_file import open_tree
 
 
@@ -106,7 +106,9 @@ def segment_problems(
     except IndexCorruptError as error:
         yield str(error)
         return
-    yield from segment.wrong_contents(path)
+    if wrong := [*segment.wrong_contents(path)]:
+        yield from wrong
+        return
     yield from _wrong_ties(path, segment)
     ids = [row.slide_id for row in segment.slides]
     twice = seen.intersection(ids) | {slide_id for slide_id, n in Counter(ids).items() if n > 1}

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sish.errors import ParameterError
+from sish.errors import IndexCorruptError, ParameterError
 from sish.index.bags import Bags
 from sish.index.hamming_kernels import aligned
 from sish.index.params import BUDGET
 from sish.index.store import Store
 from sish.index.store.segment import Segment
-from sish.index.store.snapshot import SlideRow, Snapshot
+from sish.index.store.slide_list import SlideList
+from sish.index.store.snapshot import Snapshot
 from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree, sample_size
@@ -34,32 +35,28 @@ class Archive:
     """The patches of each segment, including those of removed slides."""
     cells: Cells
     """The same as tables; patch numbers count through all of them."""
-    slides: tuple[SlideRow, ...]
+    slides: SlideList
     """The slides of all segments, including removed ones. A slide's number is its place here."""
     removed: NDArray[np.bool_]
     """Which of them were removed, bool (slides,)."""
-    n_patches: NDArray[np.int64]
-    """How many patches each slide has, (slides,)."""
 
     @classmethod
     def of(cls, tree: TextureTree, segments: Sequence[Segment]) -> "Archive":
         """Return the archive of segments whose first keys are `tree`'s. They are opened, not read."""
-        tables: list[KeyTable] = []
-        slides: list[SlideRow] = []
-        removed: list[bool] = []
-        for segment in segments:
-            tables.append(_table(segment.patches, len(slides)))
-            removed += [number in segment.removed for number in range(len(segment.patches.slides))]
-            slides += segment.patches.slides
-        parts = tuple(segment.patches for segment in segments)
-        return cls(parts, Cells.of(tree, tables), tuple(slides), np.array(removed, bool), _counts(slides))
+        removed = np.concatenate([np.zeros(0, bool), *(segment.removed_mask for segment in segments)])
+        return cls._of(tree, tuple(segment.patches for segment in segments), removed)
 
     @classmethod
     def in_memory(cls, tree: TextureTree, patches: Snapshot) -> "Archive":
         """Return the archive of patches in memory whose first keys are `tree`'s, as `rekeyed` makes them."""
-        cells = Cells.of(tree, [_table(patches, 0)])
-        removed = np.zeros(len(patches.slides), bool)
-        return cls((patches,), cells, patches.slides, removed, _counts(patches.slides))
+        return cls._of(tree, (patches,), np.zeros(len(patches.slides), bool))
+
+    @classmethod
+    def _of(cls, tree: TextureTree, parts: tuple[Snapshot, ...], removed: NDArray[np.bool_]) -> "Archive":
+        slides = SlideList(tuple(part.slides for part in parts))
+        firsts = np.cumsum([0, *(len(part.slides) for part in parts)]).tolist()
+        tables = [_table(part, first) for part, first in zip(parts, firsts, strict=False)]
+        return cls(parts, Cells.of(tree, tables), slides, removed)
 
     def __len__(self) -> int:
         """Return the number of patches, including those of removed slides."""
@@ -81,7 +78,7 @@ class Archive:
             )
         hidden = self.removed if exclude is None else self.removed | exclude
         mask = hidden if hidden.any() else None
-        if mask is not None and (allowed := int(self.n_patches[~mask].sum())) <= min(budget, _FEW):
+        if mask is not None and (allowed := int(self.slides.n_patches[~mask].sum())) <= min(budget, _FEW):
             few = self._only(~mask)  # a walk would pass over all others
             return few.search(query_barcodes, k=k, budget=max(1, allowed), threshold=threshold)
         return self.cells.search(query_barcodes, k=k, budget=budget, exclude=mask, threshold=threshold)
@@ -89,20 +86,25 @@ class Archive:
     def _only(self, allowed: NDArray[np.bool_]) -> Cells:
         """Return the patches of some slides, in memory and under one key: a search compares with all."""
         slide, row, patch, barcodes = [], [], [], []
-        for table, first in zip(self.cells.tables, self.cells.first_patch.tolist(), strict=True):
-            rows = np.flatnonzero(allowed[table.first_slide :][table.slide])
+        tables = zip(self.parts, self.cells.tables, self.cells.first_patch.tolist(), strict=True)
+        for part, table, first in tables:
+            numbers = np.flatnonzero(allowed[table.first_slide : table.first_slide + len(part.slides)])
+            rows = part.rows_of(numbers) if len(numbers) else np.empty(0, np.int64)
             slide.append(table.slide[rows] + np.int32(table.first_slide))
             row.append(table.row[rows])
             patch.append(rows + first)
             barcodes.append(table.barcodes[rows])
         together = aligned(np.concatenate(barcodes), np.arange(sum(map(len, patch))))
         keys = np.zeros(len(together), np.int64)
-        tables = KeyTable(keys, together, np.concatenate(slide), np.concatenate(row), np.concatenate(patch))
-        return Cells.of(root_tree(together.shape[1]), [tables])
+        few = KeyTable(keys, together, np.concatenate(slide), np.concatenate(row), np.concatenate(patch))
+        return Cells.of(root_tree(together.shape[1]), [few])
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slide number of each patch, (N,)."""
-        return self.cells.slide_of(patches)
+        slides = self.cells.slide_of(patches)
+        if len(slides) and not 0 <= slides.min() <= slides.max() < len(self.slides):
+            raise IndexCorruptError("patches name slides that are not there: see sish index verify")
+        return slides
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
@@ -112,13 +114,16 @@ class Archive:
         return out
 
 
-def _counts(slides: Sequence[SlideRow]) -> NDArray[np.int64]:
-    return np.fromiter((slide.n_patches for slide in slides), np.int64, len(slides))
-
-
 def _table(patches: Snapshot, first_slide: int) -> KeyTable:
     keys = np.ascontiguousarray(patches.keys[:, 0])
-    return KeyTable(keys, patches.barcodes, patches.slide, patches.row, first_slide=first_slide)
+    return KeyTable(
+        keys,
+        patches.barcodes,
+        patches.slide,
+        patches.row,
+        first_slide=first_slide,
+        key_begins=patches.key_begins,
+    )
 
 
 def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
@@ -138,7 +143,7 @@ def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
 def root_tree(barcode_bytes: int) -> TextureTree:
     """Return the tree of an archive that is too small to learn one: all patches share one key."""
     nothing = np.zeros((1, barcode_bytes), np.uint8)
-    return TextureTree.from_arrays({"nodes": nothing, "leaves": nothing[None]})
+    return TextureTree.from_centres({"nodes": nothing, "leaves": nothing[None]})
 
 
 def learn_keys(store: Store, *, seed: int = 0) -> TextureTree:

@@ -20,10 +20,10 @@ changed the 32 nearest of the first half, it compares with twice as many. It end
 the 32 are farther than 3/8 of the bits, hardly nearer than random barcodes.
 
 So a query looks at no more than 16 budgets, and mostly at one, however large the archive is (the published
-search looks at 15,000 keys). These are whole neighbourhoods of barcodes, not all patches of one average. A
-directory tells where the rows of each key begin, so the successor of a key is looked up. The directory takes
-8 bytes for each leaf and table. Adding patches adds a table, and removing slides sets a mask; nothing is
-rebuilt.
+search looks at 15,000 keys). These are whole neighbourhoods of barcodes, not all patches of one average. In a
+table with more patches than keys a directory tells where the rows of each key begin, so the successor of a
+key is looked up; it takes 4 bytes for each key. In a smaller table a key is searched for among the few keys
+of its node. Adding patches adds a table, and removing slides sets a mask; nothing is rebuilt.
 
 A budget of the whole archive compares with everything and is exact. Results are sorted by distance, then in
 insertion order (slide number, then row). They do not depend on how patches are spread over tables, on
@@ -44,7 +44,7 @@ from sish.index.compiled import as_barcodes, frozen
 from sish.index.params import BUDGET
 from sish.index.table import KeyTable, checked_mask
 from sish.index.texture.kernel import search_cells
-from sish.index.texture.shortlist import slides_of
+from sish.index.texture.shortlist import SPOT, slides_of
 from sish.index.texture.tree import TextureTree
 
 
@@ -68,10 +68,9 @@ class Cells:
     """The archive; patch numbers count through all tables."""
     first_patch: NDArray[np.int64]
     """Number of the first patch of each table, (tables,)."""
-    begins: NDArray[np.int64]
-    """Where each key begins in each table, (keys + 1, tables)."""
     totals: NDArray[np.int64]
     """Where each key begins in all tables together, (keys + 1,)."""
+    _directories: tuple["_Directory", ...] = field(repr=False)
     _kept: tuple[NDArray[Any], ...] = field(repr=False)  # the arrays that addresses point into
     _fixed: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)  # `Place` as an array, and spots
 
@@ -104,7 +103,8 @@ class Cells:
         >>> bags.patch.tolist(), bags.hamming.tolist()
         ([1, 2], [8, 16])
         """
-        return cls._of(tree, tuple(tables), [_begins(tree, table) for table in tables])
+        totals = np.zeros(tree.n_keys + 1, np.int64)
+        return cls._of(tree, tuple(tables), [_Directory.of(tree, table) for table in tables], totals)
 
     @classmethod
     def learn(cls, barcodes: ArrayLike, slide: ArrayLike | None = None, *, seed: int = 0) -> "Cells":
@@ -136,32 +136,46 @@ class Cells:
         return cls.of(tree, [KeyTable.build(tree.keys(rows), rows, own)])
 
     @classmethod
-    def _of(cls, tree: TextureTree, tables: tuple[KeyTable, ...], begins: list[NDArray[np.int64]]) -> "Cells":
-        """Return the cells of tables, given where each key begins in each table."""
-        kept: list[NDArray[Any]] = []
-        spots = np.zeros((len(tables), 6), np.int64)
+    def _of(
+        cls,
+        tree: TextureTree,
+        tables: tuple[KeyTable, ...],
+        directories: Sequence["_Directory"],
+        totals: NDArray[np.int64],
+    ) -> "Cells":
+        """Return the cells of tables with their directories; `totals` is filled."""
+        spots = np.zeros((len(tables), SPOT), np.int64)
         first_patch = np.cumsum([0, *map(len, tables)], dtype=np.int64)[: len(tables)]
-        for number, table in enumerate(tables):
+        kept: list[NDArray[Any]] = []
+        for number, (table, directory) in enumerate(zip(tables, directories, strict=True)):
             tree.check(table.barcodes)
             arrays = [np.ascontiguousarray(a) for a in (table.barcodes, table.slide, table.row)]
-            addresses = [array.ctypes.data for array in arrays]
+            arrays += [directory.node_begins, directory.key_begins, directory.keys]
             kept += arrays
-            spots[number] = *addresses, table.first_slide, first_patch[number], len(table)
-        together = (
-            np.ascontiguousarray(np.stack(begins, 1)) if begins else np.zeros((tree.n_keys + 1, 0), np.int64)
-        )
-        totals = together.sum(axis=1)
+            at = [array.ctypes.data if array.size else 0 for array in arrays]
+            spots[number] = *at[:3], table.first_slide, first_patch[number], len(table), *at[3:]
+            if directory.key_begins.size:
+                totals += directory.key_begins
+        sparse = [directory.keys for directory in directories if not directory.key_begins.size]
+        if sparse:
+            counts = np.bincount(np.concatenate(sparse), minlength=tree.n_keys)
+            totals[1:] += np.cumsum(counts)
         node_totals = np.ascontiguousarray(totals[:: tree.shape[2]])
-        kept += [tree.top_blocks, tree.node_blocks, tree.leaf_blocks, node_totals, totals, together]
-        addresses = [array.ctypes.data for array in kept[-6:]]
-        sizes = len(tables), *tree.shape, tree.barcode_bytes // 8
+        kept += [tree.top_blocks, tree.node_blocks, tree.leaf_blocks, node_totals, totals]
+        addresses = [array.ctypes.data for array in kept[-5:]]
+        sizes = *tree.shape, tree.barcode_bytes // 8
         fixed = np.array([*addresses, *sizes], np.int64), spots
-        return cls(tree, tables, first_patch, together, totals, tuple(kept), fixed)
+        return cls(tree, tables, first_patch, totals, tuple(directories), tuple(kept), fixed)
 
     def adding(self, table: KeyTable) -> "Cells":
         """Return cells of these tables and one more; the old tables are neither copied nor changed."""
-        begins = [*self.begins.T, _begins(self.tree, table)]
-        return self._of(self.tree, (*self.tables, table), begins)
+        directories = [*self._directories, _Directory.of(self.tree, table)]
+        return self._of(self.tree, (*self.tables, table), directories, np.zeros_like(self.totals))
+
+    @property
+    def directories(self) -> list[NDArray[np.int32]]:
+        """The arrays that tell where the nodes and keys of each table begin."""
+        return [array for it in self._directories for array in (it.node_begins, it.key_begins)]
 
     def __len__(self) -> int:
         """Return the number of patches."""
@@ -240,14 +254,39 @@ class Cells:
         return out
 
 
-def _begins(tree: TextureTree, table: KeyTable) -> NDArray[np.int64]:
-    """Return where each key begins in a table, (keys + 1,); ParameterError if they are another tree's."""
-    low, high = (int(table.keys.min()), int(table.keys.max())) if len(table) else (0, 0)
-    if not 0 <= low <= high < tree.n_keys:
-        raise ParameterError(
-            f"keys run from {low} to {high} and the tree has {tree.n_keys}; "
-            "make them with TextureTree.keys of this tree, and sort them"
-        )
-    begins = np.zeros(tree.n_keys + 1, np.int64)
-    np.cumsum(np.bincount(table.keys, minlength=tree.n_keys), out=begins[1:])
-    return begins
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """Where keys begin in a table; either `key_begins` or `keys` is empty."""
+
+    node_begins: NDArray[np.int32]
+    """Where each node begins, (nodes + 1,)."""
+    key_begins: NDArray[np.int32]
+    """Where each key begins, (keys + 1,)."""
+    keys: NDArray[np.int32]
+    """The keys, (P,)."""
+
+    @classmethod
+    def of(cls, tree: TextureTree, table: KeyTable) -> "_Directory":
+        """Return the directory of a table; ParameterError if its keys are another tree's."""
+        begins = table.key_begins
+        if (
+            begins is None
+            and len(table) >= tree.n_keys
+            and 0 <= table.keys[0] <= table.keys[-1] < tree.n_keys
+        ):
+            begins = np.searchsorted(table.keys, np.arange(tree.n_keys + 1)).astype(np.int32)
+        ends = table.keys[[0, -1]] if begins is not None else table.keys  # a few keys are all looked at
+        low, high = (int(ends.min()), int(ends.max())) if len(table) else (0, 0)
+        if not 0 <= low <= high < tree.n_keys or (begins is not None and len(begins) > tree.n_keys + 1):
+            raise ParameterError(
+                f"keys run from {low} to {high} and the tree has {tree.n_keys}; "
+                "make them with TextureTree.keys of this tree, and sort them"
+            )
+        nodes = np.arange(0, tree.n_keys + 1, tree.shape[2]).astype(np.int32)
+        none = np.empty(0, np.int32)
+        if begins is None:
+            keys = np.ascontiguousarray(table.keys, np.int32)
+            return cls(np.searchsorted(keys, nodes).astype(np.int32), none, keys)
+        if len(begins) <= tree.n_keys:  # the last keys have no patches
+            begins = np.append(begins, np.full(tree.n_keys + 1 - len(begins), len(table), np.int32))
+        return cls(np.ascontiguousarray(begins[nodes]), np.ascontiguousarray(begins), none)

@@ -28,6 +28,9 @@ from sish.index.texture.shortlist import (
     COMPARED,
     COUNT,
     FIRST_SLIDE,
+    KEY_BEGINS,
+    KEYS,
+    NODE_BEGINS,
     PATCHES,
     ROW_BITS,
     SLIDES,
@@ -72,10 +75,6 @@ class Place(NamedTuple):
     """int64 (nodes + 1,), where each node begins in all tables together."""
     totals: int
     """int64 (keys + 1,), where each key begins in all tables together."""
-    begins: int
-    """int64 (keys + 1, tables), where each key begins in each table."""
-    tables: int
-    """Number of tables."""
     tops: int
     """Number of top nodes."""
     nodes: int
@@ -102,7 +101,6 @@ def search_cells(
     """
     at = Place(
         place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8],
-        place[9], place[10],
     )  # fmt: skip
     room, total = queries.shape[0] * k, load_int64(at.node_totals, at.tops * at.nodes)
     offset = np.zeros(queries.shape[0] + 1, np.int64)
@@ -246,7 +244,6 @@ def _select(
                 key = nodes[number] * at.leaves + leaf
                 size = load_int64(at.totals, key + keys) - load_int64(at.totals, key)
                 if size > 0:
-                    prefetch(at.begins + 8 * at.tables * key)
                     cells[count] = (np.int64(bits[number, leaf]) << 33) | whole | key
                     count += 1
                     held += size
@@ -279,7 +276,7 @@ def _walk(
                     count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
                     held += more
                 reach = max(done + 1, _reach(tally, wanted, bound))  # each goes farther, so the walk ends
-                ranges = _ranges(at, cells[:count], done, reach)
+                ranges = _ranges(at, spots, cells[:count], done, reach)
                 done = farthest if reach == bound and bound == farthest else reach
             walked = state[WALKED]
             _scan(ranges, spots, barcode, mask, goal, limit, found, pad)
@@ -333,22 +330,43 @@ def _reach(tally: NDArray[np.int64], patches: int, bound: int) -> int:
 
 
 @compiled
-def _ranges(at: Place, cells: NDArray[np.int64], done: int, reach: int) -> NDArray[np.int64]:
+def _ranges(
+    at: Place, spots: NDArray[np.int64], cells: NDArray[np.int64], done: int, reach: int
+) -> NDArray[np.int64]:
     """Return ranges (table, begin, end) of cells farther than `done` up to `reach`, those at `reach` last."""
-    out, used = np.empty((cells.size * at.tables, 3), np.int64), 0
+    tables = spots.shape[0]
+    out, used = np.empty((cells.size * tables, 3), np.int64), 0
     for low, high in ((done, reach - 1), (max(done, reach - 1), reach)):
         for number in range(cells.size):
             if not low < cells[number] >> 33 <= high:
                 continue
             key = cells[number] & _KEY
             end = key + (at.leaves if cells[number] & _WHOLE else 1)
-            for table in range(at.tables):
-                first = load_int64(at.begins, key * at.tables + table)
-                last = load_int64(at.begins, end * at.tables + table)
+            for table in range(tables):
+                first = _begin(at, spots, table, key)
+                last = _begin(at, spots, table, end)
                 if first < last:
                     out[used, _TABLE], out[used, _BEGIN], out[used, _END] = table, first, last
                     used += 1
     return out[:used]
+
+
+@compiled
+def _begin(at: Place, spots: NDArray[np.int64], table: int, key: int) -> int:
+    """Return where a key begins in a table: looked up, or searched among the keys of its node."""
+    if spots[table, KEY_BEGINS]:
+        return int(load_int32(spots[table, KEY_BEGINS], key))
+    low: int = load_int32(spots[table, NODE_BEGINS], key // at.leaves)
+    if key % at.leaves == 0:
+        return low
+    high: int = load_int32(spots[table, NODE_BEGINS], key // at.leaves + 1)
+    while low < high:
+        middle = (low + high) // 2
+        if load_int32(spots[table, KEYS], middle) < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @compiled

@@ -22,8 +22,11 @@ COUNT, COMPARED, WALKED, BOUND, WANTED, WITHIN = 0, 1, 2, 3, 4, 5
 """Places in `Shortlist.state`: number of candidates, patches that used up budget, rows walked, the largest
 distance that enters, k, and number of candidates within that distance."""
 BARCODES, SLIDES, ROWS, FIRST_SLIDE, FIRST_PATCH, PATCHES = 0, 1, 2, 3, 4, 5
-"""Columns of `spots`, int64 (tables, 6): of each table the addresses of its barcodes, slides and rows, the
-numbers of its first slide and first patch, and how many patches it has."""
+NODE_BEGINS, KEY_BEGINS, KEYS = 6, 7, 8
+SPOT = 9
+"""Columns of `spots`, int64 (tables, SPOT): of each table the addresses of its barcodes, slides and rows, the
+numbers of its first slide and first patch, and how many patches it has; then the addresses of int32 numbers:
+where each node begins, and either where each key begins or, if that is 0, the keys themselves."""
 _MANY = 64  # more candidates at one distance than this are not sorted by insertion
 _ROOM = 1024  # room for so many candidates more than 2 k
 

@@ -51,6 +51,7 @@ _SMALLEST_SAMPLE = 100_000
 _SAMPLE_A_LEAF = 12  # with 6, equal recall in ten million patches takes a fifth more rows; 19 saves none
 _SAMPLE_A_NODE = 256  # patches of the sample that each node is learnt from
 _PASSES = 6  # of k-means; later ones change little
+_BLOCKS = ("top_blocks", "node_blocks", "leaf_blocks")
 _NONE = 2**62  # farther than any distance << 32 | number
 _NUMBER = 2**32 - 1
 
@@ -146,7 +147,58 @@ class TextureTree:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "TextureTree":
-        """Return the tree of what `to_arrays` returned; ParameterError if the arrays are not a tree's."""
+        """Return the tree of what `to_arrays` returned, or returned in format 1, as `from_centres` takes it.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            Blocks are not copied, so those of a mapped file stay on the disk.
+
+        Returns
+        -------
+        TextureTree
+            The tree.
+
+        Raises
+        ------
+        ParameterError
+            If the arrays are not a tree's.
+        """
+        if "shape" not in arrays:
+            return cls.from_centres(arrays)
+        shape = tuple(arrays["shape"].tolist())
+        own = [arrays.get(name, np.empty(0)) for name in _BLOCKS]
+        if len(shape) != 3 or min(shape) < 1 or any(array.dtype != np.uint64 for array in own):
+            raise ParameterError(f"the tree has shape {shape} and lacks blocks; give what to_arrays() gave")
+        padded, width = [-(-count // LANES) for count in shape], own[0].shape[-2] if own[0].ndim == 3 else 0
+        wanted = [
+            (padded[0], width, LANES),
+            (shape[0], padded[1], width, LANES),
+            (shape[0] * shape[1], padded[2], width, LANES),
+        ]
+        if not width or [array.shape for array in own] != wanted:
+            raise ParameterError(f"blocks are {[array.shape for array in own]}; give {wanted}")
+        return cls(own[0], own[1], own[2], (shape[0], shape[1], shape[2]))
+
+    @classmethod
+    def from_centres(cls, arrays: Mapping[str, NDArray[Any]]) -> "TextureTree":
+        """Return the tree of typical barcodes.
+
+        Parameters
+        ----------
+        arrays : mapping of str to uint8 array
+            "nodes" (T x K, B), "leaves" (T x K, L, B) and, if T is more than 1, "tops" (T, B).
+
+        Returns
+        -------
+        TextureTree
+            The tree.
+
+        Raises
+        ------
+        ParameterError
+            If the arrays are not a tree's.
+        """
         missing = {"nodes", "leaves"} - set(arrays)
         if missing:
             raise ParameterError(f"the tree lacks {sorted(missing)}; give what to_arrays() gave")
@@ -168,10 +220,10 @@ class TextureTree:
         flat = tops, nodes, leaves.reshape(-1, leaves.shape[2])
         return cls._of(*(np.ascontiguousarray(array).view(np.uint64) for array in flat))
 
-    def to_arrays(self) -> dict[str, NDArray[np.uint8]]:
-        """Return the arrays to store: "nodes", "leaves" and, if there are several top nodes, "tops"."""
-        arrays = {"nodes": self.nodes, "leaves": self.leaves}
-        return arrays if self.shape[0] == 1 else {**arrays, "tops": self.tops}
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays to store: the blocks as the kernels read them, and "shape"."""
+        blocks = {name: getattr(self, name) for name in _BLOCKS}
+        return {**blocks, "shape": np.array(self.shape, np.int64)}
 
     @property
     def tops(self) -> NDArray[np.uint8]:

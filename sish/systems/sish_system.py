@@ -15,7 +15,8 @@ from sish.encode import SlideCodes
 from sish.encoders import PatchEncoder
 from sish.errors import ParameterError
 from sish.index.params import SearchParams
-from sish.index.store.snapshot import ARRAYS, SlideRow, merge, slide_snapshot
+from sish.index.store.slide_row import SlideRow
+from sish.index.store.snapshot import ARRAYS, merge, slide_snapshot
 from sish.recipe import Keys
 from sish.results import Query
 from sish.searchers import TextureSearcher, searcher_in_memory
