@@ -286,6 +286,21 @@ class TextureKeys:
         return max(BUDGET, _CROWDED * self._tree.n_keys if fit is None else fit.due)
 
 
+def convert(store: Store) -> None:
+    """Rewrite an index of an older format in the newest one, in one commit; its answers stay.
+
+    Parameters
+    ----------
+    store : Store
+        The index, open for writing.
+    """
+    tree = stored_tree(store)
+    if tree is None or not store.state.segments:
+        store.compact()
+    else:
+        store.rekey(tree.to_arrays(), lambda patches: patches)
+
+
 def stored_tree(source: Store | State) -> TextureTree | None:
     """Return the texture tree of an archive, or None while it is too small for one."""
     return tree_of(_state_of(source))

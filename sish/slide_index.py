@@ -27,7 +27,7 @@ from sish.feature_ingest import FeatureIngest, measured_files
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
 from sish.index.repair import RepairReport, repair
-from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
+from sish.index.store import FORMAT_VERSION, SlideRow, Snapshot, State, Store, StoreInfo
 from sish.ingest import Ingest, OnError
 from sish.labels import read_labels
 from sish.nearest import nearest_to
@@ -36,7 +36,7 @@ from sish.recall import Recall, noted, told_of, tune
 from sish.recipe import Recipe
 from sish.results import AddReport, RelabelReport, Results
 from sish.sampling import sample_features
-from sish.searchers import searcher_of, stored_tree
+from sish.searchers import convert, searcher_of, stored_tree
 from sish.slides.mosaic import Region
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import Settings, keep_threshold, measure_threshold, use_measured
@@ -522,6 +522,22 @@ class Index:
         """Rewrite everything as one segment, without what was removed."""
         with Store.open(self.path, write=True) as store:
             store.compact()
+
+    def convert(self) -> bool:
+        """Rewrite an index of an older format in the newest one; its slides and answers stay.
+
+        An older index is searched and added to as it is. Converting makes it faster to open and to change.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to do.
+        """
+        with Store.open(self.path, write=True) as store:
+            old = store.state.format_version < FORMAT_VERSION
+            if old:
+                convert(store)
+        return old
 
     def info(self) -> StoreInfo:
         """Return counts and sizes."""

@@ -156,7 +156,7 @@ def test_a_filter_that_leaves_few_patches_compares_with_these_alone(stored, monk
 
 def test_a_slide_is_looked_up_by_its_id_in_every_state(stored):
     store, *_ = stored
-    assert all(store.state.row(row.slide_id) is row for row in store.slides)
+    assert all(store.state.row(row.slide_id) == row for row in store.slides)
     assert [name for name in ("s2", "s4", "s7", "none") if name in store] == ["s2"]
     with Store.open(store.path, write=True) as writer:
         before = writer.state

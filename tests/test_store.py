@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from store_oracle import ARRAYS, HEADER, assert_same, expected, fill, make_array
 from sish.errors import ParameterError, SlideExistsError
 from sish.index.store import Store, slide_snapshot
 from sish.index.store.segment import write_segment
+from sish.index.store.slide_table import TEXTS
 
 
 @pytest.fixture
@@ -199,11 +201,26 @@ def test_any_zarr_tool_reads_a_segment(store):
     for name in ARRAYS:
         np.testing.assert_array_equal(group[name][...], getattr(want, name))
     assert len(want) == 13
-    assert [row["slide_id"] for row in json.loads((segment / "slides.json").read_text())] == [
-        *(row.slide_id for row, _ in slides),
-        "zero",
-        "none",
-    ]
+    ids = [*(row.slide_id for row, _ in slides), "zero", "none"]
+    assert [row.slide_id for row in want.slides] == ids
+
+
+def test_any_reader_of_safetensors_reads_the_slides(store):
+    slides = [row for row, _ in fill(store, [6, 3])]
+    store.relabel({"s1": replace(slides[1], label="b\u00e9")})
+    store.compact()
+    (segment,) = (store.path / "segments").iterdir()
+    (table,) = segment.glob("slides.*safetensors")
+    arrays = read_safetensors(table.read_bytes())
+    texts, ends = arrays["strings"].tobytes(), arrays["string_ends"].tolist()
+    texts = [texts[begin:end].decode() for begin, end in pairwise([0, *ends])]
+    told = dict(zip(TEXTS, arrays["texts"].tolist(), strict=True))
+    assert [texts[code] for code in told["slide_id"]] == ["s0", "s1"]
+    assert (told["label"][0], texts[told["label"][1]]) == (-1, "b\u00e9")
+    assert np.diff(arrays["patch_ends"], prepend=0).tolist() == [6, 3]
+    assert all(array.ctypes.data % array.itemsize == 0 for array in arrays.values())
+    order = read_safetensors((segment / "order.safetensors").read_bytes())
+    assert order["by_slide"].tolist() == store.snapshot().insertion_order().tolist()
 
 
 def test_many_appends_leave_few_segments_and_little_rewriting(tmp_path, monkeypatch):
@@ -221,6 +238,21 @@ def test_many_appends_leave_few_segments_and_little_rewriting(tmp_path, monkeypa
             assert store.info().segments <= 1 + np.log2(i + 1) + np.log2(5)
             assert (store.path / "manifest.json").stat().st_size < 30_000
     assert sum(written) <= 200 * np.log(200 * 5) / np.log(1.5)
+
+
+def read_safetensors(data: bytes) -> dict[str, np.ndarray]:
+    """Read a file as the specification of safetensors says, with none of our code."""
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    kinds = {"I32": "<i4", "I64": "<i8", "U64": "<u8", "F64": "<f8", "U8": "u1"}
+    ends = sorted(tuple(entry["data_offsets"]) for entry in header.values())
+    assert [0, *(end for _, end in ends)] == [*(begin for begin, _ in ends), len(body)]  # no gaps
+    return {
+        name: np.frombuffer(body[slice(*entry["data_offsets"])], kinds[entry["dtype"]]).reshape(
+            entry["shape"]
+        )
+        for name, entry in header.items()
+    }
 
 
 def test_replacing_moves_a_slide_to_the_end_in_one_commit(store):
@@ -291,7 +323,7 @@ def test_info_counts_the_bytes_of_the_files(store):
     store.remove(["s1"])
     files = [path for path in store.path.rglob("*") if path.is_file() and path.name != "lock"]
     assert store.info().bytes == sum(path.stat().st_size for path in files)
-    assert store.info().format_version == 1
+    assert store.info().format_version == 2
 
 
 def test_odd_names_survive(store):

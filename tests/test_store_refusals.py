@@ -22,6 +22,7 @@ from sish.errors import (
 )
 from sish.index.store import Store
 from sish.index.store.manifest import read_manifest
+from sish.index.store.slide_table import SlideTable
 from sish.index.store.verify import verify
 
 
@@ -51,8 +52,8 @@ def refused(kind: type[SishError], says: str):
         ({"barcodes": np.zeros((3, 4), int)}, "barcodes is int64"),
         ({"barcodes": np.zeros((3, 5), np.uint8)}, "5 barcode bytes"),
         ({"l0_xy": np.zeros((3, 3), int)}, "l0_xy is int64 (3, 3), wanted int64 (3, 2)"),
-        ({"row": make_row("t", 3, mpp=float("nan"))}, "slide table cannot be written as JSON"),
-        ({"row": make_row("t", 3, path=Path("x"))}, "slide table cannot be written as JSON"),
+        ({"row": make_row("t", 3, mpp=float("nan"))}, "nothing was stored"),
+        ({"row": make_row("t", 3, path=Path("x"))}, "nothing was stored"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_changes(store, changes, says):
@@ -144,10 +145,10 @@ def test_manifests_of_other_versions_and_damaged_ones(store):
     good = path.read_bytes()
     for old, new, kind, says in [
         (
-            b'"version": 1',
             b'"version": 2',
+            b'"version": 3',
             IndexFormatError,
-            "is of index format 2, this release reads format 1",
+            "is of index format 3, this release reads formats 1 to 2",
         ),
         (b'"patches": 3', b'"patches": 4', IndexCorruptError, "does not match its own checksum"),
         (b"abc", b"abd", IndexCorruptError, "does not match its own checksum"),
@@ -197,11 +198,13 @@ def test_damaged_segments(store):
 
 def test_verify_sees_what_checksums_cannot(store, monkeypatch):
     unsorted = expected([(make_row("u", 4), make_arrays(4, 1))])
-    unsorted = replace(unsorted, keys=unsorted.keys[::-1] - np.arange(4)[:, None])
+    unsorted = replace(
+        unsorted, slides=SlideTable.of(unsorted.slides), keys=unsorted.keys[::-1] - np.arange(4)[:, None]
+    )
     monkeypatch.setattr("sish.index.store.store.merge", lambda parts: unsorted)
     store.append(make_row("u", 4), *make_arrays(4, 1))
     assert any("not sorted" in line for line in store.verify())
-    wrong = replace(unsorted, slides=(make_row("u", 3), make_row("v", 1)))
+    wrong = replace(unsorted, slides=SlideTable.of([make_row("u", 3), make_row("v", 1)]))
     monkeypatch.setattr("sish.index.store.store.merge", lambda parts: wrong)
     store.append(make_row("u", 4), *make_arrays(4, 1), replace=True)
     assert any("do not match n_patches" in line for line in store.verify())
@@ -213,7 +216,9 @@ def test_leftovers_are_reported_apart_and_compact_deletes_only_them(store):
     (store.path / "segments" / "00000077").mkdir()
     (store.path / "segments" / "00000077" / "zarr.json").write_text("half")
     (store.path / "notes.txt").write_text("mine")
-    segment = next(path for path in (store.path / "segments").iterdir() if (path / "slides.json").exists())
+    segment = next(
+        path for path in (store.path / "segments").iterdir() if (path / "slides.safetensors").exists()
+    )
     (segment / "tombstones.00000099.json").write_text("half")
     assert store.verify() == []
     assert sorted(store.leftovers()) == [

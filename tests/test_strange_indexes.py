@@ -7,7 +7,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sish.errors import IndexCorruptError, IndexFormatError, ParameterError, Sto
 from sish.index.repair import repair
 from sish.index.store import Store
 from sish.index.store.manifest import read_manifest
+from sish.index.store.packed import pack
 from sish.index.store.verify import verify
 
 DEEP = 100_000
@@ -75,10 +76,23 @@ def vouch(path: Path, table: str, data: bytes) -> None:
     edit_manifest(path, change)
 
 
-def assert_damaged(path: Path) -> None:
+def vouch_rows(path: Path, data: bytes) -> None:
+    """Give the first segment a table of slides of format 1, which is JSON."""
+
+    def change(body: dict[str, Any]) -> None:
+        first = body["segments"][0]
+        for name in (first["table"], "order.safetensors"):
+            del first["files"][name]
+        first["table"] = "slides.json"
+        write_vouched(path / "segments" / first["name"], first["files"], first["table"], data)
+
+    edit_manifest(path, change)
+
+
+def assert_damaged(path: Path, *, knows_slides: bool = False) -> None:
     """The first segment is damaged; the slides of the other are there, and everything says so on one line."""
     index = sish.Index.open(path)
-    assert "c" in index and "b" not in index
+    assert "c" in index and ("b" in index) == knows_slides
     (reason,) = index.damage
     one_line(reason)
     for use in (index.view, index.snapshot, lambda: index.search("c"), lambda: index.remove("c")):
@@ -110,12 +124,17 @@ ODD: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("name", "value"), ODD, ids=lambda value: repr(value)[:20])
 def test_rows_with_fields_of_another_kind(path, name, value):
-    manifest = read_manifest(path)
-    folder = path / "segments" / manifest.segments[0].name
-    rows = json.loads((folder / manifest.segments[0].table).read_bytes())
+    rows = [asdict(row) for row in Store.open(path).segments[0].patches.slides]
     rows[-1][name] = value
-    vouch(path, "table", json.dumps(rows).encode())
+    vouch_rows(path, json.dumps(rows).encode())
     assert_damaged(path)
+
+
+def test_a_table_of_format_1_is_read(path):
+    rows = [asdict(row) for row in Store.open(path).segments[0].patches.slides]
+    slides = sish.Index.open(path).slides
+    vouch_rows(path, json.dumps(rows).encode())
+    assert sish.Index.open(path).slides == slides and verify(path) == []
 
 
 @pytest.mark.parametrize(
@@ -142,6 +161,34 @@ def test_rows_with_fields_of_another_kind(path, name, value):
 def test_tables_that_are_none(path, table, data):
     vouch(path, table, data)
     assert_damaged(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"[7]", b"[[]]", b"null", b'[{"slide_id": "b"}]', b"[" * DEEP])
+def test_tables_of_format_1_that_are_none(path, data):
+    vouch_rows(path, data)
+    assert_damaged(path)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {},
+        {"by_slide": np.zeros(9, np.int32)},
+        {"by_slide": np.zeros(50, np.int64)},
+        {"by_slide": np.zeros(50, np.int32), "key_begins": np.array([0, 9, 50, 49, 50], np.int32)},
+        {"by_slide": np.zeros(50, np.int32), "key_begins": np.array([0, 51], np.int32)},
+        {"by_slide": np.zeros(50, np.int32), "key_begins": np.array([-1, 50], np.int32)},
+        {"by_slide": np.zeros(50, np.int32), "key_begins": np.zeros(0, np.int32)},
+        {"by_slide": np.zeros(50, np.int32), "other": np.zeros(50, np.int32)},
+    ],
+)
+def test_orders_that_lead_out_of_the_arrays(path, order):
+    def change(body: dict[str, Any]) -> None:
+        first = body["segments"][0]
+        write_vouched(path / "segments" / first["name"], first["files"], "order.safetensors", pack(order))
+
+    edit_manifest(path, change)
+    assert_damaged(path, knows_slides=True)
 
 
 @pytest.mark.parametrize("data", [b"[true]", b"[0.0]", b'["0"]', b"[-1]", b"[2]", b"[1e400]"])
@@ -227,7 +274,7 @@ def test_manifests_of_another_kind(path, number):
         (changed("barcode_bytes", value=2**61), "is not of the"),
         (changed(*SEGMENT, "patches", value=2**62), "is not of the"),
         (changed(*SEGMENT, "patches", value=1), "is not of the"),
-        (changed(*SEGMENT, "slides", value=9), "patches, wanted 9 of"),
+        (changed(*SEGMENT, "slides", value=9), "other columns than those of 9 slides"),
         (lambda body: body["segments"][0]["files"].pop("row/c.0"), "is not of the"),
     ],
 )

@@ -455,7 +455,7 @@ def _order(patches: Snapshot) -> bytes:
     by_slide = np.empty(len(patches), np.int32)
     by_slide[place[patches.slide] + patches.row] = np.arange(len(patches), dtype=np.int32)
     order, keys = {"by_slide": by_slide}, patches.keys[:, 0]
-    if len(keys) and keys[0] >= 0 and keys[-1] < len(keys):
+    if len(keys) and 0 <= keys.min() <= keys.max() < len(keys):
         order["key_begins"] = np.concatenate([[0], np.cumsum(np.bincount(keys))]).astype(np.int32)
     return pack(order)
 

@@ -35,6 +35,7 @@ from sish.index.store.disk import make_folder, replace_file, storage_errors, syn
 from sish.index.store.leftovers import count_bytes, delete_unnamed, find_leftovers, sweep
 from sish.index.store.lock import WriterLock
 from sish.index.store.manifest import (
+    FORMAT_VERSION,
     JSON,
     MANIFEST,
     SEGMENTS,
@@ -415,7 +416,8 @@ class Store:
     def compact(self) -> None:
         """Write all live slides into one segment of the newest format and delete leftovers."""
         with self._writing() as state:
-            if len(state.segments) > 1 or any(it.removed or it.is_old for it in state.segments):
+            old = state.manifest.version < FORMAT_VERSION
+            if old or len(state.segments) > 1 or any(it.removed or it.is_old for it in state.segments):
                 self._commit(state, [], state.segments)
             sweep(self.path, self._state.manifest)
 

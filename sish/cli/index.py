@@ -351,6 +351,16 @@ def _compact(arguments: Namespace) -> int:
     return 0
 
 
+def _convert(arguments: Namespace) -> int:
+    index = open_index(arguments)
+    before = index.info().format_version
+    index.convert()
+    after = index.info().format_version
+    done = f"format {before} before, {after} now" if before != after else f"it is of format {after} already"
+    show(arguments, {"format_before": before, "format_after": after}, [done])
+    return 0
+
+
 COMMANDS = {
     "create": Command(
         "make an empty index with settings of your own", "Make an empty index.", _create_options, _create
@@ -393,6 +403,12 @@ COMMANDS = {
     ),
     "compact": Command(
         "drop what was removed", "Rewrite an index without what was removed.", _index_and_json, _compact
+    ),
+    "convert": Command(
+        "rewrite an older index in the newest format",
+        "Rewrite an index of an older format in the newest one. Its slides and its answers stay.",
+        _index_and_json,
+        _convert,
     ),
 }
 """The commands of ``sish index``, by name."""
