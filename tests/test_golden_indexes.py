@@ -1,4 +1,7 @@
-"""Indexes that the last release of format 1 wrote: each opens, stays as it is, and answers as it did then."""
+"""Indexes of format 1 and of format 2: each opens, stays as it is, and answers as the last release of format 1 did.
+
+Those of format 2, in the folder ``2``, are the same indexes, converted by the first release that writes it.
+"""
 
 import json
 import shutil
@@ -10,6 +13,7 @@ from golden_indexes import ASKED, answers
 import sish
 
 GOLDEN = Path(__file__).parent / "golden"
+FOLDERS = {1: GOLDEN, 2: GOLDEN / "2"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -18,13 +22,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", ASKED)
-def test_it_opens_and_answers_as_it_was_recorded(name):
-    folder = GOLDEN / f"{name}.sish"
-    before = contents(folder)
-    index = sish.Index.open(folder, verify=True)
-    assert (len(index), index.info().format_version) == (ASKED[name], 1)
-    assert (index.state_and_view()[0].tree is not None) == (name == "tree")
+def assert_answers(index: sish.Index, name: str) -> None:
+    """It answers what was recorded."""
     recorded = json.loads((GOLDEN / f"{name}.json").read_text())
     found = json.loads(json.dumps(answers(index)))
     assert found.keys() == recorded.keys() and len(recorded) >= 8
@@ -35,12 +34,36 @@ def test_it_opens_and_answers_as_it_was_recorded(name):
                 "score": pytest.approx(old["score"]),
                 "uncertainty": pytest.approx(old["uncertainty"]),
             }, asked
-    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("version", FOLDERS)
+@pytest.mark.parametrize("name", ASKED)
+def test_it_opens_and_answers_as_it_was_recorded(name, version):
+    folder = FOLDERS[version] / f"{name}.sish"
+    before = contents(folder)
+    index = sish.Index.open(folder, verify=True)
+    assert (len(index), index.info().format_version) == (ASKED[name], version)
+    assert (index.state_and_view()[0].tree is not None) == (name == "tree")
+    assert_answers(index, name)
+    assert contents(folder) == before and not sish.verify(folder)
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_it_can_be_changed_and_answers_on(name, tmp_path):
+def test_converted_it_answers_as_it_was_recorded(name, tmp_path):
     shutil.copytree(GOLDEN / f"{name}.sish", tmp_path / "copy.sish")
+    index = sish.Index.open(tmp_path / "copy.sish")
+    slides = index.slides
+    assert index.convert() and not index.convert()
+    assert (index.slides, index.info().format_version, sish.verify(index.path)) == (slides, 2, [])
+    assert_answers(index, name)
+    kinds = {path.name.partition(".")[0] for path in index.path.rglob("*.safetensors")}
+    assert kinds == {"slides", "order"} | ({"tree"} if name == "tree" else set())
+
+
+@pytest.mark.parametrize("version", FOLDERS)
+@pytest.mark.parametrize("name", ASKED)
+def test_it_can_be_changed_and_answers_on(name, version, tmp_path):
+    shutil.copytree(FOLDERS[version] / f"{name}.sish", tmp_path / "copy.sish")
     index = sish.Index.open(tmp_path / "copy.sish")
     first, *_, last = (row.slide_id for row in index.slides)
     assert index.remove(last) == 1

@@ -266,9 +266,9 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
 def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_bytes: int) -> Segment:
     """Map a segment's files into memory.
 
-    It checks the sizes of all files, a small slide table, the tombstones, and that the places of keys lie in
-    the arrays: no number in the files leads a kernel out of them. `Segment.check` and
-    `sish.index.store.verify` check the rest.
+    The caller has looked for links (`check_no_links`). Here the sizes of all files, a small slide table, the
+    tombstones and the places of keys are checked: no number in the files leads a kernel out of the arrays.
+    `Segment.check` and `sish.index.store.verify` check the rest.
 
     Parameters
     ----------
@@ -289,9 +289,8 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
     Raises
     ------
     IndexCorruptError
-        If a file is missing, not of its size, or a link, or a table is damaged.
+        If a file is missing or not of its size, or a table is damaged.
     """
-    check_no_links(folder, record)
     for name, file in record.files.items():
         _check_size(folder / name, file)
     shapes = array_shapes(record.patches, key_orders, barcode_bytes)

@@ -11,7 +11,7 @@ import numpy as np
 from sish.errors import IndexCorruptError, StoreError
 from sish.index.store.disk import FileRecord, check_plain, damage_told, record_file, storage_errors
 from sish.index.store.manifest import MANIFEST, SEGMENTS, Manifest, SegmentRecord, read_manifest
-from sish.index.store.segment import Segment, open_segment
+from sish.index.store.segment import Segment, check_no_links, open_segment
 from sish.index.store.tree_file import open_tree
 
 
@@ -102,6 +102,7 @@ def segment_problems(
     if damaged:
         return
     try:
+        check_no_links(path, record)
         segment = open_segment(path, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
     except IndexCorruptError as error:
         yield str(error)
