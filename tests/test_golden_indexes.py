@@ -1,6 +1,5 @@
 """Indexes of format 1 and of format 2: each opens, stays as it is, and answers as format 1 did.
 
-
 Those of format 2, in the folder ``2``, are the same indexes, converted by the first release that writes it.
 """
 
