@@ -1,7 +1,7 @@
 """Which slide a file is: the same bytes under any name are, another slide of its name is not."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +129,17 @@ def row_at(path: Path, slide_id: str, digest: str | None) -> SlideRow:
 def test_of_twins_the_one_of_the_path_comes_first_then_the_one_of_the_name(tmp_path):
     path = write_picture(tmp_path / "b.bmp", 1)
     digest = file_digest(path)
-    rows = [row_at(tmp_path / f"{name}.bmp", name, digest) for name in "abc"]
-    assert find_row(path, "b", rows) == rows[1]
-    moved = path.rename(tmp_path / "elsewhere.bmp")
-    assert find_row(moved, "c", rows) == rows[2] and find_row(moved, "x", rows) == rows[0]
-    assert find_row(moved, "x", [replace(row, file_digest="0") for row in rows]) is None
-    assert find_row(tmp_path / "none.bmp", "a", rows) is None
+    rows = [replace(row_at(tmp_path / f"{name}.bmp", name, digest), n_patches=0) for name in "abc"]
+    none = np.zeros((0, 1), int), np.zeros((0, 8), np.uint8), np.zeros((0, 2), int)
+    with Store.create(tmp_path / "index", {}) as store:
+        for row in rows:
+            store.append(row, *none)
+        assert find_row(path, "b", store.state) == rows[1]
+        moved = path.rename(tmp_path / "elsewhere.bmp")
+        assert find_row(moved, "c", store.state) == rows[2] and find_row(moved, "x", store.state) == rows[0]
+        assert find_row(tmp_path / "none.bmp", "a", store.state) is None
+        store.relabel({row.slide_id: replace(row, file_digest="0") for row in rows})
+        assert find_row(moved, "x", store.state) is None
 
 
 def test_links_to_a_slide_are_the_slide(tmp_path):
@@ -145,16 +150,6 @@ def test_links_to_a_slide_are_the_slide(tmp_path):
         for name in ("a", "link", "hard"):
             assert compare(tmp_path / f"{name}.bmp", row_at(path, "a", digest)) is Standing.SAME
     assert compare(tmp_path / "link.bmp", row_at(path, "a", "0")) is Standing.CHANGED
-
-
-def test_rows_without_a_digest_are_written_as_they_were(tmp_path):
-    """A release that does not know the field reads a table in which no row has it."""
-    from sish.index.store.segment import _encode_table
-
-    row = row_at(tmp_path / "a.bmp", "a", None)
-    assert b"file_digest" not in _encode_table((row,))
-    assert b"file_digest" in _encode_table((replace(row, file_digest="1"),))
-    assert SlideRow(**{k: v for k, v in asdict(row).items() if k != "file_digest"}) == row
 
 
 def test_a_part_of_an_indexed_slide_is_not_cut_out_of_the_file_that_took_its_place(archive, tmp_path):

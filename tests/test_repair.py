@@ -81,8 +81,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 DAMAGE: list[tuple[str, Callable[[Path], None], bool]] = [
-    ("slides*.json", flip, False),
-    ("slides*.json", Path.unlink, False),
+    ("slides*.safetensors", flip, False),
+    ("slides*.safetensors", Path.unlink, False),
     ("tombstones*.json", flip, False),
     ("keys/c.0.0", cut, True),
     ("barcodes/c.0.0", Path.unlink, True),
@@ -165,7 +165,7 @@ def test_a_sound_index_is_left_alone(index):
 
 
 def test_all_segments_may_be_damaged_and_two_repairs_keep_both(index):
-    flip(segment_of(index, "s4") / "slides.json")
+    flip(segment_of(index, "s4") / "slides.safetensors")
     first = repair(index, drop=True).kept_in
     for folder in list((index / "segments").iterdir()):
         cut(folder / "barcodes" / "c.0.0")
@@ -195,7 +195,7 @@ def test_a_repair_that_was_interrupted_is_done_again(index, monkeypatch):
 
 
 def test_a_link_in_the_place_of_the_folder_is_refused(index, tmp_path):
-    flip(segment_of(index, "s3") / "slides.json")
+    flip(segment_of(index, "s3") / "slides.safetensors")
     (tmp_path / "elsewhere").mkdir()
     (index / "damaged").symlink_to(tmp_path / "elsewhere")
     before = contents(index)
@@ -274,7 +274,7 @@ def test_a_slide_that_is_there_twice_is_kept_with_the_damaged_one(index, monkeyp
 def test_what_seems_damaged_for_a_moment_is_not_thrown_away(index, monkeypatch):
     """A disk that fails while the writer opens the index, and not before and after."""
     folder = segment_of(index, "s0")
-    flip(segment_of(index, "s4") / "slides.json")
+    flip(segment_of(index, "s4") / "slides.safetensors")
     before, open_writer = contents(index), Store.open.__func__
 
     def fail(cls, path, *, write=False):
@@ -313,7 +313,7 @@ def test_a_damaged_tree_is_made_anew_without_losing_a_slide(tmp_path, n, damage)
     path = tmp_path / "index"
     sish.Index.create(path)
     grow(path, n)
-    (file,) = path.glob("tree.*.npz")
+    (file,) = path.glob("tree.*")
     damage(file)
     index = sish.Index.open(path)
     assert [row.slide_id for row in index.slides] == ["a"]
@@ -335,13 +335,13 @@ def test_a_damaged_segment_beside_a_damaged_tree(tmp_path):
     path = tmp_path / "index"
     sish.Index.create(path)
     grow(path, 50)
-    flip(next(path.glob("tree.*.npz")))
+    flip(next(path.glob("tree.*")))
     cut(next(path.glob("segments/*/keys/c.0.0")))
     before = contents(path)
     assert not repair(path).is_sound and contents(path) == before
     report = repair(path, drop=True)
     assert report.is_sound and report.tree_mended and [row.slide_id for row in report.add_again] == ["a"]
-    assert verify(path) == [] and not list(path.glob("tree.*.npz"))
+    assert verify(path) == [] and not list(path.glob("tree.*"))
 
 
 def test_a_damaged_manifest_is_one_line(index):

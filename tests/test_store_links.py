@@ -127,7 +127,7 @@ def test_what_is_not_ours_is_never_swept(index, victim):
     shutil.copytree(victim / "20240101", segments / "20240101")
     (segments / "00000099").symlink_to(victim)
     (segments / "00000098").write_text("mine")
-    (index / "tree.00000099.npz").symlink_to(victim / "slides.json")
+    (index / "tree.00000099.safetensors").symlink_to(victim / "slides.json")
     before, outside = contents(index), contents(victim)
     assert Store.open(index).leftovers() == []
     with Store.open(index, write=True) as store:

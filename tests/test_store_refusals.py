@@ -207,7 +207,7 @@ def test_verify_sees_what_checksums_cannot(store, monkeypatch):
     wrong = replace(unsorted, slides=SlideTable.of([make_row("u", 3), make_row("v", 1)]))
     monkeypatch.setattr("sish.index.store.store.merge", lambda parts: wrong)
     store.append(make_row("u", 4), *make_arrays(4, 1), replace=True)
-    assert any("do not match n_patches" in line for line in store.verify())
+    assert any("row: patches of a slide are not numbered" in line for line in store.verify())
 
 
 def test_leftovers_are_reported_apart_and_compact_deletes_only_them(store):

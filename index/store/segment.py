@@ -60,6 +60,7 @@ _WIDTHS: Mapping[str, tuple[np.dtype[Any], ...]] = {
     "row": (np.dtype("<i4"),),
 }
 """The dtypes that each array may have; the first that holds all of its values is written."""
+_BLOCK = 1 << 18  # patches that are checked at a time
 SMALL_TABLE = 1 << 16
 """A slide table of at most so many bytes is compared with its checksum and read when a segment is opened."""
 
@@ -186,21 +187,41 @@ class Segment:
         for problem in patches.slides.problems():
             yield f"{folder / self.record.table}: {problem}"
             return
-        slide, keys = patches.slide, patches.keys[:, 0]
-        inside = not len(slide) or 0 <= slide.min() <= slide.max() < len(patches.slides)
-        counts = np.bincount(slide, minlength=len(patches.slides)) if inside else slide
-        if not inside or not np.array_equal(counts, patches.slides.n_patches):
+        counts, last = np.zeros(len(patches.slides), np.int64), patches.keys[:1, 0]
+        for first in range(0, len(patches), _BLOCK):  # an index may be larger than the memory
+            block = slice(first, first + _BLOCK)
+            keys = np.concatenate([last, patches.keys[block, 0]])
+            if (keys[1:] < keys[:-1]).any():
+                yield f"{folder / 'keys'}: not sorted by the first key"
+                return
+            slide, row, last = patches.slide[block], patches.row[block], keys[-1:]
+            if not 0 <= slide.min() <= slide.max() < len(counts):
+                yield f"{folder / 'slide'}: has slide numbers beyond the table's {len(counts)}"
+                return
+            if (row < 0).any() or (row >= patches.slides.n_patches[slide]).any():
+                yield f"{folder / 'row'}: patches of a slide are not numbered from 0 on"
+                return
+            counts += np.bincount(slide, minlength=len(counts))
+            if not self._is_in_order(first, slide, row):
+                yield f"{folder / ORDER}: patches of a slide lie elsewhere, or are not numbered from 0 on"
+                return
+        if (counts != patches.slides.n_patches).any():
             yield f"{folder / 'slide'}: patches of each slide do not match n_patches of {self.record.table}"
             return
-        if (patches.row < 0).any() or (patches.row >= patches.slides.n_patches[slide]).any():
-            yield f"{folder / 'row'}: patches of a slide are not numbered from 0 on"
-            return
-        if (keys[1:] < keys[:-1]).any():
-            yield f"{folder / 'keys'}: not sorted by the first key"
-            return
-        wanted = unpack(np.frombuffer(_order(patches), np.uint8)) if ORDER in self.packed else {}
-        if any(not np.array_equal(getattr(patches, name), array) for name, array in wanted.items()):
-            yield f"{folder / ORDER}: does not match the arrays"
+        begins = patches.key_begins
+        if (
+            begins is not None
+            and (np.searchsorted(patches.keys[:, 0], np.arange(len(begins))) != begins).any()
+        ):
+            yield f"{folder / ORDER}: keys begin elsewhere"
+
+    def _is_in_order(self, first: int, slide: npt.NDArray[np.int32], row: npt.NDArray[np.int32]) -> bool:
+        """Return whether `by_slide` has the patches from `first` on in their places, where it is stored."""
+        by_slide, slides = self.patches.by_slide, self.patches.slides
+        if by_slide is None:
+            return True
+        places = (slides.patch_ends - slides.n_patches)[slide] + row
+        return bool((by_slide[places] == np.arange(first, first + len(slide))).all())
 
     def live(self) -> Snapshot:
         """Return the patches of the live slides: the mapped files themselves if no slide was removed."""

@@ -191,7 +191,7 @@ class State:
         if self._has_twins:
             last = self.parts[-1].record
             where = self.folder / SEGMENTS / last.name / last.table
-            raise corrupt(where, "or a table before it names a slide twice")
+            raise corrupt(where, "or a table before it names a slide that is in the index already")
 
     @cached_property
     def _has_twins(self) -> bool:
