@@ -1,7 +1,8 @@
 """The threshold of an archive: the distance within which patches count as similar, measured on its patches.
 
-The threshold is the distance that 1 % of pairs of patches of different patients do not exceed. It depends on
-tissue, stain and encoder: the shipped figure, measured on lymph nodes, accepts most pairs of breast tissue.
+The threshold is the distance that 1 % of pairs of patches of different patients do not exceed; in an archive
+of fewer than 2,500 patches so many pairs that a patch has 25 similar ones. It depends on tissue, stain and
+encoder: the shipped figure, measured on lymph nodes, accepts most pairs of breast tissue.
 
 The pairs come from a sample: the 1,024 patches of the smallest hash of slide id and row. So the threshold
 depends on the patches and patients of the archive alone. The order of adding, commits, merges and shards do
@@ -34,6 +35,9 @@ _SAMPLE = 1024  # patches of the sample
 _PAIRS = 1 << 15  # pairs that are compared; other samples and pairs give a figure within some 2 bits
 _FEWEST_PAIRS = 100  # of different patients, so that 1 % of them is one at least
 _PERCENT = 1.0
+_FEWEST_SIMILAR = (
+    25  # patches on average: chosen on the odd groups of crc5, where 1 % of 840 patches is too few
+)
 _TOGETHER = 1 << 15  # hashes that are made at a time, so that they stay in the cache
 _LARGEST = 2**63 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -68,9 +72,13 @@ class Measured:
         hashes, barcodes, patients = sample_of(state)
         distances = _distances(barcodes, patients)
         enough = len(distances) >= _FEWEST_PAIRS
-        bits = int(np.percentile(distances, _PERCENT)) if enough else None
         last = _LARGEST if len(hashes) < _SAMPLE else int(hashes[-1])
-        return cls(bits, _PERCENT, len(distances), patches, last)
+        about = (
+            len(hashes) * _LARGEST / max(1, last)
+        )  # patches, as the sample tells: the figure depends on it alone
+        percent = round(min(100.0, max(_PERCENT, 100 * _FEWEST_SIMILAR / about)), 2)
+        bits = int(np.percentile(distances, percent)) if enough else None
+        return cls(bits, percent, len(distances), patches, last)
 
     @classmethod
     def kept_with(cls, facts: Mapping[str, JSON]) -> Measured | None:
@@ -85,7 +93,8 @@ class Measured:
     def _is_sound(self) -> bool:
         """Return whether all values are of their types and in their ranges."""
         counts = (0 if self.bits is None else self.bits, self.pairs, self.patches, self.last)
-        return self.percent == _PERCENT and all(type(it) is int and 0 <= it <= _LARGEST for it in counts)
+        in_range = all(type(it) is int and 0 <= it <= _LARGEST for it in counts)
+        return in_range and type(self.percent) is float and _PERCENT <= self.percent <= 100
 
     def is_of(self, row: SlideRow) -> bool:
         """Return whether the sample holds, or must hold, a patch of this slide."""
