@@ -123,16 +123,14 @@ class SlideLabels:
         cls, names: Sequence[str], number: NDArray[np.int64], weight_scale: float = SUBTYPE_WEIGHT
     ) -> "SlideLabels":
         """Return the labels of slides whose labels are given as places in `names`, int64 (n_slides,)."""
-        distinct, first, place, counts = np.unique(
-            number, return_index=True, return_inverse=True, return_counts=True
-        )
-        order = np.argsort(first)  # of the labels, as they were first seen
-        unit = weight_scale / sum(1 / n for n in counts[order].tolist()) if len(counts) else 0.0
-        return cls(
-            tuple(names[it] for it in distinct[order].tolist()),
-            np.argsort(order)[place],
-            unit / counts[order],
-        )
+        counts = np.bincount(number, minlength=len(names))
+        first = np.full(len(names), len(number))
+        first[number[::-1]] = np.arange(len(number))[::-1]  # the last value that is set is the first place
+        order = np.argsort(first)[: np.count_nonzero(counts)]  # of the labels, as they were first seen
+        place = np.empty(len(names), np.int64)
+        place[order] = np.arange(len(order))
+        unit = weight_scale / sum(1 / n for n in counts[order].tolist()) if len(order) else 0.0
+        return cls(tuple(names[it] for it in order.tolist()), place[number], unit / counts[order])
 
 
 @dataclass(frozen=True, slots=True)

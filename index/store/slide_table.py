@@ -251,10 +251,12 @@ class SlideTable(Sequence[SlideRow]):
 
     def _distinct(self, codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Return the place of each code in the list of distinct texts, -1 for none, and these texts."""
-        distinct, number = np.unique(codes, return_inverse=True)
-        none = int(distinct.size > 0 and distinct[0] == -1)
         try:
-            return number - none, [str(self._text(code)) for code in distinct[none:].tolist()]
+            place = np.full(len(self.string_ends) + 1, -1, np.int64)  # by code; the last is for -1
+            place[codes] = 0
+            distinct = np.flatnonzero(place[:-1] == 0)
+            place[distinct], place[-1] = np.arange(len(distinct)), -1
+            return place[codes], [str(self._text(code)) for code in distinct.tolist()]
         except _UNREADABLE as error:
             raise self._corrupt(f"has unreadable texts ({str(error)[:80]!r})") from None
 
