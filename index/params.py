@@ -89,6 +89,9 @@ class SearchParams(GuidedParams):
     (4000, 300, 10)
     """
 
+    reach: int = 0
+    """Largest distance, in bits, of a result that the score counts, where that is more than the threshold. Of an
+    index whose threshold is measured it is the encoder's. Giving a threshold sets it to 0."""
     budget: int = BUDGET
     """Number of patches that a query patch is compared with at least, for texture keys. A search goes on, up
     to 16 budgets, while it finds nearer ones: `sish.index.texture.cells`. In an archive too small for a
@@ -136,4 +139,4 @@ class SearchParams(GuidedParams):
             raise ParameterError(
                 f"got search={given!r}; want SearchParams, or a mapping of any of {', '.join(names)}"
             )
-        return replace(self, **given)
+        return replace(self, **({"reach": 0} | dict(given) if "threshold" in given else given))

@@ -366,7 +366,7 @@ class SlideScore:
     score: float
     """Weighted mean closeness of the query's patches to their nearest match in the slide, in [0, 1]."""
     n_matched: int
-    """Number of query patches that have a match in the slide."""
+    """Number of query patches that have a match in the slide, as near as was asked for."""
     median_distance: float
     """Median distance in bits of these patches to their nearest match."""
 
@@ -451,11 +451,26 @@ class NearestMatches:
             )
         )
 
-    def of_slide(self, slide: int) -> SlideScore:
-        """Return the score of a slide that has a match, and two figures of its matches."""
+    def of_slide(self, slide: int, threshold: int | None = None) -> SlideScore:
+        """Return the score of a slide that has a match, and two figures of its matches.
+
+        Parameters
+        ----------
+        slide : int
+            Its number.
+        threshold : int, optional
+            The figures are of the matches within so many bits, unless none is. Default: of all.
+
+        Returns
+        -------
+        SlideScore
+            The score and the figures.
+        """
         distances = self.hamming[self.slide == slide]
+        similar = distances if threshold is None else distances[distances <= threshold]
         score = self.score[np.searchsorted(self.slides, slide)]
-        return SlideScore(float(score), len(distances), float(np.median(distances)))
+        told = similar if len(similar) else distances
+        return SlideScore(float(score), len(told), float(np.median(told)))
 
     def _ranked(self, rank: int, slide: int, score: float) -> RankedSlide:
         """Return a slide of the answer with its nearest matches."""

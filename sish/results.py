@@ -58,7 +58,8 @@ class Hit:
     by uncertainty it may rise from one hit to the next. It may also rise at the first hit that only fills the
     list."""
     n_matched: int
-    """Number of patches of the query that have a match in this slide, of `Query.n_patches`."""
+    """Number of patches of the query that have a match in this slide within the threshold, of
+    `Query.n_patches`; of a slide below the threshold, a match at any distance."""
     median_distance: float
     """Median distance in bits of these patches to their nearest match."""
     uncertainty: float | None

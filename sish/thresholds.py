@@ -123,7 +123,9 @@ class Settings:
         """Return the parameters with which a state is searched."""
         found = Measured.kept_with(state.measured) if self.measures else None
         bits = None if found is None else found.bits
-        return self.params if bits is None else replace(self.params, threshold=bits)
+        if bits is None:
+            return self.params
+        return replace(self.params, threshold=bits, reach=self.params.threshold)
 
     def told(self, state: State) -> str:
         """Return the threshold with which a state is searched, and where it is from, in words."""

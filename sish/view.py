@@ -169,9 +169,11 @@ class View:
         self, name: str, codes: SlideCodes, exclude: SlideMask | None, k: int, params: SearchParams
     ) -> Iterator[_Answer]:
         """Yield the ranking that was asked for, then those that fill its list."""
-        near = self._neighbours(self.searcher.bags(codes, exclude, params))
+        counted = replace(params, threshold=max(params.threshold, params.reach))
+        near = self._neighbours(self.searcher.bags(codes, exclude, counted))
         if name == "uncertainty":
-            yield _Answer(near, rank_by_uncertainty(near.bags, near.slide, self.labels, k=k), placed=True)
+            bags, slide = near.within(params.threshold)
+            yield _Answer(near, rank_by_uncertainty(bags, slide, self.labels, k=k), placed=True)
         yield _Answer(near, near.nearest.ranking(2 * k), placed=name == "similarity")
         everything = replace(params, threshold=self.searcher.n_bits)
         wider = [self.searcher.bags(codes, exclude, everything)]
@@ -246,7 +248,7 @@ class View:
             )
             for match, xy in zip(ranked.matches, self.searcher.l0_xy_of(patches), strict=True)
         )
-        found = answer.neighbours.nearest.of_slide(ranked.slide)
+        found = answer.neighbours.nearest.of_slide(ranked.slide, threshold)
         return Hit(
             rank=0,
             slide_id=row.slide_id,
@@ -276,6 +278,14 @@ class _Neighbours:
     """Place of each result's slide in `View.order`, (R,)."""
     nearest: NearestMatches
     """The nearest match of each query patch in each slide."""
+
+    def within(self, threshold: int) -> tuple[Bags, NDArray[np.int64]]:
+        """Return the bags of the results within a distance, and the slide of each."""
+        kept = self.bags.hamming <= threshold
+        if kept.all():
+            return self.bags, self.slide
+        offset = np.concatenate([[0], np.cumsum(kept)])[self.bags.offset]
+        return Bags(offset, self.bags.patch[kept], self.bags.hamming[kept]), self.slide[kept]
 
 
 @dataclass(frozen=True, slots=True)
