@@ -90,8 +90,8 @@ class SearchParams(GuidedParams):
     """
 
     reach: int = 0
-    """Largest distance, in bits, of a result that the score counts, where that is more than the threshold. Of an
-    index whose threshold is measured it is the encoder's. Giving a threshold sets it to 0."""
+    """Largest distance, in bits, of a result that the score counts, where that is more than the threshold: of
+    an index whose threshold is measured the encoder's. Giving a threshold sets it to 0."""
     budget: int = BUDGET
     """Number of patches that a query patch is compared with at least, for texture keys. A search goes on, up
     to 16 budgets, while it finds nearer ones: `sish.index.texture.cells`. In an archive too small for a

@@ -263,9 +263,31 @@ def index(tmp_path):
 def test_an_index_searches_with_the_measured_threshold(index):
     found = index.info().measured["threshold"]
     assert found["bits"] == index.params.threshold == index.view().searcher.params.threshold != 12
+    assert index.params.reach == 12
     assert sish.Index.open(index.path).params.threshold == found["bits"]
     for hit in index.search("s3", k=12, ranking="similarity"):
         assert hit.below_threshold == (min(pair.hamming for pair in hit.patches) > found["bits"])
+
+
+@pytest.mark.parametrize("within", [4, 20, 40])
+def test_scores_count_what_the_encoder_reaches_and_matches_what_is_similar(index, within):
+    wide = SearchParams(threshold=50)
+    both = SearchParams(threshold=within, reach=50)
+    want = index.search("s3", k=12, ranking="similarity", search=wide)
+    found = index.search("s3", k=12, ranking="similarity", search=both)
+    assert [(hit.slide_id, hit.score) for hit in found] == [(hit.slide_id, hit.score) for hit in want]
+    snapshot = index.snapshot()
+    number = {row.slide_id: place for place, row in enumerate(snapshot.slides)}
+    query = snapshot.barcodes[snapshot.slide == number["s3"]]
+    for hit in found:
+        own = snapshot.barcodes[snapshot.slide == number[hit.slide_id]]
+        nearest = np.bitwise_count(query[:, None] ^ own[None]).sum(2).min(1)
+        similar = nearest[nearest <= within]
+        assert hit.below_threshold == (not len(similar))
+        if len(similar):
+            assert (hit.n_matched, hit.median_distance) == (len(similar), np.median(similar))
+    assert both.with_changes({"threshold": 3}).reach == 0
+    assert both.with_changes({"budget": 9}).reach == 50
 
 
 def test_a_threshold_that_is_given_is_kept(index, tmp_path):
