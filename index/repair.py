@@ -18,15 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sish.errors import StoreError
+from sish.errors import IndexCorruptError, StoreError
 from sish.index.params import BUDGET
 from sish.index.store import Store
 from sish.index.store.disk import storage_errors, sync, write_file
-from sish.index.store.manifest import Manifest, read_manifest
-from sish.index.store.segment import DamagedSegment
+from sish.index.store.manifest import SEGMENTS, Manifest, read_manifest
+from sish.index.store.segment import DamagedSegment, Segment
 from sish.index.store.slide_row import SlideRow
 from sish.index.store.state import State, load_state
-from sish.index.store.verify import segment_problems, tree_problems
+from sish.index.store.verify import damaged_files, segment_problems, tree_problems
 
 ASIDE = "damaged"
 """The folder within the index that keeps the files of damaged segments."""
@@ -142,14 +142,28 @@ def _report(state: State) -> RepairReport:
     for part in state.parts:
         problems = tuple(segment_problems(state.folder, part.record, state.manifest, seen))
         if problems:
-            known = part.knows_slides if isinstance(part, DamagedSegment) else True
-            lost = 0 if known else part.record.slides
-            damaged.append(DamageReport(part.record.name, problems, part.slides, lost))
-            seen.update(row.slide_id for row in part.slides)
+            slides = _known_slides(state.folder, part)
+            lost = part.record.slides if slides is None else 0
+            damaged.append(DamageReport(part.record.name, problems, slides or (), lost))
+            seen.update(row.slide_id for row in slides or ())
         else:
-            sound.append(len(part.slides))
+            sound.append(len(part.slides) if isinstance(part, DamagedSegment) else part.n_slides)
     tree = next(tree_problems(state.folder, state.manifest), None)
     return RepairReport(len(sound), sum(sound), tuple(damaged), tree, tree_mended=False, kept_in=None)
+
+
+def _known_slides(folder: Path, part: Segment | DamagedSegment) -> tuple[SlideRow, ...] | None:
+    """Return the live slides of a damaged segment; None where its tables are what is damaged."""
+    if isinstance(part, DamagedSegment):
+        return part.slides if part.knows_slides else None
+    names = {part.record.table, part.record.tombstones or part.record.table}
+    tables = {name: part.record.files[name] for name in names}  # a large one was not compared yet
+    if any(damaged_files(folder / SEGMENTS / part.record.name, tables)):
+        return None
+    try:
+        return part.slides
+    except IndexCorruptError:
+        return None
 
 
 def _set_aside(store: Store, damaged: Sequence[DamageReport]) -> str:

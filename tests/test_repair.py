@@ -157,6 +157,17 @@ def test_repair_reports_first_and_drops_when_asked(index, file, damage, known):
     assert repair(index, drop=True).kept_in is None
 
 
+@pytest.mark.parametrize("damaged", [flip, lambda path: path.write_bytes(path.read_bytes()[::-1])])
+def test_a_large_table_that_is_damaged_is_told_and_dropped(index, monkeypatch, damaged):
+    """It is not compared when its segment is opened; its rows are not believed all the same."""
+    monkeypatch.setattr("sish.index.store.segment.SMALL_TABLE", 0)
+    (table,) = segment_of(index, "s1").glob("slides*.safetensors")
+    damaged(table)
+    (damage,) = repair(index).damaged
+    assert (damage.slides, damage.unknown_slides > 0) == ((), True)
+    assert repair(index, drop=True).is_sound and verify(index) == []
+
+
 def test_a_sound_index_is_left_alone(index):
     before = contents(index)
     report = repair(index, drop=True)

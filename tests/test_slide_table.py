@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from slide_rows import slide_row
 
 from sish.errors import IndexCorruptError, ParameterError
+from sish.index.store import Store
 from sish.index.store.packed import pack, unpack
 from sish.index.store.slide_list import SlideList
 from sish.index.store.slide_table import COLUMNS, SlideTable, joined
 
-texts = st.text(max_size=4) | st.sampled_from(["a", "b", "\udcff", "\u00e9\n"])
+texts = st.text(max_size=4) | st.sampled_from(["a", "b", "a\0", "\udcff", "\u00e9\n", "c" * 300])
 rows = st.builds(
     lambda name, n, label, patient, site, metadata, digest: slide_row(
         name, n, label=label, patient=patient, site=site, metadata=metadata, file_digest=digest
@@ -86,6 +87,19 @@ def test_tables_are_joined_taken_and_changed_as_lists_are(parts, data):
     assert_is(joined(own).take(np.array(kept, np.int64)), [want[number] for number in kept])
     new = {number: replace(want[number], label="new", metadata={"x": "y"}) for number in kept}
     assert_is(joined(own).with_rows(new), [new.get(number, row) for number, row in enumerate(want)])
+
+
+def test_one_long_id_does_not_make_all_of_them_long():
+    table = SlideTable.of([slide_row(f"s{n}", 0) for n in range(5000)] + [slide_row("t" * 100_000, 0)])
+    assert table.sorted_ids.nbytes < 1_000_000 and table.sorted_ids[-1] == b"t" * 100_000
+
+
+def test_ids_that_end_with_zeros_are_two_slides(tmp_path):
+    none = np.zeros((0, 1), int), np.zeros((0, 8), np.uint8), np.zeros((0, 2), int)
+    with Store.create(tmp_path / "a", {}) as store:
+        for name in ("a", "a\0"):
+            store.append(slide_row(name, 0), *none)
+        assert [row.slide_id for row in store.snapshot().slides] == ["a", "a\0"]
 
 
 def test_texts_stand_in_it_once():

@@ -219,6 +219,22 @@ def test_a_query_is_looked_up_in_the_state_that_is_ranked(path, monkeypatch):
     assert search(index)[STAYS] == 9
 
 
+def test_a_reader_that_failed_once_reads_again(path, monkeypatch):
+    """Its next search goes on to the newest state, although the manifest is the same as when it failed."""
+    reader = Store.open(path)
+    monkeypatch.setattr("sish.index.store.manifest._RACY_NS", 0)  # a manifest of some age
+    with Store.open(path, write=True) as store:
+        store.remove(["s3"])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "sish.index.store.store.load_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            reader.refresh()
+    assert "s3" in reader and reader.refresh() and "s3" not in reader
+    assert not reader.refresh()
+
+
 def test_what_did_not_change_is_not_opened_again(path):
     reader = Store.open(path)
     (old,) = reader.segments

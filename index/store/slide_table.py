@@ -28,6 +28,7 @@ _SIZES = ("width", "height")
 _LENGTHS = ("patch_l0_px", "mpp")
 _ENCODING = "utf-8", "surrogatepass"  # a path may hold bytes that are no text
 _NUMBER = 2**32 - 1  # the bits of a slide's number in `SlideTable.by_hash`
+_WIDEST = 256  # bytes of an id that is kept in an array of texts
 _UNREADABLE = (LookupError, ValueError, OverflowError, MemoryError)
 
 
@@ -278,15 +279,16 @@ class SlideTable(Sequence[SlideRow]):
         return np.argsort(self.texts[0], kind="stable")
 
     @cached_property
-    def sorted_ids(self) -> npt.NDArray[np.bytes_]:
+    def sorted_ids(self) -> npt.NDArray[Any]:
         """The ids in order, as UTF-8, (N,)."""
         texts = _split(self.strings, self.string_ends)
         try:
-            return np.array([texts[code] for code in self.texts[0, self.id_order].tolist()] or [b""])[
-                : len(self)
-            ]
+            ids = [texts[code] for code in self.texts[0, self.id_order].tolist()]
         except _UNREADABLE as error:
             raise self._corrupt(f"has no readable ids ({str(error)[:80]!r})") from None
+        # numpy's texts are as wide as the longest, and lose zeros at their ends
+        odd = any(len(text) > _WIDEST or text.endswith(b"\0") for text in ids)
+        return np.array(ids, object if odd else f"S{_WIDEST}" if not ids else None)
 
     def ids_and_paths(self) -> Iterator[tuple[str, str]]:
         """Yield the id and the path of each slide; much faster than whole rows."""

@@ -280,14 +280,14 @@ class Store:
             Whether it is another state than before.
         """
         with self._thread_lock:
-            stamp = manifest_stamp(self.path)
-            if self._state.is_whole and stamp is not None and stamp == self._stamp:
+            stamp, before = manifest_stamp(self.path), self._state
+            if before.is_whole and stamp is not None and stamp == self._stamp:
                 return False
-            self._stamp = stamp
-            if self._state.is_whole and read_manifest(self.path) == self._state.manifest:
-                return False
-            before, self._state = self._state, load_state(self.path, self._state)
-            return self._state.manifest != before.manifest or self._state.is_whole
+            changed = not before.is_whole or read_manifest(self.path) != before.manifest
+            if changed:
+                self._state = load_state(self.path, before)
+            self._stamp = stamp  # now that all was read
+            return changed and (self._state.manifest != before.manifest or self._state.is_whole)
 
     def append(
         self,
