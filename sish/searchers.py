@@ -134,7 +134,10 @@ class GuidedSearcher:
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the slide number of each patch, (N,)."""
-        return self.snapshot.slide[patches]
+        slides = self.snapshot.slide[patches]
+        if len(slides) and not 0 <= slides.min() <= slides.max() < len(self.slides):
+            raise IndexCorruptError("patches name slides that are not there: see sish index verify")
+        return slides
 
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import tracemalloc
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from sish.cli import main
 from sish.encode import SlideCodes
 from sish.index.bags import Bags
 from sish.index.params import SearchParams
+from sish.index.repair import repair
 from sish.index.store import Store, slide_snapshot
 from sish.index.store.disk import FileRecord
 from sish.index.store.manifest import SegmentRecord, read_manifest
 from sish.index.store.segment import Segment
 from sish.index.store.slide_list import SlideList
 from sish.index.store.slide_table import SlideTable
+from sish.index.texture.archive import learn_keys
+from sish.queries import indexed_query, stored_codes
 from sish.searchers import searcher_of
 from sish.view import View
 
@@ -126,6 +130,58 @@ def test_of_a_large_archive_checksums_are_compared_on_request(path, monkeypatch,
     assert str(file) in capsys.readouterr().err
     assert main(["evaluate", "--index", str(path), "--verify"]) == 1
     assert str(file) in capsys.readouterr().err
+
+
+def ask_everything(path: Path) -> None:
+    """Search along texture keys with filters, look slides up, and change the index; errors are ours."""
+    with suppress(sish.SishError):
+        state = Store.open(path).state
+        view = View.of(searcher_of(state, "texture", SearchParams(threshold=60)))
+        (part, *_) = state.segments
+        for where in ({}, {"stain": "x"}, {"patient": "t1"}):
+            for codes in stored_codes(part.patches, [0, 1]):
+                with suppress(sish.SishError):
+                    list(view.search(indexed_query(part.patches.slides[0], codes), codes, where=where))
+    for use in (
+        lambda: Store.open(path).state.rows_with("path", "/t1.svs"),
+        lambda: list(Store.open(path).state.ids_and_paths()),
+        lambda: "t2" in Store.open(path),
+        lambda: Store.open(path).slides,
+        lambda: Store.open(path).snapshot(),
+        lambda: repair(path),
+    ):
+        with suppress(sish.SishError):
+            use()
+    with suppress(sish.SishError), Store.open(path, write=True) as store:
+        store.relabel({"t1": replace(slide_row("t1", 40), label="new")})
+        store.remove(["t2"])
+        store.compact()
+
+
+@pytest.mark.slow
+def test_a_large_index_that_is_damaged_raises_our_errors_only(tmp_path, monkeypatch):
+    """As if it were too large to be compared with its checksums before the first search."""
+    good, rng = tmp_path / "good", np.random.default_rng(3)
+    with Store.create(good, {}) as store:
+        for number in range(30):
+            row = slide_row(f"t{number}", 40, metadata={"stain": "xy"[number % 2]}, label="ab"[number % 2])
+            codes = rng.integers(0, 256, (40, 16), np.uint8)
+            store.append(row, np.zeros((40, 1), int), codes, rng.integers(0, 99, (40, 2)))
+        learn_keys(store)
+        store.remove(["t5"])
+    monkeypatch.setattr("sish.index.store.state.SMALL_BYTES", 0)
+    monkeypatch.setattr("sish.index.store.segment.SMALL_TABLE", 0)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    files = [path for path in good.rglob("*") if path.is_file() and path.suffix not in (".json", "")]
+    assert {path.name.partition(".")[0] for path in files} == {"c", "order", "slides", "tree"}
+    for number, file in enumerate(sorted(files) * 8):
+        copy = shutil.copytree(good, tmp_path / str(number))
+        data = bytearray((copy / file.relative_to(good)).read_bytes())
+        for place in rng.integers(len(data) // 3, len(data), 20):
+            data[place] = rng.choice([0, 1, 127, 128, 255])
+        (copy / file.relative_to(good)).write_bytes(data)
+        ask_everything(copy)
+        shutil.rmtree(copy)
 
 
 def test_checksums_are_compared_once(path, monkeypatch):

@@ -229,7 +229,12 @@ class Segment:
             return self.patches
         alive = ~self.removed_mask
         renumbered = np.cumsum(alive, dtype=np.int32) - np.int32(1)
-        kept = np.flatnonzero(alive[self.patches.slide])
+        slide = self.patches.slide
+        if len(slide) and not 0 <= slide.min() <= slide.max() < len(alive):
+            raise corrupt(
+                self.patches.slides.path or Path("a segment"), "has patches of slides beyond its table"
+            )
+        kept = np.flatnonzero(alive[slide])
         arrays = {name: getattr(self.patches, name)[kept] for name in ARRAYS}
         slides = self.patches.slides.take(np.flatnonzero(alive))
         return Snapshot(slides, **{**arrays, "slide": renumbered[arrays["slide"]]})

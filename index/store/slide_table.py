@@ -6,6 +6,7 @@ compares numbers. A slide is found by a hash of its id.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -16,7 +17,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from sish.errors import ParameterError
+from sish.errors import ParameterError, SishError
 from sish.index.store.disk import corrupt
 from sish.index.store.packed import pack, unpack
 from sish.index.store.slide_row import SlideRow, wrong_field
@@ -30,6 +31,18 @@ _ENCODING = "utf-8", "surrogatepass"  # a path may hold bytes that are no text
 _NUMBER = 2**32 - 1  # the bits of a slide's number in `SlideTable.by_hash`
 _WIDEST = 256  # bytes of an id that is kept in an array of texts
 _UNREADABLE = (LookupError, ValueError, OverflowError, MemoryError)
+
+
+@contextmanager
+def _damage_told(path: Path | None) -> Iterator[None]:
+    """Raise IndexCorruptError where numbers of a table lead nowhere: a large one was not compared."""
+    try:
+        yield
+    except SishError:
+        raise
+    except _UNREADABLE as error:
+        where = path or Path("a slide table in memory")
+        raise corrupt(where, f"has numbers that lead nowhere ({str(error)[:80]!r})") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +168,7 @@ class SlideTable(Sequence[SlideRow]):
     __hash__ = None  # type: ignore[assignment]  # as of other sequences that are compared by their contents
 
     def _row(self, number: int) -> SlideRow:
-        try:
+        with _damage_told(self.path):
             texts = {name: self._text(code) for name, code in zip(TEXTS, self.texts[:, number], strict=True)}
             begin, end = self._metadata_range(number)
             row = SlideRow(
@@ -167,8 +180,6 @@ class SlideTable(Sequence[SlideRow]):
                 height=int(self.sizes[1, number]),
                 metadata={self._text(name): self._text(value) for name, value in self.metadata[begin:end]},  # type: ignore[misc]
             )
-        except _UNREADABLE as error:
-            raise self._corrupt(f"has no readable row of slide {number} ({str(error)[:80]!r})") from None
         if wrong := wrong_field(row):
             raise self._corrupt(f"has {wrong} in the row of slide {number}")
         return row
@@ -200,13 +211,11 @@ class SlideTable(Sequence[SlideRow]):
         """Return the number of a slide by its id, or None; O(log N)."""
         text = slide_id.encode(*_ENCODING)
         place = int(np.searchsorted(self.by_hash, np.uint64(own := _hash(text) << 32)))
-        try:
+        with _damage_told(self.path):
             while place < len(self) and (entry := int(self.by_hash[place])) >> 32 << 32 == own:
                 if self._string(int(self.texts[0, number := entry & _NUMBER])) == text:
                     return number
                 place += 1
-        except _UNREADABLE as error:
-            raise self._corrupt(f"has no readable id ({str(error)[:80]!r})") from None
         return None
 
     def has(self, column: str, value: str | None) -> npt.NDArray[np.bool_]:
@@ -217,9 +226,10 @@ class SlideTable(Sequence[SlideRow]):
 
     def has_metadata(self, name: str, value: str) -> npt.NDArray[np.bool_]:
         """Return which slides have a value in a field of metadata, bool (N,)."""
-        fields = (self.metadata[:, 0] == self._code(name)) & (self.metadata[:, 1] == self._code(value))
         mask = np.zeros(len(self), bool)
-        mask[self._slides_of(np.flatnonzero(fields))] = True
+        with _damage_told(self.path):
+            fields = (self.metadata[:, 0] == self._code(name)) & (self.metadata[:, 1] == self._code(value))
+            mask[self._slides_of(np.flatnonzero(fields))] = True
         return mask
 
     def values(self, column: str) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -241,9 +251,10 @@ class SlideTable(Sequence[SlideRow]):
 
     def metadata_values(self, name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Return a field of metadata as `values` returns a column."""
-        fields = np.flatnonzero(self.metadata[:, 0] == self._code(name))
         codes = np.full(len(self), -1, np.int32)
-        codes[self._slides_of(fields)] = self.metadata[fields, 1]
+        with _damage_told(self.path):
+            fields = np.flatnonzero(self.metadata[:, 0] == self._code(name))
+            codes[self._slides_of(fields)] = self.metadata[fields, 1]
         return self._distinct(codes)
 
     def metadata_names(self) -> list[str]:
@@ -252,14 +263,12 @@ class SlideTable(Sequence[SlideRow]):
 
     def _distinct(self, codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Return the place of each code in the list of distinct texts, -1 for none, and these texts."""
-        try:
+        with _damage_told(self.path):
             place = np.full(len(self.string_ends) + 1, -1, np.int64)  # by code; the last is for -1
             place[codes] = 0
             distinct = np.flatnonzero(place[:-1] == 0)
             place[distinct], place[-1] = np.arange(len(distinct)), -1
             return place[codes], [str(self._text(code)) for code in distinct.tolist()]
-        except _UNREADABLE as error:
-            raise self._corrupt(f"has unreadable texts ({str(error)[:80]!r})") from None
 
     def _slides_of(self, fields: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the slide of each of some fields of metadata."""
@@ -281,41 +290,41 @@ class SlideTable(Sequence[SlideRow]):
     @cached_property
     def sorted_ids(self) -> npt.NDArray[Any]:
         """The ids in order, as UTF-8, (N,)."""
-        texts = _split(self.strings, self.string_ends)
-        try:
+        with _damage_told(self.path):
+            texts = _split(self.strings, self.string_ends)
             ids = [texts[code] for code in self.texts[0, self.id_order].tolist()]
-        except _UNREADABLE as error:
-            raise self._corrupt(f"has no readable ids ({str(error)[:80]!r})") from None
         # numpy's texts are as wide as the longest, and lose zeros at their ends
         odd = any(len(text) > _WIDEST or text.endswith(b"\0") for text in ids)
         return np.array(ids, object if odd else f"S{_WIDEST}" if not ids else None)
 
-    def ids_and_paths(self) -> Iterator[tuple[str, str]]:
-        """Yield the id and the path of each slide; much faster than whole rows."""
-        texts = [text.decode(*_ENCODING) for text in _split(self.strings, self.string_ends)]
-        codes = self.texts[[TEXTS.index("slide_id"), TEXTS.index("path")]].T.tolist()
-        yield from ((texts[slide_id], texts[path]) for slide_id, path in codes)
+    def ids_and_paths(self) -> list[tuple[str, str]]:
+        """Return the id and the path of each slide; much faster than whole rows."""
+        with _damage_told(self.path):
+            texts = [text.decode(*_ENCODING) for text in _split(self.strings, self.string_ends)]
+            codes = self.texts[[TEXTS.index("slide_id"), TEXTS.index("path")]].T.tolist()
+            return [(texts[slide_id], texts[path]) for slide_id, path in codes]
 
     def take(self, numbers: npt.NDArray[np.integer]) -> "SlideTable":
         """Return the table of some of the slides."""
-        fields_, lengths = places_of(self.metadata_ends, numbers)
-        texts = _split(self.strings, self.string_ends)
-        picked = self.texts[:, numbers], self.metadata[fields_]
-        used = np.zeros(len(texts) + 1, bool)  # the last is for -1
-        used[picked[0]] = used[picked[1]] = True
-        kept = np.flatnonzero(used[:-1])
-        new = np.full(len(texts) + 1, -1, np.int32)
-        new[kept] = np.arange(len(kept), dtype=np.int32)
-        return SlideTable(
-            **_heap([texts[number] for number in kept.tolist()]),
-            texts=new[picked[0]],
-            sizes=self.sizes[:, numbers],
-            lengths=self.lengths[:, numbers],
-            patch_ends=_ends(self.n_patches[numbers]),
-            metadata=new[picked[1]],
-            metadata_ends=_ends(lengths),
-            by_hash=_by_hash([texts[code] for code in self.texts[0, numbers].tolist()]),
-        )
+        with _damage_told(self.path):
+            fields_, lengths = places_of(self.metadata_ends, numbers)
+            texts = _split(self.strings, self.string_ends)
+            picked = self.texts[:, numbers], self.metadata[fields_]
+            used = np.zeros(len(texts) + 1, bool)  # the last is for -1
+            used[picked[0]] = used[picked[1]] = True
+            kept = np.flatnonzero(used[:-1])
+            new = np.full(len(texts) + 1, -1, np.int32)
+            new[kept] = np.arange(len(kept), dtype=np.int32)
+            return SlideTable(
+                **_heap([texts[number] for number in kept.tolist()]),
+                texts=new[picked[0]],
+                sizes=self.sizes[:, numbers],
+                lengths=self.lengths[:, numbers],
+                patch_ends=_ends(self.n_patches[numbers]),
+                metadata=new[picked[1]],
+                metadata_ends=_ends(lengths),
+                by_hash=_by_hash([texts[code] for code in self.texts[0, numbers].tolist()]),
+            )
 
     def with_rows(self, rows: Mapping[int, SlideRow]) -> "SlideTable":
         """Return the table with other rows at some numbers."""
@@ -380,26 +389,33 @@ def joined(tables: Sequence[SlideTable]) -> SlideTable:
     """
     if len(tables) == 1:
         return tables[0]
-    pools = [_split(table.strings, table.string_ends) for table in tables]
-    texts = sorted(set(chain(*pools)))
-    number = {text: place for place, text in enumerate(texts)}
-    maps = [np.array([*(number[text] for text in pool), -1], np.int32) for pool in pools]
+    with _damage_told(next((table.path for table in tables if table.path), None)):
+        pools = [_split(table.strings, table.string_ends) for table in tables]
+        texts = sorted(set(chain(*pools)))
+        number = {text: place for place, text in enumerate(texts)}
+        maps = [np.array([*(number[text] for text in pool), -1], np.int32) for pool in pools]
 
-    def together(name: str, axis: int = -1) -> npt.NDArray[Any]:
-        return np.concatenate([getattr(table, name) for table in tables], axis=axis)
+        def together(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(table, name) for table in tables], axis=-1)
 
-    firsts = np.cumsum([0, *map(len, tables)]).astype(np.uint64)
-    hashes = [table.by_hash + first for table, first in zip(tables, firsts, strict=False)]
-    return SlideTable(
-        **_heap(texts),
-        texts=np.concatenate([new[table.texts] for table, new in zip(tables, maps, strict=True)], axis=1),
-        sizes=together("sizes"),
-        lengths=together("lengths"),
-        patch_ends=_ends(together("n_patches")),
-        metadata=np.concatenate([new[table.metadata] for table, new in zip(tables, maps, strict=True)]),
-        metadata_ends=_ends(np.concatenate([np.diff(table.metadata_ends, prepend=0) for table in tables])),
-        by_hash=np.sort(np.concatenate(hashes)),
-    )
+        def renumbered(name: str, axis: int) -> npt.NDArray[Any]:
+            parts = [new[getattr(table, name)] for table, new in zip(tables, maps, strict=True)]
+            return np.concatenate(parts, axis=axis)
+
+        firsts = np.cumsum([0, *map(len, tables)]).astype(np.uint64)
+        hashes = [table.by_hash + first for table, first in zip(tables, firsts, strict=False)]
+        return SlideTable(
+            **_heap(texts),
+            texts=renumbered("texts", 1),
+            sizes=together("sizes"),
+            lengths=together("lengths"),
+            patch_ends=_ends(together("n_patches")),
+            metadata=renumbered("metadata", 0),
+            metadata_ends=_ends(
+                np.concatenate([np.diff(table.metadata_ends, prepend=0) for table in tables])
+            ),
+            by_hash=np.sort(np.concatenate(hashes)),
+        )
 
 
 def places_of(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sish.errors import ParameterError
+from sish.errors import IndexCorruptError, ParameterError
 from sish.index.store.slide_row import SlideRow
 from sish.index.store.slide_table import SlideTable, joined, places_of
 
@@ -48,11 +48,22 @@ class Snapshot:
     def rows_of(self, slides: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         """Return the row numbers of all patches of some slides, slide after slide, each in its own order."""
         if self.by_slide is not None:
-            return self.by_slide[places_of(self.slides.patch_ends, slides)[0]]
-        rows = np.flatnonzero(self.slide == slides[0] if len(slides) == 1 else np.isin(self.slide, slides))
+            try:
+                rows = self.by_slide[places_of(self.slides.patch_ends, slides)[0]]
+            except (IndexError, ValueError):
+                raise _astray() from None
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+                raise _astray()
+            return rows
+        found = np.flatnonzero(self.slide == slides[0] if len(slides) == 1 else np.isin(self.slide, slides))
         place = np.empty(len(self.slides), np.int64)
         place[slides] = np.arange(len(slides))
-        return rows[np.lexsort((self.row[rows], place[self.slide[rows]]))]
+        return found[np.lexsort((self.row[found], place[self.slide[found]]))]
+
+
+def _astray() -> IndexCorruptError:
+    """Return the error for numbers of a large index, which was not compared, that lead out of it."""
+    return IndexCorruptError("patches lie outside of the index: see sish index verify and sish index repair")
 
 
 ARRAYS = ("keys", "barcodes", "l0_xy", "slide", "row")
