@@ -298,7 +298,7 @@ def convert(store: Store) -> None:
         The index, open for writing.
     """
     tree = stored_tree(store)
-    if tree is None or not store.state.segments:
+    if tree is None:
         store.compact()
     else:
         store.rekey(tree.to_arrays(), lambda patches: patches)

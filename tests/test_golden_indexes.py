@@ -60,6 +60,15 @@ def test_converted_it_answers_as_it_was_recorded(name, tmp_path):
     assert kinds == {"slides", "order"} | ({"tree"} if name == "tree" else set())
 
 
+def test_an_index_whose_slides_were_removed_is_converted_too(tmp_path):
+    shutil.copytree(GOLDEN / "tree.sish", tmp_path / "copy.sish")
+    index = sish.Index.open(tmp_path / "copy.sish")
+    index.remove([row.slide_id for row in index.slides])
+    assert index.convert() and not index.convert() and index.info().format_version == 2
+    with pytest.raises(sish.ParameterError, match="no patches"):
+        index.tune(0.9)
+
+
 @pytest.mark.parametrize("version", FOLDERS)
 @pytest.mark.parametrize("name", ASKED)
 def test_it_can_be_changed_and_answers_on(name, version, tmp_path):

@@ -155,7 +155,7 @@ class State:
 
     @property
     def format_version(self) -> int:
-        """The oldest version of the format that a part of it has; `Store.compact` makes it the newest."""
+        """The oldest version of the format that a part of it has; `sish.Index.convert` makes it the newest."""
         old = any(isinstance(part, Segment) and part.is_old for part in self.parts)
         old = old or (self.tree_file is not None and self.tree_file.is_old)
         return 1 if old else self.manifest.version
