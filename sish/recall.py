@@ -141,8 +141,8 @@ def tune(store: Store, tree: TextureTree | None, wanted: float) -> Recall:
         raise ParameterError(f"got a recall of {wanted}; want a number above 0, and at most 1")
     if tree is None or not store.state.n_patches:
         raise ParameterError(
-            f"{store.path} has no texture tree, or no patches: its keys are the paper's, or it is so small that "
-            "a query is compared with all patches; there is no budget to tune"
+            f"{store.path} has no texture tree, or no patches: its keys are the paper's, or it is so small "
+            "that a query is compared with all patches; there is no budget to tune"
         )
     found = Recall.on(store.state, tree, BUDGET)
     while found.at_10 < wanted and found.budget < found.patches:

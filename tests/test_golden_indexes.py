@@ -60,6 +60,16 @@ def test_converted_it_answers_as_it_was_recorded(name, tmp_path):
     assert kinds == {"slides", "order"} | ({"tree"} if name == "tree" else set())
 
 
+def test_a_relabelled_index_of_format_1_is_of_format_1_until_it_is_converted(tmp_path):
+    shutil.copytree(GOLDEN / "small.sish", tmp_path / "copy.sish")
+    index = sish.Index.open(tmp_path / "copy.sish")
+    first = index.slides[0].slide_id
+    (tmp_path / "labels.csv").write_text(f"slide_id,label\n{first},new\n")
+    assert index.relabel(tmp_path / "labels.csv").changed == (first,)
+    assert index.info().format_version == 1 and not sish.verify(index.path)
+    assert index.convert() and index.info().format_version == 2 and index.slides[0].label == "new"
+
+
 def test_an_index_whose_slides_were_removed_is_converted_too(tmp_path):
     shutil.copytree(GOLDEN / "tree.sish", tmp_path / "copy.sish")
     index = sish.Index.open(tmp_path / "copy.sish")

@@ -104,7 +104,7 @@ class Segment:
     @property
     def is_old(self) -> bool:
         """Whether its files are of format 1."""
-        return self.record.table.endswith(OLD_TABLE)
+        return ORDER not in self.record.files
 
     @property
     def n_slides(self) -> int:
@@ -327,6 +327,12 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
     return Segment(record, Snapshot(slides, **arrays, **order), removed, packed=packed)
 
 
+def reopened(segment: Segment, folder: Path, record: SegmentRecord) -> Segment:
+    """Return an open segment as a later entry has it, which differs by its removed slides alone."""
+    slides = segment.patches.slides
+    return replace(segment, record=record, removed=_read_removed(folder, record, len(slides)))
+
+
 def is_mapped(name: str, record: SegmentRecord) -> bool:
     """Return whether a segment has a file of this name that holds packed arrays."""
     return name in record.files and not name.endswith(OLD_TABLE)
@@ -367,13 +373,18 @@ def read_slides(
     if counts != (record.slides, record.patches):
         wanted = f"{record.slides} of {record.patches}"
         raise corrupt(path, f"has {counts[0]} slides of {short(counts[1])} patches, wanted {wanted}")
+    return slides, _read_removed(folder, record, len(slides))
+
+
+def _read_removed(folder: Path, record: SegmentRecord, slides: int) -> frozenset[int]:
+    """Return the numbers of the removed slides."""
     if record.tombstones is None:
-        return slides, frozenset()
+        return frozenset()
     path = folder / record.tombstones
     removed = _read_list(path, record.files[record.tombstones])
-    if not all(type(number) is int and 0 <= number < len(slides) for number in removed):
-        raise corrupt(path, f"names slides beyond the table's {len(slides)}")
-    return slides, frozenset(removed)
+    if not all(type(number) is int and 0 <= number < slides for number in removed):
+        raise corrupt(path, f"names slides beyond the table's {slides}")
+    return frozenset(removed)
 
 
 def _read_table(path: Path, file: FileRecord, slides: int, data: npt.NDArray[np.uint8]) -> SlideTable:

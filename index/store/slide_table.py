@@ -293,9 +293,14 @@ class SlideTable(Sequence[SlideRow]):
         with _damage_told(self.path):
             texts = _split(self.strings, self.string_ends)
             ids = [texts[code] for code in self.texts[0, self.id_order].tolist()]
-        # numpy's texts are as wide as the longest, and lose zeros at their ends
-        odd = any(len(text) > _WIDEST or text.endswith(b"\0") for text in ids)
-        return np.array(ids, object if odd else f"S{_WIDEST}" if not ids else None)
+        return np.array(ids, object if self._has_odd_ids() else f"S{_WIDEST}" if not ids else None)
+
+    def _has_odd_ids(self) -> bool:
+        """Return whether numpy's texts do not fit: they are as wide as the longest, and lose last zeros."""
+        ends = np.concatenate([[0], self.string_ends])
+        last = ends[self.texts[0] + 1]
+        lengths = last - ends[self.texts[0]]
+        return bool((lengths > _WIDEST).any() or (self.strings[last[lengths > 0] - 1] == 0).any())
 
     def ids_and_paths(self) -> list[tuple[str, str]]:
         """Return the id and the path of each slide; much faster than whole rows."""

@@ -28,6 +28,7 @@ from sish.index.store.segment import (
     check_no_links,
     open_segment,
     read_slides,
+    reopened,
 )
 from sish.index.store.slide_row import SlideRow
 from sish.index.store.snapshot import Snapshot, empty_snapshot, merge
@@ -155,7 +156,7 @@ class State:
 
     @property
     def format_version(self) -> int:
-        """The oldest version of the format that a part of it has; `sish.Index.convert` makes it the newest."""
+        """The oldest version of the format among its parts; `sish.Index.convert` makes it the newest."""
         old = any(isinstance(part, Segment) and part.is_old for part in self.parts)
         old = old or (self.tree_file is not None and self.tree_file.is_old)
         return 1 if old else self.manifest.version
@@ -260,13 +261,17 @@ def _open_parts(folder: Path, manifest: Manifest, before: State | None) -> Itera
         if old is not None and old.record == record:
             yield old
         else:
-            yield _open(folder / SEGMENTS / record.name, record, manifest)
+            yield _open(folder / SEGMENTS / record.name, record, manifest, old)
 
 
-def _open(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment | DamagedSegment:
+def _open(
+    folder: Path, record: SegmentRecord, manifest: Manifest, old: Segment | None
+) -> Segment | DamagedSegment:
     """Open a segment; a damaged one keeps the slides of its table, if that can be read."""
     check_no_links(folder, record)
     try:
+        if old is not None and old.record.table == record.table:
+            return reopened(old, folder, record)
         return open_segment(folder, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
     except IndexCorruptError as error:
         reason = str(error)
