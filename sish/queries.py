@@ -89,7 +89,7 @@ class Question:
             _check_told(self.override_mpp, "the id of an indexed slide", "its file")
             return query_of_indexed(row, state.segments, self.patient)
         if row is None and isinstance(self.query, str) and not os.path.lexists(self.query):
-            near = nearest_to(self.query, (row.slide_id for row in state.slides))
+            near = nearest_to(self.query, (name for name, _ in state.ids_and_paths()))
             raise SlideNotFoundError(
                 f"{self.query}: is neither a file nor the id of an indexed slide{near}", path=self.query
             )

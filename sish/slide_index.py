@@ -476,7 +476,7 @@ class Index:
         missing = sorted(slide_id for slide_id in set(ids) if not state.has(slide_id))
         if missing:
             names = ", ".join(map(repr, missing[:5]))
-            near = nearest_to(missing[0], (row.slide_id for row in state.slides))
+            near = nearest_to(missing[0], (name for name, _ in state.ids_and_paths()))
             raise UnknownSlideError(
                 f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids",
                 path=self.path,
