@@ -69,7 +69,7 @@ def read_datasets(path: Path, names: Iterable[str], attributes: Iterable[str]) -
             for name, dataset in found.items():
                 _check(name, dataset, size)
             return {
-                name: StoredDataset(_rows(dataset[()]), _told(dataset, attributes))
+                name: StoredDataset(_rows(dataset[()]), _told(h5py, dataset, attributes))
                 for name, dataset in found.items()
             }
     # h5py and the library below it raise errors of many kinds on damaged files; they all mean the same.
@@ -119,12 +119,16 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
     return array[0] if array.ndim == 3 else array
 
 
-def _told(dataset: Any, names: Iterable[str]) -> dict[str, object]:
+def _told(h5py: ModuleType, dataset: Any, names: Iterable[str]) -> dict[str, object]:
     """Return the dataset's attributes of these names that are not empty."""
+    # HDF5 crashes where damage made a text a list of any length
+    plain = h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM
     told = {}
     for name in names:
         if name in dataset.attrs:
             attribute = dataset.attrs.get_id(name)
+            if attribute.get_type().get_class() not in plain:
+                raise ValueError(f"the attribute {name} is no number and no text")
             count = attribute.get_space().get_simple_extent_npoints()
             if count * attribute.dtype.itemsize > _ATTRIBUTE:
                 raise ValueError(f"the attribute {name} is larger than {_ATTRIBUTE} bytes")

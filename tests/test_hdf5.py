@@ -186,6 +186,15 @@ def test_what_claims_more_than_it_can_hold_is_refused_before_it_is_allocated(tmp
     refused(tmp_path / "a.h5", r"claim \d+ bytes, in a file of", SlideOpenError)
 
 
+def test_attributes_that_are_lists_of_any_length_are_refused(tmp_path):
+    """Reading them crashed HDF5 where damage had made a text such a list."""
+    path = write(tmp_path / "a.h5", encoder="e")
+    with h5py.File(path, "r+") as file:
+        del file["features"].attrs["encoder"]
+        file["features"].attrs.create("encoder", [np.arange(3, dtype="u1")], dtype=h5py.vlen_dtype("u1"))
+    refused(path, "the attribute encoder is no number and no text", SlideOpenError)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused(tmp_path_factory, data):
