@@ -191,7 +191,9 @@ def test_attributes_that_are_lists_of_any_length_are_refused(tmp_path):
     path = write(tmp_path / "a.h5", encoder="e")
     with h5py.File(path, "r+") as file:
         del file["features"].attrs["encoder"]
-        file["features"].attrs.create("encoder", [np.arange(3, dtype="u1")], dtype=h5py.vlen_dtype("u1"))
+        lists = np.empty(1, object)
+        lists[0] = np.arange(3, dtype="u1")
+        file["features"].attrs.create("encoder", lists, dtype=h5py.vlen_dtype("u1"))
     refused(path, "the attribute encoder is no number and no text", SlideOpenError)
 
 
