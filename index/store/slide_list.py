@@ -1,19 +1,18 @@
 """The slides of several tables as one list: rows, filters and the order of ids, without reading every row."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from sish.index.store.slide_row import SlideRow
-from sish.index.store.slide_table import SlideTable
+from sish.index.store.slide_table import SlideRows, SlideTable
 
 
 @dataclass(frozen=True, eq=False)
-class SlideList(Sequence[SlideRow]):
+class SlideList(SlideRows):
     """N slides, table after table; a slide's number is its place here.
 
     Examples
@@ -31,28 +30,9 @@ class SlideList(Sequence[SlideRow]):
         """Return N, the number of slides."""
         return int(self._firsts[-1])
 
-    @overload
-    def __getitem__(self, place: int) -> SlideRow: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[SlideRow]: ...
-    def __getitem__(self, place: int | slice) -> SlideRow | Sequence[SlideRow]:
-        """Return the row of a slide by its number."""
-        numbers = range(len(self))[place]
-        if isinstance(numbers, range):
-            return [self[number] for number in numbers]
-        table = int(np.searchsorted(self._firsts, numbers, "right")) - 1
-        return self.tables[table][numbers - int(self._firsts[table])]
-
-    def __iter__(self) -> Iterator[SlideRow]:
-        """Yield all rows."""
-        for table in self.tables:
-            yield from table
-
-    def __eq__(self, other: object) -> bool:
-        """Return whether another sequence has the same rows."""
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]  # as of other sequences that are compared by their contents
+    def _row(self, number: int) -> SlideRow:
+        table = int(np.searchsorted(self._firsts, number, "right")) - 1
+        return self.tables[table][number - int(self._firsts[table])]
 
     @cached_property
     def _firsts(self) -> npt.NDArray[np.int64]:

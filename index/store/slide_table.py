@@ -5,11 +5,13 @@ in order, and a column holds their numbers. So the order of ids is the order of 
 compares numbers. A slide is found by a hash of its id.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
+from operator import eq
 from pathlib import Path
 from typing import Any, overload
 from zlib import crc32
@@ -45,8 +47,37 @@ def _damage_told(path: Path | None) -> Iterator[None]:
         raise corrupt(where, f"has numbers that lead nowhere ({str(error)[:80]!r})") from None
 
 
+class SlideRows(Sequence[SlideRow]):
+    """Slides in order, whose rows are made when they are asked for; a slide's number is its place."""
+
+    @abstractmethod
+    def _row(self, number: int) -> SlideRow:
+        """Return the row of a slide."""
+
+    @overload
+    def __getitem__(self, place: int) -> SlideRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[SlideRow]: ...
+    def __getitem__(self, place: int | slice) -> SlideRow | Sequence[SlideRow]:
+        """Return the row of a slide by its number."""
+        numbers = range(len(self))[place]
+        if isinstance(numbers, range):
+            return [self._row(number) for number in numbers]
+        return self._row(numbers)
+
+    def __iter__(self) -> Iterator[SlideRow]:
+        """Yield all rows."""
+        return map(self._row, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another sequence has the same rows."""
+        return isinstance(other, Sequence) and len(other) == len(self) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # as of other sequences that are compared by their contents
+
+
 @dataclass(frozen=True, eq=False)
-class SlideTable(Sequence[SlideRow]):
+class SlideTable(SlideRows):
     """N slides in insertion order; a slide's number is its place here.
 
     Examples
@@ -145,27 +176,6 @@ class SlideTable(Sequence[SlideRow]):
     def __len__(self) -> int:
         """Return N, the number of slides."""
         return int(self.texts.shape[1])
-
-    @overload
-    def __getitem__(self, place: int) -> SlideRow: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[SlideRow]: ...
-    def __getitem__(self, place: int | slice) -> SlideRow | Sequence[SlideRow]:
-        """Return the row of a slide by its number."""
-        numbers = range(len(self))[place]
-        if isinstance(numbers, range):
-            return [self._row(number) for number in numbers]
-        return self._row(numbers)
-
-    def __iter__(self) -> Iterator[SlideRow]:
-        """Yield all rows."""
-        return map(self._row, range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        """Return whether another sequence has the same rows."""
-        return isinstance(other, Sequence) and len(other) == len(self) and all(map(_equal, self, other))
-
-    __hash__ = None  # type: ignore[assignment]  # as of other sequences that are compared by their contents
 
     def _row(self, number: int) -> SlideRow:
         with _damage_told(self.path):
@@ -497,7 +507,3 @@ def _split(strings: npt.NDArray[np.uint8], ends: npt.NDArray[np.int32]) -> list[
     """Return the texts of a heap."""
     data, places = strings.tobytes(), [0, *ends.tolist()]
     return [data[begin:end] for begin, end in pairwise(places)]
-
-
-def _equal(left: object, right: object) -> bool:
-    return left == right
