@@ -5,6 +5,7 @@ are compiled by numba and release the GIL. They read 64-bit words where B is a m
 contiguous, and bytes otherwise, with the same result.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.errors import ParameterError
 from sish.index.compiled import Words, as_barcodes, compiled, distance, paired_words
-from sish.index.projection import project
+from sish.index.projection import Part, project
 
 Binarisation = Literal["minmax", "sign", "projection"]
 """The rule by which features become bits.
@@ -76,7 +77,12 @@ def sign_barcodes(features: ArrayLike) -> NDArray[np.uint8]:
 
 
 def barcodes_of(
-    features: ArrayLike, binarisation: Binarisation, *, centre: NDArray[np.float32] | None = None
+    features: ArrayLike,
+    binarisation: Binarisation,
+    *,
+    centre: NDArray[np.float32] | None = None,
+    spread: NDArray[np.float32] | None = None,
+    parts: Sequence[Part] = (),
 ) -> NDArray[np.uint8]:
     """Return features as barcodes, by the rule that their encoder names.
 
@@ -86,8 +92,10 @@ def barcodes_of(
         Finite; F a multiple of 8, or any F for a projection.
     binarisation : {"minmax", "sign", "projection"}
         The rule.
-    centre : float32 (F,), optional
-        Subtracted before a projection. Default: each row's own mean.
+    centre, spread : float32 (F,), optional
+        Of a projection: what is subtracted first, and what divides then. Default: as of `project`.
+    parts : sequence of Part
+        Of a projection: the parts of the features. Default: one.
 
     Returns
     -------
@@ -104,7 +112,7 @@ def barcodes_of(
     if binarisation == "sign":
         return sign_barcodes(features)
     if binarisation == "projection":
-        return sign_barcodes(project(features, centre=centre))
+        return sign_barcodes(project(features, centre=centre, spread=spread, parts=parts))
     raise ParameterError(f"got binarisation {binarisation!r}; want 'minmax', 'sign' or 'projection'")
 
 

@@ -10,7 +10,13 @@ The rotation is three rounds of random signs and a Hadamard transform (Ailon and
 as in Andoni et al. 2015, section 4). It takes O(P log P) additions of two numbers each. The order of these
 additions is fixed, so the projection of a vector does not depend on the other vectors of its batch. A matrix
 product does not guarantee that.
+
+Features may be of several parts, such as those of two networks side by side. Each part is scaled to a length
+of its own before the rotation, so that a part of large numbers does not hide the others.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,20 +30,43 @@ _ROUNDS = 3
 _SEED = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of an encoder's features, which is scaled to a length of its own."""
+
+    features: int
+    """How many features it has; a part begins where the one before it ends."""
+    weight: float = 1.0
+    """Its length beside the others."""
+    standardised: bool = False
+    """Whether its features are first divided by their standard deviations in the archive."""
+
+
 def project(
-    features: ArrayLike, *, centre: NDArray[np.float32] | None = None, bits: int = BITS
+    features: ArrayLike,
+    *,
+    centre: NDArray[np.float32] | None = None,
+    spread: NDArray[np.float32] | None = None,
+    parts: Sequence[Part] = (),
+    bits: int = BITS,
 ) -> NDArray[np.float32]:
     """Return features of any length centred, rotated, and scaled to length 1, O(N P log P).
 
     P is F rounded up to a power of two, at least `bits`. Where F is at most `bits`, the cosine of two
-    projections is that of the centred features. Of longer vectors the first `bits` numbers are kept.
+    projections is that of the centred and scaled features. Of longer vectors the first `bits` numbers are
+    kept.
 
     Parameters
     ----------
     features : float (N, F)
         Finite numbers.
     centre : float32 (F,), optional
-        Subtracted first. Default: each vector's own mean.
+        Subtracted first. Default: each vector's own mean, in each part its own.
+    spread : float32 (F,), optional
+        Divides the centred features. Default: nothing is divided.
+    parts : sequence of Part
+        Ranges of the features, which are scaled to their lengths one by one; together they have F features.
+        Default: all features are one part.
     bits : int
         Length of a projection, a power of two.
 
@@ -49,7 +78,7 @@ def project(
     Raises
     ------
     ParameterError
-        If features are empty or not finite, or the centre has another length.
+        If features are empty or not finite, or the centre, the spread or the parts have another length.
 
     Examples
     --------
@@ -62,17 +91,32 @@ def project(
         raise ParameterError(f"features have shape {values.shape}; give (N, F) with F of at least 1")
     if not np.isfinite(values).all():
         raise ParameterError("features hold NaN or infinity; give finite numbers")
-    if centre is not None and centre.shape != values.shape[1:]:
-        raise ParameterError(
-            f"features are {values.shape[1]} long and their centre {centre.shape}; give one of both"
-        )
-    middle = values.mean(axis=1, keepdims=True) if centre is None else centre
+    for name, given in (("centre", centre), ("spread", spread)):
+        if given is not None and given.shape != values.shape[1:]:
+            raise ParameterError(
+                f"features are {values.shape[1]} long and their {name} {given.shape}; give one of both"
+            )
     size = max(bits, 1 << (values.shape[1] - 1).bit_length())
     padded = np.zeros((len(values), size), np.float32)
-    padded[:, : values.shape[1]] = _of_length_1(values - middle)
+    for part, own in _ranges(parts or (Part(values.shape[1]),), values.shape[1]):
+        vectors = values[:, own]
+        vectors = vectors - (vectors.mean(axis=1, keepdims=True) if centre is None else centre[own])
+        if spread is not None:
+            vectors /= spread[own]
+        padded[:, own] = _of_length_1(vectors) * np.float32(part.weight)
     for signs in _signs(size):
         padded = _hadamard(padded * signs)
     return _of_length_1(padded[:, :bits])
+
+
+def _ranges(parts: Sequence[Part], n_features: int) -> list[tuple[Part, slice]]:
+    """Return each part with its features; ParameterError if together they are not as many as there are."""
+    ends = np.cumsum([part.features for part in parts]).tolist()
+    if ends[-1] != n_features:
+        raise ParameterError(
+            f"features are {n_features} long, and their parts {ends[-1]}; give parts that add up to them"
+        )
+    return [(part, slice(end - part.features, end)) for part, end in zip(parts, ends, strict=True)]
 
 
 def _of_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,7 +16,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.calibration import Barcoder, Calibration
+from sish.barcoder import Barcoder
+from sish.calibration import Calibration
 from sish.encoders import OBJECT, Encoding, MeasuredEncoder, PatchEncoder, load, measured
 from sish.errors import EncoderMismatchError, ParameterError
 from sish.index.keys import Pooling, order_codebook, paper_keys
@@ -157,7 +158,7 @@ class SlideEncoder:
     def measured_on(self, features: NDArray[np.float32]) -> SlideEncoder:
         """Return the same encoder with the calibration that features (M, F) of patches give."""
         other = copy(self)  # with the model that is loaded
-        other.calibration = Calibration.learn(features)
+        other.calibration = Calibration.learn(features, self.model.parts, self.model.statistics)
         return other
 
     @property

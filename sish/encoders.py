@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.calibration import Calibration
 from sish.errors import ParameterError, ParameterTypeError, QueryError, WeightsNotFoundError
 from sish.index.barcode import Binarisation
+from sish.index.projection import Part
 from sish.nearest import nearest_to
 from sish.vqvae.known_networks import KNOWN
 
@@ -112,6 +114,14 @@ class MeasuredEncoder(PatchEncoder, Protocol):
         """F, the number of features of a patch."""
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of its features that a projection scales one by one; none if they are one part."""
+
+    @property
+    def statistics(self) -> Calibration | None:
+        """Its features on other tissue, for archives too small to be measured; None where there are none."""
+
+    @property
     def codebook(self) -> NDArray[np.float32] | None:
         """Float32 (K, D), the vectors that its codes stand for; None where there are none."""
 
@@ -129,6 +139,7 @@ class MeasuredEncoder(PatchEncoder, Protocol):
 
 _MEMBERS = ("fingerprint", "mpp", "patch_px", "licence", "encode")
 _MEASURED = tuple(name for name in vars(MeasuredEncoder) if not name.startswith("_"))
+_NEWER = {"parts", "statistics"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +157,8 @@ class _Unmeasured:
 
     binarisation: Binarisation = "projection"
     hamming_threshold = UNCALIBRATED_THRESHOLD
+    parts = ()
+    statistics = None
     codebook = None
     stride = 1
     orientation_invariant = False
@@ -267,9 +280,13 @@ def name_of(encoder: str | PatchEncoder) -> str:
 
 def measured(encoder: PatchEncoder) -> MeasuredEncoder:
     """Return an encoder with all members that sish uses; one with the five members only is completed."""
-    if all(hasattr(encoder, name) for name in _MEASURED):
-        return cast(MeasuredEncoder, encoder)
-    return ForeignEncoder(encoder)
+    missing = {name for name in _MEASURED if not hasattr(encoder, name)}
+    if missing and missing <= _NEWER:  # completed, it would make other barcodes than it made before
+        raise ParameterTypeError(
+            f"got an encoder ({type(encoder).__name__}) as older releases wanted it, without "
+            f"{' and '.join(sorted(missing))}; give it parts = () and statistics = None"
+        )
+    return ForeignEncoder(encoder) if missing else cast(MeasuredEncoder, encoder)
 
 
 class TimmEncoder(_Unmeasured):

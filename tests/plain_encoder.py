@@ -21,6 +21,7 @@ class PlainEncoder:
     binarisation = "minmax"
     hamming_threshold = 12
     n_features = 64
+    parts, statistics = (), None
     orientation_invariant = False
     stride = 8
     codebook = np.arange(8, dtype=np.float32)[:, None]

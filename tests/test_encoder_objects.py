@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sish
-from sish.calibration import Barcoder
+from sish.barcoder import Barcoder
 from sish.demo.synthetic import write_slides
 from sish.encode import SlideEncoder
 from sish.encoders import ForeignEncoder, load, measured, name_of

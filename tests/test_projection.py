@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sish.errors import ParameterError
 from sish.index.barcode import barcodes_of, hamming
-from sish.index.projection import BITS, project
+from sish.index.projection import BITS, Part, project
 
 
 def some(count, width, seed=0):
@@ -94,3 +94,62 @@ def test_a_common_part_hides_neighbours_until_it_is_taken_off():
 def test_what_cannot_be_projected_is_refused(features, centre, match):
     with pytest.raises(ParameterError, match=match):
         project(features, centre=centre)
+
+
+PARTS = (Part(5, standardised=True), Part(3, weight=0.5), Part(1))
+
+
+def test_each_part_has_its_own_length():
+    features, centre, spread = some(6, 9) * 40, some(1, 9, seed=1)[0], np.arange(1, 10, dtype=np.float32)
+    scaled = (features - centre) / spread
+    by_hand = np.concatenate(
+        [
+            scaled[:, :5] / np.linalg.norm(scaled[:, :5], axis=1, keepdims=True),
+            0.5 * scaled[:, 5:8] / np.linalg.norm(scaled[:, 5:8], axis=1, keepdims=True),
+            np.sign(scaled[:, 8:]),
+        ],
+        axis=1,
+    )
+    found = project(features, centre=centre, spread=spread, parts=PARTS)
+    np.testing.assert_allclose(found @ found.T, cosines(by_hand), atol=1e-5)
+
+
+def test_one_part_is_what_features_without_parts_are():
+    features, centre = some(8, 100), some(1, 100, seed=1)[0]
+    for middle in (None, centre):
+        plain = project(features, centre=middle)
+        assert project(features, centre=middle, parts=[Part(100)]).tobytes() == plain.tobytes()
+        ones = np.ones(100, np.float32)
+        assert project(features, centre=middle, spread=ones).tobytes() == plain.tobytes()
+
+
+def test_a_part_of_zeros_stays_so_and_the_others_are_seen():
+    features = some(3, 9)
+    features[:, :5] = 7
+    found = project(features, parts=PARTS)
+    assert found.any(axis=1).all() and np.isfinite(found).all()
+    features[:, 5:] = 7
+    assert not project(features, parts=PARTS).any()
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 9), widths=st.lists(st.integers(1, 40), min_size=1))
+@settings(max_examples=30, deadline=None)
+def test_company_does_not_matter_to_parts_either(seed, count, widths):
+    parts = [Part(width, weight=1 + width / 7) for width in widths]
+    features = some(count, sum(widths), seed)
+    told = {"centre": some(1, sum(widths), seed + 1)[0], "parts": parts, "bits": 64}
+    told["spread"] = np.abs(some(1, sum(widths), seed + 2)[0]) + 0.1
+    alone = np.concatenate([project(row[None], **told) for row in features])
+    assert project(features, **told).tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("told", "match"),
+    [
+        ({"parts": PARTS}, "their parts 9; give parts that add up"),
+        ({"spread": np.ones(4, np.float32)}, "8 long and their spread"),
+    ],
+)
+def test_parts_and_spreads_of_another_length_are_refused(told, match):
+    with pytest.raises(ParameterError, match=match):
+        project(np.zeros((2, 8)), **told)

@@ -116,6 +116,15 @@ class Encoder:
         return N_FEATURES
 
     @property
+    def parts(self) -> tuple[()]:
+        """None: its features are one part."""
+        return ()
+
+    @property
+    def statistics(self) -> None:
+        """None: its features need not be measured on an archive."""
+
+    @property
     def licence(self) -> str:
         """Licence of the weights, in short: the shipped ones are Apache-2.0."""
         return "Apache-2.0 if shipped, else your own"

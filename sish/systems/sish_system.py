@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from sish.calibration import Barcoder
+from sish.barcoder import Barcoder
 from sish.encode import SlideCodes
 from sish.encoders import PatchEncoder
 from sish.errors import ParameterError
