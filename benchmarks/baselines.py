@@ -171,6 +171,8 @@ def nearest_images(
         hidden = members.get(f"image {query.item_id}", [])
         if query.group:
             hidden = hidden + members.get(f"group {query.group}", [])
+        if dataset.within_site:
+            hidden = hidden + [place for place, it in enumerate(dataset.database) if it.site != query.site]
         start = time.perf_counter()
         distance = squares - 2 * (table @ vectors[vector_of(query)])
         distance[hidden] = np.inf

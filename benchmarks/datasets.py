@@ -1,11 +1,11 @@
 """Read a data set: a folder of images with a `labels.csv` that says which are queries and which are searched.
 
 The header has `path` (relative to the folder), and `label` or `labels`. A row of `labels` joins several
-findings by a bar; `No Finding` means none. Optional columns are `mask`, `mpp`, `override_mpp`, `split`, and
-the groups `patient`, `patient_id`, `lesion_id` and `source_tile`: a query never finds an image that shares a
-group with it. With a split, `train` is the database and `valid` are the queries. Without that column, the
-first component of the paths is the split if every path begins with `train` or `valid`; else every image is a
-query among all others.
+findings by a bar; `No Finding` means none. Optional columns are `mask`, `mpp`, `override_mpp`, `site`,
+`split`, and the groups `patient`, `patient_id`, `lesion_id` and `source_tile`: a query never finds an image
+that shares a group with it. With a split, `train` is the database and `valid` are the queries. Without that
+column, the first component of the paths is the split if every path begins with `train` or `valid`; else every
+image is a query among all others.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Dataset:
     """Images that can be found; without a split the queries and the images without a label."""
     multi_label: bool
     """Whether an image may have several labels, or none."""
+    within_site: bool = False
+    """Whether a query finds only images of its own site."""
 
     @property
     def leave_one_out(self) -> bool:
@@ -59,6 +61,27 @@ class Dataset:
         """Return every image once: the database, then the queries that are not in it."""
         known = {item.item_id for item in self.database}
         return self.database + tuple(query for query in self.queries if query.item_id not in known)
+
+    def of_own_site(self) -> Dataset:
+        """Return the same images, where a query finds only images of its own site.
+
+        Returns
+        -------
+        Dataset
+            The data set.
+
+        Raises
+        ------
+        LabelsError
+            If a query has no site.
+        """
+        bare = [query.item_id for query in self.queries if not query.site]
+        if bare:
+            raise LabelsError(
+                f"{self.name}: {len(bare)} of {len(self.queries)} queries have no site ({bare[0]}, ...), so "
+                "there is no searching within it; give every line of labels.csv a site"
+            )
+        return replace(self, within_site=True)
 
     def sample(self, n: int, *, queries: int | None = None, seed: int = 0) -> Dataset:
         """Draw a smaller data set.

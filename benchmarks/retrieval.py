@@ -10,6 +10,9 @@ features        the encoder's numbers before they become bits, averaged over an 
 code-histogram  counts of the encoder's codes over an image: Hellinger
 colour-histogram, local-binary-patterns, random    baselines that know nothing of tissue
 
+With `--within site` a query finds only images of its own site. `python -m benchmarks.compare` compares two
+runs of the same queries. An image that cannot be read or shows no tissue counts as a miss (`failed`).
+
 `tree` compares a bounded number of patches, `exhaustive` all. Every patch is encoded once in a run, whatever
 the methods. `build_s` counts that time for each method (with codes, if the method uses them). A query's own
 group is never found.
@@ -22,7 +25,7 @@ import csv
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,7 @@ from benchmarks.baselines import (
     unit,
 )
 from benchmarks.datasets import Dataset, load_dataset
+from benchmarks.row_tables import group_table, never_found_lines, write_tables
 from benchmarks.rows import SHARED_K, K, Run, row_of, table, write_rows
 from benchmarks.watched import Look, Memory, Watched
 from sish.encode import SlideCodes
@@ -159,14 +163,16 @@ class Bench:
         found: list[list[str]] = []
         placed: list[int] = []
         spent: list[float] = []
+        own_site = self.dataset.within_site
         for number, item in enumerate([self.dataset.queries[0], *self.dataset.queries]):
             codes = archive.queries.get(item.item_id)
             hits: tuple[Hit, ...] = ()
             start = time.perf_counter()
             if codes is not None:
                 query = _query(item, codes)
+                where = {"site": item.site} if own_site else None
                 hits = view.search(
-                    query, codes, k=self.k, ranking=ranking, exclude_patient=True, search=search
+                    query, codes, k=self.k, ranking=ranking, exclude_patient=True, where=where, search=search
                 ).hits
             if number:  # the first one is there to warm up
                 spent.append(1000 * (time.perf_counter() - start))
@@ -180,6 +186,7 @@ class Bench:
             archive.build_s,
             archive.bytes_per_item,
             placed=placed if ranking == "auto" else None,
+            failed={item.item_id for item in self.dataset.queries if item.item_id not in archive.queries},
             extra=self._extra(archive),
         )
 
@@ -220,10 +227,10 @@ class Bench:
         file = self.folder / "labels.csv"
         with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
-            writer.writerow(["path", "slide_id", "label", "patient", "mpp", "override_mpp"])
+            writer.writerow(["path", "slide_id", "label", "patient", "mpp", "override_mpp", "site"])
             for item in items:
                 who = (item.path.absolute(), item.item_id, item.label, item.group or item.item_id)
-                row = [*who, item.mpp, item.override_mpp]
+                row = [*who, item.mpp, item.override_mpp, item.site]
                 writer.writerow(["" if value is None else str(value) for value in row])
         return file
 
@@ -259,7 +266,9 @@ class Bench:
             vectors = unit(np.stack([look.features for look in seen]))
         else:
             vectors = roots([np.asarray(look.codes) for look in seen])
-        yield self._compared(method, vectors, archive.build_s, self._extra(archive))
+        asked = {item.item_id for item in self.dataset.queries}
+        unseen = {name for name, look in zip(self._items, looks, strict=True) if look is None} & asked
+        yield self._compared(method, vectors, archive.build_s, self._extra(archive), unseen)
 
     def _by_picture(self, method: str) -> Run:
         """Compare by the image as a whole."""
@@ -273,9 +282,20 @@ class Bench:
         vectors = roots([describe[method](item) for item in self._items.values()])
         return self._compared(method, vectors, time.perf_counter() - start, {})
 
-    def _compared(self, method: str, vectors: Vectors, build_s: float, extra: dict[str, Any]) -> Run:
+    def _compared(
+        self,
+        method: str,
+        vectors: Vectors,
+        build_s: float,
+        extra: dict[str, Any],
+        failed: Set[str] = frozenset(),
+    ) -> Run:
         found, spent = nearest_images(self.dataset, lambda item: self._place[item.item_id], vectors, self.k)
-        return Run(method, "exhaustive", found, spent, build_s, float(vectors[0].nbytes), extra=extra)
+        for place, query in enumerate(self.dataset.queries):
+            if query.item_id in failed:  # its vector says nothing, so what is nearest to it is chance
+                found[place] = []
+        size = float(vectors[0].nbytes)
+        return Run(method, "exhaustive", found, spent, build_s, size, failed=failed, extra=extra)
 
 
 def _query(item: Item, codes: SlideCodes) -> Query:
@@ -342,13 +362,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("dataset", type=Path, help="folder with a labels.csv")
-    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--json", type=Path, help="write the rows here, with the answer to each query")
+    parser.add_argument("--out", type=Path, help="folder for rows and tables as JSON and CSV, and a picture")
     parser.add_argument(
         "--quick", action="store_true", help="at most {} images and {} queries".format(*QUICK)
     )
     parser.add_argument(
         "--mpp", type=float, help="um per pixel of images that do not tell theirs (default: the recipe's)"
     )
+    parser.add_argument("--within", choices=["site"], help="find only images of the query's own site")
     parser.add_argument("--override-mpp", type=float, help="um per pixel of all images, whatever they tell")
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, metavar="METHOD", help=f"some of {', '.join(METHODS)}"
@@ -364,16 +386,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.read_mpp is not None:
             recipe = replace(recipe, mpp=options.read_mpp)
         dataset = load_dataset(options.dataset, mpp=options.mpp, override_mpp=options.override_mpp)
+        if options.within:
+            dataset = dataset.of_own_site()
         if options.quick:
             dataset = dataset.sample(QUICK[0], queries=QUICK[1])
         rows = measure(dataset, options.methods, recipe=recipe.check())
         if options.json:
             write_rows(options.json, rows)
+        if options.out:
+            write_tables(options.out, rows)
     except SishError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(rows))
     print("", *differences(rows), sep="\n")
+    parts = (group_table(rows, "label"), group_table(rows, "site"), "\n".join(never_found_lines(rows)))
+    print("", "\n\n".join(part for part in parts if part), sep="\n")
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import Dataset, may_find
+from sish.answers import Answered, group_rows, never_found, query_rows
 from sish.errors import ParameterError, StoreError
 from sish.metrics import Interval, average_shared, bootstrap_interval, retrieval_metrics
 from sish.outputs import write_output
@@ -27,7 +28,10 @@ K = 5
 """Results that vote for the majority."""
 SHARED_K = (5, 10)
 """Numbers of results over which shared labels are averaged."""
-FIGURES = ("mmv1", "mmv3", "mmv5", "macro_f1", "hit3", "hit5", "map5", "map_paper", "avg5", "avg10")
+FIGURES = (
+    "mmv1", "mmv3", "mmv5", "macro_f1_1", "macro_f1_3", "macro_f1_5", "hit3", "hit5", "map5", "map_paper",
+    "avg5", "avg10",
+)  # fmt: skip
 HEADINGS = {
     "dataset": "data set",
     "system": "system",
@@ -38,13 +42,16 @@ HEADINGS = {
     "mmv5": "mMV@5 (95 %)",
     "mmv3": "mMV@3",
     "mmv1": "mMV@1",
-    "macro_f1": "macro-F1",
+    "macro_f1_1": "macro-F1 of top-1",
+    "macro_f1_3": "of MV@3",
+    "macro_f1_5": "of MV@5",
     "hit3": "hit@3",
     "hit5": "hit@5",
     "map5": "mAP@5",
     "map_paper": "mAP, paper",
     "avg5": "AvG@5 (95 %)",
     "avg10": "AvG@10 (95 %)",
+    "failed": "failed",
     "short": "short",
     "build_s": "build, s",
     "query_ms_median": "query, ms",
@@ -80,6 +87,8 @@ class Run:
     """The system of the method, where systems are compared."""
     placed: Sequence[int] | None = None
     """How many results of each list the ranking itself placed; the others fill the list."""
+    failed: Set[str] = frozenset()
+    """Ids of the queries that could not be read, or show no tissue; they find nothing and count as misses."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further columns, plain values."""
 
@@ -87,9 +96,12 @@ class Run:
 def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
     """Measure a run.
 
-    The figures and their intervals (`ci`) are `mmv1`, `mmv3`, `mmv5`, `macro_f1`, `hit3`, `hit5`, `map5` and
-    `map_paper`, or `avg5` and `avg10` if images have several labels. `short` counts the queries with fewer
-    results than were asked for.
+    The figures and their intervals (`ci`) are those of `FIGURES`: `avg5` and `avg10` if images have several
+    labels, else the others. `failed` counts the queries that could not be searched for, `short` those with
+    fewer results than were asked for. `by_label` and `by_site` are the tables of `sish.answers.group_rows`
+    (`by_site` is empty without sites), and `never_found` names the classes of which no query has the right
+    majority. `per_query` holds a list for each column of `sish.answers.query_rows`, or the labels that each
+    query shares; `benchmarks.compare` reads it.
 
     Parameters
     ----------
@@ -111,7 +123,8 @@ def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
     _check(dataset, run)
     known = {item.item_id: item for item in dataset.database}
     found = [[known[item_id] for item_id in ids] for ids in run.found]
-    figures = _shared(dataset, found) if dataset.multi_label else _retrieved(dataset, found)
+    answers = _answered(dataset, found, run.failed)
+    figures = _shared(dataset, found) if dataset.multi_label else _retrieved(answers)
     wanted = max(SHARED_K) if dataset.multi_label else K
     placed = [len(hits) for hits in found] if run.placed is None else run.placed
     return {
@@ -122,6 +135,7 @@ def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
         "n": len(dataset.database),
         "queries": len(dataset.queries),
         **{name: figures[name][0] if name in figures else None for name in FIGURES},
+        "failed": len(run.failed),
         "short": sum(count < wanted for count in placed),
         "query_ms_median": float(np.median(run.query_ms)),
         "query_ms_p95": float(np.percentile(run.query_ms, 95)),
@@ -129,11 +143,12 @@ def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
         "bytes_per_item": run.bytes_per_item,
         "ci": {name: list(figures[name][1]) for name in FIGURES if name in figures},
         **run.extra,
+        **(_shared_tables(dataset, found) if dataset.multi_label else _tables(answers)),
     }
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as a JSON list.
+    """Write rows as a JSON list, one row a line.
 
     Parameters
     ----------
@@ -149,7 +164,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
+        lines = [json.dumps(row, allow_nan=False) for row in rows]
+        text = "[\n" + ",\n".join(lines) + "\n]\n"
         write_output(path, text.encode(), replaces=(".json",))
     except OSError as error:
         raise StoreError(f"cannot write {path} ({error.strerror}); give a path that can be written") from None
@@ -202,36 +218,75 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
     return str(value)
 
 
-def _retrieved(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, tuple[float, Interval]]:
+def _retrieved(answers: Sequence[Answered]) -> dict[str, tuple[float, Interval]]:
     """Return the figures of images with one label each."""
-    answers = [
-        (query.label, [hit.label for hit in hits]) for query, hits in zip(dataset.queries, found, strict=True)
-    ]
-    relevant = _relevant(dataset)
-    figures = [retrieval_metrics(answers, at, relevant=relevant).figures() for at in (1, 3, K)]
+    pairs = [one.answer for one in answers]
+    relevant = [one.relevant for one in answers]
+    figures = [retrieval_metrics(pairs, at, relevant=relevant).figures() for at in (1, 3, K)]
     return {name: value for at in figures for name, value in at.items()}
+
+
+def _answered(dataset: Dataset, found: Sequence[Sequence[Item]], failed: Set[str]) -> list[Answered]:
+    """Return the queries with the labels that they found."""
+    return [
+        Answered(
+            query.item_id,
+            query.label,
+            tuple(hit.label for hit in hits),
+            relevant,
+            site=query.site,
+            failed="not read, or no tissue" if query.item_id in failed else "",
+        )
+        for query, hits, relevant in zip(dataset.queries, found, _relevant(dataset), strict=True)
+    ]
+
+
+def _tables(answers: Sequence[Answered]) -> dict[str, Any]:
+    """Return the tables of images with one label each."""
+    rows = query_rows(answers, K)
+    return {
+        "by_label": group_rows(answers, "label", K),
+        "by_site": group_rows(answers, "site", K) if any(one.site for one in answers) else [],
+        "never_found": never_found(answers, K),
+        "per_query": {column: [row[column] for row in rows] for column in rows[0]},
+    }
+
+
+def _shared_tables(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, Any]:
+    """Return the one table of images with several labels."""
+    ids = [query.item_id for query in dataset.queries]
+    return {"per_query": {"query": ids, **{f"avg{k}": _shared_by(dataset, found, k) for k in SHARED_K}}}
 
 
 def _shared(dataset: Dataset, found: Sequence[Sequence[Item]]) -> dict[str, tuple[float, Interval]]:
     """Return the figures of images with several labels: how many the query shares with its results."""
     out: dict[str, tuple[float, Interval]] = {}
     for k in SHARED_K:
-        values = [
-            average_shared((query.labels, [hit.labels for hit in hits]), k)
-            for query, hits in zip(dataset.queries, found, strict=True)
-        ]
+        values = _shared_by(dataset, found, k)
         interval = bootstrap_interval(values, [""] * len(values))
         out[f"avg{k}"] = math.fsum(values) / len(values), interval
     return out
 
 
+def _shared_by(dataset: Dataset, found: Sequence[Sequence[Item]], k: int) -> list[float]:
+    """Return the mean number of labels that each query shares with its first k results."""
+    return [
+        average_shared((query.labels, [hit.labels for hit in hits]), k)
+        for query, hits in zip(dataset.queries, found, strict=True)
+    ]
+
+
 def _relevant(dataset: Dataset) -> list[int]:
     """Return how many images of its label each query could find."""
-    by_label = Counter(item.label for item in dataset.database)
-    by_group = Counter((item.label, item.group or item.item_id) for item in dataset.database)
+
+    def place(item: Item) -> str:
+        return item.site if dataset.within_site else ""
+
+    by_label = Counter((item.label, place(item)) for item in dataset.database)
+    own = Counter((item.label, place(item), item.group or item.item_id) for item in dataset.database)
     return [
-        by_label[query.label] - by_group[query.label, query.group or query.item_id]
-        for query in dataset.queries
+        by_label[it.label, place(it)] - own[it.label, place(it), it.group or it.item_id]
+        for it in dataset.queries
     ]
 
 
@@ -253,4 +308,8 @@ def _check(dataset: Dataset, run: Run) -> None:
             if not may_find(query, hit):
                 raise ParameterError(
                     f"{run.method}: {query.item_id} found {item_id}, of its own group; leave that out"
+                )
+            if dataset.within_site and query.site != hit.site:
+                raise ParameterError(
+                    f"{run.method}: {query.item_id} found {item_id}, of another site; leave that out"
                 )

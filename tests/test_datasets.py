@@ -127,13 +127,15 @@ def test_a_sample_draws_whole_groups_and_keeps_queries_in_its_database(tmp_path)
 def test_the_real_folders(data_dir):
     counts = {
         name: (len(data.queries), len(data.database), data.multi_label)
-        for name in ("bach", "pcam", "lc25000_lung", "ham10000", "nih_cxr")
+        for name in ("bach", "crc5", "pcam", "lc25000_lung", "ham10000", "nih_cxr")
         for data in [load_dataset(data_dir / name)]
     }
     assert counts == {
         "bach": (100, 100, False),
+        "crc5": (1560, 1560, False),
         "pcam": (1000, 12000, False),
         "lc25000_lung": (1480, 1480, False),
         "ham10000": (895, 895, False),
         "nih_cxr": (1000, 1000, True),
     }
+    assert len({item.group for item in load_dataset(data_dir / "crc5").database}) == 26

@@ -79,6 +79,9 @@ def test_metrics_of_four_queries_by_hand():
     assert (found.hit_1, found.hit_3, found.hit_5) == pytest.approx((1 / 4, 2 / 4, 3 / 4))
     assert found.precision == pytest.approx(((3 / 5 + 1 / 5 + 0) / 3 + 2 / 5) / 2)
     assert (found.k, found.queries, found.short) == (5, 4, 2)
+    assert (a.hit_1, a.hit_3, a.hit_5, a.precision) == pytest.approx((1 / 3, 1 / 3, 2 / 3, 4 / 5 / 3))
+    assert found.never_found == ("b",)
+    assert [row.findable for row in retrieval_metrics(answers, relevant=[2, 2, 0, 0]).by_label] == [2, 0]
 
 
 def test_classes_weigh_alike_however_many_queries_they_have():
@@ -130,7 +133,7 @@ def test_intervals_are_those_of_draws_within_each_class():
 def test_figures_have_short_names():
     found = retrieval_metrics([("a", ["a", "b", "a"]), ("b", ["a"] * 3)], 3)
     assert set(found.figures()) == {
-        "mmv3", "map3", "map_paper", "precision3", "macro_f1", "hit1", "hit3", "hit5"
+        "mmv3", "map3", "map_paper", "precision3", "macro_f1_3", "hit1", "hit3", "hit5"
     }  # fmt: skip
     assert found.figures()["mmv3"] == (found.mmv, found.ci["mmv"])
 

@@ -1,5 +1,6 @@
 """The retrieval benchmark, on a folder of its own: what it says is what a plain search finds."""
 
+import csv
 import json
 
 import numpy as np
@@ -124,6 +125,29 @@ def test_the_command_line(tiles, tmp_path, capsys):
     assert "not a folder" in capsys.readouterr().err
 
 
+def test_within_site_every_method_finds_the_queries_own_site_only(tiles, tmp_path, capsys):
+    """Sites split each label, and rows of another site would be refused by `row_of`."""
+    lines = ["path,label,site"]
+    lines += [f"{tiles}/t{n}.png,{list(COLOURS)[n % 3]},{'xy'[n // 18]}" for n in range(36)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    words = [str(tmp_path), "--within", "site", "--out", str(out)]
+    assert main([*words, "--methods", "sish", "features", "colour-histogram", "random"]) == 0
+    printed = capsys.readouterr().out
+    assert "| MV@5 by site | queries | failed | findable |" in printed and "| x | 18 | 0 | 18 |" in printed
+    rows = json.loads((out / "rows.json").read_text())
+    assert rows[0]["per_query"]["relevant"] == [5] * 36
+    assert [group["site"] for group in rows[0]["by_site"]] == ["x", "y"]
+    with (out / "by_label.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["label"] for row in table[:3]] == sorted(COLOURS) and len(table) == 3 * len(rows)
+    with (out / "rows.csv").open(newline="") as file:
+        assert [float(row["mmv5"]) for row in csv.DictReader(file)] == [row["mmv5"] for row in rows]
+    assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert main([str(tiles), "--within", "site"]) == 2
+    assert "36 of 36 queries have no site" in capsys.readouterr().err
+
+
 def test_images_of_several_patches_are_ranked_both_ways(tmp_path):
     lines = ["path,label,mpp"]
     for number in range(8):
@@ -138,6 +162,8 @@ def test_images_of_several_patches_are_ranked_both_ways(tmp_path):
     ]  # fmt: skip
     assert found[0]["no_tissue"] == 1
     assert found[2]["short"] == 1, "the blank one finds nothing"
+    assert [row["failed"] for row in found] == [1] * 5, "and is a miss, whatever the method"
+    assert [row["per_query"]["mv1"][-1] for row in found] == [""] * 5
     assert found[0]["patches"] == 8 * 4
 
 

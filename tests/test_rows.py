@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.datasets import Dataset
 from benchmarks.rows import Run, row_of, table, write_rows
-from sish.errors import ParameterError, StoreError
+from sish.errors import LabelsError, ParameterError, StoreError
 from sish.systems.item import Item
 
 
@@ -36,17 +36,44 @@ def test_a_row_by_hand(two_classes):
     # a1 has a3 and a4 to find (a2 is of its group); b1 has b2
     assert row["mmv1"] == pytest.approx((1 + 0) / 2)
     assert row["mmv3"] == pytest.approx(0)
-    assert row["mmv5"] == row["macro_f1"] == 0
+    assert row["mmv5"] == row["macro_f1_5"] == 0
     assert row["map5"] == pytest.approx((1 / 2 + (1 / 2) / 1) / 2)
     assert row["map_paper"] == pytest.approx((1 / 5 + 1 / 10) / 2)
     assert (row["hit3"], row["hit5"], row["short"]) == (1.0, 1.0, 1)
     assert (row["query_ms_median"], row["build_s"], row["bytes_per_item"]) == (2.0, 0.5, 8.0)
     assert row["avg5"] is None
     assert set(row["ci"]) == {
-        "mmv1", "mmv3", "mmv5", "macro_f1", "hit3", "hit5", "map5", "map_paper"
+        "mmv1", "mmv3", "mmv5", "macro_f1_1", "macro_f1_3", "macro_f1_5", "hit3", "hit5", "map5", "map_paper"
     }  # fmt: skip
     assert "system" not in row
     assert row_of(two_classes, replace(run, system="SISH", extra={"mpp": 1.0}))["system"] == "SISH"
+
+
+def test_a_row_tells_of_each_class_and_each_query(two_classes):
+    found = [["a3", "a4", "b1", "b2"], []]  # b1 was not read
+    row = row_of(two_classes, Run("ours", "tree", found, [1.0], 0.5, 8.0, failed={"b1"}))
+    a, b = row["by_label"]
+    assert (a["label"], a["queries"], a["failed"], a["findable"], a["mv1"], a["mv5"]) == ("a", 1, 0, 1, 1, 0)
+    assert (b["label"], b["failed"], b["findable"], b["mv1"], b["hit5"]) == ("b", 1, 1, 0, 0)
+    assert (row["failed"], row["never_found"], row["by_site"]) == (1, ["a", "b"], [])
+    assert row["macro_f1_1"] == pytest.approx(1 / 2)
+    columns = row["per_query"]
+    assert (columns["query"], columns["label"], columns["mv1"]) == (["a1", "b1"], ["a", "b"], ["a", ""])
+    assert columns["failed"] == ["", "not read, or no tissue"]
+    assert columns["precision5"] == [2 / 5, 0]
+
+
+def test_within_a_site_other_sites_are_refused_and_do_not_count_as_findable(two_classes):
+    sites = {"a1": "x", "a2": "x", "a3": "x", "a4": "y", "b1": "x", "b2": "y"}
+    items = tuple(replace(item, site=sites[item.item_id]) for item in two_classes.database)
+    dataset = Dataset("toy", items[:1] + items[4:5], items, multi_label=False).of_own_site()
+    row = row_of(dataset, Run("m", "tree", [["a3", "b1"], ["a3"]], [1.0], 0.0, 1.0))
+    assert row["per_query"]["relevant"] == [1, 0]  # a4 and b2 are of site y
+    assert [(group["site"], group["queries"], group["mv1"]) for group in row["by_site"]] == [("x", 2, 0.5)]
+    with pytest.raises(ParameterError, match="of another site"):
+        row_of(dataset, Run("m", "tree", [["a4"], []], [1.0], 0.0, 1.0))
+    with pytest.raises(LabelsError, match=r"2 of 2 queries have no site.*give every line"):
+        two_classes.of_own_site()
 
 
 def test_several_labels_are_counted_as_shared():

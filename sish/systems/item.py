@@ -29,6 +29,8 @@ class Item:
     """File of its mask (inside is not 0), for systems that compare shapes."""
     override_mpp: float | None = None
     """Micrometres per pixel, used whatever the file tells."""
+    site: str = ""
+    """Anatomic site or hospital; empty if not known."""
 
     @property
     def label(self) -> str:
@@ -45,4 +47,5 @@ class Item:
             "mpp": self.mpp,
             "mask": None if self.mask is None else str(self.mask),
             "override_mpp": self.override_mpp,
+            "site": self.site,
         }

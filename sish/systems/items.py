@@ -131,6 +131,7 @@ def item_of(
         mpp=row.mpp or mpp,
         mask=_mask(row, rows),
         override_mpp=row.override_mpp or override_mpp,
+        site=row.site or "",
     )
 
 

@@ -1,0 +1,114 @@
+"""The confusion picture: which class is taken for which, as shares of each class's queries."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.errors import QueryError
+
+_NO_VOTE = "(none)"
+_CELL_IN, _MARGIN_IN = 0.45, 2.2  # inches
+_LEAST_IN = 3.6  # height that the names of the axes need
+_SHOWN = 24  # characters of a class's name
+_FEW = 30  # classes up to which the counts are written into the cells
+
+
+def confusion_png(labels: Sequence[str], votes: Sequence[str], *, title: str = "") -> bytes:
+    """Draw a confusion matrix.
+
+    A row is a class of the queries, a column is what the majority of their results says. The colour is the
+    share of the row, the number is the count of queries. Classes of which no query is right are marked.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Class of each query.
+    votes : sequence of str
+        Majority label of each query; empty if there is none.
+    title : str
+        Written above.
+
+    Returns
+    -------
+    bytes
+        A PNG picture.
+
+    Raises
+    ------
+    QueryError
+        If there are no queries.
+    """
+    if not labels:
+        raise QueryError("got no answers to draw; want a labelled query at least")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, columns, counts = confusion_of(labels, votes)
+    height = max(_LEAST_IN, _MARGIN_IN + _CELL_IN * len(rows))
+    size = (_MARGIN_IN + 1 + _CELL_IN * len(columns), height)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    share = counts / counts.sum(axis=1, keepdims=True)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=60, ha="right")
+    right = dict(zip(rows, counts.diagonal(), strict=False))
+    axes.set_yticks(range(len(rows)), [_short(name) + ("" if right[name] else " *") for name in rows])
+    axes.set_xlabel("majority of the results")
+    axes.set_ylabel("class of the query" + ("" if all(right.values()) else "\n(* never found)"))
+    axes.set_title(title, fontsize="medium", wrap=True)
+    figure.colorbar(image, ax=axes, label="share of its queries")
+    if len(columns) <= _FEW:
+        for row, column in np.argwhere(counts).tolist():
+            ink = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=8)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()
+
+
+def confusion_of(
+    labels: Sequence[str], votes: Sequence[str]
+) -> tuple[list[str], list[str], NDArray[np.int64]]:
+    """Count which class is taken for which.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Class of each query.
+    votes : sequence of str
+        Majority label of each query; empty if there is none.
+
+    Returns
+    -------
+    list of str
+        Classes of the queries, the rows.
+    list of str
+        The columns: these classes, other labels that won a majority, and last the empty label if some
+        queries have no majority.
+    int64 (rows, columns)
+        Number of queries of a class with a majority label.
+
+    Examples
+    --------
+    >>> rows, columns, counts = confusion_of(["a", "a"], ["b", ""])
+    >>> rows, columns, counts.tolist()
+    (['a'], ['a', 'b', ''], [[0, 1, 1]])
+    """
+    rows = sorted(set(labels))
+    columns = [*rows, *sorted(set(votes) - set(rows) - {""}), *([""] if "" in votes else [])]
+    counts = np.zeros((len(rows), len(columns)), np.int64)
+    for label, vote in zip(labels, votes, strict=True):
+        counts[rows.index(label), columns.index(vote)] += 1
+    return rows, columns, counts
+
+
+def _short(name: str) -> str:
+    """Return a name that fits beside the picture."""
+    if not name:
+        return _NO_VOTE
+    return name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "…"
