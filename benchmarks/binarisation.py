@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.datasets import load_dataset
 from benchmarks.rows import write_rows
 from benchmarks.timm_networks import random_network
-from sish.encoders import load
+from sish.encoders import VQVAE, load
 from sish.index.barcode import barcodes_of, minmax_barcodes, nearest
 from sish.slides.formats.pictures import decode_picture
 
@@ -77,7 +77,7 @@ def share(wanted: NDArray[np.int64], found: NDArray[np.int64]) -> float:
 
 def kinds(images: NDArray[np.uint8]) -> Iterator[tuple[str, Floats]]:
     """Yield the name and the features of each encoder."""
-    yield "encoder of sish", load("shipped").encode(images).features
+    yield "encoder of sish", load(VQVAE).encode(images).features
     for name in NETWORKS:
         network = random_network(name)
         if network is not None:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from benchmarks.timm_networks import random_network
 from sish.demo.synthetic import write_slides
 from sish.encode import SlideEncoder
-from sish.encoders import MeasuredEncoder, load
+from sish.encoders import TISSUE, MeasuredEncoder, load
 from sish.index.store import SlideRow, Store
 from sish.outputs import write_output
 from sish.recipe import Recipe
@@ -311,7 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.encode", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--weights", default="shipped", help="the encoder, as a recipe names it")
+    parser.add_argument("--weights", default=TISSUE, help="the encoder, as a recipe names it")
     parser.add_argument(
         "--slides", type=Path, metavar="DIR", help="slides to encode; default: generated ones"
     )

@@ -3,7 +3,8 @@
 =====================  ===================================================================================
 name                   encoder
 =====================  ===================================================================================
-``shipped``            the weights of this release
+``tissue``             the default: a network of photographs beside our autoencoder (:mod:`sish.tissue`)
+``vqvae``              our autoencoder alone, the default until release 0.3; ``shipped`` is its old name
 a path                 weights of your own: a ``.safetensors`` that export wrote, or a ``.ckpt``
 ``timm:NAME``          a network of timm: ``uni``, ``uni2-h``, ``virchow``, ``virchow2``, ``prov-gigapath``,
                        ``h-optimus-0``, ``h-optimus-1``, or any name that timm knows
@@ -44,6 +45,14 @@ FEATURES = "features:"
 
 OBJECT = "object:"
 """The beginning of the name of an encoder that was given as an object; its fingerprint follows."""
+
+TISSUE, VQVAE = "tissue", "vqvae"
+"""Names of the encoders whose weights come with the release; the first is the default."""
+
+OWN = (TISSUE, VQVAE)
+"""Names that are neither a path nor begin with one of the prefixes."""
+
+_EARLIER = {"shipped": VQVAE}
 
 PREFIXES = (TIMM, FEATURES, OBJECT)
 """A name with one of these beginnings is not a path."""
@@ -270,10 +279,15 @@ def _is_number(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def current_name(name: str) -> str:
+    """Return the name of an encoder, which may be one of earlier releases, as this release calls it."""
+    return _EARLIER.get(name, name)
+
+
 def name_of(encoder: str | PatchEncoder) -> str:
     """Return the name by which a recipe knows an encoder: its own, or ``object:`` and its fingerprint."""
     if isinstance(encoder, str):
-        return encoder
+        return current_name(encoder)
     check_members(encoder)
     return f"{OBJECT}{encoder.fingerprint}"
 
@@ -402,6 +416,11 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> Measur
         return FeaturesElsewhere(name.removeprefix(FEATURES))
     if name.startswith(OBJECT):
         return ObjectElsewhere(name.removeprefix(OBJECT))
+    name = current_name(name)
+    if name == TISSUE:
+        from sish.tissue import TissueEncoder
+
+        return TissueEncoder(device)
     _check_device(device)
     file = Path(network_weights) if network_weights else None
     if name.startswith(TIMM):
@@ -410,9 +429,9 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> Measur
         return TimmEncoder(TimmNetwork(name.removeprefix(TIMM), file, device=device))
     from sish.vqvae.pretrained import load_encoder
 
-    if name != "shipped":
+    if name != VQVAE:
         _check_there(Path(name))
-    return load_encoder(None if name == "shipped" else Path(name), features=file, device=device)
+    return load_encoder(None if name == VQVAE else Path(name), features=file, device=device)
 
 
 def _check_there(file: Path) -> None:
@@ -420,10 +439,10 @@ def _check_there(file: Path) -> None:
     if file.exists():
         return
     beside = (path.name for path in file.parent.glob("*") if path.suffix in (".safetensors", ".ckpt"))
-    known = chain(["shipped"], (f"{TIMM}{name}" for name in KNOWN), beside)
+    known = chain(OWN, (f"{TIMM}{name}" for name in KNOWN), beside)
     raise WeightsNotFoundError(
         f"no weights file at {file}{nearest_to(file.name, known)}; "
-        "give a .safetensors or .ckpt, shipped, or timm:NAME",
+        "give a .safetensors or .ckpt, tissue, vqvae, or timm:NAME",
         path=file,
     )
 

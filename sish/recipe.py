@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from reprlib import repr as short
 from typing import Any, Literal, get_args
 
-from sish.encoders import PREFIXES, TIMM, PatchEncoder, name_of
+from sish.encoders import OWN, PREFIXES, TIMM, TISSUE, PatchEncoder, current_name, name_of
 from sish.errors import IndexFormatError, ParameterError, ParameterTypeError
 from sish.index.keys import Pooling
 from sish.nearest import nearest_to
@@ -44,7 +44,7 @@ class Recipe:
     (256, 1024, 0.5)
     """
 
-    weights: str = "shipped"
+    weights: str = TISSUE
     """Encoder: a path of weights, or a name of :mod:`sish.encoders`; ``object:NAME`` if it was an object."""
     network_weights: str = ""
     """File of the weights of a timm network, or of DenseNet121 beside a VQ-VAE. Empty: the model hub's."""
@@ -178,8 +178,8 @@ class Recipe:
     def resolved(self) -> Recipe:
         """Return this recipe with absolute paths, and with floats where integers were given for them."""
         weights, network = (
-            name if name in ("shipped", "") or name.startswith(PREFIXES) else str(absolute(name))
-            for name in (self.weights, self.network_weights)
+            name if name in (*OWN, "") or name.startswith(PREFIXES) else str(absolute(name))
+            for name in (current_name(self.weights), self.network_weights)
         )
         mpp, fraction, speck = float(self.mpp), float(self.fraction), float(self.min_speck_um2)
         return replace(  # 1 is 1.0, in the fingerprint too

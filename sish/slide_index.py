@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sish.encode import SlideEncoder
-from sish.encoders import PatchEncoder, name_of
+from sish.encoders import TISSUE, PatchEncoder, name_of
 from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError, UnknownSlideError
 from sish.feature_ingest import FeatureIngest, measured_files
 from sish.header import IndexHeader
@@ -264,7 +264,7 @@ class Index:
             lambda: cls.open(path, encoder=given, device=device),
             lambda: cls.create(
                 path,
-                encoder="shipped" if given is None else given,
+                encoder=TISSUE if given is None else given,
                 measure=measure,
                 mpp=mpp,
                 override_mpp=override_mpp,

