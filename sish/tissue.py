@@ -30,8 +30,11 @@ from sish.vqvae.tissue_network import (
     shipped_codebook,
 )
 
-PARTS = (Part(N_NETWORK, 1.0, standardised=True), Part(N_FILTERS, 0.5), Part(N_CODES, 0.5))
+PARTS = (Part(N_NETWORK, 1.0, standardised=True), Part(N_FILTERS, 0.75), Part(N_CODES, 0.25))
 """The parts of the features; the model card tells how their weights were chosen."""
+
+PATCH_PX, PATCH_MPP = 256, 1.0
+"""Side of the patches that it is meant for, in pixels, and their scale, um per pixel."""
 
 _STATISTICS = "weights/tissue.safetensors"
 
@@ -66,8 +69,7 @@ class TissueEncoder:
     ((2, 1920), (2, 32, 32))
     """
 
-    mpp = 1.0
-    patch_px = 256
+    patch_px, mpp = PATCH_PX, PATCH_MPP
     licence = "Apache-2.0"
     binarisation: Binarisation = "projection"
     stride = STRIDE

@@ -8,95 +8,105 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from sish.calibration import Calibration
-from sish.encode import SlideEncoder
+from sish.index.barcode import barcodes_of
 from sish.outputs import write_output
 from sish.parsing import ArgumentParser
 from sish.slides.files import find_slides
-from sish.slides.reading import read_patches
+from sish.slides.mosaic import read_patch
 from sish.slides.slide import open_slide
-from sish.tissue import PARTS, raw_features
+from sish.slides.tissue import find_tissue
+from sish.tissue import PARTS, PATCH_MPP, PATCH_PX, raw_features
+from sish.vqvae.random_pairs import random_pair_distances
 from sish.vqvae.tissue_network import STRIDE, TissueNetwork
 
 _SEED = 0
+_LEAST = 1e-6  # a feature that varies less is constant but for its rounding
+_COVERED = 0.5  # share of a patch of a slide that is tissue
+_TRIES = 20  # places drawn for each patch that is wanted
+_PAIRS, _PERCENTILE = 200_000, 1.0  # as for the weights of the autoencoder
 
 
-def statistics_of(raw: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Return mean and spread that give features (M, F) their weights.
+def statistics_of(images: NDArray[np.float32], slides: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Return the numbers that the encoder keeps: mean and spread of its features, and a threshold.
 
     Features of a part that is standardised get a deviation of 1. Those of another part are divided by one number, so
     that their length is, on average, their weight times that of the first part.
 
     Parameters
     ----------
-    raw : float32 (M, F)
-        Features of some patches, as `sish.tissue.raw_features` gives them.
+    images, slides : float32 (M, F) and (N, F)
+        Features of patches, as `sish.tissue.raw_features` gives them. Those of slides may overlap.
 
     Returns
     -------
     dict
-        ``mean`` and ``spread``, each float32 (F,).
+        ``mean`` and ``spread``, each float32 (F,), and ``threshold``, the bits within which 1 % of random pairs of
+        images lie.
     """
-    mean = raw.mean(axis=0, dtype=np.float64)
-    spread = raw.std(axis=0, dtype=np.float64)
-    first = PARTS[0].features
+    raw = np.concatenate([images, slides])
+    mean, spread = raw.mean(axis=0, dtype=np.float64), raw.std(axis=0, dtype=np.float64)
+    spread[spread < _LEAST] = 1
     end = 0
     for part in PARTS:
         begin, end = end, end + part.features
         if not part.standardised:
-            length = np.sqrt(np.square(spread[begin:end]).sum())
-            spread[begin:end] = length / (part.weight * np.sqrt(first))
-    spread[spread == 0] = 1
-    return {"mean": mean.astype(np.float32), "spread": spread.astype(np.float32)}
+            length = np.linalg.norm(spread[begin:end])
+            spread[begin:end] = length / (part.weight * np.sqrt(PARTS[0].features))
+    mean, spread = mean.astype(np.float32), spread.astype(np.float32)
+    barcodes = barcodes_of((images - mean) / spread, "projection", centre=np.zeros_like(mean), parts=PARTS)
+    threshold = np.percentile(random_pair_distances(barcodes, _PAIRS), _PERCENTILE)
+    return {"mean": mean, "spread": spread, "threshold": np.array(threshold, np.int32)}
 
 
-def raw_features_of(place: Path, mpp: float, most: int) -> NDArray[np.float32]:
-    """Return raw features (M, F) of patches of slides, or of one patch each of drawn images.
-
-    Parameters
-    ----------
-    place : Path
-        A slide, or a folder of slides and images.
-    mpp : float
-        Scale in um per pixel of those that do not tell it.
-    most : int
-        Largest number of files; they are drawn at random, always the same.
-
-    Returns
-    -------
-    float32 (M, F)
-        Their features.
-    """
-    network, coder = TissueNetwork(), SlideEncoder()
-    files = find_slides(place)
-    drawn = np.random.default_rng(_SEED).permutation(len(files))[:most]
-    found = []
+def features_of_images(folder: Path, mpp: float, count: int) -> NDArray[np.float32]:
+    """Return raw features (N, F) of so many images of a folder, each read as one patch."""
+    files = find_slides(folder)
+    drawn = np.random.default_rng(_SEED).permutation(len(files))[:count]
+    network, patches = TissueNetwork(), []
     for number in sorted(drawn):
         with open_slide(files[number], mpp=mpp) as slide:
-            corners = coder.prepare(slide).mosaic.l0_xy
-            batches = read_patches(slide, corners, coder.recipe.patch_px, coder.recipe.mpp, step_px=STRIDE)
-            found += [raw_features(network(pixels)) for pixels in batches]
-    return np.concatenate(found)
+            patches.append(read_patch(slide, slide.bounds[:2], PATCH_PX, PATCH_MPP, step_px=STRIDE))
+    return np.concatenate([raw_features(network(patch[None])) for patch in patches])
+
+
+def features_of_slide(path: Path, mpp: float, count: int) -> NDArray[np.float32]:
+    """Return raw features (N, F) of so many patches of a slide's tissue, which overlap."""
+    network, rng = TissueNetwork(), np.random.default_rng(_SEED)
+    with open_slide(path, mpp=mpp) as slide:
+        tissue = find_tissue(slide)
+        left, top, width, height = slide.bounds
+        side = PATCH_PX * PATCH_MPP / slide.mpp
+        room = np.array([width - side, height - side]).astype(np.int64)
+        corners = np.array([left, top]) + rng.integers(0, room, (_TRIES * count, 2))
+        kept = corners[tissue.coverage(corners, np.array([side, side])) >= _COVERED][:count]
+        pixels = np.stack([slide.read((x, y), PATCH_PX, PATCH_MPP) for x, y in kept.tolist()])
+    return raw_features(network(pixels))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the places that the command line names, and write the file."""
+    """Measure what the command line names, and write the file."""
     parser = ArgumentParser(prog="python -m sish.tissue_statistics", description=__doc__)
     parser.add_argument("output", type=Path, help="file to write, .safetensors")
-    parser.add_argument("places", type=Path, nargs="+", help="slides, or folders of slides and images")
-    parser.add_argument("--mpp", type=float, default=1.0, help="um per pixel where a file does not tell it")
-    parser.add_argument("--most", type=int, default=2000, help="files of a folder at most")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images of a patch each")
+    parser.add_argument("--images-mpp", type=float, required=True, help="their um per pixel")
+    parser.add_argument("--slides", type=Path, nargs="+", required=True, help="slides")
+    parser.add_argument(
+        "--slides-mpp", type=float, default=0.5, help="um per pixel of those that do not tell"
+    )
+    parser.add_argument("--patches", type=int, default=2000, help="half of images, half of slides")
     given = parser.parse_args(arguments)
-    raw = np.concatenate([raw_features_of(place, given.mpp, given.most) for place in given.places])
-    numbers = statistics_of(raw)
-    features = (raw - numbers["mean"]) / numbers["spread"]
-    numbers["threshold"] = np.array(Calibration.learn(features, PARTS).threshold, np.int32)
-    write_output(given.output, save(numbers, {"patches": str(len(raw))}), replaces=(".safetensors",))
+    half = given.patches // 2
+    each = half // len(given.slides)
+    images = features_of_images(given.images, given.images_mpp, half)
+    slides = [features_of_slide(path, given.slides_mpp, each) for path in given.slides]
+    numbers = statistics_of(images, np.concatenate(slides))
+    write_output(given.output, save(numbers), replaces=(".safetensors",))
     return 0
 
 

@@ -42,9 +42,7 @@ def test_a_patch_depends_neither_on_its_batch_nor_on_threads(network, patches):
     alone = [network(patches[number : number + 1]) for number in range(len(patches))]
     for found in (network(patches), TissueNetwork(threads=3)(patches)):
         for name in ("network", "filters", "codes"):
-            assert np.array_equal(
-                getattr(found, name), np.concatenate([getattr(one, name) for one in alone])
-            )
+            assert np.array_equal(getattr(found, name), np.concatenate([getattr(one, name) for one in alone]))
 
 
 def test_lite0_is_that_of_torch_to_rounding(network, patches, stored_lite0):
@@ -68,7 +66,9 @@ def test_half_precision_costs_few_bits(patches, stored_lite0):
 def _bits_apart(one, other):
     """How many of 1,024 signs differ between the rows of two sets of statistics, standardised alike."""
     mean, spread = one.mean(0), one.std(0) + 1e-3
-    left, right = (project((it - mean) / spread, centre=np.zeros(N_NETWORK, np.float32)) >= 0 for it in (one, other))
+    left, right = (
+        project((it - mean) / spread, centre=np.zeros(N_NETWORK, np.float32)) >= 0 for it in (one, other)
+    )
     return (left != right).sum(1)
 
 

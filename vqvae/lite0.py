@@ -98,9 +98,7 @@ class Lite0(nn.Module):
         for stage in STAGES:
             strides = [stage.stride] + [1] * (stage.blocks - 1)
             inputs = [inner] + [stage.channels] * (stage.blocks - 1)
-            stages.append(
-                nn.Sequential(*[_Block(a, stage, s) for a, s in zip(inputs, strides, strict=True)])
-            )
+            stages.append(nn.Sequential(*[_Block(a, stage, s) for a, s in zip(inputs, strides, strict=True)]))
             inner = stage.channels
         self.stages = nn.ModuleList(stages)
 

@@ -139,7 +139,9 @@ def _session(model: bytes, device: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    providers = [wanted] if wanted == _CPU else [(_CUDA, {"device_id": device.partition(":")[2] or "0"}), _CPU]
+    providers = (
+        [wanted] if wanted == _CPU else [(_CUDA, {"device_id": device.partition(":")[2] or "0"}), _CPU]
+    )
     return onnxruntime.InferenceSession(model, options, providers=providers)
 
 
