@@ -1,9 +1,9 @@
 """The default encoder: a network of photographs beside the filters and the codes of our autoencoder.
 
-The features of a patch are three parts one after another (`PARTS`): 1,536 statistics of EfficientNet-lite0, 256
-statistics of the autoencoder's first filters, and the square roots of how often each of its 128 codes occurs. They are
-centred and scaled by statistics that come with the release, so that their cosine is of use as it is. An index measures
-them again on its own archive (:mod:`sish.calibration`).
+The features of a patch are three parts one after another (`PARTS`): 1,536 statistics of EfficientNet-lite0,
+256 statistics of the autoencoder's first filters, and the square roots of how often each of its 128 codes
+occurs. They are centred and scaled by statistics that come with the release, so that their cosine is of use
+as it is. An index measures them again on its own archive (:mod:`sish.calibration`).
 """
 
 from __future__ import annotations

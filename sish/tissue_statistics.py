@@ -1,7 +1,7 @@
 """Measure the features of the default encoder on tissue of free licences.
 
-``make weights`` runs it. Its file centres and scales the features (:mod:`sish.tissue`), and stands in for an archive
-that is too small to be measured itself (:mod:`sish.calibration`).
+``make weights`` runs it. Its file centres and scales the features (:mod:`sish.tissue`), and stands in for an
+archive that is too small to be measured itself (:mod:`sish.calibration`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _PAIRS, _PERCENTILE = 200_000, 1.0  # as for the weights of the autoencoder
 def statistics_of(images: NDArray[np.float32], slides: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Return the numbers that the encoder keeps: mean and spread of its features, and a threshold.
 
-    Features of a part that is standardised get a deviation of 1. Those of another part are divided by one number, so
-    that their length is, on average, their weight times that of the first part.
+    Features of a part that is standardised get a deviation of 1. Those of another part are divided by one
+    number, so that their length is, on average, their weight times that of the first part.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def statistics_of(images: NDArray[np.float32], slides: NDArray[np.float32]) -> d
     Returns
     -------
     dict
-        ``mean`` and ``spread``, each float32 (F,), and ``threshold``, the bits within which 1 % of random pairs of
-        images lie.
+        ``mean`` and ``spread``, each float32 (F,), and ``threshold``, the bits within which 1 % of random
+        pairs of images lie.
     """
     raw = np.concatenate([images, slides])
     mean, spread = raw.mean(axis=0, dtype=np.float64), raw.std(axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The network of the default encoder: its three parts against torch, and what its results do not depend on."""
+"""The network of the default encoder: its parts against torch, and what its results do not depend on."""
 
 import numpy as np
 import onnx
@@ -104,7 +104,7 @@ def test_the_shipped_file_can_be_made_again(tmp_path, network, patches):
     ],
 )
 def test_other_patches_are_refused(network, odd):
-    with pytest.raises(ParameterError, match="wanted patches|want sides"):
+    with pytest.raises(ParameterError, match=r"wanted patches|want sides"):
         network(odd)
 
 
@@ -120,7 +120,7 @@ def test_a_device_that_is_not_there_is_refused(device):
 
 
 def test_strides_and_sides(stored_lite0):
-    """Every stage halves as often as the published one, for the smallest patch and for one that is not square."""
+    """The sides are halved as often as in the published network, also of a patch that is not square."""
     assert np.prod([2] + [stage.stride for stage in STAGES]) == 32
     for height, width in ((32, 32), (64, 224)):
         assert stored_lite0(torch.zeros(1, height, width, 3)).shape == (1, N_NETWORK)

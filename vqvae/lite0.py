@@ -1,12 +1,11 @@
 """EfficientNet-lite0, a small network of photographs, as a source of statistics of a patch.
 
-The network is that of Google (Apache-2.0; Liu and others 2020, after Tan and Le, ICML 2019), trained on ImageNet. Its last
-convolution and its classifier are left out, and batch normalisation is part of the convolutions. ReLU6 and the
-padding are those of the original: TensorFlow's ``SAME``, which pads an even side below and to the right.
+The network is Google's (Apache-2.0; after Tan and Le, ICML 2019), trained on ImageNet. Its last convolution
+and its classifier are left out, and batch normalisation is part of the convolutions. ReLU6 and the padding are
+those of the original: TensorFlow's ``SAME``, which pads an even side below and to the right.
 """
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -52,9 +51,9 @@ N_STATISTICS = 2 * sum(stage.channels for stage in STAGES[_FIRST_KEPT:])
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution that pads even sides as TensorFlow does: with stride 2, a pixel more below and to the right.
+    """A convolution that pads even sides as TensorFlow does: with stride 2, a pixel more below and right.
 
-    With stride 2 its filters have a first row and a first column of zeros, so that the usual padding does the same.
+    With stride 2 its filters have a first row and column of zeros, so that the usual padding does the same.
     """
 
     def __init__(self, inner: int, outer: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
@@ -146,7 +145,7 @@ def from_published(state: Mapping[str, Tensor]) -> Lite0:
     """
     network = Lite0().eval()
     _fold(network.stem, state, "_conv_stem", "_bn0")
-    blocks = chain.from_iterable(network.stages)
+    blocks = [module for module in network.modules() if isinstance(module, _Block)]
     for number, block in enumerate(blocks):
         at = f"_blocks.{number}."
         if isinstance(block.expand, nn.Conv2d):

