@@ -4,7 +4,7 @@
 name                   encoder
 =====================  ===================================================================================
 ``tissue``             the default: a network of photographs beside our autoencoder (:mod:`sish.tissue`)
-``vqvae``              our autoencoder alone, the default until release 0.3; ``shipped`` is its old name
+``vqvae``              our autoencoder alone, the default of older indexes; ``shipped`` is its old name
 a path                 weights of your own: a ``.safetensors`` that export wrote, or a ``.ckpt``
 ``timm:NAME``          a network of timm: ``uni``, ``uni2-h``, ``virchow``, ``virchow2``, ``prov-gigapath``,
                        ``h-optimus-0``, ``h-optimus-1``, or any name that timm knows

@@ -106,7 +106,7 @@ class Index:
         path : path-like
             Folder to make; it may exist if it is empty.
         recipe : Recipe, optional
-            How slides become keys and barcodes. Default: the shipped encoder, patches of 256 px at 1.0 um/px.
+            How slides become keys and barcodes. Default: encoder ``tissue``, patches of 256 px at 1.0 um/px.
         encoder : str or PatchEncoder, optional
             The encoder, by name or as an object (:class:`sish.encoders.PatchEncoder`), in place of the
             recipe's weights. Where the recipe has the default patch size or scale, the encoder's own is used.

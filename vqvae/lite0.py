@@ -1,7 +1,7 @@
 """EfficientNet-lite0, a small network of photographs, as a source of statistics of a patch.
 
 The network is Google's (Apache-2.0; after Tan and Le, ICML 2019), trained on ImageNet. Its last convolution
-and its classifier are left out, and batch normalisation is part of the convolutions. ReLU6 and the padding are
+and its classifier are left out, and batch normalisation is part of the convolutions. ReLU6 and padding are
 those of the original: TensorFlow's ``SAME``, which pads an even side below and to the right.
 """
 

@@ -3,7 +3,7 @@
 Two choices make a description. *Looks* say which patches of an item are read: tiles of its tissue at one or
 several scales, all of them or a mosaic (:class:`Tiles`), or the whole picture as one patch
 (:class:`WholePicture`). The encoder turns each into features; it is given by name or as an object
-(:mod:`sish.encoders`), and the shipped one is the default.
+(:mod:`sish.encoders`). The default is ``vqvae``, whose features orientation does not change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.encode import PaperKeys
-from sish.encoders import MeasuredEncoder, PatchEncoder, load, measured, name_of
+from sish.encoders import VQVAE, MeasuredEncoder, PatchEncoder, load, measured, name_of
 from sish.errors import ParameterError, QueryError, SlideError
 from sish.slides.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
 from sish.slides.slide import Slide, open_slide
@@ -208,7 +208,7 @@ class PatchDescriber:
     looks : Looks, optional
         Which patches are read. Default: a mosaic of tiles of the encoder's own size and scale.
     encoder : str or PatchEncoder, optional
-        The encoder, by name or as an object. Default: the shipped one, loaded at first use.
+        The encoder, by name or as an object. Default: ``vqvae``, loaded at first use.
     keys : bool
         Make the paper's keys too, for which the encoder must have a codebook: that may take as long again as
         the features.
@@ -235,7 +235,7 @@ class PatchDescriber:
     ) -> None:
         """See the class."""
         self.keys = keys
-        self._looks, self._given = looks, "shipped" if encoder is None else encoder
+        self._looks, self._given = looks, VQVAE if encoder is None else encoder
         name_of(self._given)  # an object that is no encoder is refused before a slide is read
 
     @cached_property

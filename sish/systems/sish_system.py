@@ -12,7 +12,7 @@ import numpy as np
 
 from sish.barcoder import Barcoder
 from sish.encode import SlideCodes
-from sish.encoders import PatchEncoder
+from sish.encoders import TISSUE, PatchEncoder
 from sish.errors import ParameterError
 from sish.index.params import SearchParams
 from sish.index.store.slide_row import SlideRow
@@ -38,7 +38,7 @@ class Sish(System[PatchFeatures]):
     ranking : {"similarity", "uncertainty"}
         Label-free, or as published.
     describer : PatchDescriber, optional
-        Which patches are read, and the encoder. Default: a mosaic, and the shipped encoder.
+        Which patches are read, and the encoder. Default: a mosaic, and the encoder of :class:`sish.Index`.
     encoder : str or PatchEncoder, optional
         The encoder of a mosaic of patches of its own size and scale, in place of a describer.
     search : SearchParams, optional
@@ -75,7 +75,8 @@ class Sish(System[PatchFeatures]):
             )
         self.name = f"sish {keys} {ranking}"
         self._keys, self._ranking = keys, ranking
-        self._describer = describer_for(describer, encoder, keys=keys == "paper")
+        own = TISSUE if describer is None and encoder is None else encoder
+        self._describer = describer_for(describer, own, keys=keys == "paper")
         self._params = search
 
     def describe(self, item: Item) -> PatchFeatures:

@@ -119,7 +119,7 @@ class SlideSimilarity(System[PatchFeatures]):
     keep : int, optional
         Number of features to keep: those that vary most over the database's patches (the paper: 128).
     describer : PatchDescriber, optional
-        Which patches are read, and the encoder. Default: tiles at ``mpp`` and the shipped encoder.
+        Which patches are read, and the encoder. Default: tiles at ``mpp`` and ``vqvae``.
     encoder : str or PatchEncoder, optional
         The encoder of these tiles, in place of a describer.
 

@@ -32,7 +32,7 @@ class Yottixel(System[PatchFeatures]):
     Parameters
     ----------
     describer : PatchDescriber, optional
-        Which patches are read, and the encoder. Default: a mosaic, and the shipped encoder.
+        Which patches are read, and the encoder. Default: a mosaic, and ``vqvae``.
     encoder : str or PatchEncoder, optional
         The encoder of a mosaic of patches of its own size and scale, in place of a describer.
 

@@ -49,7 +49,7 @@ class EncoderLayers:
     """
 
     def __init__(self, encoder: Encoder | None = None) -> None:
-        """Take an encoder, by default the shipped one."""
+        """Take an encoder, by default the shipped autoencoder."""
         if encoder is None:
             from sish.vqvae import load_encoder
 

@@ -83,7 +83,7 @@ class LesionDescriber:
         ----------
         encoders : sequence of LayeredEncoder, optional
             One network or an ensemble. The Gram matrices of an ensemble are averaged layer by layer, its
-            features are joined (Mehta, section 3.3). Default: the shipped encoder.
+            features are joined (Mehta, section 3.3). Default: the shipped autoencoder.
         masks : MaskPredictor, optional
             Predicts the masks of photographs without one.
         size_px : (int, int)

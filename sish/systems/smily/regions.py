@@ -155,7 +155,7 @@ class Smily(System[SmilyPatches]):
     search : {"exact", "tree"}
         Compare with every patch, or with `budget` patches for each orientation that the texture tree finds.
     encoder : str or PatchEncoder, optional
-        What makes embeddings. Default: the library's shipped encoder.
+        What makes embeddings. Default: ``vqvae`` (:mod:`sish.encoders`).
     budget : int
         Number of patches that the tree compares with a query patch, for each orientation.
 
@@ -293,7 +293,7 @@ class Smily(System[SmilyPatches]):
         folder : path-like
             The database's folder.
         encoder : str or PatchEncoder, optional
-            The encoder that it was made with. Default: the shipped one.
+            The encoder that it was made with. Default: ``vqvae``.
         search : {"exact", "tree"}
             As of the class.
 
