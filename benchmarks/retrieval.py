@@ -44,7 +44,7 @@ from benchmarks.baselines import (
     unit,
 )
 from benchmarks.datasets import Dataset, load_dataset
-from benchmarks.row_tables import group_table, never_found_lines, write_tables
+from benchmarks.row_tables import group_table, missed_lines, write_tables
 from benchmarks.rows import SHARED_K, K, Run, row_of, table, write_rows
 from benchmarks.watched import Look, Memory, Watched
 from sish.encode import SlideCodes
@@ -400,7 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(table(rows))
     print("", *differences(rows), sep="\n")
-    parts = (group_table(rows, "label"), group_table(rows, "site"), "\n".join(never_found_lines(rows)))
+    parts = (group_table(rows, "label"), group_table(rows, "site"), "\n".join(missed_lines(rows)))
     print("", "\n\n".join(part for part in parts if part), sep="\n")
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.rows import K, write_rows
-from sish.answers import csv_of
+from sish.answers import csv_of, never_lines
 from sish.confusion import confusion_png
 from sish.outputs import write_output
 
@@ -15,7 +15,8 @@ Row = Mapping[str, Any]
 """A row of `benchmarks.rows`."""
 
 _TABLES = {"by_label": "by_label.csv", "by_site": "by_site.csv"}
-_NOT_FIGURES = ("ci", "by_label", "by_site", "per_query", "never_found")
+_NEVER = ("never_found", "never_majority")
+_NOT_FIGURES = ("ci", "by_label", "by_site", "per_query", *_NEVER)
 
 
 def group_table(rows: Sequence[Row], by: Literal["label", "site"]) -> str:
@@ -54,8 +55,8 @@ def group_table(rows: Sequence[Row], by: Literal["label", "site"]) -> str:
     return "\n".join(lines)
 
 
-def never_found_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a line for each method that finds some class never.
+def missed_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines that name the classes that a method misses, for each method.
 
     Parameters
     ----------
@@ -70,18 +71,14 @@ def never_found_lines(rows: Sequence[Row]) -> Iterator[str]:
     Examples
     --------
     >>> groups = [{"label": "b", "findable": 3}, {"label": "c", "findable": 0}]
-    >>> row = {"method": "random", "search": "exhaustive", "never_found": ["b", "c"], "by_label": groups}
-    >>> list(never_found_lines([row]))
-    ['random, exhaustive: never found by majority of 5: b, c (no image of another group)']
+    >>> row = {"method": "random", "search": "exhaustive", "by_label": groups}
+    >>> list(missed_lines([row | {"never_found": ["c"], "never_majority": []}]))
+    ['random, exhaustive: never among the first 5: c (nothing to find)']
     """
     for row in rows:
-        if row.get("never_found"):
-            findable = {group["label"]: group["findable"] for group in row["by_label"]}
-            names = [
-                name if findable[name] else f"{name} (no image of another group)"
-                for name in row["never_found"]
-            ]
-            yield f"{_title(row)}: never found by majority of {K}: {', '.join(names)}"
+        if row.get("by_label"):
+            for line in never_lines(row["by_label"], row["never_found"], row["never_majority"], K):
+                yield f"{_title(row)}: {line}"
 
 
 def write_tables(folder: Path, rows: Sequence[Row]) -> None:
@@ -126,7 +123,7 @@ def _flat(rows: Sequence[Row]) -> list[dict[str, Any]]:
     flat = [
         {name: value for name, value in row.items() if name not in _NOT_FIGURES}
         | {f"{name}_{end}": ends[at] for name, ends in row["ci"].items() for at, end in enumerate(_ENDS)}
-        | {"never_found": "|".join(row.get("never_found", ()))}
+        | {name: "|".join(row.get(name, ())) for name in _NEVER}
         for row in rows
     ]
     columns = dict.fromkeys(name for row in flat for name in row)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import Dataset, may_find
-from sish.answers import Answered, group_rows, never_found, query_rows
+from sish.answers import Answered, group_rows, never_found, never_majority, query_rows
 from sish.errors import ParameterError, StoreError
 from sish.metrics import Interval, average_shared, bootstrap_interval, retrieval_metrics
 from sish.outputs import write_output
@@ -99,8 +99,8 @@ def row_of(dataset: Dataset, run: Run) -> dict[str, Any]:
     The figures and their intervals (`ci`) are those of `FIGURES`: `avg5` and `avg10` if images have several
     labels, else the others. `failed` counts the queries that could not be searched for, `short` those with
     fewer results than were asked for. `by_label` and `by_site` are the tables of `sish.answers.group_rows`
-    (`by_site` is empty without sites), and `never_found` names the classes of which no query has the right
-    majority. `per_query` holds a list for each column of `sish.answers.query_rows`, or the labels that each
+    (`by_site` is empty without sites), `never_found` and `never_majority` name the classes that a search
+    misses. `per_query` holds a list for each column of `sish.answers.query_rows`, or the labels that each
     query shares; `benchmarks.compare` reads it.
 
     Parameters
@@ -248,6 +248,7 @@ def _tables(answers: Sequence[Answered]) -> dict[str, Any]:
         "by_label": group_rows(answers, "label", K),
         "by_site": group_rows(answers, "site", K) if any(one.site for one in answers) else [],
         "never_found": never_found(answers, K),
+        "never_majority": never_majority(answers, K),
         "per_query": {column: [row[column] for row in rows] for column in rows[0]},
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,7 +140,31 @@ def group_rows(answers: Sequence[Answered], by: Literal["label", "site"], k: int
 
 
 def never_found(answers: Sequence[Answered], k: int = 5) -> list[str]:
-    """Return the classes of which no query has the right majority label, in alphabetical order.
+    """Return the classes of which no query has a right result among the first `k`, in alphabetical order.
+
+    Parameters
+    ----------
+    answers : sequence of Answered
+        The queries.
+    k : int
+        Number of results looked at.
+
+    Returns
+    -------
+    list of str
+        The classes.
+
+    Examples
+    --------
+    >>> never_found([Answered("q", "a", ("b", "a"), 1), Answered("r", "b", ("a", "a"), 1)], k=2)
+    ['b']
+    """
+    found = {one.label for one in answers if one.label in one.found[:k]}
+    return sorted({one.label for one in answers} - found)
+
+
+def never_majority(answers: Sequence[Answered], k: int = 5) -> list[str]:
+    """Return the classes that are found, but of which no query has the right majority label.
 
     Parameters
     ----------
@@ -152,15 +176,49 @@ def never_found(answers: Sequence[Answered], k: int = 5) -> list[str]:
     Returns
     -------
     list of str
-        The classes.
+        The classes, in alphabetical order; those of `never_found` are not among them.
 
     Examples
     --------
-    >>> never_found([Answered("q", "a", ("a",), 1), Answered("r", "b", ("a",), 1)], k=1)
-    ['b']
+    >>> never_majority([Answered("q", "a", ("b", "a"), 1), Answered("r", "b", ("a", "a"), 1)], k=2)
+    ['a']
     """
     right = {one.label for one in answers if majority_label(one.found, k) == one.label}
-    return sorted({one.label for one in answers} - right)
+    return sorted({one.label for one in answers} - right - set(never_found(answers, k)))
+
+
+def never_lines(
+    groups: Iterable[Mapping[str, Any]], found: Sequence[str], majority: Sequence[str], k: int = 5
+) -> Iterator[str]:
+    """Yield the lines that name the classes that a search misses; none if it misses no class.
+
+    Parameters
+    ----------
+    groups : iterable of mapping
+        The rows of the classes (`group_rows`); the lines mark a class without anything to find.
+    found : sequence of str
+        The classes of `never_found`.
+    majority : sequence of str
+        The classes of `never_majority`.
+    k : int
+        Number of results looked at.
+
+    Yields
+    ------
+    str
+        A line.
+
+    Examples
+    --------
+    >>> groups = [{"label": "a", "findable": 3}, {"label": "b", "findable": 0}]
+    >>> list(never_lines(groups, ["b"], ["a"]))
+    ['never among the first 5: b (nothing to find)', 'found, but never the majority of 5: a']
+    """
+    bare = {row["label"] for row in groups if not row["findable"]}
+    for words, names in (("never among the first", found), ("found, but never the majority of", majority)):
+        if names:
+            shown = (f"{name} (nothing to find)" if name in bare else name for name in names)
+            yield f"{words} {k}: {', '.join(shown)}"
 
 
 def csv_of(rows: Iterable[Mapping[str, Any]]) -> str:

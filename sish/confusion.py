@@ -21,7 +21,7 @@ def confusion_png(labels: Sequence[str], votes: Sequence[str], *, title: str = "
     """Draw a confusion matrix.
 
     A row is a class of the queries, a column is what the majority of their results says. The colour is the
-    share of the row, the number is the count of queries. Classes of which no query is right are marked.
+    share of the row, the number is the count of queries. A star marks a class of which no query is right.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def confusion_png(labels: Sequence[str], votes: Sequence[str], *, title: str = "
     right = dict(zip(rows, counts.diagonal(), strict=False))
     axes.set_yticks(range(len(rows)), [_short(name) + ("" if right[name] else " *") for name in rows])
     axes.set_xlabel("majority of the results")
-    axes.set_ylabel("class of the query" + ("" if all(right.values()) else "\n(* never found)"))
+    axes.set_ylabel("class of the query" + ("" if all(right.values()) else "\n(* never the majority)"))
     axes.set_title(title, fontsize="medium", wrap=True)
     figure.colorbar(image, ax=axes, label="share of its queries")
     if len(columns) <= _FEW:

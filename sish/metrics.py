@@ -50,22 +50,12 @@ class LabelMetrics:
     """The label."""
     queries: int
     """Number of queries with it."""
-    findable: int
-    """Number of these queries for which the archive holds a right result; all, if that is not known."""
     mmv: float
     """Share of these queries with the right majority label."""
     map: float
     """Mean average precision, usual definition."""
     map_paper: float
     """Mean average precision, always divided by 5."""
-    precision: float
-    """Mean share of right results among the first k."""
-    hit_1: float
-    """Share of these queries with a right result at rank 1."""
-    hit_3: float
-    """The same among the first 3."""
-    hit_5: float
-    """The same among the first 5."""
     f1: float
     """F1 of the majority label as a classifier of this label against all others."""
 
@@ -100,11 +90,6 @@ class Metrics:
     """One row for each class, in alphabetical order."""
     ci: Mapping[str, Interval]
     """95 % bootstrap interval over queries of each figure, by its field (``mmv``, ``hit_1``, ...)."""
-
-    @property
-    def never_found(self) -> tuple[str, ...]:
-        """Return the labels of which no query has the right majority label."""
-        return tuple(row.label for row in self.by_label if not row.mmv)
 
     def figures(self) -> dict[str, tuple[float, Interval]]:
         """Return value and 95 % interval of every figure, by names with k in them, such as ``mmv5``."""
@@ -282,13 +267,13 @@ def retrieval_metrics(
         "precision": [list(results[:k]).count(label) / k for label, results in answers],
     }
     hits = {f"hit_{at}": [float(own in found[:at]) for own, found in answers] for at in (1, 3, 5)}
-    findable = Counter(label for label, n in zip(labels, wanted, strict=True) if n != 0)
     rows = tuple(
         LabelMetrics(
             label,
             queries=labels.count(label),
-            findable=findable[label],
-            **{name: _mean_of(label, labels, own) for name, own in (values | hits).items()},
+            mmv=_mean_of(label, labels, values["mmv"]),
+            map=_mean_of(label, labels, values["map"]),
+            map_paper=_mean_of(label, labels, values["map_paper"]),
             f1=_f1(label, labels, votes),
         )
         for label in sorted(set(labels))

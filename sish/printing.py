@@ -14,7 +14,7 @@ import os
 import sys
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,6 +82,32 @@ def figure(value: float | str) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() else f"{value:.3f}"
     return str(value)
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield the lines of a table: the first column to the left, the others to the right.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Cells by column; all rows have the same columns.
+
+    Yields
+    ------
+    str
+        A line; the first one names the columns.
+
+    Examples
+    --------
+    >>> list(aligned([{"label": "benign", "n": "3"}, {"label": "normal", "n": "12"}]))
+    ['label    n', 'benign   3', 'normal  12']
+    """
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for first, *others in lines:
+        right = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        yield "  ".join([f"{first:{widths[0]}}", *right]).rstrip()
 
 
 def print_line(text: str) -> None:

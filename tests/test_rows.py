@@ -55,7 +55,8 @@ def test_a_row_tells_of_each_class_and_each_query(two_classes):
     a, b = row["by_label"]
     assert (a["label"], a["queries"], a["failed"], a["findable"], a["mv1"], a["mv5"]) == ("a", 1, 0, 1, 1, 0)
     assert (b["label"], b["failed"], b["findable"], b["mv1"], b["hit5"]) == ("b", 1, 1, 0, 0)
-    assert (row["failed"], row["never_found"], row["by_site"]) == (1, ["a", "b"], [])
+    assert (row["failed"], row["never_found"], row["never_majority"]) == (1, ["b"], ["a"])
+    assert row["by_site"] == []
     assert row["macro_f1_1"] == pytest.approx(1 / 2)
     columns = row["per_query"]
     assert (columns["query"], columns["label"], columns["mv1"]) == (["a1", "b1"], ["a", "b"], ["a", ""])
