@@ -60,6 +60,18 @@ class SlideCodes:
         return len(self.l0_xy)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an encoder saw in some patches of a slide, before it becomes barcodes."""
+
+    rows: NDArray[np.int64]
+    """Which patches of the mosaic they are, (R,)."""
+    keys: NDArray[np.int64]
+    """Their keys, (R, 1)."""
+    features: NDArray[np.float32]
+    """Their features, (R, F)."""
+
+
 class SlideEncoder:
     """Turns slides into codes by a :class:`Recipe`.
 
@@ -74,7 +86,7 @@ class SlideEncoder:
     encoder : str or PatchEncoder, optional
         The encoder by name or as an object, in place of the recipe's weights (:mod:`sish.encoders`).
     calibration : Calibration, optional
-        The measured centre and threshold of a foreign encoder's features (:meth:`measured_on`).
+        What was measured of the encoder's features on the archive (:meth:`measured_on`).
     device : str
         Where the encoder runs, as torch names it.
     workers : int, optional
@@ -157,8 +169,15 @@ class SlideEncoder:
 
     def measured_on(self, features: NDArray[np.float32]) -> SlideEncoder:
         """Return the same encoder with the calibration that features (M, F) of patches give."""
+        learnt = Calibration.learn(features, self.model.parts, self.model.statistics)
+        return self.recalibrated(learnt, None)
+
+    def recalibrated(self, calibration: Calibration | None, expected: str | None) -> SlideEncoder:
+        """Return the same encoder with another calibration, and the fingerprint that it must have then."""
         other = copy(self)  # with the model that is loaded
-        other.calibration = Calibration.learn(features, self.model.parts, self.model.statistics)
+        other.calibration, other._expected = calibration, expected
+        if expected is not None and "model" in vars(self) and other.fingerprint != expected:
+            del vars(other)["model"]  # so that loading it refuses it
         return other
 
     @property
@@ -197,9 +216,24 @@ class SlideEncoder:
 
     def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
         """Read the mosaic's patches and turn them into keys and barcodes; SlideReadError past the limit."""
-        recipe, l0_xy = self.recipe, prepared.mosaic.l0_xy
+        return self._encode_at(prepared.slide, prepared.mosaic.l0_xy, limit)
+
+    def encode_rest(
+        self, slide: Slide, mosaic: Mosaic, seen: Seen, limit: TimeLimit | None = None
+    ) -> SlideCodes:
+        """Encode a slide of which some patches were seen already: only the others are read."""
+        rest = np.setdiff1d(np.arange(len(mosaic)), seen.rows)
+        codes = self._encode_at(slide, mosaic.l0_xy[rest], limit)
+        order = np.argsort(np.concatenate([rest, seen.rows]))
+        keys = np.concatenate([codes.keys, seen.keys])[order]
+        barcodes = np.concatenate([codes.barcodes, self.barcodes(seen.features)])[order]
+        return SlideCodes(keys, barcodes, mosaic.l0_xy)
+
+    def _encode_at(self, slide: Slide, l0_xy: NDArray[np.int64], limit: TimeLimit | None) -> SlideCodes:
+        """Encode the patches at some places of a slide."""
+        recipe = self.recipe
         reading = read_patches(
-            prepared.slide,
+            slide,
             l0_xy,
             recipe.patch_px,
             recipe.mpp,
@@ -216,11 +250,15 @@ class SlideEncoder:
 
     def encode_patches(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Return keys int64 (N, 1) and barcodes uint8 (N, bytes) of patches uint8 (N, H, W, 3)."""
+        keys, features = self.keys_and_features(pixels)
+        return keys, self.barcodes(features)
+
+    def keys_and_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return keys int64 (N, 1) and features float32 (N, F) of patches uint8 (N, H, W, 3)."""
         if self.recipe.keys == "texture":  # the archive's tree gives the keys
-            barcodes = self.barcodes(self.features(pixels))
-            return np.zeros((len(barcodes), 1), np.int64), barcodes
+            return np.zeros((len(pixels), 1), np.int64), self.features(pixels)
         encoded = self.model.encode(pixels)
-        return self._paper_keys(encoded)[:, None], self.barcodes(encoded.features)
+        return self._paper_keys(encoded)[:, None], encoded.features
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features float32 (N, F) of patches uint8 (N, patch_px, patch_px, 3)."""

@@ -39,6 +39,9 @@ class FeatureIngest(Ingest):
             raise self._odd[0]
         return report
 
+    def measure(self, jobs: list[Job], *, show_progress: bool = True) -> None:
+        """Measure nothing: :meth:`sish.Index.create_for_features` did."""
+
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
         if isinstance(error, FeatureMismatchError):
             self._odd.append(error)
@@ -51,8 +54,8 @@ class FeatureIngest(Ingest):
         job = replace(job, file_digest=file_digest(job.path))
         mpp, override_mpp = self._given_for(job)
         file = read_features(job.path, encoder=self.feature_encoder, mpp=mpp, override_mpp=override_mpp)
-        check_fits(file, self._encoder.recipe)
-        return partial(self._finish, job, file, feature_codes(file, self._encoder))
+        check_fits(file, self.encoder.recipe)
+        return partial(self._finish, job, file, feature_codes(file, self.encoder))
 
     def _finish(self, job: Job, file: FeatureFile, codes: SlideCodes) -> tuple[SlideRow, SlideCodes]:
         self._check_new(job)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from reprlib import repr as short
 from typing import Any
 
 from sish.calibration import Calibration
+from sish.encode import SlideEncoder
 from sish.errors import ParameterError
 from sish.index.params import SearchParams
 from sish.recipe import Recipe, known_fields, odd_header
@@ -24,9 +25,18 @@ class IndexHeader:
     search: SearchParams
     """How it is searched."""
     calibration: Calibration | None = None
-    """Centre and threshold, measured on its first patches if the encoder is a foreign one."""
+    """What was measured of the encoder's features on the archive, if it needs that."""
     measures_threshold: bool = False
     """Whether a threshold that is measured on the archive replaces that of `search` (`sish.thresholds`)."""
+
+    def measured(self, before: SlideEncoder, now: SlideEncoder) -> IndexHeader:
+        """Return the header with another calibration of its encoder; a threshold that was given stays."""
+        own = self.search.threshold == before.hamming_threshold
+        if own and (self.measures_threshold or self.recipe.keys == "paper"):
+            search = replace(self.search, threshold=now.hamming_threshold)
+        else:
+            search = self.search
+        return replace(self, fingerprint=now.fingerprint, search=search, calibration=now.calibration)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON. The newer fields are left out at their defaults."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,20 +16,22 @@ from typing import Literal, Protocol
 
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError, errors_about
+from sish.header import IndexHeader
 from sish.identity import Standing, compare, file_digest
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State, Store, slide_snapshot
 from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
+from sish.sampling import Sample, SampledSlide, take_sample
 from sish.searchers import TextureKeys
 from sish.slides.files import absolute, find_slides, slide_id_of
 from sish.slides.formats.dicom import is_dicom, series_files
 from sish.slides.reader_threads import (
-    PATIENCE_S,
     SLIDE_TIMEOUT_S,
     TimeLimit,
     checked_timeout,
+    each_ahead,
     end_soon,
     start,
 )
@@ -157,7 +158,7 @@ class Ingest:
         if on_error not in ("skip", "raise"):
             raise ParameterError(f"got on_error={on_error!r}; want 'skip' or 'raise'")
         check_given(mpp, override_mpp)
-        self._store, self._encoder, self._labels = store, encoder, labels
+        self.encoder, self._store, self._labels = encoder, store, labels
         self._mpp, self._override_mpp = mpp, override_mpp
         self._replace, self._on_error = replace, on_error
         self._report = AddReport(notes=list(labels.notes) if labels else [])
@@ -165,14 +166,20 @@ class Ingest:
         self._open: dict[Path, Slide] = {}  # slides whose mosaics are being chosen
         self._done: dict[str, Path] = {}  # ids that this run encoded
         self._waiting = _Waiting()
+        self._sample = Sample()
+        self._header: IndexHeader | None = None  # to be committed with the first slides
         texture = encoder.recipe.keys == "texture"
         self._texture = TextureKeys(store, seed=encoder.recipe.seed) if texture else None
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
-        jobs = list(self._plan(slides))
+        return self.work(list(self._plan(slides)), show_progress=show_progress)
+
+    def work(self, jobs: list[Job], *, show_progress: bool = True) -> AddReport:
+        """Add the slides of these jobs."""
         if jobs:
-            self._encoder.load()  # so wrong weights are refused before any slide is opened
+            self.encoder.load()  # so wrong weights are refused before any slide is opened
+            self.measure(jobs, show_progress=show_progress)
         self._waiting = _Waiting()
         with progress("adding", len(jobs), show=show_progress) as bar:
             try:
@@ -181,6 +188,22 @@ class Ingest:
             finally:
                 self._commit()  # encoded slides are kept, whatever stops the others
         return self._report
+
+    def measure(self, jobs: list[Job], *, show_progress: bool = True) -> None:
+        """Measure the encoder's features on the slides of an index without slides, if it needs that.
+
+        What was measured is committed together with the first slides. An encoder without statistics of its
+        own is not measured on one slide alone.
+        """
+        if len(self._store) or not self.encoder.needs_calibration:
+            return
+        first = {job.slide_id: job for job in reversed(jobs)}  # the later ones of an id are refused
+        openers = {job.path: partial(self._open_slide, job) for job in first.values()}
+        sample = take_sample(self.encoder, openers, slide_timeout=self._timeout, show_progress=show_progress)
+        self._sample = sample
+        if sample.with_tissue >= (2 if self.encoder.model.statistics is None else 1):
+            before, self.encoder = self.encoder, self.encoder.measured_on(sample.features)
+            self._header = IndexHeader.from_json(self._store.header).measured(before, self.encoder)
 
     def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
         """Yield the slides to add. Slides that are in the index already are reported and left out."""
@@ -258,21 +281,9 @@ class Ingest:
             )
 
     def _prepare_ahead(self, jobs: list[Job]) -> Iterator[tuple[Job, Future[Encode]]]:
-        """Yield each job with the future of its mosaic; the next mosaics are chosen while it is encoded."""
-        ahead = min(self._encoder.workers, _MOST_AHEAD)
-        waiting = deque[tuple[Job, Future[Encode]]]()
-        try:
-            for job in jobs:
-                # one thread for each slide, so that a slide that hangs does not delay the others
-                waiting.append((job, start(self._prepare_timed, job)))
-                if len(waiting) == ahead + 1:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            for job, _ in waiting:
-                self._abandon(job)
-            wait([future for _, future in waiting], timeout=PATIENCE_S)
+        """Return each job with the future of its mosaic; the next mosaics are chosen while it is encoded."""
+        ahead = min(self.encoder.workers, _MOST_AHEAD)
+        return each_ahead(jobs, self._prepare_timed, ahead, self._abandon)
 
     def _prepare_timed(self, job: Job) -> Encode:
         with job.limit:
@@ -287,17 +298,23 @@ class Ingest:
     def _prepare(self, job: Job) -> Encode:
         """Do the part that can be done ahead, in a thread; return the rest of the work."""
         job = replace(job, file_digest=file_digest(job.path))
-        mpp, override_mpp = self._given_for(job)
-        slide = open_slide(job.path, mpp=mpp, override_mpp=override_mpp)
+        slide = self._open_slide(job)
+        sampled = self._sample.slides.pop(job.path, None)
+        if sampled is not None:
+            return partial(self._encode_rest, job, slide, sampled)
         self._open[job.path] = slide
         try:
-            prepared = self._encoder.prepare(slide)
+            prepared = self.encoder.prepare(slide)
         except BaseException:
             slide.close()
             raise
         finally:
             self._open.pop(job.path, None)
         return partial(self._encode, job, prepared)
+
+    def _open_slide(self, job: Job) -> Slide:
+        mpp, override_mpp = self._given_for(job)
+        return open_slide(job.path, mpp=mpp, override_mpp=override_mpp)
 
     def _given_for(self, job: Job) -> tuple[float | None, float | None]:
         """Return the `mpp` and `override_mpp` of a slide: from its labels, as given now, or as stored."""
@@ -309,10 +326,19 @@ class Ingest:
     def _encode(self, job: Job, prepared: PreparedSlide) -> tuple[SlideRow, SlideCodes]:
         try:
             self._check_new(job)
-            codes = self._encoder.encode(prepared, job.limit)
+            codes = self.encoder.encode(prepared, job.limit)
             return row_of(job, prepared.slide, prepared.mosaic.l0_size, codes), codes
         finally:
             end_soon(prepared.slide.close)
+
+    def _encode_rest(self, job: Job, slide: Slide, sampled: SampledSlide) -> tuple[SlideRow, SlideCodes]:
+        """Encode a slide that was measured."""
+        try:
+            self._check_new(job)
+            codes = self.encoder.encode_rest(slide, sampled.mosaic, sampled.seen, job.limit)
+            return row_of(job, slide, sampled.mosaic.l0_size, codes), codes
+        finally:
+            end_soon(slide.close)
 
     def _check_new(self, job: Job) -> None:
         if job.slide_id in self._done:
@@ -348,7 +374,9 @@ class Ingest:
                 for row, key, codes in zip(done.rows, keys, done.codes, strict=True)
             ],
             replace=self._replace,
+            header=None if self._header is None else self._header.to_json(),
         )
+        self._header = None
         for job, row, codes in zip(done.jobs, done.rows, done.codes, strict=True):
             if row.mpp_source != OVERRIDE and is_unused(self._given_for(job)[0], row.mpp):
                 self._report.own_scale.append(job.slide_id)

@@ -1,44 +1,146 @@
-"""Draw a few patches of an archive, to measure their features before the archive is indexed."""
+"""Measure an encoder's features on some slides of an archive, before the archive is indexed.
+
+Slides are taken in the order of a hash of their files' names. A folder that was moved, or files in another
+order, then give the same sample. The sample ends with 2,000 patches. A slide gives at most 50 of them, evenly
+from its mosaic, and in a call of many slides fewer, but at least 10. So 200 whole slides are measured, or up
+to 2,000 small images. No slide alone decides.
+
+What was seen is kept until the slides are added, so no mosaic is chosen and no patch is encoded twice.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.encode import SlideEncoder
+from sish.encode import Seen, SlideEncoder
 from sish.errors import ParameterError, SlideError
+from sish.progress import progress
 from sish.slides.files import find_slides
 from sish.slides.formats.levels import Pixels
-from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, start
+from sish.slides.mosaic import Mosaic, read_patch
+from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, each_ahead, end_soon, start
 from sish.slides.scale import check_given
-from sish.slides.slide import open_slide
+from sish.slides.slide import Slide, open_slide
 
-SLIDES = 32
-"""Largest number of slides in a sample."""
+PATCHES = 2000
+"""Number of patches with which a sample ends."""
 
-PATCHES = 16
-"""Largest number of patches of each of them."""
+MOST, LEAST = 50, 10
+"""Largest number of patches of a slide, in a call of few slides and of many."""
+
+_MOST_AHEAD = 4  # slides whose patches wait to be encoded: 10 MB of pixels each
 
 _Item = TypeVar("_Item")
 
+Openers = Mapping[Path, Callable[[], Slide]]
+"""How the slide of each file is opened."""
 
-def sample_features(
+
+@dataclass(frozen=True, slots=True)
+class SampledSlide:
+    """A slide of a sample."""
+
+    mosaic: Mosaic
+    """The patches that stand for it."""
+    seen: Seen
+    """Those of them that were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Slides that were measured, in the order of the draw; those without tissue among them."""
+
+    slides: dict[Path, SampledSlide] = field(default_factory=dict)
+    """The slides by their files."""
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """The features of all measured patches, float32 (M, F)."""
+        found = [slide.seen.features for slide in self.slides.values() if len(slide.mosaic)]
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+    @property
+    def with_tissue(self) -> int:
+        """How many slides have measured patches."""
+        return sum(len(slide.mosaic) > 0 for slide in self.slides.values())
+
+
+def draw(paths: Iterable[Path]) -> list[Path]:
+    """Return paths in the order of a hash of the file's name; equal names are in order of the whole path."""
+    return sorted(paths, key=lambda path: (_hash_of(path.name), os.fsencode(path)))
+
+
+def _hash_of(name: str) -> bytes:
+    return hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
+
+
+def take_sample(
+    encoder: SlideEncoder,
+    openers: Openers,
+    *,
+    slide_timeout: float = SLIDE_TIMEOUT_S,
+    show_progress: bool = False,
+) -> Sample:
+    """Measure slides in the order of the draw, until there are 2,000 patches.
+
+    Slides that cannot be read are passed over; adding them reports them.
+
+    Parameters
+    ----------
+    encoder : SlideEncoder
+        The encoder.
+    openers : mapping of Path to callable
+        How each slide is opened.
+    slide_timeout : float
+        Seconds that a slide may take before it is passed over; 0 for no limit.
+    show_progress : bool
+        Show progress in slides; it may end before all are counted.
+
+    Returns
+    -------
+    Sample
+        The slides and their features.
+    """
+    reader = _Reader(encoder, openers, min(MOST, max(LEAST, PATCHES // max(1, len(openers)))))
+    limits = {path: TimeLimit(slide_timeout, str(path)) for path in draw(openers)}
+    reading = each_ahead(limits, reader.read, min(encoder.workers, _MOST_AHEAD), reader.abandon)
+    sample, patches = Sample(), 0
+    with progress("measuring", min(len(limits), PATCHES // LEAST), show=show_progress) as bar:
+        for path, future in reading:
+            try:
+                with limits[path]:
+                    mosaic, rows, pixels = limits[path].result(future)
+                keys, features = encoder.keys_and_features(pixels)
+            except SlideError:
+                reader.abandon(path)
+                continue
+            sample.slides[path] = SampledSlide(mosaic, Seen(rows, keys, features))
+            bar.step(path.name)
+            patches += len(rows)
+            if patches >= PATCHES:
+                break
+    reading.close()
+    return sample
+
+
+def measured_encoder(
     encoder: SlideEncoder,
     slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     mpp: float | None = None,
     override_mpp: float | None = None,
-) -> NDArray[np.float32]:
-    """Return the features of some patches of an archive: of 32 slides at most, 16 patches each.
-
-    Slides are taken evenly from the list and patches evenly from each mosaic: the same slides give the same
-    patches. Slides that cannot be read are skipped; `Index.add` reports them.
+) -> SlideEncoder:
+    """Return an encoder, measured on slides.
 
     Parameters
     ----------
@@ -51,27 +153,28 @@ def sample_features(
 
     Returns
     -------
-    float32 (M, F)
-        The features.
+    SlideEncoder
+        The same encoder with its calibration.
 
     Raises
     ------
     ParameterError
-        If fewer than two patches are left.
+        If fewer than two patches are found.
     """
     check_given(mpp, override_mpp)
     given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
-    paths: list[Path] = []
+    openers: dict[Path, Callable[[], Slide]] = {}
     for place in given:
         with suppress(SlideError):
-            paths += find_slides(place, on_error=lambda _error: None)
-    features = [_features_of(encoder, path, mpp, override_mpp) for path in evenly(paths, SLIDES)]
-    found = np.concatenate([part for part in features if part is not None] or [np.empty((0, 0), np.float32)])
-    if len(found) < 2:
+            for path in find_slides(place, on_error=lambda _error: None):
+                openers[path] = partial(open_slide, path, mpp=mpp, override_mpp=override_mpp)
+    features = take_sample(encoder, openers).features
+    if len(features) < 2:
         raise ParameterError(
-            f"got {len(found)} patches of {len(paths)} slides to measure features on; give slides with tissue"
+            f"got {len(features)} patches of {len(openers)} slides to measure features on; "
+            "give slides with tissue"
         )
-    return found
+    return encoder.measured_on(features)
 
 
 def evenly(items: list[_Item], most: int) -> list[_Item]:
@@ -98,20 +201,35 @@ def evenly(items: list[_Item], most: int) -> list[_Item]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _features_of(
-    encoder: SlideEncoder, path: Path, mpp: float | None, override_mpp: float | None
-) -> NDArray[np.float32] | None:
-    with suppress(SlideError):
-        reading = start(_pixels_of, encoder, path, mpp, override_mpp)
-        pixels = TimeLimit(SLIDE_TIMEOUT_S, str(path)).result(reading)
-        return encoder.features(np.stack(pixels)) if pixels else None
-    return None
+@dataclass(slots=True)
+class _Reader:
+    """Reads some patches of slides, each in a thread."""
 
+    encoder: SlideEncoder
+    openers: Openers
+    most: int
+    """Patches of a slide."""
+    open: dict[Path, Slide] = field(default_factory=dict)
 
-def _pixels_of(
-    encoder: SlideEncoder, path: Path, mpp: float | None, override_mpp: float | None
-) -> list[Pixels]:
-    recipe = encoder.recipe
-    with open_slide(path, mpp=mpp, override_mpp=override_mpp) as slide:
-        corners = evenly(encoder.prepare(slide).mosaic.l0_xy.tolist(), PATCHES)
-        return [slide.read((x, y), recipe.patch_px, recipe.mpp) for x, y in corners]
+    def read(self, path: Path) -> tuple[Mosaic, NDArray[np.int64], Pixels]:
+        """Return the mosaic of a slide, which of its patches are measured, and their pixels."""
+        slide = self.openers[path]()
+        self.open[path] = slide
+        try:
+            mosaic = self.encoder.prepare(slide).mosaic
+            rows = np.array(evenly(list(range(len(mosaic))), self.most), np.int64)
+            return mosaic, rows, self._pixels(slide, mosaic.l0_xy[rows].tolist())
+        finally:
+            self.open.pop(path, None)
+            end_soon(slide.close)
+
+    def _pixels(self, slide: Slide, corners: list[tuple[int, int]]) -> Pixels:
+        px, mpp, step_px = self.encoder.recipe.patch_px, self.encoder.recipe.mpp, self.encoder.step_px
+        pixels = [read_patch(slide, (x, y), px, mpp, step_px=step_px) for x, y in corners]
+        return np.stack(pixels) if pixels else np.empty((0, px, px, 3), np.uint8)
+
+    def abandon(self, path: Path) -> None:
+        """Close a slide that is still being read, so that its next read fails."""
+        slide = self.open.pop(path, None)
+        if slide is not None:
+            start(slide.close)

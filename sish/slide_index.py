@@ -32,10 +32,12 @@ from sish.ingest import Ingest, OnError
 from sish.labels import read_labels
 from sish.nearest import nearest_to
 from sish.queries import Question, check_takes_pixels
+from sish.recalibration import Recalibrated, forget_begun, note_on, recalibrate
+from sish.recalibration import told_of as told_of_calibration
 from sish.recall import Recall, noted, told_of, tune
 from sish.recipe import Recipe
 from sish.results import AddReport, RelabelReport, Results
-from sish.sampling import sample_features
+from sish.sampling import measured_encoder
 from sish.searchers import convert, searcher_of, stored_tree
 from sish.slides.mosaic import Region
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
@@ -76,15 +78,16 @@ class Index:
         header = IndexHeader.from_json(store.header)
         given = _one_encoder(weights, encoder)
         recipe = header.recipe if given is None else replace(header.recipe, weights=name_of(given))
-        self.encoder = SlideEncoder(
+        self._encoder = SlideEncoder(
             recipe, header.fingerprint, encoder=given, calibration=header.calibration, device=device
         )
-        self.fingerprint = header.fingerprint
+        self._given = given
+        self._header, self._read = header, store.state.manifest.header
         self._settings = Settings(header.search, header.measures_threshold).with_changes(search)
         self._store = store
         self._verify = verify
         self._view: tuple[State, SearchParams, View] | None = None
-        self._view_lock = threading.Lock()
+        self._view_lock = threading.RLock()
 
     @classmethod
     def create(
@@ -97,6 +100,7 @@ class Index:
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
+        like: str | os.PathLike[str] | Index | None = None,
         device: str = "cpu",
     ) -> Index:
         """Make an empty index.
@@ -110,19 +114,23 @@ class Index:
         encoder : str or PatchEncoder, optional
             The encoder, by name or as an object (:class:`sish.encoders.PatchEncoder`), in place of the
             recipe's weights. Where the recipe has the default patch size or scale, the encoder's own is used.
-            Give an object to :meth:`open` again. Features of an object are not calibrated: give ``measure``.
+            Give an object to :meth:`open` again.
         search : SearchParams or mapping, optional
             Budget and threshold of the search; a mapping changes some of the defaults. Default: 4,000 patches
             a query patch (with ``keys="paper"`` the paper's 15,000 keys, the query's own first), and the
             threshold that is measured on the archive once it has 200 patches (:mod:`sish.thresholds`). Until
             then, and with ``keys="paper"``, it is the encoder's own.
         measure : path-like or iterable of path-like, optional
-            Slides, or folders of slides, that a foreign encoder's features are measured on first
-            (:mod:`sish.calibration`): up to 32 of them, 16 patches each. Encoders of sish need none.
+            Slides, or folders of slides, that the encoder's features are measured on (:mod:`sish.sampling`).
+            Default: the first :meth:`add` measures its own slides. Encoders whose bits do not depend on the
+            archive are not measured.
         mpp : float, optional
             Scale in um per pixel of the measured slides whose files do not tell it.
         override_mpp : float, optional
             Scale in um per pixel of all measured slides, whatever their files tell.
+        like : path-like or Index, optional
+            An index whose recipe, calibration and search parameters the new one has, so that both make the
+            same barcodes: for shards of one archive. An encoder that was given as an object is given again.
         device : str
             Where the encoder runs, as torch names it.
 
@@ -136,16 +144,45 @@ class Index:
         StoreError
             If there is something at ``path`` already, or it cannot be written.
         ParameterError
-            If both a recipe's weights and an encoder are given, or the object is no encoder.
+            If both a recipe's weights and an encoder are given, the object is no encoder, or `like` is given
+            beside a recipe or slides to measure, or is an index that needs a calibration and has none.
         """
+        if like is not None:
+            if recipe is not None or measure is not None:
+                raise ParameterError(
+                    "got like= beside recipe= or measure=; an index like another has its own"
+                )
+            return cls._like(path, like, encoder=encoder, search=search, device=device)
         coder = SlideEncoder(recipe, encoder=encoder, device=device)
         if coder.lacks_encoder:
             raise ParameterError(f"got weights={coder.recipe.weights!r} without the object; give encoder=")
         if measure is not None and coder.needs_calibration:
-            sample = sample_features(coder, measure, mpp=mpp, override_mpp=override_mpp)
-            coder = coder.measured_on(sample)
+            coder = measured_encoder(coder, measure, mpp=mpp, override_mpp=override_mpp)
         with Store.create(path, _header_of(coder, search)) as store:
             return cls(store, encoder=encoder, device=device)
+
+    @classmethod
+    def _like(
+        cls,
+        path: str | os.PathLike[str],
+        like: str | os.PathLike[str] | Index,
+        *,
+        encoder: str | PatchEncoder | None,
+        search: Search | None,
+        device: str,
+    ) -> Index:
+        """Make an empty index with the recipe, the calibration and the search parameters of another."""
+        other = like if isinstance(like, Index) else cls.open(like, encoder=encoder, device=device)
+        given = other._given if encoder is None else encoder
+        if other.encoder.needs_calibration:
+            raise ParameterError(
+                f"{other.path} was not measured, so there is no calibration to share: add slides to it "
+                "first, or measure those that it holds (sish index recalibrate)"
+            )
+        settings = Settings(other._header.search, other._header.measures_threshold).with_changes(search)
+        header = replace(other._header, search=settings.params, measures_threshold=settings.measures)
+        with Store.create(path, header.to_json()) as store:
+            return cls(store, encoder=given, device=device)
 
     @classmethod
     def open(
@@ -215,7 +252,28 @@ class Index:
     @property
     def recipe(self) -> Recipe:
         """How slides become keys and barcodes."""
-        return self.encoder.recipe
+        return self._encoder.recipe
+
+    @property
+    def encoder(self) -> SlideEncoder:
+        """The encoder of its slides, by the calibration that they have now."""
+        return self._encoder_of(self._store.current())
+
+    @encoder.setter
+    def encoder(self, encoder: SlideEncoder) -> None:
+        self._encoder = encoder
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the encoder that makes its codes, calibration included."""
+        self._encoder_of(self._store.current())
+        return self._header.fingerprint
+
+    @property
+    def calibration_source(self) -> str:
+        """On what the encoder's features were measured, and what to do about it, in words."""
+        state = self._store.current()
+        return told_of_calibration(state, IndexHeader.from_json(state.header))
 
     @property
     def params(self) -> SearchParams:
@@ -225,7 +283,8 @@ class Index:
         The threshold is the one that was measured on the archive (:mod:`sish.thresholds`), unless one was
         given when the index was made or opened, or is assigned here.
         """
-        return self._settings.of(self._store.current())
+        state = self._store.current()
+        return self._settings_of(state).of(state)
 
     @params.setter
     def params(self, search: Search) -> None:
@@ -234,7 +293,8 @@ class Index:
     @property
     def threshold_source(self) -> str:
         """The threshold of a search, and where it is from, in words."""
-        return self._settings.told(self._store.current())
+        state = self._store.current()
+        return self._settings_of(state).told(state)
 
     @property
     def slides(self) -> tuple[SlideRow, ...]:
@@ -339,7 +399,10 @@ class Index:
     ) -> AddReport:
         """Add slides. They are committed every two seconds, so an interrupted add goes on where it stopped.
 
-        A crash costs the slide at hand and at most two seconds of work before it.
+        A crash costs the slide at hand and at most two seconds of work before it. The first add to an index
+        without slides measures the encoder's features first, if it needs that, on up to 2,000 patches of its
+        slides (:mod:`sish.sampling`). What was measured is committed with the first slides and stays, until
+        :meth:`recalibrate`; a crash before that costs the measuring too.
 
         Parameters
         ----------
@@ -383,7 +446,7 @@ class Index:
         with Store.open(self.path, write=True) as store:
             ingest = Ingest(
                 store,
-                self.encoder,
+                self._encoder_of(store.state),
                 labels=rows,
                 mpp=mpp,
                 override_mpp=override_mpp,
@@ -392,11 +455,9 @@ class Index:
                 slide_timeout=slide_timeout,
             )
             report = ingest.run(given, show_progress=show_progress)
-        if (report.added or report.replaced) and self.encoder.needs_calibration:
-            report.notes.append(
-                "the encoder's features were not measured on this archive, so bits keep fewer neighbours: "
-                "make the index with measure=SLIDES (--measure)"
-            )
+            if report.added or report.replaced:
+                header = IndexHeader.from_json(store.header)
+                report.notes += filter(None, [note_on(store.state, header, ingest.encoder)])
         return report
 
     def add_features(
@@ -442,7 +503,7 @@ class Index:
         with Store.open(self.path, write=True) as store:
             ingest = FeatureIngest(
                 store,
-                self.encoder,
+                self._encoder_of(store.state),
                 labels=rows,
                 mpp=mpp,
                 override_mpp=override_mpp,
@@ -518,10 +579,61 @@ class Index:
             unknown = rows.unmatched((path, name) for name, path in state.ids_and_paths())
         return RelabelReport(tuple(changed), tuple(unknown), rows.notes)
 
-    def compact(self) -> None:
-        """Rewrite everything as one segment, without what was removed."""
+    def compact(self, *, recalibrate: bool = False) -> None:
+        """Rewrite everything as one segment, without what was removed.
+
+        Parameters
+        ----------
+        recalibrate : bool
+            Also measure the encoder's features again, and encode all slides again (:meth:`recalibrate`).
+            Without it, a recalibration that was interrupted is given up.
+        """
+        if recalibrate:
+            self.recalibrate()
         with Store.open(self.path, write=True) as store:
+            forget_begun(store.path)
             store.compact()
+
+    def recalibrate(
+        self, *, slide_timeout: float = SLIDE_TIMEOUT_S, show_progress: bool = True
+    ) -> Recalibrated:
+        """Measure the encoder's features on the slides that are in the index now, and encode them again.
+
+        The calibration of an index is that of its first add. Measure again if that was of few slides, or if
+        the archive has changed much. The slides are read from their files again, with the scales that were
+        given for them. Labels, ids and order stay. The new barcodes replace the old ones in one commit:
+        readers see the old ones until then. A run that was interrupted goes on where it stopped. If the same
+        features are measured as before, nothing is encoded.
+
+        Parameters
+        ----------
+        slide_timeout, show_progress
+            As of :meth:`add`.
+
+        Returns
+        -------
+        Recalibrated
+            What was done.
+
+        Raises
+        ------
+        SlideError
+            If the file of a slide is gone, was changed or cannot be read; the index is as it was.
+        ParameterError
+            If the encoder's bits do not depend on the archive, or there are too few slides to measure.
+        QueryError
+            If the index holds features, or the encoder was given as an object and is not given now.
+        StoreError
+            If another process writes to the index, or it cannot be written.
+        """
+        check_takes_pixels(self.encoder, self.path)
+        with Store.open(self.path, write=True) as store:
+            return recalibrate(
+                store,
+                self._encoder_of(store.state),
+                slide_timeout=slide_timeout,
+                show_progress=show_progress,
+            )
 
     def convert(self) -> bool:
         """Rewrite an index of an older format in the newest one; its slides and answers stay.
@@ -699,10 +811,10 @@ class Index:
         SlideError
             If the query cannot be read.
         """
-        changed = self._settings.with_changes(search)
         question = Question(query, mpp=mpp, override_mpp=override_mpp, region=region, patient=patient)
         state = self._current()
-        asked, codes = question.encoded(state, self.encoder)
+        changed = self._settings_of(state).with_changes(search)
+        asked, codes = question.encoded(state, self._encoder_of(state))
         results = self._view_of(state).search(
             asked,
             codes,
@@ -738,10 +850,27 @@ class Index:
         state.check(every_byte=self._verify)
         return state
 
+    def _encoder_of(self, state: State) -> SlideEncoder:
+        """Return the encoder of a state's codes: a first add or a recalibration may have changed it."""
+        with self._view_lock:
+            stored = state.manifest.header
+            if stored != self._read:
+                header, before = IndexHeader.from_json(stored), self._header
+                self._settings = self._settings.following(before.search.threshold, header.search.threshold)
+                if header.fingerprint != before.fingerprint:
+                    self._encoder = self._encoder.recalibrated(header.calibration, header.fingerprint)
+                self._header, self._read = header, stored
+            return self._encoder
+
+    def _settings_of(self, state: State) -> Settings:
+        """Return the search parameters of a state."""
+        self._encoder_of(state)
+        return self._settings
+
     def _view_of(self, state: State) -> View:
         """Return the view of a state; the last one is kept."""
         with self._view_lock:
-            params = self._settings.of(state)
+            params = self._settings_of(state).of(state)
             if self._view is None or self._view[0] is not state or self._view[1] != params:
                 searcher = searcher_of(state, self.recipe.keys, params)
                 self._view = state, params, View.of(searcher)

@@ -119,6 +119,12 @@ class Settings:
         gives = isinstance(search, SearchParams) or "threshold" in search
         return Settings(params, self.measures and not gives)
 
+    def following(self, before: int, now: int) -> Settings:
+        """Return the settings once the index's own threshold changed; one that was given is kept."""
+        if self.params.threshold != before:
+            return self
+        return replace(self, params=replace(self.params, threshold=now))
+
     def of(self, state: State) -> SearchParams:
         """Return the parameters with which a state is searched."""
         found = Measured.kept_with(state.measured) if self.measures else None

@@ -128,7 +128,7 @@ def test_a_recipe_may_say_another_size():
 def test_an_index_that_was_not_measured_says_so(slides, made, tmp_path):
     index = sish.Index.create(tmp_path / "bare.sish", encoder=Five())
     report = index.add(slides[:1], show_progress=False)
-    assert report.added and "measure=SLIDES" in report.notes[-1]
+    assert report.added and "sish index recalibrate" in report.notes[-1]
     assert not made.add(slides[:1], show_progress=False).notes
     with pytest.raises(ParameterError, match=r"give encoder="):
         sish.Index.create(tmp_path / "none.sish", recipe=Recipe(weights="object:x"))

@@ -1,13 +1,10 @@
 """The registry of encoders, and the calibration of those that sish did not train."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import sish
 from sish.calibration import Calibration
-from sish.demo.synthetic import write_slides
 from sish.encode import SlideEncoder
 from sish.encoders import load
 from sish.errors import IndexFormatError, ParameterError, QueryError
@@ -15,7 +12,6 @@ from sish.header import IndexHeader
 from sish.index.barcode import barcodes_of
 from sish.index.params import SearchParams
 from sish.recipe import Recipe
-from sish.sampling import sample_features
 
 
 def features(count=60, width=40, seed=0):
@@ -101,17 +97,6 @@ def test_a_header_from_before_the_registry_opens():
     stored = IndexHeader(Recipe(), "x", SearchParams()).to_json()
     stored["recipe"]["densenet_weights"] = stored["recipe"].pop("network_weights")
     assert IndexHeader.from_json(stored).recipe == Recipe()
-
-
-def test_a_sample_is_of_several_slides_and_always_the_same(tmp_path):
-    write_slides(tmp_path, n_slides=3, side_um=400)
-    encoder = SlideEncoder(replace(Recipe(), patch_px=64))
-    found = sample_features(encoder, tmp_path)
-    assert 3 < len(found) <= 48
-    (tmp_path / "broken.svs").write_bytes(b"no slide")
-    assert np.array_equal(sample_features(encoder, tmp_path), found)
-    with pytest.raises(ParameterError, match="give slides with tissue"):
-        sample_features(encoder, tmp_path / "broken.svs")
 
 
 def test_the_encoder_of_an_index_can_be_told_where_to_run(tmp_path):

@@ -147,9 +147,7 @@ class Store:
             If the folder cannot be written.
         """
         folder = Path(path)
-        encode_json(dict(header), "the header")
-        if is_deep(dict(header)):
-            raise ParameterError("the header is nested too deep to be read again: give a flatter one")
+        _check_header(header)
         with storage_errors(folder, "create an index at"):
             if folder.exists() and not folder.is_dir():
                 raise IndexFormatError(f"{folder} is a file, wanted a folder that is missing or empty")
@@ -322,7 +320,13 @@ class Store:
         """
         self.append_many([slide_snapshot(row, keys, barcodes, l0_xy)], replace=replace)
 
-    def append_many(self, new: Sequence[Snapshot], *, replace: bool = False) -> None:
+    def append_many(
+        self,
+        new: Sequence[Snapshot],
+        *,
+        replace: bool = False,
+        header: Mapping[str, JSON] | None = None,
+    ) -> None:
         """Add several slides in one commit: all of them, or none.
 
         The commit flushes as many files as that of one slide.
@@ -333,14 +337,17 @@ class Store:
             The slides in insertion order, each as `slide_snapshot` gives it.
         replace : bool
             Remove the slides of these ids, where there are any, in the same commit.
+        header : mapping, optional
+            Replaces the header in the same commit. What it says must be true of all slides.
 
         Raises
         ------
         SlideExistsError
             If an id is taken and `replace` is off, or two of the slides have one id.
         ParameterError
-            If shapes do not fit the index.
+            If shapes do not fit the index, or the header is not JSON.
         """
+        _check_header(header)
         with self._writing() as state:
             if not new:
                 return
@@ -352,7 +359,7 @@ class Store:
             while kept and segments[kept - 1].weight <= MERGE_RATIO * weight:
                 kept -= 1
                 weight += segments[kept].weight
-            self._commit(state, segments[:kept], segments[kept:], new)
+            self._commit(state, segments[:kept], segments[kept:], new, header=header)
 
     def remove(self, slide_ids: Collection[str]) -> int:
         """Remove slides in one commit; ids that are not in the index are ignored.
@@ -436,6 +443,31 @@ class Store:
         with self._writing() as state:
             self._commit(state, [], state.segments, rekeying=_Rekeying(tree, change))
 
+    def replace_all(self, other: State, header: Mapping[str, JSON]) -> None:
+        """Hold the slides of another index in place of all others, in one commit.
+
+        Parameters
+        ----------
+        other : State
+            The other index. Its tree and its facts come with its slides.
+        header : mapping
+            The header that is true of them.
+
+        Raises
+        ------
+        IndexCorruptError
+            If the other index is damaged.
+        ParameterError
+            If the header is not JSON, or nested too deep.
+        """
+        _check_header(header)
+        other.check(every_byte=True)
+        with self._writing() as state:
+            tree = _Rekeying(other.tree, lambda patches: patches)
+            new = [other.snapshot()] if other.n_slides else []
+            facts = other.manifest.measured
+            self._commit(state, [], [], new, rekeying=tree, header=header, measured=facts)
+
     def keep_measured(self, facts: Mapping[str, JSON]) -> None:
         """Keep facts that were measured on the patches, in one commit that writes the manifest alone.
 
@@ -468,9 +500,7 @@ class Store:
         ParameterError
             If they are not JSON, or nested too deep.
         """
-        encode_json(dict(header), "the header")
-        if is_deep(dict(header)):
-            raise ParameterError("the header is nested too deep to be read again: give a flatter one")
+        _check_header(header)
         self._replace_facts(header, facts)
 
     def _replace_facts(self, header: Mapping[str, JSON] | None, facts: Mapping[str, JSON]) -> None:
@@ -586,6 +616,8 @@ class Store:
         merged: Sequence[Segment] = (),
         new_slides: Sequence[Snapshot] = (),
         rekeying: "_Rekeying | None" = None,
+        header: Mapping[str, JSON] | None = None,
+        measured: Mapping[str, JSON] | None = None,
     ) -> None:
         """Make the index of ``kept`` segments and, after them, one of the ``merged`` and the new slides."""
         parts = [*(self._sound(segment).live() for segment in merged if segment.n_slides), *new_slides]
@@ -606,7 +638,9 @@ class Store:
             sync(folder.parent)
             number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
         records = tuple(segment.record for segment in segments)
-        manifest = Manifest(old.header, generation, number, *widths, records, extras, old.measured)
+        told = old.header if header is None else dict(header)
+        facts = old.measured if measured is None else measured
+        manifest = Manifest(told, generation, number, *widths, records, extras, facts)
         tree = open_extras(self.path, manifest, state.tree_file)
         replace_file(self.path / MANIFEST, manifest.to_bytes())
         self._state = State(self.path, manifest, tuple(segments), tree)
@@ -622,3 +656,10 @@ class Store:
 
     def _folder(self, segment: Segment) -> Path:
         return self.path / SEGMENTS / segment.record.name
+
+
+def _check_header(header: Mapping[str, JSON] | None) -> None:
+    """Refuse a header that cannot be written, or not be read again (ParameterError)."""
+    encode_json(None if header is None else dict(header), "the header")
+    if header is not None and is_deep(dict(header)):
+        raise ParameterError("the header is nested too deep to be read again: give a flatter one")

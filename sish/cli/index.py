@@ -47,7 +47,13 @@ def _create_options(parser: ArgumentParser) -> None:
         type=str,
         nargs="+",
         metavar="SLIDES",
-        help="measure a foreign encoder's features on these",
+        help="measure the encoder's features on these, and not on the slides of the first add",
+    )
+    parser.add_argument(
+        "--like",
+        type=str | None,
+        metavar="INDEX",
+        help="have the recipe, calibration and search parameters of this index: for shards of one archive",
     )
     add_scale(parser, "those")
     parser.add_class_arguments(Recipe, "recipe")
@@ -59,11 +65,18 @@ def _create(arguments: Namespace) -> int:
     from sish.slide_index import Index
 
     recipe = Recipe(**arguments.recipe)
+    if arguments.like is not None and recipe == Recipe():
+        own: dict[str, Any] = {"like": arguments.like}
+    else:
+        own = {
+            "recipe": replace(recipe, weights=Recipe().weights),
+            "encoder": recipe.weights,
+            "like": arguments.like,  # refused beside a recipe
+        }
     index = Index.create(
         arguments.index,
-        recipe=replace(recipe, weights=Recipe().weights),
-        encoder=recipe.weights,
         search=given_search(arguments),
+        **own,
         **given(arguments, "measure", "mpp", "override_mpp", "device"),
     )
     print_line(f"made {index.path} with encoder {index.fingerprint}")
@@ -104,19 +117,20 @@ def _add_options(parser: ArgumentParser) -> None:
         default="skip",
         help="after a slide that fails: go on, or stop",
     )
+    _add_timeout(parser)
+    _add_encoder(parser)
+    add_json(parser, "print the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_timeout(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--slide-timeout",
         type=float,
         default=SLIDE_TIMEOUT_S,
         metavar="SECONDS",
-        help="after so long a slide fails, and the add goes on; 0 for no limit",
+        help="after so long a slide fails, and the others go on; 0 for no limit",
     )
-    parser.add_argument(
-        "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
-    )
-    add_device(parser)
-    add_json(parser, "print the report as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def _add(arguments: Namespace) -> int:
@@ -145,7 +159,6 @@ def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, A
         _check_slides(arguments.slides)
     index = Index.open_or_create(
         arguments.index,
-        measure=arguments.slides,
         **given(arguments, "weights", "mpp", "override_mpp", "device"),
     )
     _tell_licence(index)
@@ -268,6 +281,7 @@ def _info(arguments: Namespace) -> int:
         **asdict(index.info()),
         "search": asdict(index.params),
         "recipe": asdict(index.recipe),
+        "calibration": index.calibration_source,
     }
     lines = {**facts, "threshold": index.threshold_source, "recall": index.recall_source}
     del lines["measured"], lines["search"]
@@ -341,10 +355,45 @@ def _measure(arguments: Namespace) -> int:
     return 0
 
 
+def _add_encoder(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
+    )
+    add_device(parser)
+
+
+def _recalibrate_options(parser: ArgumentParser) -> None:
+    _index_and_json(parser)
+    _add_encoder(parser)
+    _add_timeout(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _recalibrate(arguments: Namespace) -> int:
+    index = open_index(arguments)
+    done = index.recalibrate(slide_timeout=arguments.slide_timeout, show_progress=not arguments.quiet)
+    slides = counted(done.slides, "slide")
+    line = (
+        f"{slides} encoded again" if done.slides else "nothing was encoded: the same features were measured"
+    )
+    show(arguments, asdict(done), [f"{line}; {index.calibration_source}"])
+    return 0
+
+
+def _compact_options(parser: ArgumentParser) -> None:
+    _index_and_json(parser)
+    parser.add_argument(
+        "--recalibrate",
+        action="store_true",
+        help="measure the encoder's features again, and encode all slides again, as recalibrate does",
+    )
+    _add_encoder(parser)
+
+
 def _compact(arguments: Namespace) -> int:
     index = open_index(arguments)
     before = index.info().bytes
-    index.compact()
+    index.compact(recalibrate=arguments.recalibrate)
     after = index.info().bytes
     sizes = {"bytes_before": before, "bytes_after": after}
     show(arguments, sizes, [f"{before} bytes before, {after} after"])
@@ -401,8 +450,14 @@ COMMANDS = {
         _index_and_json,
         _measure,
     ),
+    "recalibrate": Command(
+        "measure the encoder's features again, and encode all slides again",
+        "Measure the encoder's features on the slides of an index, and encode these again. Resumable.",
+        _recalibrate_options,
+        _recalibrate,
+    ),
     "compact": Command(
-        "drop what was removed", "Rewrite an index without what was removed.", _index_and_json, _compact
+        "drop what was removed", "Rewrite an index without what was removed.", _compact_options, _compact
     ),
     "convert": Command(
         "rewrite an older index in the newest format",

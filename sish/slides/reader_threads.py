@@ -11,7 +11,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 from sish.errors import ParameterError, SlideReadError
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
 
 PATIENCE_S = 5.0
 """Seconds that the end of something waits for reads that are under way."""
@@ -33,6 +35,41 @@ def start(work: Callable[..., _T], *given: Any) -> Future[_T]:
     future: Future[_T] = Future()
     threading.Thread(target=_run, args=(future, work, given), daemon=True).start()
     return future
+
+
+def each_ahead(
+    items: Iterable[_Item], work: Callable[[_Item], _T], most: int, abandon: Callable[[_Item], None]
+) -> Generator[tuple[_Item, Future[_T]]]:
+    """Yield each item with the future of its work, in order; that of the next ones goes on meanwhile.
+
+    Parameters
+    ----------
+    items : iterable
+        The items.
+    work : callable
+        The work on an item, in a thread of its own, so that one that hangs does not delay the others.
+    most : int
+        How many items are worked on ahead of the one that was yielded.
+    abandon : callable
+        It is told of each item that was begun and not yielded when the generator is closed.
+
+    Yields
+    ------
+    item, Future
+        An item, and the future of the work on it.
+    """
+    waiting = deque[tuple[_Item, Future[_T]]]()
+    try:
+        for item in items:
+            waiting.append((item, start(work, item)))
+            if len(waiting) == most + 1:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for item, _ in waiting:
+            abandon(item)
+        wait([future for _, future in waiting], timeout=PATIENCE_S)
 
 
 def end_soon(work: Callable[[], object]) -> None:
