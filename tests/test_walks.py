@@ -71,7 +71,7 @@ def followed(title: str, run: Callable[[], object]) -> tuple[list[Call], list[Ca
 
 @pytest.mark.slow
 def test_the_walks(slides, tmp_path):
-    index = sish.Index.create(tmp_path / "x.sish")
+    index = sish.Index.create(tmp_path / "x.sish", measure=slides, mpp=1.0)  # else the add measures first
     wanted, made = followed(
         "The way of a slide into an index",
         lambda: index.add(slides, labels=slides / "labels.csv", mpp=1.0, show_progress=False),
