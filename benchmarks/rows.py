@@ -58,6 +58,7 @@ HEADINGS = {
     "query_ms_p95": "95th, ms",
     "bytes_per_item": "bytes an image",
     "looked_at": "looked at",
+    "patches_per_item": "patches an image",
     "recall": "recall",
     "iou": "IoU",
     "train_s": "training, s",

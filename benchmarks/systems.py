@@ -31,12 +31,13 @@ from sish.errors import SishError
 from sish.outputs import write_output
 from sish.systems.base import System
 from sish.systems.item import Item
+from sish.systems.patch_features import PatchFeatures
 
 DATA = Path("../shared/data")
 COLUMNS = (
     "method", "n", "queries", "mmv5", "mmv3", "mmv1", "macro_f1_1", "macro_f1_3", "macro_f1_5",
     "hit3", "hit5", "map5", "map_paper", "avg5", "avg10", "short", "train_s", "build_s", "query_ms_median",
-    "query_ms_p95", "bytes_per_item", "looked_at", "recall", "iou",
+    "query_ms_p95", "bytes_per_item", "looked_at", "patches_per_item", "recall", "iou",
 )  # fmt: skip
 
 
@@ -150,6 +151,9 @@ def measured(bench: Bench, entry: Entry) -> Run:
     for system, split, known in systems:
         tally.search(system, split, known)
     extra: dict[str, Any] = {"looked_at": float(np.mean(tally.looked_at)), "quick": bench.quick}
+    counts = [len(it) for _, _, known in systems for it in known.values() if isinstance(it, PatchFeatures)]
+    if counts:
+        extra["patches_per_item"] = float(np.mean(counts))
     if bench.task.folds > 1:
         extra["n"] = round(float(np.mean([len(system) for system, _, _ in systems])))
     return Run(

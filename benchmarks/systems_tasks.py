@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.datasets import Dataset, load_dataset
+from benchmarks.nonnegative import CODES, DEVIATIONS, Columns, NonNegative
 from benchmarks.systems_baselines import ColourHistogram, GradientWords, RandomOrder
 from benchmarks.trained_systems import FOLDS, mask_rows, xray_rows
 from benchmarks.watched import Memory
@@ -21,7 +22,7 @@ from sish.systems.lesions.measures import MEASURES, PARTS, Measure, Part
 from sish.systems.lesions.similarity import LesionDescriber, LesionDescription, LesionSimilarity
 from sish.systems.patch_features import PatchDescriber, Tiles, WholePicture
 from sish.systems.sish_system import Sish
-from sish.systems.slide_similarity import SCALES, GridTiles, SlideSimilarity
+from sish.systems.slide_similarity import GridTiles, SlideSimilarity
 from sish.systems.smily.regions import MPPS, Smily
 from sish.systems.training.data import fold_of
 from sish.systems.yottixel import Yottixel
@@ -86,6 +87,7 @@ class Bench:
     lesions_spared_s: float = 0.0
     """Seconds that were saved, since another measure had described the same photograph."""
     _encoder: Memory | None = None
+    _nonnegative: Memory | None = None
     _lesions: RememberingLesions | None = None
 
     @property
@@ -98,10 +100,17 @@ class Bench:
         return self._encoder
 
     @property
+    def nonnegative(self) -> Memory:
+        """The encoder whose features are not negative."""
+        if self._nonnegative is None:
+            self._nonnegative = Memory(NonNegative())
+        return self._nonnegative
+
+    @property
     def spared_s(self) -> float:
         """Seconds of encoding that were saved, since another system had encoded the same."""
-        memory = self._encoder
-        return self.lesions_spared_s + (0.0 if memory is None else memory.seconds - memory.spent)
+        memories = [memory for memory in (self._encoder, self._nonnegative) if memory is not None]
+        return self.lesions_spared_s + sum(memory.seconds - memory.spent for memory in memories)
 
     @property
     def lesions(self) -> RememberingLesions:
@@ -113,6 +122,12 @@ class Bench:
     def describer(self, *, keys: bool = False) -> PatchDescriber:
         """Return a describer of whole pictures, or of a mosaic of tiles, with the paper's keys if wanted."""
         return PatchDescriber(WholePicture() if self.task.whole else Tiles(), self.encoder, keys=keys)
+
+    def tiles_describer(self, mpp: float, columns: slice | None) -> PatchDescriber:
+        """Return a describer of whole pictures, or of all tiles at a scale, by features of either encoder."""
+        looks = WholePicture() if self.task.whole else GridTiles(mpp)
+        encoder = self.encoder if columns is None else Columns(self.nonnegative, columns)
+        return PatchDescriber(looks, encoder)
 
 
 class RememberingLesions(LesionDescriber):
@@ -170,12 +185,8 @@ def _sish(keys: Any, ranking: Any) -> Callable[[Bench], System[Any]]:
     return lambda bench: Sish(keys=keys, ranking=ranking, describer=bench.describer(keys=keys == "paper"))
 
 
-def _slide_similarity(mpp: float, keep: int | None) -> Callable[[Bench], System[Any]]:
-    return lambda bench: SlideSimilarity(keep=keep, describer=PatchDescriber(GridTiles(mpp), bench.encoder))
-
-
-def _one_patch_similarity(keep: int | None) -> Callable[[Bench], System[Any]]:
-    return lambda bench: SlideSimilarity(keep=keep, describer=bench.describer())
+def _slide_similarity(mpp: float, columns: slice | None, keep: int | None) -> Callable[[Bench], System[Any]]:
+    return lambda bench: SlideSimilarity(keep=keep, describer=bench.tiles_describer(mpp, columns))
 
 
 def _smily(search: Any) -> Callable[[Bench], System[Any]]:
@@ -192,18 +203,30 @@ def _title(measure: Measure) -> str:
     return measure if len(parts) == 1 else f"{measure} ({', '.join(parts)})"
 
 
+FIELD_SCALES = {"10x": 1.0, "20x": 0.5}
+"""Scales in um per pixel at which a field of BACH is 4 or 25 patches; at coarser ones it is one."""
+
+FEATURES: tuple[tuple[str, slice | None, int | None], ...] = (
+    ("autoencoder", None, None),
+    ("network's deviations", DEVIATIONS, None),
+    ("128 of the network's deviations", DEVIATIONS, 128),
+    ("code histogram", CODES, None),
+)
+"""Features of the slide similarity by name: columns (None: the shipped encoder's), and how many are kept.
+
+All but the first are never negative, as the choice of the 128 wants it.
+"""
+
+
 def _similarities() -> Iterable[Entry]:
-    """Yield the slide similarity at its scales; below 10x a field of BACH is one mirrored patch."""
-    for name, mpp in SCALES.items():
-        for keep, note in ((None, ""), (128, ", 128 features")):
-            method = f"slide similarity {name} ({mpp:g} um/px){note}"
-            yield Entry("slide similarity", method, SLIDES, _slide_similarity(mpp, keep))
-    patches = (*PATCHES, *LESIONS, *XRAYS)
-    yield Entry(
-        "slide similarity", "slide similarity, one patch: cosine", patches, _one_patch_similarity(None)
-    )
-    one = "slide similarity, one patch: cosine, 128 features"
-    yield Entry("slide similarity", one, patches, _one_patch_similarity(128))
+    """Yield the slide similarity where images have many patches, by scale, and where they are one patch."""
+    system, patches = "slide similarity", (*PATCHES, *LESIONS, *XRAYS)
+    for features, columns, keep in FEATURES:
+        for scale, mpp in FIELD_SCALES.items():
+            method = f"slide similarity {scale} ({mpp:g} um/px), {features}"
+            yield Entry(system, method, SLIDES, _slide_similarity(mpp, columns, keep))
+        method = f"slide similarity, one patch: cosine, {features}"
+        yield Entry(system, method, patches, _slide_similarity(1.0, columns, keep))
 
 
 SINGLE = (*SLIDES, *PATCHES, *LESIONS)

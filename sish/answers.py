@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sish.metrics import Answer, average_precision, bootstrap_interval, majority_label, retrieval_metrics
+from sish.metrics import Answer, average_precision, bootstrap_interval, f1_of, majority_label
 
 FEWER = (1, 3)
 """Majority votes of this many results are reported beside those of k."""
@@ -268,10 +268,12 @@ def _shares(own: Sequence[Answered], k: int) -> dict[str, Any]:
 
 def _f1_of_classes(answers: Sequence[Answered], k: int) -> dict[str, dict[str, float]]:
     """Return the F1 of each class, by its label."""
-    out: dict[str, dict[str, float]] = {}
+    labels = [one.label for one in answers]
+    out: dict[str, dict[str, float]] = {label: {} for label in labels}
     for at in numbers_of_votes(k):
-        for row in retrieval_metrics([one.answer for one in answers], at).by_label:
-            out.setdefault(row.label, {})[f"f1_{at}"] = row.f1
+        votes = [majority_label(one.found, at) for one in answers]
+        for label, row in out.items():
+            row[f"f1_{at}"] = f1_of(label, labels, votes)
     return out
 
 
@@ -279,6 +281,6 @@ def _f1_of_sites(answers: Sequence[Answered], k: int) -> dict[str, dict[str, flo
     """Return the mean F1 over the classes of each site, by its name."""
     out: dict[str, dict[str, float]] = {}
     for site in {one.site for one in answers}:
-        own = [one.answer for one in answers if one.site == site]
-        out[site] = {f"f1_{at}": retrieval_metrics(own, at).macro_f1 for at in numbers_of_votes(k)}
+        rows = list(_f1_of_classes([one for one in answers if one.site == site], k).values())
+        out[site] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     return out

@@ -6,7 +6,7 @@ several labels, :func:`average_shared` counts the labels shared with the results
 figure has a 95 % bootstrap interval over queries.
 
 Why not a library: scikit-learn has neither the majority vote nor an average precision at k; it would replace
-`_f1` alone. `scipy.stats.bootstrap` refuses a class of one query.
+`f1_of` alone. `scipy.stats.bootstrap` refuses a class of one query.
 """
 
 import math
@@ -274,7 +274,7 @@ def retrieval_metrics(
             mmv=_mean_of(label, labels, values["mmv"]),
             map=_mean_of(label, labels, values["map"]),
             map_paper=_mean_of(label, labels, values["map_paper"]),
-            f1=_f1(label, labels, votes),
+            f1=f1_of(label, labels, votes),
         )
         for label in sorted(set(labels))
     )
@@ -304,8 +304,30 @@ def _over_classes(values: Sequence[float], labels: Sequence[str]) -> float:
     return float(np.mean([_mean_of(label, labels, values) for label in sorted(set(labels))]))
 
 
-def _f1(label: str, labels: Sequence[str], votes: Sequence[str | None]) -> float:
-    """Return the F1 of a label: twice the right votes, over the queries with it plus the votes for it."""
+def f1_of(label: str, labels: Sequence[str], votes: Sequence[str | None]) -> float:
+    """Return the F1 of a label: twice the right votes, over the queries with it plus the votes for it.
+
+    Parameters
+    ----------
+    label : str
+        The label, that of some query.
+    labels : sequence of str
+        Label of each query.
+    votes : sequence of str or None
+        What each query was taken for; None if nothing.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Examples
+    --------
+    Two queries of a, and two votes for a, one of them right.
+
+    >>> f1_of("a", ["a", "a", "b"], ["a", None, "a"])
+    0.5
+    """
     right = sum(own == vote == label for own, vote in zip(labels, votes, strict=True))
     return 2 * right / (labels.count(label) + votes.count(label))
 

@@ -6,19 +6,23 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from plain_encoder import PlainEncoder
 
 from benchmarks import systems, systems_tasks
+from benchmarks.nonnegative import CODES, DEVIATIONS, NonNegative
 from benchmarks.systems_tasks import ENTRIES, TASKS, Bench, read_task
 from benchmarks.watched import Memory
 from sish.systems.base import System
 from sish.systems.lesions.similarity import LesionDescriber, LesionDescription
+from sish.vqvae.tissue_network import TissueNetwork
 
 
 @pytest.fixture
 def data(pictures, tmp_path, monkeypatch):
     """Folders `bach` and `pcam` of the same pictures, and the fast encoder in place of the shipped one."""
     monkeypatch.setattr("sish.vqvae.pretrained.load_encoder", lambda: PlainEncoder())
+    monkeypatch.setattr(systems_tasks, "NonNegative", PlainEncoder)
     for name in ("bach", "pcam"):
         folder = tmp_path / name
         folder.mkdir()
@@ -132,3 +136,48 @@ def test_every_entry_makes_a_system(data):
             for entry in ENTRIES:
                 if name in entry.tasks:
                     assert isinstance(entry.make(bench), System)
+
+
+@pytest.mark.slow
+def test_slide_similarity_is_measured_where_a_field_has_many_patches(data, capsys):
+    """Fields as large as those of BACH: at every scale the matrix of cosines has several rows."""
+    chosen = [it for it in ENTRIES if it.system == "slide similarity" and "slides" in it.tasks]
+    folder = data / "bach"
+    random = np.random.default_rng(0)
+    for path in sorted(folder.glob("*.png"))[:2]:
+        Image.fromarray(random.integers(0, 200, (1536, 1536, 3), np.uint8)).save(path)
+    lines = [f"{path.name},{path.stem}" for path in sorted(folder.glob("*.png"))[:2]]
+    (folder / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    rows = data / "rows.json"
+    words = ["--tasks", "slides", "--systems", "slide similarity", "--json", str(rows)]
+    assert systems.main([str(data), *words, "--columns", "method", "patches_per_item"]) == 0
+    counts = [row["patches_per_item"] for row in json.loads(rows.read_text())]
+    assert len(counts) == len(chosen) and set(counts) == {4, 25}
+    assert "| patches an image |" in capsys.readouterr().out
+
+
+def test_features_are_chosen_among_those_that_are_not_negative(data):
+    bench = read_task(TASKS["slides"], data / "bach", quick=True)
+    bench._nonnegative = Memory(NonNegative())
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 96, 3), dtype=np.uint8)
+    reduced = [(columns, keep) for _, columns, keep in systems_tasks.FEATURES if keep is not None]
+    assert reduced and all(columns is not None for columns, _ in reduced)
+    for _, columns, _ in systems_tasks.FEATURES:
+        if columns is not None:
+            features = bench.tiles_describer(1.0, columns).features(pixels)
+            assert features.shape == (2, columns.stop - columns.start) and features.min() >= 0
+    assert bench.nonnegative.spent > 0, "the columns share one pass"
+
+
+def test_deviations_are_those_of_the_networks_maps():
+    pixels = np.random.default_rng(1).integers(0, 255, (1, 64, 64, 3), dtype=np.uint8)
+    parts, chosen = TissueNetwork()(pixels), NonNegative().features(pixels)
+    deviations, start = [], 0
+    for channels in (24, 40, 80, 112, 192, 320):
+        means, spread = np.split(parts.network[0, start : start + 2 * channels], 2)
+        assert means.min() < 0 < spread.min()
+        deviations.append(spread)
+        start += 2 * channels
+    np.testing.assert_array_equal(chosen[0, DEVIATIONS], np.concatenate(deviations))
+    counts = np.bincount(parts.codes[0].ravel(), minlength=128)
+    np.testing.assert_allclose(chosen[0, CODES], counts / 64, rtol=1e-6)
