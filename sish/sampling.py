@@ -104,7 +104,7 @@ def take_sample(
     slide_timeout : float
         Seconds that a slide may take before it is passed over; 0 for no limit.
     show_progress : bool
-        Show progress in slides; it may end before all are counted.
+        Show progress in patches; it may end before all are counted.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def take_sample(
     limits = {path: TimeLimit(slide_timeout, str(path)) for path in draw(openers)}
     reading = each_ahead(limits, reader.read, min(encoder.workers, _MOST_AHEAD), reader.abandon)
     sample, patches = Sample(), 0
-    with progress("measuring", min(len(limits), PATCHES // LEAST), show=show_progress) as bar:
+    with progress("measuring", min(PATCHES, reader.most * len(limits)), show=show_progress) as bar:
         for path, future in reading:
             try:
                 with limits[path]:
@@ -125,7 +125,8 @@ def take_sample(
                 reader.abandon(path)
                 continue
             sample.slides[path] = SampledSlide(mosaic, Seen(rows, keys, features))
-            bar.step(path.name)
+            for _ in rows[: PATCHES - patches]:
+                bar.step(path.name)
             patches += len(rows)
             if patches >= PATCHES:
                 break

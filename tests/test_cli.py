@@ -164,7 +164,8 @@ def test_each_bad_input_is_one_line(capsys, tmp_path, built_index, own_index):
 
 def test_a_flipped_byte_is_found_and_never_crashes(capsys, own_index):
     biggest = max(
-        (path for path in own_index.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+        (path for path in own_index.path.glob("segments/**/*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
     )
     content = bytearray(biggest.read_bytes())
     content[len(content) // 2] ^= 0x10
@@ -241,6 +242,29 @@ def test_a_wrong_option_makes_no_index(wrong, capsys, own_index, tmp_path):
     new = tmp_path / "new.sish"
     failure(capsys, "index", "add", own_index.slides[0].path, "--index", new, *wrong)
     assert not new.exists()
+
+
+def test_an_index_like_another_and_one_that_is_measured_again(capsys, own_index, tmp_path):
+    shard = tmp_path / "shard.sish"
+    _, out, _ = run(capsys, "index", "create", "--index", shard, "--like", own_index.path)
+    assert own_index.fingerprint in out and sish.Index.open(shard).fingerprint == own_index.fingerprint
+    told = failure(
+        capsys, "index", "create", "--index", tmp_path / "b", "--like", shard, "--recipe.patch_px", 128
+    )
+    assert "like=" in told
+    assert "calibration" in run(capsys, "index", "info", "--index", own_index.path)[1]
+    calibration = own_index.encoder.calibration
+    told = json.loads(run(capsys, "index", "info", "--index", own_index.path, "--json")[1])["calibration"]
+    assert told == {"patches": calibration.patches, "shipped": calibration.shipped}
+    _, out, _ = run(capsys, "index", "recalibrate", "--index", own_index.path, "--quiet")
+    assert out.startswith("nothing was encoded") and str(calibration.patches) in out
+    own_index.remove([row.slide_id for row in own_index.slides[:3]])
+    _, out, _ = run(capsys, "index", "recalibrate", "--index", own_index.path, "--quiet", "--json")
+    assert json.loads(out)["slides"] == 5
+    assert own_index.fingerprint != sish.Index.open(shard).fingerprint
+    own_index.remove(own_index.slides[0].slide_id)
+    assert run(capsys, "index", "compact", "--recalibrate", "--index", own_index.path)[0] == 0
+    assert own_index.info().slides == 4 and own_index.encoder.calibration.patches < calibration.patches
 
 
 def test_compact_prints_json(capsys, own_index):

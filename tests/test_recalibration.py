@@ -12,6 +12,7 @@ from PIL import Image
 
 import sish
 from sish.calibration import Calibration
+from sish.demo.synthetic import write_slides
 from sish.errors import IndexCorruptError, ParameterError, SlideError, StoreError
 from sish.header import IndexHeader
 from sish.index.projection import Part
@@ -67,9 +68,11 @@ def add(index, slides, **told):
 
 
 def barcodes(index):
+    """The barcode of each patch, by its slide and place."""
     patches = index.snapshot()
     ids = [patches.slides[number].slide_id for number in patches.slide]
-    return {name: bits.tobytes() for name, bits in zip(ids, patches.barcodes, strict=True)}
+    places = map(tuple, patches.l0_xy.tolist())
+    return {(name, xy): bits.tobytes() for name, xy, bits in zip(ids, places, patches.barcodes, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +356,7 @@ def test_slides_that_came_and_went_meanwhile_are_as_the_index_has_them(grown, sl
     add(grown, slides[60:62])
     rows = grown.slides
     assert grown.recalibrate(show_progress=False).slides == 40
-    assert grown.slides == rows and len(barcodes(grown)) == 40
+    assert grown.slides == rows and {name for name, _ in barcodes(grown)} == {row.slide_id for row in rows}
 
 
 @pytest.mark.slow
@@ -466,3 +469,29 @@ def test_measuring_at_creation_is_the_same_draw(slides, whole, tmp_path):
     add(index, slides[:1])
     assert index.fingerprint == whole.fingerprint
     assert barcodes(index).items() <= barcodes(whole).items()
+
+
+# ---- the default encoder
+
+
+@pytest.mark.slow
+def test_the_default_encoder_is_measured_as_any_other(tmp_path):
+    write_slides(tmp_path / "slides", n_slides=4, side_um=900)
+    slides = sorted((tmp_path / "slides").glob("*.tif*"))
+    once, grown = (sish.Index.create(tmp_path / name) for name in ("once.sish", "grown.sish"))
+    shipped = once.fingerprint
+    once.add(slides, show_progress=False)
+    own = once.encoder.calibration
+    assert own.patches + own.shipped == 500 and own.patches == once.info().patches > 4
+    assert own.spread is not None and once.params.threshold == own.threshold
+    reader = sish.Index.open(grown.path)
+    grown.add(slides[0], show_progress=False)
+    grown.add(slides[1:], show_progress=False)
+    assert len({shipped, once.fingerprint, grown.fingerprint}) == 3
+    assert reader.search(slides[2])[0].score == 1
+    assert grown.recalibrate(show_progress=False).slides == 4
+    assert grown.fingerprint == once.fingerprint and barcodes(grown) == barcodes(once)
+    assert reader.search(slides[2])[0].score == 1
+    shard = sish.Index.create(tmp_path / "shard.sish", like=once.path)
+    shard.add(slides[3], show_progress=False)
+    assert barcodes(shard).items() <= barcodes(once).items()

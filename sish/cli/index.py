@@ -275,15 +275,23 @@ def _tell_damage(index: Index) -> None:
 def _info(arguments: Namespace) -> int:
     index = open_index(arguments)
     _tell_damage(index)
+    calibration = index.encoder.calibration
     facts = {
         "path": str(index.path),
         "encoder": index.fingerprint,
         **asdict(index.info()),
         "search": asdict(index.params),
         "recipe": asdict(index.recipe),
-        "calibration": index.calibration_source,
+        "calibration": None
+        if calibration is None
+        else {"patches": calibration.patches, "shipped": calibration.shipped},
     }
-    lines = {**facts, "threshold": index.threshold_source, "recall": index.recall_source}
+    lines = {
+        **facts,
+        "calibration": index.calibration_source,
+        "threshold": index.threshold_source,
+        "recall": index.recall_source,
+    }
     del lines["measured"], lines["search"]
     show(arguments, facts, (f"{name:12} {value}" for name, value in lines.items()))
     return 0
