@@ -98,6 +98,11 @@ def forget_begun(index: Path) -> None:
 
 def told_of(state: State, header: IndexHeader) -> str:
     """Return on what the features of an index were measured, in words, and what to do about it."""
+    begun = "; a recalibration was begun: run it again, or give it up by sish index compact"
+    return _measured_on(state, header) + (begun if (state.folder / FOLDER).exists() else "")
+
+
+def _measured_on(state: State, header: IndexHeader) -> str:
     found = header.calibration
     if found is None and not state.n_patches:
         return "not measured yet: the first add does, if the encoder needs it"
@@ -119,7 +124,7 @@ def note_on(state: State, header: IndexHeader, encoder: SlideEncoder) -> str:
             f"{_AGAIN}; or make the index with measure=SLIDES (--measure)"
         )
     if header.calibration is not None and has_grown(state, header.calibration):
-        return told_of(state, header)
+        return _measured_on(state, header)
     return ""
 
 

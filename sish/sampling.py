@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -115,7 +115,8 @@ def take_sample(
     limits = {path: TimeLimit(slide_timeout, str(path)) for path in draw(openers)}
     reading = each_ahead(limits, reader.read, min(encoder.workers, _MOST_AHEAD), reader.abandon)
     sample, patches = Sample(), 0
-    with progress("measuring", min(PATCHES, reader.most * len(limits)), show=show_progress) as bar:
+    steps = progress("measuring", min(PATCHES, reader.most * len(limits)), show=show_progress)
+    with closing(reading), steps as bar:
         for path, future in reading:
             try:
                 with limits[path]:
@@ -130,7 +131,6 @@ def take_sample(
             patches += len(rows)
             if patches >= PATCHES:
                 break
-    reading.close()
     return sample
 
 

@@ -362,8 +362,9 @@ def test_slides_that_came_and_went_meanwhile_are_as_the_index_has_them(grown, sl
 @pytest.mark.slow
 def test_compact_gives_up_what_was_begun(grown, monkeypatch):
     begun(grown, monkeypatch)
+    assert "a recalibration was begun" in grown.calibration_source
     grown.compact()
-    assert not (grown.path / FOLDER).exists()
+    assert "begun" not in grown.calibration_source and not (grown.path / FOLDER).exists()
 
 
 def test_what_a_finished_recalibration_left_is_not_taken_for_a_new_one(grown, slides, monkeypatch):
@@ -404,6 +405,24 @@ def test_an_encoder_whose_bits_are_its_own_has_nothing_to_measure(slides, tmp_pa
     with pytest.raises(ParameterError, match="do not depend on the archive"):
         index.recalibrate()
     assert index.encoder.calibration is None
+
+
+@pytest.mark.slow
+def test_the_tree_and_what_was_measured_come_with_the_slides(tmp_path):
+    slides = draw_slides(tmp_path / "slides", range(5), side=64 * 32)
+    index = create(tmp_path / "a.sish")
+    add(index, slides[:2])
+    add(index, slides[2:])
+    assert index.info().patches > 4000
+    reader = sish.Index.open(index.path, encoder=Foreign())
+    tree, first = index._store.current().tree_file.path, reader.search(slides[4], mpp=1.0)
+    index.recalibrate(show_progress=False)
+    state = index._store.current()
+    assert state.tree_file.path != tree and {"threshold", "tree", "recall"} <= set(state.measured)
+    assert sish.verify(index.path) == [] and index.info().leftovers == 0
+    assert reader.search(slides[4], mpp=1.0)[0].slide_id == first[0].slide_id
+    add(index, draw_slides(tmp_path / "more", range(7, 8), side=64 * 4))  # by the new tree and calibration
+    assert reader.search(tmp_path / "more" / "007.png", mpp=1.0)[0].score == 1
 
 
 KILLED = """
