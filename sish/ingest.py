@@ -162,6 +162,7 @@ class Ingest:
         self._mpp, self._override_mpp = mpp, override_mpp
         self._replace, self._on_error = replace, on_error
         self._report = AddReport(notes=list(labels.notes) if labels else [])
+        self._start = time.perf_counter()
         self._timeout = checked_timeout(slide_timeout)
         self._open: dict[Path, Slide] = {}  # slides whose mosaics are being chosen
         self._done: dict[str, Path] = {}  # ids that this run encoded
@@ -173,7 +174,9 @@ class Ingest:
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
-        return self.work(list(self._plan(slides)), show_progress=show_progress)
+        report = self.work(list(self._plan(slides)), show_progress=show_progress)
+        report.seconds = time.perf_counter() - self._start
+        return report
 
     def work(self, jobs: list[Job], *, show_progress: bool = True) -> AddReport:
         """Add the slides of these jobs."""

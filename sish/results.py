@@ -216,6 +216,8 @@ class AddReport:
     """Ids of slides, also listed above, that tell their own scale: the given ``mpp`` was not used."""
     notes: list[str] = field(default_factory=list)
     """Notes, a line each: on fields of the labels file that were taken as missing, and on the encoder."""
+    seconds: float = 0.0
+    """Seconds that reading, encoding and storing took."""
 
     @property
     def hint(self) -> str:

@@ -1,6 +1,7 @@
 """The index as a user meets it: add, search, filter, change, go on after an interruption."""
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +103,12 @@ def test_arrays_and_pil_images_are_queries_and_need_a_scale(built_index):
         assert index.search(query, mpp=index.recipe.mpp, k=1)[0].slide_id == row.slide_id
     with pytest.raises(sish.SishError, match="mpp"):
         index.search(patch)
+
+
+def test_a_report_tells_how_long_adding_took(tmp_path, synthetic_slides):
+    start = time.perf_counter()
+    report = sish.Index.create(tmp_path / "a.sish").add(some_of(synthetic_slides, 1), show_progress=False)
+    assert 0 < report.seconds < time.perf_counter() - start
 
 
 def test_adding_twice_does_nothing_unless_asked_to_replace(own_index, synthetic_slides):
