@@ -301,6 +301,8 @@ class Ingest:
     def _prepare(self, job: Job) -> Encode:
         """Do the part that can be done ahead, in a thread; return the rest of the work."""
         job = replace(job, file_digest=file_digest(job.path))
+        if job.path in self._sample.failed:  # one that hangs is not waited for twice
+            raise self._sample.failed[job.path]
         slide = self._open_slide(job)
         sampled = self._sample.slides.pop(job.path, None)
         if sampled is not None:

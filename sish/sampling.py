@@ -62,6 +62,8 @@ class Sample:
 
     slides: dict[Path, SampledSlide] = field(default_factory=dict)
     """The slides by their files."""
+    failed: dict[Path, SlideError] = field(default_factory=dict)
+    """Why slides were passed over, by their files."""
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -93,7 +95,7 @@ def take_sample(
 ) -> Sample:
     """Measure slides in the order of the draw, until there are 2,000 patches.
 
-    Slides that cannot be read are passed over; adding them reports them.
+    Slides that cannot be read are passed over.
 
     Parameters
     ----------
@@ -122,7 +124,8 @@ def take_sample(
                 with limits[path]:
                     mosaic, rows, pixels = limits[path].result(future)
                 keys, features = encoder.keys_and_features(pixels)
-            except SlideError:
+            except SlideError as error:
+                sample.failed[path] = error
                 reader.abandon(path)
                 continue
             sample.slides[path] = SampledSlide(mosaic, Seen(rows, keys, features))

@@ -132,6 +132,19 @@ def test_two_files_of_one_id_are_measured_once(slides, tmp_path):
     assert index.fingerprint == other.fingerprint
 
 
+def test_slides_that_fail_are_read_once_and_reported(slides, whole, tmp_path, monkeypatch):
+    broken, opened = tmp_path / "broken.png", []
+    broken.write_bytes(b"no picture")
+    open_slide = sish.ingest.open_slide
+    monkeypatch.setattr(
+        "sish.ingest.open_slide", lambda path, **told: opened.append(path) or open_slide(path, **told)
+    )
+    index = create(tmp_path / "a.sish")
+    report = add(index, [broken, *slides])
+    assert [failed.path for failed in report.failed] == [str(broken)] and opened.count(broken) == 1
+    assert barcodes(index) == barcodes(whole)
+
+
 def test_one_slide_alone_measures_nothing_without_statistics(slides, tmp_path):
     index = create(tmp_path / "a.sish")
     note = add(index, slides[:1]).notes[-1]

@@ -125,15 +125,15 @@ def test_adding_twice_does_nothing_unless_asked_to_replace(own_index, synthetic_
 
 def test_an_interrupted_add_keeps_what_was_done_and_goes_on(tmp_path, synthetic_slides, monkeypatch):
     index = sish.Index.create(tmp_path / "archive.sish")
-    encode, calls = SlideEncoder.encode, []
+    encode, calls = SlideEncoder.encode_rest, []  # what is left of a slide that was measured
 
-    def interrupted_in_the_third(self, prepared, limit=None):
-        calls.append(prepared)
+    def interrupted_in_the_third(*given):
+        calls.append(given)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return encode(self, prepared, limit)
+        return encode(*given)
 
-    monkeypatch.setattr(SlideEncoder, "encode", interrupted_in_the_third)
+    monkeypatch.setattr(SlideEncoder, "encode_rest", interrupted_in_the_third)
     slides = some_of(synthetic_slides, 4)
     with pytest.raises(KeyboardInterrupt):
         index.add(slides, show_progress=False)
@@ -250,7 +250,7 @@ def test_an_empty_index_answers_with_nothing(tmp_path, synthetic_slides):
 
 
 def test_the_same_slides_give_the_same_codes(built_index, tmp_path, synthetic_slides):
-    index = sish.Index.create(tmp_path / "again.sish")
+    index = sish.Index.create(tmp_path / "again.sish", like=built_index)
     index.add(some_of(synthetic_slides), show_progress=False)
     one, two = index.snapshot(), sish.Index.open(built_index).snapshot()
     same = np.isin(two.slide, range(len(one.slides)))
