@@ -206,5 +206,5 @@ def test_the_command_line_knows_them(built_index, tmp_path, capsys):
     assert (
         run("index", "create", "--index", made, "--search.budget", 900, "--search.ordered_set", "veb")[0] == 0
     )
-    default = asdict(index.params)
+    default = asdict(sish.Index.create(tmp_path / "plain.sish").params)
     assert asdict(sish.Index.open(made).params) == {**default, "budget": 900, "ordered_set": "veb"}
