@@ -218,7 +218,7 @@ def test_pixels_and_features_do_not_mix(archive, trident, tmp_path):
     pixels = sish.Index.create(tmp_path / "pixels.sish")
     with pytest.raises(QueryError, match="index is of pixels"):
         pixels.search(trident / "features_uni_v1" / "k0-0.h5")
-    with pytest.raises(EncoderMismatchError, match="index is of shipped"):
+    with pytest.raises(EncoderMismatchError, match="index is of tissue"):
         pixels.add_features(trident, show_progress=False)
     with pytest.raises(QueryError, match="region"):
         archive.search(trident / "features_uni_v1" / "k0-0.h5", region=(0, 0, 10, 10))
