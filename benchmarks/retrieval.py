@@ -375,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, metavar="METHOD", help=f"some of {', '.join(METHODS)}"
     )
-    parser.add_argument("--weights", default="shipped", help="the encoder: see sish.encoders")
+    parser.add_argument("--weights", default=Recipe().weights, help="the encoder: see sish.encoders")
     parser.add_argument(
         "--read-mpp", type=float, help="um per pixel that patches are read at (default: the encoder's)"
     )

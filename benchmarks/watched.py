@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.barcoder import Barcoder
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.encoders import Encoding, MeasuredEncoder, name_of
+from sish.index.projection import project
 from sish.slides.reader_threads import TimeLimit
 
 
@@ -83,7 +85,7 @@ class Look:
     """What the encoder saw in the patches of an image."""
 
     features: NDArray[np.float64]
-    """Mean features of the patches, (F,)."""
+    """Mean of the patches' features, centred and scaled as for barcodes, (P,) with P of at least F."""
     codes: NDArray[np.float64] | None
     """Count of each code, (K,); None if the encoder was not asked for codes, or has none."""
 
@@ -116,9 +118,18 @@ class Watched(SlideEncoder):
         codes = super().encode(prepared, limit)
         seen = self.memory.looked
         if seen:
-            features = np.stack([one.features[0] for one in seen]).mean(axis=0, dtype=np.float64)
+            patches = self._before_bits(np.stack([one.features[0] for one in seen]))
+            features = patches.mean(axis=0, dtype=np.float64)
             self.looks.setdefault(str(prepared.slide.path), Look(features, self._counted(seen)))
         return codes
+
+    def _before_bits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return features (N, F) centred and scaled as for barcodes, whose signs are then the bits."""
+        known = Barcoder.of(self.model, self.calibration)
+        if known.binarisation != "projection":
+            return features
+        size = 1 << (features.shape[1] - 1).bit_length()  # all numbers are kept, so cosines are exact
+        return project(features, centre=known.centre, spread=known.spread, parts=known.parts, bits=size)
 
     def _counted(self, seen: Sequence[Seen]) -> NDArray[np.float64] | None:
         codebook = self.memory.codebook

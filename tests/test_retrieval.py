@@ -13,7 +13,8 @@ from benchmarks import retrieval
 from benchmarks.baselines import colour_histogram, local_binary_patterns, nearest_images, roots, unit
 from benchmarks.datasets import load_dataset
 from benchmarks.retrieval import METHODS, differences, main, measure
-from benchmarks.watched import Memory
+from benchmarks.watched import Memory, Watched
+from sish.calibration import Calibration
 from sish.encode import SlideEncoder
 from sish.errors import ParameterError
 from sish.metrics import majority_label
@@ -118,6 +119,7 @@ def test_the_command_line(tiles, tmp_path, capsys):
     assert [(row["method"], row["n"], row["queries"]) for row in found] == [
         ("sish", 9, 3), ("sish", 9, 3), ("random", 9, 3)
     ]  # fmt: skip
+    assert found[0]["encoder"].startswith(f"{Recipe().weights}-"), "the default of the library"
     assert "| split | sish | tree | 9 | 3 |" in capsys.readouterr().out
     assert main([str(split), "--methods", "magic"]) == 2
     assert "error: got method 'magic'" in capsys.readouterr().err
@@ -222,3 +224,24 @@ def test_images_of_which_nothing_is_known_are_nobody_s_nearest():
     distance = np.linalg.norm(rows[:, None] - rows[None], axis=2)
     assert distance[0, 1] < distance[0, 2] == pytest.approx(np.sqrt(2))
     assert distance[2, 3] == 0
+
+
+def test_features_are_compared_as_barcodes_are_made_of_them():
+    """Each part centred and scaled by what was measured on the archive, then brought to its length."""
+    random = np.random.default_rng(0)
+    patches = random.integers(0, 255, (9, 64, 64, 3), np.uint8) // random.integers(
+        1, 5, (9, 1, 1, 3), np.uint8
+    )
+    plain = SlideEncoder(Recipe())
+    features = plain.model.features(patches)
+    calibration = Calibration.learn(features, plain.model.parts, plain.model.statistics)
+    watched = Watched.of(SlideEncoder(Recipe(), calibration=calibration), None, {})
+    start, parts = 0, []
+    for part in plain.model.parts:
+        own = slice(start, start := start + part.features)
+        values = (features[:, own] - calibration.centre[own]) / calibration.spread[own]
+        parts.append(part.weight * values / np.linalg.norm(values, axis=1, keepdims=True))
+    wanted = np.concatenate(parts, axis=1)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    found = watched._before_bits(features)
+    assert found @ found.T == pytest.approx(wanted @ wanted.T, abs=1e-4)
