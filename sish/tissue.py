@@ -3,7 +3,8 @@
 The features of a patch are three parts one after another (`PARTS`): 1,536 statistics of EfficientNet-lite0,
 256 statistics of the autoencoder's first filters, and the square roots of how often each of its 128 codes
 occurs. They are centred and scaled by statistics that come with the release, so that their cosine is of use
-as it is. An index measures them again on its own archive (:mod:`sish.calibration`).
+as it is. An index measures them again on its own archive (:mod:`sish.calibration`). Turning or mirroring a
+patch does not change them, up to rounding.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,14 @@ from safetensors.numpy import load
 from sish.calibration import Calibration
 from sish.index.barcode import Binarisation
 from sish.index.projection import Part
+from sish.vqvae.stages import STRIDE
 from sish.vqvae.tissue_network import (
     N_CODES,
     N_FILTERS,
     N_NETWORK,
-    STRIDE,
     TissueNetwork,
     TissueParts,
+    shipped,
     shipped_codebook,
 )
 
@@ -36,7 +37,7 @@ PARTS = (Part(N_NETWORK, 1.0, standardised=True), Part(N_FILTERS, 0.75), Part(N_
 PATCH_PX, PATCH_MPP = 256, 1.0
 """Side of the patches that it is meant for, in pixels, and their scale, um per pixel."""
 
-_STATISTICS = "weights/tissue.safetensors"
+_STATISTICS = "tissue.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,14 @@ class TissueEncoder:
     licence = "Apache-2.0"
     binarisation: Binarisation = "projection"
     stride = STRIDE
-    orientation_invariant = False
+    orientation_invariant = True
     n_features = sum(part.features for part in PARTS)
     parts = PARTS
 
     def __init__(self, device: str = "cpu") -> None:
         """See the class."""
         self._network = TissueNetwork(device)
-        stored = resources.files("sish.vqvae").joinpath(_STATISTICS).read_bytes()
+        stored = shipped(_STATISTICS)
         numbers = load(stored)
         self._mean, self._spread, self.hamming_threshold = (
             numbers["mean"],
@@ -103,22 +104,13 @@ class TissueEncoder:
 
     def encode(self, images: NDArray[np.uint8]) -> TissueEncoding:
         """Return codes and features of patches uint8 (N, H, W, 3), H and W multiples of 32."""
-        parts = self._network(images)
-        return TissueEncoding(parts.codes, (raw_features(parts) - self._mean) / self._spread)
+        return TissueEncoding(self._network.codes(images), self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return only the features of `encode`, float32 (N, 1920)."""
-        return self.encode(images).features
+        """Return only the features of `encode`, float32 (N, 1920): texture keys need no more."""
+        return (raw_features(self._network(images)) - self._mean) / self._spread
 
 
 def raw_features(parts: TissueParts) -> NDArray[np.float32]:
     """Return the three parts side by side, float32 (N, 1920), before they are centred and scaled."""
-    return np.concatenate([parts.network, parts.filters, _histograms(parts.codes)], axis=1)
-
-
-def _histograms(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the square roots of the shares of each code, float32 (N, 128), for grids of codes (N, h, w)."""
-    rows = np.zeros((len(codes), N_CODES), np.float32)
-    for row, grid in zip(rows, codes, strict=True):
-        row += np.sqrt(np.bincount(grid.ravel(), minlength=N_CODES) / grid.size)
-    return rows
+    return np.concatenate([parts.network, parts.filters, np.sqrt(parts.codes)], axis=1)

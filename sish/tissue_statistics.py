@@ -23,7 +23,8 @@ from sish.slides.slide import open_slide
 from sish.slides.tissue import find_tissue
 from sish.tissue import PARTS, PATCH_MPP, PATCH_PX, raw_features
 from sish.vqvae.random_pairs import random_pair_distances
-from sish.vqvae.tissue_network import STRIDE, TissueNetwork
+from sish.vqvae.stages import STRIDE
+from sish.vqvae.tissue_network import TissueNetwork
 
 _SEED = 0
 _LEAST = 1e-6  # a feature that varies less is constant but for its rounding

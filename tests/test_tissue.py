@@ -13,6 +13,7 @@ from sish.encode import PaperKeys, SlideEncoder
 from sish.encoders import load
 from sish.index.projection import project
 from sish.recipe import Recipe
+from sish.slides.orientations import oriented
 from sish.tissue import PARTS, TissueEncoder, raw_features
 from sish.vqvae.tissue_network import TissueNetwork, TissueParts
 
@@ -57,13 +58,20 @@ def test_features_are_the_parts_centred_and_scaled(encoder, patches):
     assert np.array_equal(found, encoder.encode(patches).features)
 
 
-def test_the_last_part_counts_codes():
-    codes = np.array([[[3, 3], [3, 7]], [[0, 1], [2, 127]]], np.uint8)
-    parts = TissueParts(np.zeros((2, 1536), np.float32), np.zeros((2, 256), np.float32), codes)
-    counted = raw_features(parts)[:, ENDS[1] :]
-    assert np.flatnonzero(counted[0]).tolist() == [3, 7]
-    assert counted[0, [3, 7]].tolist() == pytest.approx([0.75**0.5, 0.5])
-    assert np.allclose((counted**2).sum(1), 1)
+def test_the_last_part_are_roots_of_shares():
+    codes = np.zeros((1, 128), np.float32)
+    codes[0, [3, 7]] = 0.75, 0.25
+    parts = TissueParts(np.zeros((1, 1536), np.float32), np.zeros((1, 256), np.float32), codes)
+    counted = raw_features(parts)[0, ENDS[1] :]
+    assert np.flatnonzero(counted).tolist() == [3, 7]
+    assert counted[[3, 7]].tolist() == pytest.approx([0.75**0.5, 0.5])
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_orientation_changes_no_more_than_a_bit(encoder, patches, number):
+    """Docs promise it: rounding may turn a number that is nearly 0."""
+    turned = encoder.features(oriented(patches, number))
+    assert (_bits(turned) != _bits(encoder.features(patches))).sum(1).max() <= 1
 
 
 def test_every_part_changes_bits(encoder, patches):

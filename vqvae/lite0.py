@@ -6,48 +6,15 @@ those of the original: TensorFlow's ``SAME``, which pads an even side below and 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-class Stage(NamedTuple):
-    """Blocks of one scale."""
-
-    channels: int
-    """Channels of their outputs."""
-    blocks: int
-    """Number of blocks."""
-    kernel: int
-    """Side of the depthwise filters."""
-    stride: int
-    """Stride of the first block."""
-    expansion: int
-    """Channels inside of a block, as a multiple of those of its input."""
-
-
-STAGES = (
-    Stage(16, 1, 3, 1, 1),
-    Stage(24, 2, 3, 2, 6),
-    Stage(40, 2, 5, 2, 6),
-    Stage(80, 3, 3, 2, 6),
-    Stage(112, 3, 5, 1, 6),
-    Stage(192, 4, 5, 2, 6),
-    Stage(320, 1, 3, 1, 6),
-)
-"""The stages of EfficientNet-B0, which lite0 keeps."""
-
-STRIDE = 32
-"""The sides of a patch must be multiples of it."""
+from sish.vqvae.stages import FIRST_KEPT, STAGES, Stage
 
 _STEM = 32
-_FIRST_KEPT = 1  # statistics of the first stage, of edges and colours, are left out
 _TINY = 1e-6  # keeps the root of a variance of 0 positive
-
-N_STATISTICS = 2 * sum(stage.channels for stage in STAGES[_FIRST_KEPT:])
-"""Numbers that `Lite0.forward` gives for a patch."""
 
 
 class _Convolution(nn.Conv2d):
@@ -107,7 +74,7 @@ class Lite0(nn.Module):
         Parameters
         ----------
         images : Tensor
-            float (N, H, W, 3), grey levels 0 to 255, H and W multiples of `STRIDE`.
+            float (N, H, W, 3), grey levels 0 to 255, H and W multiples of 32.
 
         Returns
         -------
@@ -119,7 +86,7 @@ class Lite0(nn.Module):
         kept: list[Tensor] = []
         for number, stage in enumerate(self.stages):
             x = stage(x)
-            if number >= _FIRST_KEPT:
+            if number >= FIRST_KEPT:
                 kept += _mean_and_deviation(x)
         return torch.cat(kept, 1)
 

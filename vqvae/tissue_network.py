@@ -1,13 +1,17 @@
-"""The network of the default encoder, run by ONNX Runtime: torch is not imported.
+"""The three networks of the default encoder, run by ONNX Runtime: torch is not imported.
 
-It has three parts, which read the same patch (`sish.vqvae.tissue_weights` makes them): statistics of
-EfficientNet-lite0, statistics of the autoencoder's first filters in all orientations, and the autoencoder's
-codes.
+They read the same patch (`sish.vqvae.tissue_weights` makes their files): EfficientNet-lite0, a network of
+photographs; the first filters of our autoencoder in all orientations; and the autoencoder's codes.
+
+Turning or mirroring a patch does not change what they give, up to rounding. The filters' statistics are made
+so (`sish.vqvae.oriented`). The two others see *views*: the patch is turned and mirrored into all eight
+orientations, and its top left quarter is a view each time. Another orientation of the patch has the same
+views in another order. Together they show each pixel twice.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,34 +24,39 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from sish.errors import ParameterError
-
-STRIDE = 32
-"""The sides of a patch are multiples of it."""
+from sish.slides.orientations import ORIENTATIONS, oriented
+from sish.vqvae.stages import KEPT_CHANNELS, STRIDE
 
 CODE_PX = 8
 """Side, in pixels, of the square that a code stands for."""
 
-N_NETWORK, N_FILTERS, N_CODES = 1536, 256, 128
-"""Numbers of the first two parts, and number of different codes."""
+N_NETWORK, N_FILTERS, N_CODES = 2 * sum(KEPT_CHANNELS), 256, 128
+"""Numbers of lite0 and of the filters, and number of different codes."""
 
+NETWORKS = ("lite0", "filters", "codes")
+"""Names of the networks and of their files."""
+
+_STRIP = 4  # codes are counted in the inner quarter of each view: half of the patch's area for both halves
 _MOST_THREADS = 8
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class TissueParts:
-    """What the network gives for N patches."""
+    """What the networks give for N patches."""
 
     network: NDArray[np.float32]
     """float32 (N, 1536): means and deviations of the outputs of lite0's stages 2 to 7."""
     filters: NDArray[np.float32]
     """float32 (N, 256): whitened statistics of the autoencoder's first filters, of length 1."""
-    codes: NDArray[np.uint8]
-    """uint8 (N, H / 8, W / 8): the autoencoder's codes."""
+    codes: NDArray[np.float32]
+    """float32 (N, 128): share of each of the autoencoder's codes."""
 
 
 class TissueNetwork:
-    """The network, ready to be used by many threads at once.
+    """The networks, ready to be used by many threads at once.
 
     Patches go through one at a time, each by one thread: the result for a patch depends neither on the others
     nor on the number of threads.
@@ -59,8 +68,8 @@ class TissueNetwork:
     threads : int, optional
         Patches at the same time. Default: ``OMP_NUM_THREADS`` if it is set, else one for each core, at most
         8.
-    model : bytes, optional
-        Another ONNX file that `sish.vqvae.tissue_weights` made. Default: the shipped one.
+    models : mapping of str to bytes, optional
+        ONNX files that `sish.vqvae.tissue_weights` made, by `NETWORKS`. Default: the shipped ones.
 
     Raises
     ------
@@ -69,65 +78,122 @@ class TissueNetwork:
 
     Examples
     --------
-    >>> parts = TissueNetwork()(np.zeros((2, 64, 96, 3), np.uint8))
-    >>> parts.network.shape, parts.filters.shape, parts.codes.shape
-    ((2, 1536), (2, 256), (2, 8, 12))
+    >>> network, patches = TissueNetwork(), np.zeros((2, 64, 96, 3), np.uint8)
+    >>> parts = network(patches)
+    >>> parts.network.shape, parts.filters.shape, parts.codes.shape, network.codes(patches).shape
+    ((2, 1536), (2, 256), (2, 128), (2, 8, 12))
     """
 
     def __init__(
-        self, device: str = "cpu", threads: int | None = None, *, model: bytes | None = None
+        self,
+        device: str = "cpu",
+        threads: int | None = None,
+        *,
+        models: dict[str, bytes] | None = None,
     ) -> None:
         """See the class."""
-        model = _shipped("tissue.onnx") if model is None else model
-        self.digest = hashlib.sha256(model).hexdigest()
+        files = models or {name: shipped(f"{name}.onnx") for name in NETWORKS}
+        self.digest = hashlib.sha256(b"".join(files[name] for name in NETWORKS)).hexdigest()
         self.device = device
-        self._session = _session(model, device)
+        self._lite0, self._filters, self._codes = (_session(files[name], device) for name in NETWORKS)
         self._threads = threads or _usual_threads()
 
-    def __call__(self, images: NDArray[np.uint8]) -> TissueParts:
+    def __call__(self, images: Pixels) -> TissueParts:
         """Return the parts of patches uint8 (N, H, W, 3), H and W multiples of 32."""
         _check_images(images)
-        count, height, width = images.shape[:3]
         found = TissueParts(
-            np.empty((count, N_NETWORK), np.float32),
-            np.empty((count, N_FILTERS), np.float32),
-            np.empty((count, height // CODE_PX, width // CODE_PX), np.uint8),
+            np.empty((len(images), N_NETWORK), np.float32),
+            np.empty((len(images), N_FILTERS), np.float32),
+            np.empty((len(images), N_CODES), np.float32),
         )
 
         def fill(row: int) -> None:
-            patch = np.ascontiguousarray(images[row : row + 1])
-            found.network[row], found.filters[row], found.codes[row] = (
-                part[0] for part in self._session.run(None, {"images": patch})
-            )
+            batches = list(_views(images[row]))
+            found.network[row] = _pooled([_run(self._lite0, batch) for batch in batches])
+            found.filters[row] = _run(self._filters, images[row : row + 1])[0]
+            found.codes[row] = _shares([_run(self._codes, _inner(batch)) for batch in batches])
 
-        for _ in self._each(fill, range(count)):
-            pass
+        self._each(fill, len(images))
         return found
 
-    def _each(self, work: Any, rows: range) -> Iterable[None]:
+    def codes(self, images: Pixels) -> Pixels:
+        """Return the codes, uint8 (N, H / 8, W / 8), of patches uint8 (N, H, W, 3) as they lie."""
+        _check_images(images)
+        count, height, width = images.shape[:3]
+        found = np.empty((count, height // CODE_PX, width // CODE_PX), np.uint8)
+
+        def fill(row: int) -> None:
+            found[row] = _run(self._codes, images[row : row + 1])[0]
+
+        self._each(fill, count)
+        return found
+
+    def _each(self, work: Callable[[int], None], count: int) -> None:
         """Do the work of each row, several at a time if there are several threads."""
-        if self._threads == 1 or len(rows) < 2:
-            return map(work, rows)
-        return self._pool.map(work, rows)
+        several = self._threads > 1 and count > 1
+        done: Iterable[None] = self._pool.map(work, range(count)) if several else map(work, range(count))
+        for _ in done:
+            pass
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="sish-network")
 
 
-def _usual_threads() -> int:
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-
-
 def shipped_codebook() -> NDArray[np.float32]:
     """Return the codebook of the shipped autoencoder, float32 (128, 64)."""
-    codebook: NDArray[np.float32] = load(_shipped("default.safetensors"))["quantizer.codebook"]
+    codebook: NDArray[np.float32] = load(shipped("default.safetensors"))["quantizer.codebook"]
     return codebook
 
 
-def _shipped(name: str) -> bytes:
+def shipped(name: str) -> bytes:
+    """Return a file of the shipped weights."""
     return resources.files("sish.vqvae").joinpath(f"weights/{name}").read_bytes()
+
+
+def _views(patch: Pixels) -> Iterator[Pixels]:
+    """Yield the top left quarters of a patch (H, W, 3) in all orientations, a batch for each shape."""
+    turned = [oriented(patch, number) for number in range(ORIENTATIONS)]
+    quarters = [it[: _half(it.shape[0]), : _half(it.shape[1])] for it in turned]
+    for shape in dict.fromkeys(quarter.shape for quarter in quarters):
+        yield np.stack([quarter for quarter in quarters if quarter.shape == shape])
+
+
+def _half(side_px: int) -> int:
+    """Return half of a side, or a little more where the network could not read it."""
+    return -(-side_px // (2 * STRIDE)) * STRIDE
+
+
+def _inner(views: Pixels) -> Pixels:
+    """Return the strip of each view (N, h, w, 3) that lies next to the patch's middle line."""
+    return views[:, :, -(views.shape[2] // _STRIP) :]
+
+
+def _pooled(batches: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Return means and deviations over views together, (1536,), of those of each view (N, 1536)."""
+    rows = np.concatenate(batches).astype(np.float64)
+    pooled, end = np.empty(rows.shape[1]), 0
+    for channels in KEPT_CHANNELS:
+        begin, middle, end = end, end + channels, end + 2 * channels
+        means, deviations = rows[:, begin:middle], rows[:, middle:end]
+        pooled[begin:middle] = means.mean(0)
+        pooled[middle:end] = np.sqrt((deviations**2 + (means - means.mean(0)) ** 2).mean(0))
+    return pooled
+
+
+def _shares(grids: list[Pixels]) -> NDArray[np.float64]:
+    """Return the share of each code in grids of codes, (128,)."""
+    codes = np.concatenate([grid.ravel() for grid in grids])
+    return np.bincount(codes, minlength=N_CODES) / len(codes)
+
+
+def _run(session: Any, images: Pixels) -> Any:
+    return session.run(None, {"images": np.ascontiguousarray(images)})[0]
+
+
+def _usual_threads() -> int:
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) else min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
 def _session(model: bytes, device: str) -> Any:
@@ -145,7 +211,7 @@ def _session(model: bytes, device: str) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=[(wanted, number)])
 
 
-def _check_images(images: NDArray[np.uint8]) -> None:
+def _check_images(images: Pixels) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ParameterError(f"wanted patches as uint8 (N, H, W, 3), got {images.dtype} {images.shape}")
     height, width = images.shape[1:3]

