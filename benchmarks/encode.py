@@ -14,6 +14,7 @@ table is `Index.add` as it runs, by the clock, with one and with several reading
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -36,9 +37,11 @@ from sish.recipe import Recipe
 from sish.slide_index import Index
 from sish.slides.files import find_slides
 from sish.slides.mosaic import select_mosaic, tile
+from sish.slides.orientations import ORIENTATIONS
 from sish.slides.reading import default_workers
 from sish.slides.slide import Slide, open_slide
 from sish.slides.tissue import find_tissue
+from sish.tissue import TissueEncoder
 
 Given = tuple[float | None, float | None]
 """`mpp` and `override_mpp` of slides, from the command line."""
@@ -125,7 +128,24 @@ def default_cost(name: str, encoder: MeasuredEncoder, repetitions: int) -> Cost:
     size = encoder.patch_px
     patch = noise(size)
     work = lambda: encoder.features(patch)  # noqa: E731  one expression, used twice
-    return Cost.of(name, size, encoder.mpp, seconds_of(work, repetitions), flop_of(work))
+    flop = tissue_flop(size) if isinstance(encoder, TissueEncoder) else flop_of(work)
+    return Cost.of(name, size, encoder.mpp, seconds_of(work, repetitions), flop)
+
+
+def tissue_flop(size_px: int) -> float:
+    """Count the operations of the default encoder by its networks in torch: they run outside of torch."""
+    import torch
+
+    from sish.vqvae.lite0 import Lite0
+    from sish.vqvae.pretrained import shipped_model
+    from sish.vqvae.tissue_weights import networks
+
+    patch = torch.from_numpy(noise(size_px))
+    lite0, filters, codes = networks(Lite0(), shipped_model()).values()
+    quarters = patch[:, : size_px // 2, : size_px // 2].repeat(ORIENTATIONS, 1, 1, 1)
+    strips = quarters[:, :, : size_px // 8]
+    with torch.inference_mode():
+        return flop_of(lambda: (lite0(quarters), filters(patch), codes(strips)))
 
 
 def paper_costs(repetitions: int) -> list[Cost]:
@@ -277,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = _parser().parse_args(arguments)
     torch.set_num_threads(given.threads)
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # the default encoder's
     encoder = load(given.weights)
     recipe = replace(Recipe.of(given.weights), patch_px=encoder.patch_px, mpp=encoder.mpp)
     repetitions = 2 if given.quick else 5

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.watched import Seen
 from sish.encoders import MeasuredEncoder
 from sish.index.barcode import Binarisation
-from sish.vqvae.tissue_network import N_CODES, N_NETWORK, STRIDE, TissueNetwork
-
-STAGES = (24, 40, 80, 112, 192, 320)
-"""Channels of the stages 2 to 7 of EfficientNet-lite0: of each the network gives means, then deviations."""
+from sish.vqvae.stages import KEPT_CHANNELS, STRIDE
+from sish.vqvae.tissue_network import N_CODES, N_NETWORK, TissueNetwork
 
 N_DEVIATIONS = N_NETWORK // 2
 DEVIATIONS, CODES = slice(0, N_DEVIATIONS), slice(N_DEVIATIONS, N_DEVIATIONS + N_CODES)
@@ -43,7 +41,7 @@ class NonNegative:
     hamming_threshold = 0
     n_features = CODES.stop
     parts, statistics, codebook = (), None, None
-    orientation_invariant = False
+    orientation_invariant = True
 
     @cached_property
     def _network(self) -> TissueNetwork:
@@ -56,9 +54,7 @@ class NonNegative:
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 (N, 896) of patches uint8 (N, H, W, 3), H and W multiples of 32."""
         found = self._network(images)
-        shares = [np.bincount(grid.ravel(), minlength=N_CODES) / grid.size for grid in found.codes]
-        codes = np.reshape(shares, (len(images), N_CODES))
-        return np.concatenate([found.network[:, _deviations()], codes], axis=1, dtype=np.float32)
+        return np.concatenate([found.network[:, _deviations()], found.codes], axis=1)
 
 
 class Columns:
@@ -83,4 +79,4 @@ class Columns:
 
 def _deviations() -> NDArray[np.bool_]:
     """Return which numbers of the network are deviations, bool (1536,)."""
-    return np.concatenate([np.repeat([False, True], channels) for channels in STAGES])
+    return np.concatenate([np.repeat([False, True], channels) for channels in KEPT_CHANNELS])

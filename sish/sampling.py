@@ -113,7 +113,7 @@ def take_sample(
     Sample
         The slides and their features.
     """
-    reader = _Reader(encoder, openers, min(MOST, max(LEAST, PATCHES // max(1, len(openers)))))
+    reader = _Reader(encoder, openers, _most_of_each(len(openers)))
     limits = {path: TimeLimit(slide_timeout, str(path)) for path in draw(openers)}
     reading = each_ahead(limits, reader.read, min(encoder.workers, _MOST_AHEAD), reader.abandon)
     sample, patches = Sample(), 0
@@ -203,6 +203,22 @@ def evenly(items: list[_Item], most: int) -> list[_Item]:
     """
     count = min(len(items), most)
     return [items[number * len(items) // count] for number in range(count)]
+
+
+def rows_to_measure(patches: Mapping[Path, int]) -> dict[Path, list[int]]:
+    """Return which patches of each slide are measured, given how many each has, in the order of the draw."""
+    most = _most_of_each(len(patches))
+    rows: dict[Path, list[int]] = {}
+    for path in draw(patches):
+        if sum(map(len, rows.values())) >= PATCHES:
+            break
+        rows[path] = evenly(list(range(patches[path])), most)
+    return rows
+
+
+def _most_of_each(slides: int) -> int:
+    """Return how many patches of a slide are measured at most, beside so many slides."""
+    return min(MOST, max(LEAST, PATCHES // max(1, slides)))
 
 
 @dataclass(slots=True)

@@ -108,7 +108,8 @@ class TissueEncoder:
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return only the features of `encode`, float32 (N, 1920): texture keys need no more."""
-        return (raw_features(self._network(images)) - self._mean) / self._spread
+        found: NDArray[np.float32] = (raw_features(self._network(images)) - self._mean) / self._spread
+        return found
 
 
 def raw_features(parts: TissueParts) -> NDArray[np.float32]:

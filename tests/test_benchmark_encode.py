@@ -45,7 +45,7 @@ def test_it_runs_from_end_to_end(tmp_path, capsys, monkeypatch):
     )
     assert encode.main(["--quick", "--readers", "2", "--json", str(tmp_path / "rows.json")]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["encoder"] for row in rows["cost"]] == ["default (shipped)", "theirs"]
+    assert [row["encoder"] for row in rows["cost"]] == ["default (tissue)", "theirs"]
     assert rows["cost"][0]["gflop_per_mm2"] > 1
     assert [row["readers"] for row in rows["add"]] == [1, 2] and rows["add"][0]["slides"] == 2
     patches = sum(row["patches"] for row in rows["slides"])

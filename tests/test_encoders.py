@@ -88,7 +88,8 @@ def test_barcodes_of_two_centres_never_meet():
     assert len({encoder.fingerprint, one.fingerprint, two.fingerprint}) == 3
     assert one.fingerprint == encoder.measured_on(features(seed=0)).fingerprint
     assert encoder.needs_calibration and not one.needs_calibration
-    assert not SlideEncoder(Recipe()).needs_calibration
+    assert SlideEncoder(Recipe()).needs_calibration
+    assert not SlideEncoder(Recipe(weights="vqvae")).needs_calibration
     with pytest.raises(ParameterError, match="at least 2"):
         encoder.measured_on(features(1))
 

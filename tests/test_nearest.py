@@ -62,7 +62,7 @@ def test_values_that_are_there_and_leave_nothing_are_told_apart(own_index):
         (["serach", "q"], "'search'"),
         (["index", "create", "--index", "x", "--recipe.wieghts=foo"], "'--recipe.weights'"),
         (["index", "create", "--index", "x", "--recipe.keys=textur"], "'texture'"),
-        (["index", "create", "--index", "x", "--recipe.weights=shiped"], "'shipped'"),
+        (["index", "create", "--index", "x", "--recipe.weights=tisue"], "'tissue'"),
         (["index", "create", "--index", "x", "--recipe.weights=mine.safetensor"], "'mine.safetensors'"),
         (["systems", "search", "yotixel", "q", "--data", "."], "'yottixel'"),
         (["smily", "biuld", "q"], "'build'"),

@@ -70,7 +70,9 @@ def _in_torch(lite0, patches):
         half = -(-len(patch) // 64) * 32
         views = np.stack([oriented(patch, number)[:half, :half] for number in range(8)])
         with torch.inference_mode():
-            x = torch.relu(lite0.stem((torch.from_numpy(views).permute(0, 3, 1, 2) - 127) / 128)).clamp(max=6)
+            x = torch.relu(
+                lite0.stem((torch.from_numpy(views).float().permute(0, 3, 1, 2) - 127) / 128)
+            ).clamp(max=6)
             maps = [x := stage(x) for stage in lite0.stages][1:]
         rows.append(
             torch.cat([s for it in maps for s in (it.mean((0, 2, 3)), it.std((0, 2, 3), correction=0))])
