@@ -1,12 +1,16 @@
 """The network of the default encoder: its parts against torch, and what its results do not depend on."""
 
+import multiprocessing
+import sys
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import numpy_helper
 
-from sish.errors import ParameterError
+from sish.encoders import load
+from sish.errors import MissingPackageError, ParameterError
 from sish.index.projection import project
 from sish.slides.orientations import oriented
 from sish.vqvae.lite0 import Lite0
@@ -156,6 +160,41 @@ def test_no_patches_give_no_rows(network):
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ParameterError, match="onnxruntime-gpu"):
         TissueNetwork(device)
+
+
+def test_a_device_whose_libraries_are_missing_is_refused(monkeypatch):
+    """ONNX Runtime then computes on the CPU and says so on standard error only."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.warns(UserWarning, match="CUDA"), pytest.raises(ParameterError, match="'cuda'"):
+        TissueNetwork("cuda")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_can_use_a_network_that_was_used(patches):
+    network, forking = TissueNetwork(threads=2), multiprocessing.get_context("fork")
+    wanted, (receiver, sender) = network(patches[:3]).network, forking.Pipe(duplex=False)
+    child = forking.Process(target=lambda: sender.send(network(patches[:3]).network), daemon=True)
+    child.start()
+    try:
+        assert receiver.poll(60), "the child hangs"
+        assert np.array_equal(receiver.recv(), wanted)
+    finally:
+        child.kill()
+
+
+def test_threads_are_chosen_without_affinities(monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert TissueNetwork().codes(np.zeros((2, 64, 64, 3), np.uint8)).shape == (2, 8, 8)
+
+
+def test_a_missing_runtime_is_named_with_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "sish.tissue", raising=False)
+    monkeypatch.delitem(sys.modules, "sish.vqvae.tissue_network")
+    with pytest.raises(MissingPackageError, match="pip install onnxruntime"):
+        load("tissue")
 
 
 def test_strides_and_sides(stored_lite0):

@@ -11,21 +11,28 @@ views in another order. Together they show each pixel twice.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from sish.errors import ParameterError
+from sish.errors import MissingPackageError, ParameterError
 from sish.slides.orientations import ORIENTATIONS, oriented
+from sish.slides.reading import default_workers
 from sish.vqvae.stages import KEPT_CHANNELS, STRIDE
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise MissingPackageError(
+        f"the encoder tissue needs ONNX Runtime ({error}): pip install onnxruntime, or onnxruntime-gpu for "
+        "--device cuda"
+    ) from error
 
 CODE_PX = 8
 """Side, in pixels, of the square that a code stands for."""
@@ -37,7 +44,6 @@ NETWORKS = ("lite0", "filters", "codes")
 """Names of the networks and of their files."""
 
 _STRIP = 4  # codes are counted in the inner quarter of each view: half of the patch's area for both halves
-_MOST_THREADS = 8
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 Pixels = NDArray[np.uint8]
@@ -131,13 +137,14 @@ class TissueNetwork:
     def _each(self, work: Callable[[int], None], count: int) -> None:
         """Do the work of each row, several at a time if there are several threads."""
         several = self._threads > 1 and count > 1
-        done: Iterable[None] = self._pool.map(work, range(count)) if several else map(work, range(count))
-        for _ in done:
-            pass
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="sish-network")
+        if not several:
+            for row in range(count):
+                work(row)
+            return
+        # a pool that outlives the call would have no threads in a forked process, and hang there
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="sish-network") as pool:
+            for _ in pool.map(work, range(count)):
+                pass
 
 
 def shipped_codebook() -> NDArray[np.float32]:
@@ -193,22 +200,29 @@ def _run(session: Any, images: Pixels) -> Any:
 
 def _usual_threads() -> int:
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    return int(told) if told.isdecimal() and int(told) else default_workers()
 
 
 def _session(model: bytes, device: str) -> Any:
     """Return a session that computes each patch by one thread."""
     wanted = {"cpu": _CPU, "cuda": _CUDA}.get(device.partition(":")[0])
     if wanted not in onnxruntime.get_available_providers():
-        raise ParameterError(
-            f"got device {device!r}, which ONNX Runtime does not have here; want cpu, or cuda with the "
-            "package onnxruntime-gpu in place of onnxruntime"
-        )
+        raise _no_device(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
     number = {} if wanted == _CPU else {"device_id": device.partition(":")[2] or "0"}
-    return onnxruntime.InferenceSession(model, options, providers=[(wanted, number)])
+    session = onnxruntime.InferenceSession(model, options, providers=[(wanted, number)])
+    if wanted not in session.get_providers():  # without the GPU's libraries it falls back to the CPU
+        raise _no_device(device)
+    return session
+
+
+def _no_device(device: str) -> ParameterError:
+    return ParameterError(
+        f"got device {device!r}, which ONNX Runtime does not have here; want cpu, or cuda with the "
+        "package onnxruntime-gpu in place of onnxruntime, and its libraries of CUDA"
+    )
 
 
 def _check_images(images: Pixels) -> None:
