@@ -193,12 +193,12 @@ class Ingest:
         return self._report
 
     def measure(self, jobs: list[Job], *, show_progress: bool = True) -> None:
-        """Measure the encoder's features on the slides of an index without slides, if it needs that.
+        """Measure the encoder's features on the first slides with tissue of an index, if it needs that.
 
         What was measured is committed together with the first slides. An encoder without statistics of its
         own is not measured on one slide alone.
         """
-        if len(self._store) or not self.encoder.needs_calibration:
+        if self._store.state.n_patches or not self.encoder.needs_calibration:
             return
         first = {job.slide_id: job for job in reversed(jobs)}  # the later ones of an id are refused
         openers = {job.path: partial(self._open_slide, job) for job in first.values()}

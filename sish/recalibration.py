@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sish.calibration import ENOUGH, Calibration
 from sish.encode import SlideEncoder
-from sish.encoders import PREFIXES
+from sish.encoders import PREFIXES, TISSUE
 from sish.errors import ParameterError, SlideError, StoreError
 from sish.header import IndexHeader
 from sish.identity import Standing, compare
@@ -107,8 +107,9 @@ def _measured_on(state: State, header: IndexHeader) -> str:
     if found is None and not state.n_patches:
         return "not measured yet: the first add does, if the encoder needs it"
     if found is None:
-        is_foreign = header.recipe.weights.startswith(PREFIXES)
-        return f"not measured: {_AGAIN}" if is_foreign else "the encoder's bits need none"
+        weights = header.recipe.weights
+        needs = weights == TISSUE or weights.startswith(PREFIXES)
+        return f"not measured: {_AGAIN}" if needs else "the encoder's bits need none"
     told = f"features were measured on {found.patches} patches of the archive"
     if not found.shipped:
         return told

@@ -150,7 +150,7 @@ class Recipe:
                 )
         if self.patch_px < 64 or (self.patch_px % 64 and not self.weights.startswith(PREFIXES)):
             raise ParameterError(
-                f"got patch_px={self.patch_px}; want at least 64, and of a VQ-VAE a multiple of 64"
+                f"got patch_px={self.patch_px}; want at least 64, and of tissue or a VQ-VAE a multiple of 64"
             )
         if not MIN_PATCH_MPP <= self.mpp <= MAX_PATCH_MPP:
             raise ParameterError(

@@ -172,8 +172,13 @@ class Index:
         device: str,
     ) -> Index:
         """Make an empty index with the recipe, the calibration and the search parameters of another."""
-        other = like if isinstance(like, Index) else cls.open(like, encoder=encoder, device=device)
-        given = other._given if encoder is None else encoder
+        if isinstance(like, Index) and encoder is None:
+            other = like
+        else:
+            place = like.path if isinstance(like, Index) else like
+            other = cls.open(place, encoder=encoder, device=device)
+        if encoder is not None:
+            other.encoder.load()  # refused if it is not that of the index
         if other.encoder.needs_calibration:
             raise ParameterError(
                 f"{other.path} was not measured, so there is no calibration to share: add slides to it "
@@ -182,7 +187,7 @@ class Index:
         settings = Settings(other._header.search, other._header.measures_threshold).with_changes(search)
         header = replace(other._header, search=settings.params, measures_threshold=settings.measures)
         with Store.create(path, header.to_json()) as store:
-            return cls(store, encoder=given, device=device)
+            return cls(store, encoder=other._given, device=device)
 
     @classmethod
     def open(
@@ -399,9 +404,9 @@ class Index:
     ) -> AddReport:
         """Add slides. They are committed every two seconds, so an interrupted add goes on where it stopped.
 
-        A crash costs the slide at hand and at most two seconds of work before it. The first add to an index
-        without slides measures the encoder's features first, if it needs that, on up to 2,000 patches of its
-        slides (:mod:`sish.sampling`). What was measured is committed with the first slides and stays, until
+        A crash costs the slide at hand and at most two seconds of work before it. The first add of slides with
+        tissue measures the encoder's features first, if it needs that, on up to 2,000 patches of its slides
+        (:mod:`sish.sampling`). What was measured is committed with the first slides and stays, until
         :meth:`recalibrate`; a crash before that costs the measuring too.
 
         Parameters

@@ -157,6 +157,18 @@ def test_one_slide_alone_measures_nothing_without_statistics(slides, tmp_path):
     assert index.encoder.calibration.patches == 3
 
 
+@pytest.mark.parametrize("encoder", [Foreign, Parted])
+def test_slides_without_tissue_are_no_first_add(encoder, slides, tmp_path):
+    """They have no barcodes, so the slides after them decide."""
+    Image.new("RGB", (640, 640), "white").save(tmp_path / "glass.png")
+    index, other = create(tmp_path / "a.sish", encoder()), create(tmp_path / "b.sish", encoder())
+    assert add(index, tmp_path / "glass.png").no_tissue == ["glass"]
+    assert "not measured yet" in index.calibration_source
+    assert not add(index, slides[:9]).notes
+    add(other, slides[:9])
+    assert index.fingerprint == other.fingerprint and barcodes(index) == barcodes(other)
+
+
 def test_statistics_are_mixed_into_a_short_sample_and_info_says_so(slides, tmp_path):
     index = create(tmp_path / "a.sish", Parted())
     assert "not measured yet" in index.calibration_source
@@ -492,6 +504,15 @@ def test_an_index_like_one_that_was_not_measured_is_refused(slides, tmp_path):
         sish.Index.create(tmp_path / "b.sish", like=index)
     with pytest.raises(ParameterError, match="beside recipe= or measure="):
         sish.Index.create(tmp_path / "b.sish", like=index, measure=slides)
+    assert not (tmp_path / "b.sish").exists()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_an_index_like_another_by_another_encoder_is_refused(opened, whole, tmp_path):
+    """Else nothing could be added to it."""
+    like = whole if opened else whole.path
+    with pytest.raises(sish.EncoderMismatchError, match="foreign"):
+        sish.Index.create(tmp_path / "b.sish", like=like, encoder=Parted())
     assert not (tmp_path / "b.sish").exists()
 
 
