@@ -71,6 +71,12 @@ def test_the_wheel_is_the_source(tmp_path):
                 assert archive.read(name) == (ROOT / folder / name.removeprefix(package + "/")).read_bytes()
         (licence,) = (name for name in about if name.endswith("/LICENSE"))
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+        (notice,) = (name for name in about if name.endswith("/NOTICE"))
+        assert archive.read(notice) == (ROOT / "NOTICE").read_bytes()
+        weights = [
+            archive.getinfo(name).file_size for name in inside if name.startswith("sish/vqvae/weights/")
+        ]
+        assert sum(weights) < 20_000_000
         (entries,) = (name for name in about if name.endswith("/entry_points.txt"))
         assert b"sish = sish.__main__:main" in archive.read(entries)
 
