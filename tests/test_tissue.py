@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,12 @@ def test_it_is_the_default():
     assert Recipe().weights == "tissue"
     assert isinstance(load(Recipe().weights), TissueEncoder)
     assert SlideEncoder().model.fingerprint == TissueEncoder().fingerprint
+
+
+def test_the_model_card_is_of_these_weights(encoder):
+    card = (Path(__file__).parents[1] / "vqvae/weights/MODEL_CARD.md").read_text()
+    assert f"`{encoder.fingerprint}`" in card
+    assert f"{encoder.hamming_threshold} of 1,024 bits" in card
 
 
 def test_the_older_default_keeps_its_name():
