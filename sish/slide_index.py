@@ -404,8 +404,8 @@ class Index:
     ) -> AddReport:
         """Add slides. They are committed every two seconds, so an interrupted add goes on where it stopped.
 
-        A crash costs the slide at hand and at most two seconds of work before it. The first add of slides with
-        tissue measures the encoder's features first, if it needs that, on up to 2,000 patches
+        A crash costs the slide at hand and at most two seconds of work before it. The first add of slides
+        with tissue measures the encoder's features first, if it needs that, on up to 2,000 patches
         (:mod:`sish.sampling`). What was measured is committed with the first slides and stays, until
         :meth:`recalibrate`; a crash before that costs the measuring too.
 
