@@ -12,9 +12,12 @@ from sish.errors import QueryError
 
 _NO_VOTE = "(none)"
 _CELL_IN, _MARGIN_IN = 0.45, 2.2  # inches
+_MOST_IN = 27.0  # side of all cells together: with more classes cells are smaller, 4,000 px for all
 _LEAST_IN = 3.6  # height that the names of the axes need
+_FONT_PT = 10.0  # of the classes' names
 _SHOWN = 24  # characters of a class's name
 _FEW = 30  # classes up to which the counts are written into the cells
+_NAMED = 240  # classes up to which names fit beside the cells
 
 
 def confusion_png(labels: Sequence[str], votes: Sequence[str], *, title: str = "") -> bytes:
@@ -48,16 +51,19 @@ def confusion_png(labels: Sequence[str], votes: Sequence[str], *, title: str = "
     from matplotlib.figure import Figure
 
     rows, columns, counts = confusion_of(labels, votes)
-    height = max(_LEAST_IN, _MARGIN_IN + _CELL_IN * len(rows))
-    size = (_MARGIN_IN + 1 + _CELL_IN * len(columns), height)
+    cell = min(_CELL_IN, _MOST_IN / len(columns))
+    size = (_MARGIN_IN + 1 + cell * len(columns), max(_LEAST_IN, _MARGIN_IN + cell * len(rows)))
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     share = counts / counts.sum(axis=1, keepdims=True)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=60, ha="right")
     right = dict(zip(rows, counts.diagonal(), strict=False))
-    axes.set_yticks(range(len(rows)), [_short(name) + ("" if right[name] else " *") for name in rows])
+    font = min(_FONT_PT, 72 * 0.8 * cell)
+    across, down = (range(0, len(names), -(-len(names) // _NAMED)) for names in (columns, rows))
+    axes.set_xticks(across, [_short(columns[at]) for at in across], rotation=60, ha="right", fontsize=font)
+    names = [_short(rows[at]) + ("" if right[rows[at]] else " *") for at in down]
+    axes.set_yticks(down, names, fontsize=font)
     axes.set_xlabel("majority of the results")
     axes.set_ylabel("class of the query" + ("" if all(right.values()) else "\n(* never the majority)"))
     axes.set_title(title, fontsize="medium", wrap=True)

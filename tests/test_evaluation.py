@@ -1,6 +1,7 @@
 """Leave-one-patient-out: the right ones are left out, and the figures are those of the answers."""
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -175,6 +176,14 @@ def test_the_confusion_counts_every_query(relabelled):
     assert columns[:3] == rows
     with pytest.raises(sish.QueryError, match="no answers to draw"):
         confusion_png([], [])
+
+
+@pytest.mark.slow
+def test_a_picture_of_many_classes_stays_small():
+    """A cell of one size took 4 GB for 150 classes, and no memory was enough for a thousand."""
+    labels = [f"{number:03}" for number in range(300)]
+    with Image.open(io.BytesIO(confusion_png(labels, labels))) as picture:
+        assert max(picture.size) < 5000
 
 
 def test_other_numbers_of_votes(built_index):

@@ -95,9 +95,7 @@ class LesionDescriber:
             If the ensemble is empty.
         """
         if encoders is not None and not encoders:
-            raise ParameterError(
-                "got an ensemble of no encoders; give one at least, or None for the shipped one"
-            )
+            raise ParameterError("got an ensemble of no encoders; give one at least, or None for vqvae")
         self._given = encoders
         self._masks = masks
         self._size_px = size_px
@@ -170,7 +168,7 @@ class LesionSimilarity(System[LesionDescription]):
     """
 
     def __init__(self, measure: Measure = "style", describer: LesionDescriber | None = None) -> None:
-        """Choose one of `MEASURES`; the default describer is the shipped encoder with given masks."""
+        """Choose one of `MEASURES`; the default describer is ``vqvae`` with given masks."""
         if measure not in MEASURES:
             raise ParameterError(f"got measure {measure!r}; want one of {', '.join(MEASURES)}")
         self.measure: Measure = measure
