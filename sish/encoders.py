@@ -28,7 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.calibration import Calibration
-from sish.errors import ParameterError, ParameterTypeError, QueryError, WeightsNotFoundError
+from sish.errors import (
+    MissingPackageError,
+    ParameterError,
+    ParameterTypeError,
+    QueryError,
+    WeightsNotFoundError,
+)
 from sish.index.barcode import Binarisation
 from sish.index.projection import Part
 from sish.nearest import nearest_to
@@ -448,8 +454,12 @@ def _check_there(file: Path) -> None:
 
 
 def _check_device(device: str) -> None:
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackageError(
+            f"the encoder needs torch ({error}): pip install torch; the encoder {TISSUE} does without it"
+        ) from error
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them

@@ -1,5 +1,7 @@
 """The registry of encoders, and the calibration of those that sish did not train."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ import sish
 from sish.calibration import Calibration
 from sish.encode import SlideEncoder
 from sish.encoders import load
-from sish.errors import IndexFormatError, ParameterError, QueryError
+from sish.errors import IndexFormatError, MissingPackageError, ParameterError, QueryError
 from sish.header import IndexHeader
 from sish.index.barcode import barcodes_of
 from sish.index.params import SearchParams
@@ -50,6 +52,13 @@ def test_devices_that_are_none_are_refused_on_one_line():
     with pytest.raises(ParameterError, match="got device 'abacus'") as caught:
         load("shipped", device="abacus")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vqvae", "timm:uni"])
+def test_without_torch_the_way_out_is_named(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingPackageError, match="pip install torch; the encoder tissue does without"):
+        load(name)
 
 
 def test_paper_keys_need_a_codebook():
