@@ -156,8 +156,8 @@ def _refuse(wrong: list[str]) -> None:
         raise SlideError(
             f"{len(wrong)} slides cannot be encoded again: {'; '.join(wrong[:_NAMED])}{more}. "
             "The index is as it was. Bring the files back (sish index add NEW_PLACE tells the index of moved "
-            "ones), encode changed ones (sish index add --replace), or remove the slides (sish index remove); "
-            "then run it again"
+            "ones), encode changed ones again (sish index add --replace), or remove the slides (sish index "
+            "remove); then run it again"
         )
 
 
