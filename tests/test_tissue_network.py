@@ -1,6 +1,7 @@
 """The network of the default encoder: its parts against torch, and what its results do not depend on."""
 
 import multiprocessing
+import pickle
 import sys
 
 import numpy as np
@@ -180,6 +181,12 @@ def test_a_forked_process_can_use_a_network_that_was_used(patches):
         assert np.array_equal(receiver.recv(), wanted)
     finally:
         child.kill()
+
+
+def test_a_network_can_be_pickled(network, patches):
+    again = pickle.loads(pickle.dumps(network))
+    assert np.array_equal(again(patches[:1]).network, network(patches[:1]).network)
+    assert again.digest == network.digest and len(pickle.dumps(network)) < 10_000
 
 
 def test_threads_are_chosen_without_affinities(monkeypatch):

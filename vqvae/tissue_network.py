@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -103,6 +104,12 @@ class TissueNetwork:
         self.device = device
         self._lite0, self._filters, self._codes = (_session(files[name], device) for name in NETWORKS)
         self._threads = threads or _usual_threads()
+        self._given = threads, models
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let other processes make it again: sessions of ONNX Runtime cannot be pickled."""
+        threads, models = self._given
+        return partial(TissueNetwork, models=models), (self.device, threads)
 
     def __call__(self, images: Pixels) -> TissueParts:
         """Return the parts of patches uint8 (N, H, W, 3), H and W multiples of 32."""
