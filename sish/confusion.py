@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import QueryError
+from sish.printing import printable
 
 _NO_VOTE = "(none)"
 _CELL_IN, _MARGIN_IN = 0.45, 2.2  # inches
@@ -66,7 +67,7 @@ def confusion_png(labels: Sequence[str], votes: Sequence[str], *, title: str = "
     axes.set_yticks(down, names, fontsize=font)
     axes.set_xlabel("majority of the results")
     axes.set_ylabel("class of the query" + ("" if all(right.values()) else "\n(* never the majority)"))
-    axes.set_title(title, fontsize="medium", wrap=True)
+    axes.set_title(_plain(title), fontsize="medium", wrap=True)
     figure.colorbar(image, ax=axes, label="share of its queries")
     if len(columns) <= _FEW:
         for row, column in np.argwhere(counts).tolist():
@@ -117,4 +118,9 @@ def _short(name: str) -> str:
     """Return a name that fits beside the picture."""
     if not name:
         return _NO_VOTE
-    return name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "…"
+    return _plain(name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "…")
+
+
+def _plain(text: str) -> str:
+    """Return text that is drawn as it is: on one line, and no formula between two dollars."""
+    return printable(text).replace("$", r"\$")

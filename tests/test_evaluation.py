@@ -178,6 +178,12 @@ def test_the_confusion_counts_every_query(relabelled):
         confusion_png([], [])
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_in_the_picture_are_no_formulas():
+    labels = ["$\\foo$", "two\nlines\t", "5 $ and 6 $"]
+    assert confusion_png(labels, labels, title="of $\\bar$").startswith(b"\x89PNG")
+
+
 @pytest.mark.slow
 def test_a_picture_of_many_classes_stays_small():
     """A cell of one size took 4 GB for 150 classes, and no memory was enough for a thousand."""
