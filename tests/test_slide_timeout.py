@@ -19,7 +19,7 @@ from sish.slides.reader_threads import ReaderThreads, TimeLimit, start
 
 HANGING = """
 import ctypes, sys
-import sish, sish.ingest, sish.queries, sish.slides.reader_threads, sish.slide_index
+import sish, sish.ingest, sish.queries, sish.sampling, sish.slides.reader_threads, sish.slide_index
 from sish.slides.slide import open_slide
 
 def hang(*given):  # as a decoder does: in C, deaf to signals
@@ -39,7 +39,8 @@ def limited(seconds, name):  # only what hangs is on the clock, however slow the
 
 TimeLimit = sish.ingest.TimeLimit
 sish.slides.reader_threads.PATIENCE_S = 0.2
-sish.ingest.TimeLimit, sish.ingest.open_slide, sish.queries.open_slide = limited, opened, opened
+sish.ingest.TimeLimit = sish.sampling.TimeLimit = limited
+sish.ingest.open_slide = sish.queries.open_slide = opened
 """
 
 ADD = """
