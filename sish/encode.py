@@ -75,7 +75,7 @@ class Seen:
 class SlideEncoder:
     """Turns slides into codes by a :class:`Recipe`.
 
-    Weights are loaded, and torch imported, when the first patch is encoded or the fingerprint is asked for.
+    Weights are loaded when the first patch is encoded or the fingerprint is asked for.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 ========================  ==================================================================================
 name                      what it is
 ========================  ==================================================================================
-``load_encoder``          the shipped encoder, or one from a weights file or checkpoint
+``load_encoder``          the shipped autoencoder, or one from a weights file or checkpoint
 ``Encoder``, ``Encoded``  a frozen network: patches to codes and features, and what it returns
 ``VQVAE``                 the network itself, ready for training: encoder, codebook, decoder, features
 ``VQVAEConfig``           what it is built from; ``PRESETS`` holds ``default`` and the published ``paper``

@@ -44,7 +44,7 @@ N_NETWORK, N_FILTERS, N_CODES = 2 * sum(KEPT_CHANNELS), 256, 128
 NETWORKS = ("lite0", "filters", "codes")
 """Names of the networks and of their files."""
 
-_STRIP = 4  # codes are counted in the inner quarter of each view: half of the patch's area for both halves
+_STRIP = 4  # codes are counted in a strip of each view, a fourth of its width, at the patch's middle line
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 Pixels = NDArray[np.uint8]
