@@ -14,35 +14,27 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sish.encode import SlideEncoder
-from sish.encoders import TISSUE, PatchEncoder, name_of
-from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError, UnknownSlideError
-from sish.feature_ingest import FeatureIngest, measured_files
+from sish.encoders import TISSUE, PatchEncoder
+from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError
+from sish.feature_ingest import measured_files
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
-from sish.index.repair import RepairReport, repair
-from sish.index.store import FORMAT_VERSION, SlideRow, Snapshot, State, Store, StoreInfo
-from sish.ingest import Ingest, OnError
-from sish.labels import read_labels
-from sish.nearest import nearest_to
-from sish.queries import Question, check_takes_pixels
-from sish.recalibration import Recalibrated, forget_begun, note_on, recalibrate
-from sish.recalibration import told_of as told_of_calibration
-from sish.recall import Recall, noted, told_of, tune
+from sish.index.store import Store
+from sish.index_base import one_encoder
+from sish.index_changes import IndexChanges
+from sish.queries import Question
+from sish.recall import noted
 from sish.recipe import Recipe
-from sish.results import AddReport, RelabelReport, Results
+from sish.results import Results
 from sish.sampling import measured_encoder
-from sish.searchers import convert, searcher_of, stored_tree
 from sish.slides.mosaic import Region
-from sish.slides.reader_threads import SLIDE_TIMEOUT_S
-from sish.thresholds import Settings, keep_threshold, measure_threshold, use_measured
-from sish.view import RankingName, View
+from sish.thresholds import Settings
+from sish.view import RankingName
 
 if TYPE_CHECKING:
     from sish.queries import Queryable
@@ -50,7 +42,7 @@ if TYPE_CHECKING:
     Search = SearchParams | Mapping[str, Any]
 
 
-class Index:
+class Index(IndexChanges):
     """An archive of slides that can be searched; a folder on disk.
 
     Make one with :meth:`create`, or open one with :meth:`open`. Many processes may search while one adds.
@@ -63,31 +55,6 @@ class Index:
     ...     len(index), index.recipe.patch_px, Index.open(index.path).params.budget
     (0, 256, 4000)
     """
-
-    def __init__(
-        self,
-        store: Store,
-        *,
-        weights: str | os.PathLike[str] | None = None,
-        encoder: str | PatchEncoder | None = None,
-        device: str = "cpu",
-        search: Search | None = None,
-        verify: bool = False,
-    ) -> None:
-        """Use :meth:`create` or :meth:`open`."""
-        header = IndexHeader.from_json(store.header)
-        given = _one_encoder(weights, encoder)
-        recipe = header.recipe if given is None else replace(header.recipe, weights=name_of(given))
-        self._encoder = SlideEncoder(
-            recipe, header.fingerprint, encoder=given, calibration=header.calibration, device=device
-        )
-        self._given = given
-        self._header, self._read = header, store.state.manifest.header
-        self._settings = Settings(header.search, header.measures_threshold).with_changes(search)
-        self._store = store
-        self._verify = verify
-        self._view: tuple[State, SearchParams, View] | None = None
-        self._view_lock = threading.RLock()
 
     @classmethod
     def create(
@@ -237,80 +204,6 @@ class Index:
             Store.open(path), weights=weights, encoder=encoder, device=device, search=search, verify=verify
         )
 
-    def __repr__(self) -> str:
-        """Return its path, number of slides and encoder."""
-        return f"<Index {str(self.path)!r}: {len(self)} slides, encoder {self.fingerprint}>"
-
-    def __len__(self) -> int:
-        """Return the number of slides."""
-        return self._store.current().n_slides
-
-    def __contains__(self, slide_id: object) -> bool:
-        """Return whether a slide of this id is in it."""
-        return isinstance(slide_id, str) and self._store.current().has(slide_id)
-
-    @property
-    def path(self) -> Path:
-        """Its folder."""
-        return self._store.path
-
-    @property
-    def recipe(self) -> Recipe:
-        """How slides become keys and barcodes."""
-        return self._encoder.recipe
-
-    @property
-    def encoder(self) -> SlideEncoder:
-        """The encoder of its slides, by the calibration that they have now."""
-        return self._encoder_of(self._store.current())
-
-    @encoder.setter
-    def encoder(self, encoder: SlideEncoder) -> None:
-        self._encoder = encoder
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the encoder that makes its codes, calibration included."""
-        self._encoder_of(self._store.current())
-        return self._header.fingerprint
-
-    @property
-    def calibration_source(self) -> str:
-        """On what the encoder's features were measured, and what to do about it, in words."""
-        state = self._store.current()
-        return told_of_calibration(state, IndexHeader.from_json(state.header))
-
-    @property
-    def params(self) -> SearchParams:
-        """The search parameters. Assign SearchParams, or a mapping that changes some of them.
-
-        The next search uses them; the index on the disk keeps its own. Anything else is a ParameterError.
-        The threshold is the one that was measured on the archive (:mod:`sish.thresholds`), unless one was
-        given when the index was made or opened, or is assigned here.
-        """
-        state = self._store.current()
-        return self._settings_of(state).of(state)
-
-    @params.setter
-    def params(self, search: Search) -> None:
-        self._settings = self._settings.with_changes(search)
-
-    @property
-    def threshold_source(self) -> str:
-        """The threshold of a search, and where it is from, in words."""
-        state = self._store.current()
-        return self._settings_of(state).told(state)
-
-    @property
-    def slides(self) -> tuple[SlideRow, ...]:
-        """Its slides in the order in which they were added; those of a damaged segment if they are known."""
-        return self._store.current().slides
-
-    @property
-    def damage(self) -> tuple[str, ...]:
-        """The damaged segments that opening found, a line each; :func:`sish.verify` reads every byte."""
-        return tuple(part.reason for part in self._store.current().damaged)
-
     @classmethod
     def open_or_create(
         cls,
@@ -324,7 +217,7 @@ class Index:
         device: str = "cpu",
     ) -> Index:
         """Open the index (:meth:`open`), or make one with its encoder's own recipe (:meth:`create`)."""
-        given = _one_encoder(weights, encoder)
+        given = one_encoder(weights, encoder)
         return open_or_make(
             lambda: cls.open(path, encoder=given, device=device),
             lambda: cls.create(
@@ -387,371 +280,6 @@ class Index:
         coder = SlideEncoder(recipe).measured_on(features)
         with Store.create(path, _header_of(coder, search)) as store:
             return cls(store)
-
-    # ---- changing it
-
-    def add(
-        self,
-        slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        *,
-        labels: str | os.PathLike[str] | None = None,
-        mpp: float | None = None,
-        override_mpp: float | None = None,
-        replace: bool = False,
-        on_error: OnError = "skip",
-        slide_timeout: float = SLIDE_TIMEOUT_S,
-        show_progress: bool = True,
-    ) -> AddReport:
-        """Add slides. They are committed every two seconds, so an interrupted add goes on where it stopped.
-
-        A crash costs the slide at hand and at most two seconds of work before it. The first add of slides
-        with tissue measures the encoder's features first, if it needs that, on up to 2,000 patches
-        (:mod:`sish.sampling`). What was measured is committed with the first slides and stays, until
-        :meth:`recalibrate`; a crash before that costs the measuring too.
-
-        Parameters
-        ----------
-        slides : path-like or iterable of path-like
-            Files, or folders that are searched for slides.
-        labels : path-like, optional
-            CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``,
-            ``override_mpp``; other columns are kept as metadata.
-        mpp : float, optional
-            Scale in um per pixel of slides whose files do not tell it; a row of ``labels`` comes first. The
-            report lists the slides that have their own scale (``own_scale``).
-        override_mpp : float, optional
-            Scale in um per pixel of all slides, whatever their files tell; a row of ``labels`` comes first.
-        replace : bool
-            Encode slides again that are in the index already. Default: keep their codes and report them.
-        on_error : {"skip", "raise"}
-            Report a slide that fails and go on, or stop with its error.
-        slide_timeout : float
-            Seconds that a slide may take. A slide that takes longer fails, and the add goes on, even if its
-            decoder never returns. 0: no limit. Default: half an hour, longer than the largest slides take.
-        show_progress : bool
-            Show progress: a bar on a terminal, plain lines elsewhere.
-
-        Returns
-        -------
-        AddReport
-            What was done with each slide.
-
-        Raises
-        ------
-        LabelsError
-            If the labels file cannot be read.
-        StoreError
-            If another process writes to the index (IndexLockedError), or it cannot be written.
-        EncoderMismatchError
-            If the weights at hand are not those of the index.
-        """
-        check_takes_pixels(self.encoder, self.path)
-        given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
-        rows = None if labels is None else read_labels(labels)
-        with Store.open(self.path, write=True) as store:
-            ingest = Ingest(
-                store,
-                self._encoder_of(store.state),
-                labels=rows,
-                mpp=mpp,
-                override_mpp=override_mpp,
-                replace=replace,
-                on_error=on_error,
-                slide_timeout=slide_timeout,
-            )
-            report = ingest.run(given, show_progress=show_progress)
-            if report.added or report.replaced:
-                header = IndexHeader.from_json(store.header)
-                report.notes += filter(None, [note_on(store.state, header, ingest.encoder)])
-        return report
-
-    def add_features(
-        self,
-        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        *,
-        labels: str | os.PathLike[str] | None = None,
-        mpp: float | None = None,
-        override_mpp: float | None = None,
-        feature_encoder: str | None = None,
-        replace: bool = False,
-        on_error: OnError = "skip",
-        slide_timeout: float = SLIDE_TIMEOUT_S,
-        show_progress: bool = True,
-    ) -> AddReport:
-        """Add slides by features that TRIDENT or CLAM computed; as :meth:`add`, without pixels.
-
-        :meth:`create_for_features` makes an index for them. A mosaic of each slide is kept, chosen by the
-        features: :mod:`sish.feature_files`.
-
-        Parameters
-        ----------
-        files : path-like or iterable of path-like
-            Feature files (``.h5``), or folders that are searched for them.
-        feature_encoder : str, optional
-            Name of the network that made them, where files and folders do not tell.
-        labels, mpp, override_mpp, replace, on_error, slide_timeout, show_progress
-            As of :meth:`add`; the scales are of level 0.
-
-        Returns
-        -------
-        AddReport
-            What was done.
-
-        Raises
-        ------
-        EncoderMismatchError
-            If all files are of another encoder, length or patch size than the index. A single file of another
-            kind is reported as failed, as a broken file is.
-        """
-        given = [files] if isinstance(files, str | os.PathLike) else list(files)
-        rows = None if labels is None else read_labels(labels)
-        with Store.open(self.path, write=True) as store:
-            ingest = FeatureIngest(
-                store,
-                self._encoder_of(store.state),
-                labels=rows,
-                mpp=mpp,
-                override_mpp=override_mpp,
-                replace=replace,
-                on_error=on_error,
-                slide_timeout=slide_timeout,
-            )
-            ingest.feature_encoder = feature_encoder
-            return ingest.run(given, show_progress=show_progress)
-
-    def remove(self, slide_ids: str | Iterable[str]) -> int:
-        """Remove slides by id. The next :meth:`compact` frees their space.
-
-        Parameters
-        ----------
-        slide_ids : str or iterable of str
-            One id, or several.
-
-        Returns
-        -------
-        int
-            The number of slides that were removed.
-
-        Raises
-        ------
-        UnknownSlideError
-            If an id is not in the index; nothing is removed then.
-        """
-        ids = [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
-        state = self._store.current()
-        missing = sorted(slide_id for slide_id in set(ids) if not state.has(slide_id))
-        if missing:
-            names = ", ".join(map(repr, missing[:5]))
-            near = nearest_to(missing[0], (name for name, _ in state.ids_and_paths()))
-            raise UnknownSlideError(
-                f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids",
-                path=self.path,
-                slide_id=missing[0],
-            )
-        with Store.open(self.path, write=True) as store:
-            doomed = [row for row in map(store.state.row, ids) if row is not None]
-            count = store.remove(ids)
-            self._keep_threshold(store, doomed)
-            return count
-
-    def relabel(self, labels: str | os.PathLike[str]) -> RelabelReport:
-        """Give indexed slides new labels, patients, sites and metadata; their codes stay as they are.
-
-        An empty field of the file keeps the old value. A new ``mpp`` or ``override_mpp`` has no effect here,
-        because it needs new codes: add the slide with ``replace=True``.
-
-        Parameters
-        ----------
-        labels : path-like
-            A file as of :meth:`add`.
-
-        Returns
-        -------
-        RelabelReport
-            Which slides changed, and which rows name no slide.
-        """
-        rows = read_labels(labels)
-        with Store.open(self.path, write=True) as store:
-            state = store.state
-            told = {name: it for name, path in state.ids_and_paths() if (it := rows.find(path, name))}
-            old = {name: row for name in told if (row := state.row(name)) is not None}
-            new = {name: told[name].applied_to(row) for name, row in old.items()}
-            changed = {name: row for name, row in new.items() if row != old[name]}
-            store.relabel(changed)
-            self._keep_threshold(
-                store, [row for name, row in changed.items() if row.patient != old[name].patient]
-            )
-            unknown = rows.unmatched((path, name) for name, path in state.ids_and_paths())
-        return RelabelReport(tuple(changed), tuple(unknown), rows.notes)
-
-    def compact(self, *, recalibrate: bool = False) -> None:
-        """Rewrite everything as one segment, without what was removed.
-
-        Parameters
-        ----------
-        recalibrate : bool
-            Also measure the encoder's features again, and encode all slides again (:meth:`recalibrate`).
-            Without it, a recalibration that was interrupted is given up.
-        """
-        if recalibrate:
-            self.recalibrate()
-        with Store.open(self.path, write=True) as store:
-            forget_begun(store.path)
-            store.compact()
-
-    def recalibrate(
-        self, *, slide_timeout: float = SLIDE_TIMEOUT_S, show_progress: bool = True
-    ) -> Recalibrated:
-        """Measure the encoder's features on the slides that are in the index now, and encode them again.
-
-        The calibration of an index is that of its first add. Measure again if that was of few slides, or if
-        the archive has changed much. The slides are read from their files again, with the scales that were
-        given for them. Labels, ids and order stay. The new barcodes replace the old ones in one commit:
-        readers see the old ones until then. A run that was interrupted goes on where it stopped. If the same
-        features are measured as before, nothing is encoded.
-
-        Parameters
-        ----------
-        slide_timeout, show_progress
-            As of :meth:`add`.
-
-        Returns
-        -------
-        Recalibrated
-            What was done.
-
-        Raises
-        ------
-        SlideError
-            If the file of a slide is gone, was changed or cannot be read; the index is as it was.
-        ParameterError
-            If the encoder's bits do not depend on the archive, or there are too few slides to measure.
-        QueryError
-            If the index holds features, or the encoder was given as an object and is not given now.
-        StoreError
-            If another process writes to the index, or it cannot be written.
-        """
-        check_takes_pixels(self.encoder, self.path)
-        with Store.open(self.path, write=True) as store:
-            return recalibrate(
-                store,
-                self._encoder_of(store.state),
-                slide_timeout=slide_timeout,
-                show_progress=show_progress,
-            )
-
-    def convert(self) -> bool:
-        """Rewrite an index of an older format in the newest one; its slides and answers stay.
-
-        An older index is searched and added to as it is. Converting makes it faster to open and to change.
-
-        Returns
-        -------
-        bool
-            Whether there was anything to do.
-        """
-        with Store.open(self.path, write=True) as store:
-            old = store.state.format_version < FORMAT_VERSION
-            if old:
-                convert(store)
-        return old
-
-    def info(self) -> StoreInfo:
-        """Return counts and sizes."""
-        self._store.refresh()
-        return self._store.info()
-
-    @property
-    def recall_source(self) -> str:
-        """The share of the nearest patches that a search finds, and how it was measured, in words."""
-        return told_of(self._store.current())
-
-    def tune(self, recall: float = 0.95) -> Recall:
-        """Set the index's budget to the least that finds this share of the ten nearest patches.
-
-        The budgets 4,000, 8,000, 16,000, ... are measured on the archive's own patches (:mod:`sish.recall`).
-
-        Parameters
-        ----------
-        recall : float
-            The share that is wanted, above 0 and at most 1.
-
-        Returns
-        -------
-        Recall
-            What was measured at the budget that was set.
-
-        Raises
-        ------
-        ParameterError
-            If the share is out of range, or the index has no texture tree.
-        """
-        with Store.open(self.path, write=True) as store:
-            store.state.check(every_byte=self._verify)
-            found = tune(store, stored_tree(store), recall)
-        self._settings = self._settings.with_changes({"budget": found.budget})
-        return found
-
-    def repair(self, *, drop: bool = False) -> RepairReport:
-        """Read every byte, report the damage, and repair the texture tree if it is damaged.
-
-        The tree is learnt again from the patches, so no slide is lost. A damaged segment stays until it is
-        dropped. Until then a search raises IndexCorruptError, because an answer would silently lack slides.
-
-        Parameters
-        ----------
-        drop : bool
-            Continue without the damaged segments. Their files are moved into the folder ``damaged`` within
-            the index, beside a table of the slides to add again, which :meth:`add` takes as ``labels``.
-
-        Returns
-        -------
-        RepairReport
-            The damage, and what was done.
-
-        Raises
-        ------
-        StoreError
-            If the manifest is damaged, another process writes, or the folder cannot be written.
-        """
-        report = repair(self.path, drop=drop, seed=self.recipe.seed)
-        if report.kept_in is not None and self.recipe.keys == "texture":
-            with Store.open(self.path, write=True) as store:
-                measure_threshold(store)
-        return report
-
-    def measure_threshold(self) -> int:
-        """Let all searches use the threshold that is measured on the archive (:mod:`sish.thresholds`).
-
-        New indexes do so from the start. Those of older releases, and those that were made with a threshold,
-        keep theirs until this is called.
-
-        Returns
-        -------
-        int
-            The threshold in bits; that of before while fewer than 200 patches are there to be measured.
-
-        Raises
-        ------
-        ParameterError
-            If the index has the paper's keys, which keep the threshold of their encoder.
-        """
-        if self.recipe.keys != "texture":
-            raise ParameterError(
-                f"{self.path} has the paper's keys, which keep their threshold of {self.params.threshold} "
-                'bits: give another to a search (search={"threshold": BITS}, --search.threshold)'
-            )
-        with Store.open(self.path, write=True) as store:
-            use_measured(store)
-        self._settings = replace(self._settings, measures=True)
-        return self.params.threshold
-
-    def _keep_threshold(self, store: Store, changed: Iterable[SlideRow]) -> None:
-        """Measure the threshold again if these slides are of its sample; the paper's keys keep theirs."""
-        if self.recipe.keys == "texture":
-            keep_threshold(store, changed)
-
-    # ---- searching it
 
     def search(
         self,
@@ -836,51 +364,6 @@ class Index:
         for query in queries:
             yield self.search(query, **options)
 
-    def view(self) -> View:
-        """Return the current state, ready to be searched; it is made again only after a change."""
-        return self.state_and_view()[1]
-
-    def state_and_view(self) -> tuple[State, View]:
-        """Return the current state of the index and the view of this state, for answers that need both."""
-        state = self._current()
-        return state, self._view_of(state)
-
-    def snapshot(self) -> Snapshot:
-        """Return all patches that are in the index now, as arrays in key order."""
-        return self._current().snapshot()
-
-    def _current(self) -> State:
-        """Return the committed state for one answer, checked."""
-        state = self._store.current()
-        state.check(every_byte=self._verify)
-        return state
-
-    def _encoder_of(self, state: State) -> SlideEncoder:
-        """Return the encoder of a state's codes: a first add or a recalibration may have changed it."""
-        with self._view_lock:
-            stored = state.manifest.header
-            if stored != self._read:
-                header, before = IndexHeader.from_json(stored), self._header
-                self._settings = self._settings.following(before.search.threshold, header.search.threshold)
-                if header.fingerprint != before.fingerprint:
-                    self._encoder = self._encoder.recalibrated(header.calibration, header.fingerprint)
-                self._header, self._read = header, stored
-            return self._encoder
-
-    def _settings_of(self, state: State) -> Settings:
-        """Return the search parameters of a state."""
-        self._encoder_of(state)
-        return self._settings
-
-    def _view_of(self, state: State) -> View:
-        """Return the view of a state; the last one is kept."""
-        with self._view_lock:
-            params = self._settings_of(state).of(state)
-            if self._view is None or self._view[0] is not state or self._view[1] != params:
-                searcher = searcher_of(state, self.recipe.keys, params)
-                self._view = state, params, View.of(searcher)
-            return self._view[2]
-
 
 def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> Index:
     """Return the index that is there, else a new one; if two processes make one at once, one opens it."""
@@ -891,15 +374,6 @@ def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> 
             return make()
         except IndexExistsError:
             return open_index()
-
-
-def _one_encoder(
-    weights: str | os.PathLike[str] | None, encoder: str | PatchEncoder | None
-) -> str | PatchEncoder | None:
-    """Return the encoder that was given either way; ParameterError for both."""
-    if weights is not None and encoder is not None:
-        raise ParameterError(f"got weights={str(weights)!r} and encoder=; give one of the two")
-    return encoder if weights is None else str(weights)
 
 
 def _header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:

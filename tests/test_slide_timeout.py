@@ -19,7 +19,7 @@ from sish.slides.reader_threads import ReaderThreads, TimeLimit, start
 
 HANGING = """
 import ctypes, sys
-import sish, sish.ingest, sish.queries, sish.sampling, sish.slides.reader_threads, sish.slide_index
+import sish, sish.ingest, sish.queries, sish.sampling, sish.slides.reader_threads, sish.index_changes
 from sish.slides.slide import open_slide
 
 def hang(*given):  # as a decoder does: in C, deaf to signals

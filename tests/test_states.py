@@ -16,7 +16,7 @@ import pytest
 from slide_rows import slide_row
 
 import sish
-from sish import queries, searchers, slide_index
+from sish import index_base, queries, searchers
 from sish.index.params import SearchParams
 from sish.index.store import Snapshot, Store, slide_snapshot
 from sish.index.texture.archive import learn_keys, learn_tree, rekeyed
@@ -187,18 +187,18 @@ def test_a_reader_keeps_its_tree_and_patches_when_a_writer_makes_others(path):
 
 
 def test_a_view_that_was_overtaken_while_it_was_built_is_built_anew(path, monkeypatch):
-    index, original = sish.Index.open(path), slide_index.searcher_of
+    index, original = sish.Index.open(path), index_base.searcher_of
 
     def remove_between(state, keys, params):
         patches = original(state, keys, params)
-        monkeypatch.setattr(slide_index, "searcher_of", original)
+        monkeypatch.setattr(index_base, "searcher_of", original)
         sish.Index.open(path).remove("s3")
         other = threading.Thread(target=lambda: index.slides)  # brings the shared store to the new state
         other.start()
         other.join()
         return patches
 
-    monkeypatch.setattr(slide_index, "searcher_of", remove_between)
+    monkeypatch.setattr(index_base, "searcher_of", remove_between)
     assert "s3" in search(index)  # begun before
     assert "s3" not in search(index)
 

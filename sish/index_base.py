@@ -1,0 +1,197 @@
+"""What every index is made of: its store, its encoder, and the view of the state that is searched.
+
+:class:`sish.Index` is made of this, of what changes an index (:mod:`sish.index_changes`), and of what makes
+and searches one (:mod:`sish.slide_index`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sish.encode import SlideEncoder
+from sish.encoders import PatchEncoder, name_of
+from sish.errors import ParameterError
+from sish.header import IndexHeader
+from sish.index.params import SearchParams
+from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
+from sish.recalibration import told_of as told_of_calibration
+from sish.recall import told_of
+from sish.recipe import Recipe
+from sish.searchers import searcher_of
+from sish.thresholds import Settings
+from sish.view import View
+
+if TYPE_CHECKING:
+    Search = SearchParams | Mapping[str, Any]
+
+
+class IndexBase:
+    """One archive on disk: its slides, its encoder, its search parameters."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        encoder: str | PatchEncoder | None = None,
+        device: str = "cpu",
+        search: Search | None = None,
+        verify: bool = False,
+    ) -> None:
+        """Use :meth:`create` or :meth:`open`."""
+        header = IndexHeader.from_json(store.header)
+        given = one_encoder(weights, encoder)
+        recipe = header.recipe if given is None else replace(header.recipe, weights=name_of(given))
+        self._encoder = SlideEncoder(
+            recipe, header.fingerprint, encoder=given, calibration=header.calibration, device=device
+        )
+        self._given = given
+        self._header, self._read = header, store.state.manifest.header
+        self._settings = Settings(header.search, header.measures_threshold).with_changes(search)
+        self._store = store
+        self._verify = verify
+        self._view: tuple[State, SearchParams, View] | None = None
+        self._view_lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        """Return its path, number of slides and encoder."""
+        return f"<Index {str(self.path)!r}: {len(self)} slides, encoder {self.fingerprint}>"
+
+    def __len__(self) -> int:
+        """Return the number of slides."""
+        return self._store.current().n_slides
+
+    def __contains__(self, slide_id: object) -> bool:
+        """Return whether a slide of this id is in it."""
+        return isinstance(slide_id, str) and self._store.current().has(slide_id)
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self._store.path
+
+    @property
+    def recipe(self) -> Recipe:
+        """How slides become keys and barcodes."""
+        return self._encoder.recipe
+
+    @property
+    def encoder(self) -> SlideEncoder:
+        """The encoder of its slides, by the calibration that they have now."""
+        return self._encoder_of(self._store.current())
+
+    @encoder.setter
+    def encoder(self, encoder: SlideEncoder) -> None:
+        self._encoder = encoder
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the encoder that makes its codes, calibration included."""
+        self._encoder_of(self._store.current())
+        return self._header.fingerprint
+
+    @property
+    def calibration_source(self) -> str:
+        """On what the encoder's features were measured, and what to do about it, in words."""
+        state = self._store.current()
+        return told_of_calibration(state, IndexHeader.from_json(state.header))
+
+    @property
+    def params(self) -> SearchParams:
+        """The search parameters. Assign SearchParams, or a mapping that changes some of them.
+
+        The next search uses them; the index on the disk keeps its own. Anything else is a ParameterError.
+        The threshold is the one that was measured on the archive (:mod:`sish.thresholds`), unless one was
+        given when the index was made or opened, or is assigned here.
+        """
+        state = self._store.current()
+        return self._settings_of(state).of(state)
+
+    @params.setter
+    def params(self, search: Search) -> None:
+        self._settings = self._settings.with_changes(search)
+
+    @property
+    def threshold_source(self) -> str:
+        """The threshold of a search, and where it is from, in words."""
+        state = self._store.current()
+        return self._settings_of(state).told(state)
+
+    @property
+    def slides(self) -> tuple[SlideRow, ...]:
+        """Its slides in the order in which they were added; those of a damaged segment if they are known."""
+        return self._store.current().slides
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """The damaged segments that opening found, a line each; :func:`sish.verify` reads every byte."""
+        return tuple(part.reason for part in self._store.current().damaged)
+
+    def info(self) -> StoreInfo:
+        """Return counts and sizes."""
+        self._store.refresh()
+        return self._store.info()
+
+    @property
+    def recall_source(self) -> str:
+        """The share of the nearest patches that a search finds, and how it was measured, in words."""
+        return told_of(self._store.current())
+
+    def view(self) -> View:
+        """Return the current state, ready to be searched; it is made again only after a change."""
+        return self.state_and_view()[1]
+
+    def state_and_view(self) -> tuple[State, View]:
+        """Return the current state of the index and the view of this state, for answers that need both."""
+        state = self._current()
+        return state, self._view_of(state)
+
+    def snapshot(self) -> Snapshot:
+        """Return all patches that are in the index now, as arrays in key order."""
+        return self._current().snapshot()
+
+    def _current(self) -> State:
+        """Return the committed state for one answer, checked."""
+        state = self._store.current()
+        state.check(every_byte=self._verify)
+        return state
+
+    def _encoder_of(self, state: State) -> SlideEncoder:
+        """Return the encoder of a state's codes: a first add or a recalibration may have changed it."""
+        with self._view_lock:
+            stored = state.manifest.header
+            if stored != self._read:
+                header, before = IndexHeader.from_json(stored), self._header
+                self._settings = self._settings.following(before.search.threshold, header.search.threshold)
+                if header.fingerprint != before.fingerprint:
+                    self._encoder = self._encoder.recalibrated(header.calibration, header.fingerprint)
+                self._header, self._read = header, stored
+            return self._encoder
+
+    def _settings_of(self, state: State) -> Settings:
+        """Return the search parameters of a state."""
+        self._encoder_of(state)
+        return self._settings
+
+    def _view_of(self, state: State) -> View:
+        """Return the view of a state; the last one is kept."""
+        with self._view_lock:
+            params = self._settings_of(state).of(state)
+            if self._view is None or self._view[0] is not state or self._view[1] != params:
+                searcher = searcher_of(state, self.recipe.keys, params)
+                self._view = state, params, View.of(searcher)
+            return self._view[2]
+
+
+def one_encoder(
+    weights: str | os.PathLike[str] | None, encoder: str | PatchEncoder | None
+) -> str | PatchEncoder | None:
+    """Return the encoder that was given either way; ParameterError for both."""
+    if weights is not None and encoder is not None:
+        raise ParameterError(f"got weights={str(weights)!r} and encoder=; give one of the two")
+    return encoder if weights is None else str(weights)

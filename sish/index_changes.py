@@ -1,0 +1,379 @@
+"""What changes an index: slides, labels, thresholds and repair."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sish.errors import ParameterError, UnknownSlideError
+from sish.feature_ingest import FeatureIngest
+from sish.header import IndexHeader
+from sish.index.repair import RepairReport, repair
+from sish.index.store import FORMAT_VERSION, SlideRow, Store
+from sish.index_base import IndexBase
+from sish.ingest import Ingest, OnError
+from sish.labels import read_labels
+from sish.nearest import nearest_to
+from sish.queries import check_takes_pixels
+from sish.recalibration import Recalibrated, forget_begun, note_on, recalibrate
+from sish.recall import Recall, tune
+from sish.results import AddReport, RelabelReport
+from sish.searchers import convert, stored_tree
+from sish.slides.reader_threads import SLIDE_TIMEOUT_S
+from sish.thresholds import keep_threshold, measure_threshold, use_measured
+
+
+class IndexChanges(IndexBase):
+    """The methods of an index that write to it. Each takes the writer's lock; readers go on."""
+
+    def add(
+        self,
+        slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        labels: str | os.PathLike[str] | None = None,
+        mpp: float | None = None,
+        override_mpp: float | None = None,
+        replace: bool = False,
+        on_error: OnError = "skip",
+        slide_timeout: float = SLIDE_TIMEOUT_S,
+        show_progress: bool = True,
+    ) -> AddReport:
+        """Add slides. They are committed every two seconds, so an interrupted add goes on where it stopped.
+
+        A crash costs the slide at hand and at most two seconds of work before it. The first add of slides
+        with tissue measures the encoder's features first, if it needs that, on up to 2,000 patches
+        (:mod:`sish.sampling`). What was measured is committed with the first slides and stays, until
+        :meth:`recalibrate`; a crash before that costs the measuring too.
+
+        Parameters
+        ----------
+        slides : path-like or iterable of path-like
+            Files, or folders that are searched for slides.
+        labels : path-like, optional
+            CSV with a header: ``path`` or ``slide_id``, and any of ``label``, ``patient``, ``site``, ``mpp``,
+            ``override_mpp``; other columns are kept as metadata.
+        mpp : float, optional
+            Scale in um per pixel of slides whose files do not tell it; a row of ``labels`` comes first. The
+            report lists the slides that have their own scale (``own_scale``).
+        override_mpp : float, optional
+            Scale in um per pixel of all slides, whatever their files tell; a row of ``labels`` comes first.
+        replace : bool
+            Encode slides again that are in the index already. Default: keep their codes and report them.
+        on_error : {"skip", "raise"}
+            Report a slide that fails and go on, or stop with its error.
+        slide_timeout : float
+            Seconds that a slide may take. A slide that takes longer fails, and the add goes on, even if its
+            decoder never returns. 0: no limit. Default: half an hour, longer than the largest slides take.
+        show_progress : bool
+            Show progress: a bar on a terminal, plain lines elsewhere.
+
+        Returns
+        -------
+        AddReport
+            What was done with each slide.
+
+        Raises
+        ------
+        LabelsError
+            If the labels file cannot be read.
+        StoreError
+            If another process writes to the index (IndexLockedError), or it cannot be written.
+        EncoderMismatchError
+            If the weights at hand are not those of the index.
+        """
+        check_takes_pixels(self.encoder, self.path)
+        given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+        rows = None if labels is None else read_labels(labels)
+        with Store.open(self.path, write=True) as store:
+            ingest = Ingest(
+                store,
+                self._encoder_of(store.state),
+                labels=rows,
+                mpp=mpp,
+                override_mpp=override_mpp,
+                replace=replace,
+                on_error=on_error,
+                slide_timeout=slide_timeout,
+            )
+            report = ingest.run(given, show_progress=show_progress)
+            if report.added or report.replaced:
+                header = IndexHeader.from_json(store.header)
+                report.notes += filter(None, [note_on(store.state, header, ingest.encoder)])
+        return report
+
+    def add_features(
+        self,
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        labels: str | os.PathLike[str] | None = None,
+        mpp: float | None = None,
+        override_mpp: float | None = None,
+        feature_encoder: str | None = None,
+        replace: bool = False,
+        on_error: OnError = "skip",
+        slide_timeout: float = SLIDE_TIMEOUT_S,
+        show_progress: bool = True,
+    ) -> AddReport:
+        """Add slides by features that TRIDENT or CLAM computed; as :meth:`add`, without pixels.
+
+        :meth:`create_for_features` makes an index for them. A mosaic of each slide is kept, chosen by the
+        features: :mod:`sish.feature_files`.
+
+        Parameters
+        ----------
+        files : path-like or iterable of path-like
+            Feature files (``.h5``), or folders that are searched for them.
+        feature_encoder : str, optional
+            Name of the network that made them, where files and folders do not tell.
+        labels, mpp, override_mpp, replace, on_error, slide_timeout, show_progress
+            As of :meth:`add`; the scales are of level 0.
+
+        Returns
+        -------
+        AddReport
+            What was done.
+
+        Raises
+        ------
+        EncoderMismatchError
+            If all files are of another encoder, length or patch size than the index. A single file of another
+            kind is reported as failed, as a broken file is.
+        """
+        given = [files] if isinstance(files, str | os.PathLike) else list(files)
+        rows = None if labels is None else read_labels(labels)
+        with Store.open(self.path, write=True) as store:
+            ingest = FeatureIngest(
+                store,
+                self._encoder_of(store.state),
+                labels=rows,
+                mpp=mpp,
+                override_mpp=override_mpp,
+                replace=replace,
+                on_error=on_error,
+                slide_timeout=slide_timeout,
+            )
+            ingest.feature_encoder = feature_encoder
+            return ingest.run(given, show_progress=show_progress)
+
+    def remove(self, slide_ids: str | Iterable[str]) -> int:
+        """Remove slides by id. The next :meth:`compact` frees their space.
+
+        Parameters
+        ----------
+        slide_ids : str or iterable of str
+            One id, or several.
+
+        Returns
+        -------
+        int
+            The number of slides that were removed.
+
+        Raises
+        ------
+        UnknownSlideError
+            If an id is not in the index; nothing is removed then.
+        """
+        ids = [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
+        state = self._store.current()
+        missing = sorted(slide_id for slide_id in set(ids) if not state.has(slide_id))
+        if missing:
+            names = ", ".join(map(repr, missing[:5]))
+            near = nearest_to(missing[0], (name for name, _ in state.ids_and_paths()))
+            raise UnknownSlideError(
+                f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids",
+                path=self.path,
+                slide_id=missing[0],
+            )
+        with Store.open(self.path, write=True) as store:
+            doomed = [row for row in map(store.state.row, ids) if row is not None]
+            count = store.remove(ids)
+            self._keep_threshold(store, doomed)
+            return count
+
+    def relabel(self, labels: str | os.PathLike[str]) -> RelabelReport:
+        """Give indexed slides new labels, patients, sites and metadata; their codes stay as they are.
+
+        An empty field of the file keeps the old value. A new ``mpp`` or ``override_mpp`` has no effect here,
+        because it needs new codes: add the slide with ``replace=True``.
+
+        Parameters
+        ----------
+        labels : path-like
+            A file as of :meth:`add`.
+
+        Returns
+        -------
+        RelabelReport
+            Which slides changed, and which rows name no slide.
+        """
+        rows = read_labels(labels)
+        with Store.open(self.path, write=True) as store:
+            state = store.state
+            told = {name: it for name, path in state.ids_and_paths() if (it := rows.find(path, name))}
+            old = {name: row for name in told if (row := state.row(name)) is not None}
+            new = {name: told[name].applied_to(row) for name, row in old.items()}
+            changed = {name: row for name, row in new.items() if row != old[name]}
+            store.relabel(changed)
+            self._keep_threshold(
+                store, [row for name, row in changed.items() if row.patient != old[name].patient]
+            )
+            unknown = rows.unmatched((path, name) for name, path in state.ids_and_paths())
+        return RelabelReport(tuple(changed), tuple(unknown), rows.notes)
+
+    def compact(self, *, recalibrate: bool = False) -> None:
+        """Rewrite everything as one segment, without what was removed.
+
+        Parameters
+        ----------
+        recalibrate : bool
+            Also measure the encoder's features again, and encode all slides again (:meth:`recalibrate`).
+            Without it, a recalibration that was interrupted is given up.
+        """
+        if recalibrate:
+            self.recalibrate()
+        with Store.open(self.path, write=True) as store:
+            forget_begun(store.path)
+            store.compact()
+
+    def recalibrate(
+        self, *, slide_timeout: float = SLIDE_TIMEOUT_S, show_progress: bool = True
+    ) -> Recalibrated:
+        """Measure the encoder's features on the slides that are in the index now, and encode them again.
+
+        The calibration of an index is that of its first add. Measure again if that was of few slides, or if
+        the archive has changed much. The slides are read from their files again, with the scales that were
+        given for them. Labels, ids and order stay. The new barcodes replace the old ones in one commit:
+        readers see the old ones until then. A run that was interrupted goes on where it stopped. If the same
+        features are measured as before, nothing is encoded.
+
+        Parameters
+        ----------
+        slide_timeout, show_progress
+            As of :meth:`add`.
+
+        Returns
+        -------
+        Recalibrated
+            What was done.
+
+        Raises
+        ------
+        SlideError
+            If the file of a slide is gone, was changed or cannot be read; the index is as it was.
+        ParameterError
+            If the encoder's bits do not depend on the archive, or there are too few slides to measure.
+        QueryError
+            If the index holds features, or the encoder was given as an object and is not given now.
+        StoreError
+            If another process writes to the index, or it cannot be written.
+        """
+        check_takes_pixels(self.encoder, self.path)
+        with Store.open(self.path, write=True) as store:
+            return recalibrate(
+                store,
+                self._encoder_of(store.state),
+                slide_timeout=slide_timeout,
+                show_progress=show_progress,
+            )
+
+    def convert(self) -> bool:
+        """Rewrite an index of an older format in the newest one; its slides and answers stay.
+
+        An older index is searched and added to as it is. Converting makes it faster to open and to change.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to do.
+        """
+        with Store.open(self.path, write=True) as store:
+            old = store.state.format_version < FORMAT_VERSION
+            if old:
+                convert(store)
+        return old
+
+    def tune(self, recall: float = 0.95) -> Recall:
+        """Set the index's budget to the least that finds this share of the ten nearest patches.
+
+        The budgets 4,000, 8,000, 16,000, ... are measured on the archive's own patches (:mod:`sish.recall`).
+
+        Parameters
+        ----------
+        recall : float
+            The share that is wanted, above 0 and at most 1.
+
+        Returns
+        -------
+        Recall
+            What was measured at the budget that was set.
+
+        Raises
+        ------
+        ParameterError
+            If the share is out of range, or the index has no texture tree.
+        """
+        with Store.open(self.path, write=True) as store:
+            store.state.check(every_byte=self._verify)
+            found = tune(store, stored_tree(store), recall)
+        self._settings = self._settings.with_changes({"budget": found.budget})
+        return found
+
+    def repair(self, *, drop: bool = False) -> RepairReport:
+        """Read every byte, report the damage, and repair the texture tree if it is damaged.
+
+        The tree is learnt again from the patches, so no slide is lost. A damaged segment stays until it is
+        dropped. Until then a search raises IndexCorruptError, because an answer would silently lack slides.
+
+        Parameters
+        ----------
+        drop : bool
+            Continue without the damaged segments. Their files are moved into the folder ``damaged`` within
+            the index, beside a table of the slides to add again, which :meth:`add` takes as ``labels``.
+
+        Returns
+        -------
+        RepairReport
+            The damage, and what was done.
+
+        Raises
+        ------
+        StoreError
+            If the manifest is damaged, another process writes, or the folder cannot be written.
+        """
+        report = repair(self.path, drop=drop, seed=self.recipe.seed)
+        if report.kept_in is not None and self.recipe.keys == "texture":
+            with Store.open(self.path, write=True) as store:
+                measure_threshold(store)
+        return report
+
+    def measure_threshold(self) -> int:
+        """Let all searches use the threshold that is measured on the archive (:mod:`sish.thresholds`).
+
+        New indexes do so from the start. Those of older releases, and those that were made with a threshold,
+        keep theirs until this is called.
+
+        Returns
+        -------
+        int
+            The threshold in bits; that of before while fewer than 200 patches are there to be measured.
+
+        Raises
+        ------
+        ParameterError
+            If the index has the paper's keys, which keep the threshold of their encoder.
+        """
+        if self.recipe.keys != "texture":
+            raise ParameterError(
+                f"{self.path} has the paper's keys, which keep their threshold of {self.params.threshold} "
+                'bits: give another to a search (search={"threshold": BITS}, --search.threshold)'
+            )
+        with Store.open(self.path, write=True) as store:
+            use_measured(store)
+        self._settings = replace(self._settings, measures=True)
+        return self.params.threshold
+
+    def _keep_threshold(self, store: Store, changed: Iterable[SlideRow]) -> None:
+        """Measure the threshold again if these slides are of its sample; the paper's keys keep theirs."""
+        if self.recipe.keys == "texture":
+            keep_threshold(store, changed)
