@@ -50,6 +50,7 @@ from benchmarks.watched import Look, Memory, Watched
 from sish.encode import SlideCodes
 from sish.encoders import FEATURES, TIMM
 from sish.errors import ParameterError, SishError
+from sish.filters import exactly
 from sish.queries import stored_codes
 from sish.recipe import Keys, Recipe
 from sish.results import Hit, Query
@@ -170,7 +171,7 @@ class Bench:
             start = time.perf_counter()
             if codes is not None:
                 query = _query(item, codes)
-                where = {"site": item.site} if own_site else None
+                where = {"site": exactly(item.site)} if own_site else None
                 hits = view.search(
                     query, codes, k=self.k, ranking=ranking, exclude_patient=True, where=where, search=search
                 ).hits

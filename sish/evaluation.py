@@ -27,6 +27,7 @@ from sish.answers import (
 from sish.confusion import confusion_png
 from sish.encode import SlideCodes
 from sish.errors import OutputError, ParameterError, QueryError
+from sish.filters import Where, exactly
 from sish.index.store import SlideRow, Snapshot
 from sish.labels import LabelRow, read_labels
 from sish.metrics import Metrics, retrieval_metrics
@@ -300,7 +301,7 @@ def _searched(
     found: dict[str, tuple[str, ...]] = {}
     placed: dict[str, tuple[str, ...]] = {}
     for query, _, codes in _queries(snapshot):
-        where: dict[str, str] | None = {within: site[query.slide_id]} if within else None
+        where: Where | None = {within: exactly(site[query.slide_id])} if within else None
         start = time.perf_counter()
         results = view.search(query, codes, k=k, ranking=ranking, exclude_patient=True, where=where)
         times.append(1000 * (time.perf_counter() - start))

@@ -22,6 +22,7 @@ from sish.encode import SlideEncoder
 from sish.encoders import TISSUE, PatchEncoder
 from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError
 from sish.feature_ingest import measured_files
+from sish.filters import Where, filters_of
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
 from sish.index.store import Store
@@ -292,7 +293,7 @@ class Index(IndexChanges):
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
         patient: str | None = None,
-        where: Mapping[str, str] | None = None,
+        where: Where | None = None,
         search: Search | None = None,
     ) -> Results:
         """Find the slides that look most like a slide, a region of one, or an image.
@@ -322,7 +323,9 @@ class Index(IndexChanges):
         patient : str, optional
             The query's patient. Default: the patient of the same file in the index, else the query's id.
         where : mapping, optional
-            Find only slides whose ``label``, ``site``, ``patient`` or metadata column has this value.
+            Find only slides whose values meet these conditions, by column: ``label``, ``site``, ``patient``
+            or another column of the labels file, as in ``{"site": ["lung", "breast"], "age": ">=50"}``. See
+            :mod:`sish.filters`.
         search : SearchParams or mapping, optional
             Search parameters for this query alone, as for :meth:`open`. In an archive too small for a texture
             tree (up to 4,000 patches), the query is compared with all patches, whatever the budget.
@@ -336,14 +339,15 @@ class Index(IndexChanges):
         ------
         QueryError
             If the query has no tissue, is both an id and another slide's file, or cannot be answered by this
-            index.
+            index; if no slide has a column of ``where``.
         ParameterError
-            If ``k``, the ranking or a search parameter is out of range.
+            If ``k``, the ranking or a search parameter is out of range, or ``where`` makes no sense.
         EncoderMismatchError
             If the weights at hand are not the ones that the index was made with.
         SlideError
             If the query cannot be read.
         """
+        filters_of(where)  # refused before the query is read, which may take minutes
         question = Question(query, mpp=mpp, override_mpp=override_mpp, region=region, patient=patient)
         state = self._current()
         changed = self._settings_of(state).with_changes(search)

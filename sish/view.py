@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
+from sish.filters import Filter, Where, filters_of
 from sish.index.bags import Bags
 from sish.index.params import SearchParams
 from sish.nearest import nearest_to
@@ -22,7 +23,6 @@ from sish.searchers import Searcher, SlideMask
 RankingName = Literal["auto", "uncertainty", "similarity"]
 """``auto`` is ``uncertainty`` where every slide has a label, else ``similarity``."""
 
-_TEXT_COLUMNS = ("label", "patient", "site")
 _SCANNED = 64  # patches that a scan takes for each query patch
 
 
@@ -63,7 +63,7 @@ class View:
         k: int = 5,
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
-        where: Mapping[str, str] | None = None,
+        where: Where | None = None,
         mask: SlideMask | None = None,
         search: SearchParams | Mapping[str, Any] | None = None,
     ) -> Results:
@@ -85,8 +85,8 @@ class View:
             How slides are ranked.
         exclude_patient : bool
             Leave out slides of the query's patient.
-        where : mapping of str to str, optional
-            Only slides with these values, by column.
+        where : mapping, optional
+            Only slides that pass these conditions, by column (:mod:`sish.filters`).
         mask : bool (slides,), optional
             True for slides that may be found, in the order of `searcher.slides`.
         search : SearchParams or mapping, optional
@@ -100,19 +100,20 @@ class View:
         Raises
         ------
         ParameterError
-            If `k` is not a positive whole number, the mask is not one value a slide, or a search parameter or
-            the ranking is unknown.
+            If `k` is not a positive whole number, `where` makes no sense, the mask is not one value a slide,
+            or a search parameter or the ranking is unknown.
         QueryError
             If no slide has a column of `where`, or the ranking needs labels that are not there.
         """
         if not isinstance(k, int) or k < 1:
             raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
+        filters = filters_of(where)
         name, note = self.choose_ranking(ranking)
         if not self.found.any():
             return Results(query, name, (), "the index holds no patches: add slides first")
-        exclude = self._excluded(query.patient if exclude_patient else None, where or {}, mask)
+        exclude = self._excluded(query.patient if exclude_patient else None, filters, mask)
         if exclude is not None and exclude[self.found].all():
-            return Results(query, name, (), _joined(note, self._why_none(where or {})))
+            return Results(query, name, (), _joined(note, self._why_none(filters)))
         params = self.searcher.params.with_changes(search or {})
         hits: list[Hit] = []
         found: set[int] = set()
@@ -199,43 +200,23 @@ class View:
                 return
 
     def _excluded(
-        self, patient: str | None, where: Mapping[str, str], mask: SlideMask | None
+        self, patient: str | None, filters: Sequence[Filter], mask: SlideMask | None
     ) -> SlideMask | None:
         """Return which slides may not be found, bool (slides,); None if all may."""
-        if patient is None and not where and mask is None:
+        if patient is None and not filters and mask is None:
             return None
         excluded = np.zeros_like(self.found) if mask is None else ~_of_slides(mask, self.found)
         if patient is not None:
             excluded |= self.searcher.slides.has("patient", patient)
-        for column, value in where.items():
-            excluded |= ~self._having(column, value)
+        for it in filters:
+            excluded |= ~it.passed(self.searcher.slides)
         return excluded
 
-    def _why_none(self, where: Mapping[str, str]) -> str:
-        """Return why no slide is left: a filter's value that no slide has, else all filters together."""
-        slides = self.searcher.slides
-        for column, value in where.items():
-            number, values = (
-                slides.values(column) if column in _TEXT_COLUMNS else slides.metadata_values(column)
-            )
-            there = {values[place] for place in np.unique(number[self.found]).tolist() if place >= 0} - {""}
-            if value not in there:
-                return f"no slide is left: none has {column} {value!r}{nearest_to(value, there)}"
-        return "no slide is left after the filters and the patient's exclusion"
-
-    def _having(self, column: str, value: str) -> SlideMask:
-        """Return which slides have a value in a column, bool (slides,); QueryError if none has the column."""
-        slides = self.searcher.slides
-        if column in _TEXT_COLUMNS:
-            return slides.has(column, value)
-        having = slides.has_metadata(column, value)
-        if not having.any() and column not in (names := slides.metadata_names()):
-            near = nearest_to(column, {*_TEXT_COLUMNS, *names})
-            raise QueryError(
-                f"got a filter on {column!r}, which no slide has{near}; "
-                "want label, patient, site or a column of the labels file"
-            )
-        return having
+    def _why_none(self, filters: Sequence[Filter]) -> str:
+        """Return why no slide is left: a filter that none passes, else all filters together."""
+        reasons = (it.why_none(self.searcher.slides, self.found) for it in filters)
+        together = "no slide is left after the filters and the patient's exclusion"
+        return next((f"no slide is left: {reason}" for reason in reasons if reason), together)
 
     def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
         row = self.searcher.slides[int(self.order[ranked.slide])]

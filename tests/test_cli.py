@@ -217,12 +217,16 @@ def test_one_broken_query_does_not_lose_the_answers_of_the_others(capsys, built_
     assert len(json.loads(out)) == 1
 
 
-def test_filters_add_up_and_do_not_repeat(capsys, built_index):
+def test_filters_add_up_and_any_of_a_columns_values_is_enough(capsys, built_index):
     first = sish.Index.open(built_index).slides[0]
     words = ["search", first.path, "--index", built_index, "--where", f"label={first.label}"]
     both = json.loads(run(capsys, *words, "--where", f"patient={first.patient}", "--json")[1])
     assert {(hit["label"], hit["patient"]) for hit in both["results"]} == {(first.label, first.patient)}
-    assert "once a column" in failure(capsys, *words, "--where", "label=other")
+    either = json.loads(run(capsys, *words, "--where", "label=other", "--json")[1])
+    assert {hit["label"] for hit in either["results"]} == {first.label}
+    others = json.loads(run(capsys, *words[:-2], "--where", f"label!={first.label}", "-k", "8", "--json")[1])
+    assert others["results"] and first.label not in {hit["label"] for hit in others["results"]}
+    assert "want COLUMN=VALUE" in failure(capsys, *words, "--where", "label")
 
 
 def test_labels_of_unknown_slides_are_told(capsys, own_index, tmp_path):

