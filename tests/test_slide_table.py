@@ -168,7 +168,7 @@ def test_no_bytes_crash_the_reader_of_packed_arrays(data):
         b'{"a": {"dtype": "I32", "shape": [1], "data_offsets": [0, 8]}}',
         b'{"a": {"dtype": "I32", "shape": [-1], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "I32", "shape": [1], "data_offsets": [4, 8]}}',
-        b'{"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}}',
+        b'{"a": {"dtype": "F8", "shape": [1], "data_offsets": [0, 2]}}',
         b'{"a": {"dtype": "U8", "shape": [1e9], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "U8", "shape": [4], "data_offsets": [-1, 3]}}',
         b'{"a": {"dtype": ["U8"], "shape": 4, "data_offsets": null}}',

@@ -17,7 +17,10 @@ import numpy.typing as npt
 _ALIGNED = 64  # bytes of a cache line
 _LENGTH = 8  # bytes that hold the length of the header
 _DTYPES = {name: np.dtype(code) for name, code in (("F64", "<f8"), ("I64", "<i8"), ("U64", "<u8"))} | {
+    "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
 }
 """The dtypes in use by their names in the format, widest first, as the arrays follow each other."""
@@ -30,7 +33,7 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     Parameters
     ----------
     arrays : mapping of str to array
-        Their dtypes are float64, int64, uint64, int32 or uint8.
+        Their dtypes are float64, int64, uint64, float32, int32, float16, int8 or uint8.
 
     Returns
     -------
