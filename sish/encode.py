@@ -52,12 +52,12 @@ class SlideCodes:
     """Shape (M, 1): one column a tree."""
     barcodes: NDArray[np.uint8]
     """Shape (M, bytes): packed bits, most significant first."""
-    l0_xy: NDArray[np.int64]
-    """Shape (M, 2): top left corner of each patch, level-0 pixels."""
+    l0_xy: NDArray[np.int64] | None
+    """Shape (M, 2): top left corner of each patch, level-0 pixels; None if the places are not known."""
 
     def __len__(self) -> int:
         """Return the number of patches."""
-        return len(self.l0_xy)
+        return len(self.barcodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ def read_features(
     power = line_of(told, "level0_magnification")
     known = {} if power is None else {"openslide.objective-power": power}
     scale = find_scale(known, str(place), mpp=mpp, override_mpp=override_mpp)
-    l0_size = number_of(told, "patch_size_level0", place) or _step(l0_xy)
+    l0_size = number_of(told, "patch_size_level0", place) or step_of_grid(l0_xy)
     if not math.isfinite(l0_size):
         raise SlideOpenError(f"{place}: nothing tells the size of its patches; want two or more side by side")
     patch_px = max(64, int(number_of(told, "patch_size", place) or _DEFAULT_PX))
@@ -233,7 +233,7 @@ def _encoder_of_folder(path: Path) -> str:
     return folder.removeprefix(_FOLDER) if folder.startswith(_FOLDER) else ""
 
 
-def _step(l0_xy: NDArray[np.int64]) -> float:
+def step_of_grid(l0_xy: NDArray[np.int64]) -> float:
     """Return the commonest step between neighbours in a row or a column, NaN without any.
 
     That is the side of a patch where a grid has no overlap. The grids of two pieces of tissue need not be in
@@ -251,7 +251,7 @@ def _step(l0_xy: NDArray[np.int64]) -> float:
 
     Examples
     --------
-    >>> _step(np.array([[0, 0], [256, 0], [512, 0], [549, 900], [805, 900], [549, 1156]]))
+    >>> step_of_grid(np.array([[0, 0], [256, 0], [512, 0], [549, 900], [805, 900], [549, 1156]]))
     256.0
     """
     steps = np.concatenate([_steps_in_rows(l0_xy), _steps_in_rows(l0_xy[:, ::-1])])
@@ -266,13 +266,28 @@ def _steps_in_rows(xy: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
-def choose(file: FeatureFile, recipe: Recipe) -> NDArray[np.intp]:
-    """Return the numbers of the patches that stand for a slide, ascending, chosen by features and places."""
-    if not len(file.features):
+def choose(features: NDArray[np.float32], l0_xy: NDArray[np.int64], recipe: Recipe) -> NDArray[np.intp]:
+    """Return the numbers of the patches that stand for a slide, ascending, chosen by features and places.
+
+    Parameters
+    ----------
+    features : float32 (N, F)
+        The patches of the slide.
+    l0_xy : int64 (N, 2)
+        Their places.
+    recipe : Recipe
+        It tells the number of clusters, the share of each that is kept, and the seed.
+
+    Returns
+    -------
+    int (M,)
+        Rows of `features`.
+    """
+    if not len(features):
         return np.zeros(0, np.intp)
-    points = project(file.features, centre=file.features.mean(axis=0))[:, :_CLUSTER_DIMENSIONS]
+    points = project(features, centre=features.mean(axis=0))[:, :_CLUSTER_DIMENSIONS]
     cluster = assign(points, kmeans(points, recipe.n_clusters, recipe.seed))
-    return representatives(file.l0_xy, cluster, recipe.fraction, recipe.seed)
+    return representatives(l0_xy, cluster, recipe.fraction, recipe.seed)
 
 
 def check_fits(file: FeatureFile, recipe: Recipe) -> None:

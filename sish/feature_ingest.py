@@ -65,7 +65,7 @@ class FeatureIngest(Ingest):
 def feature_codes(file: FeatureFile, encoder: SlideEncoder) -> SlideCodes:
     """Return the codes of the patches that stand for a slide; FeatureMismatchError for another kind."""
     check_fits(file, encoder.recipe)
-    rows = choose(file, encoder.recipe)
+    rows = choose(file.features, file.l0_xy, encoder.recipe)
     barcodes = encoder.barcodes(file.features[rows])
     return SlideCodes(np.zeros((len(rows), 1), np.int64), barcodes, file.l0_xy[rows])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+
+from numpy.typing import ArrayLike
 
 from sish.errors import ParameterError, UnknownSlideError
 from sish.feature_ingest import FeatureIngest
@@ -22,6 +24,8 @@ from sish.results import AddReport, RelabelReport
 from sish.searchers import convert, stored_tree
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import keep_threshold, measure_threshold, use_measured
+from sish.vector_ingest import add_vector_slides, check_mosaic, check_width
+from sish.vectors import Told, VectorSlide, slides_of
 
 
 class IndexChanges(IndexBase):
@@ -155,6 +159,110 @@ class IndexChanges(IndexBase):
             )
             ingest.feature_encoder = feature_encoder
             return ingest.run(given, show_progress=show_progress)
+
+    def add_vectors(
+        self,
+        vectors: ArrayLike,
+        slide_ids: ArrayLike,
+        *,
+        labels: Told = None,
+        patients: Told = None,
+        sites: Told = None,
+        l0_xy: ArrayLike | None = None,
+        mpp: float | Mapping[str, float] | None = None,
+        patch_l0_px: float | None = None,
+        mosaic: bool = False,
+        replace: bool = False,
+        on_error: OnError = "skip",
+        show_progress: bool = True,
+    ) -> AddReport:
+        """Add slides whose features are at hand as an array; :meth:`sish.Index.from_vectors` makes the index.
+
+        Parameters
+        ----------
+        vectors : float (N, F)
+            A vector for each patch, or one for each slide, in any order. F is that of the index.
+        slide_ids : str or int (N,)
+            The slide of each vector. The rows of a slide keep their order.
+        labels : mapping, Series or DataFrame, optional
+            Labels by slide id. A pandas DataFrame has a row for each slide, whose id is its column
+            ``slide_id``, else its index; columns other than ``label``, ``patient`` and ``site`` are metadata.
+        patients, sites : mapping or Series, optional
+            Patients and sites by slide id.
+        l0_xy : int (N, 2), optional
+            Top left corners of the patches in level-0 pixels, x first. Without them the pairs of a hit have
+            no places, only the numbers of rows (:class:`sish.results.PatchPair`).
+        mpp : float or mapping, optional
+            Micrometres per level-0 pixel, of all slides or by slide id.
+        patch_l0_px : float, optional
+            Side of a patch in level-0 pixels. Default: the step of each slide's grid.
+        mosaic : bool
+            Keep only the patches that stand for each slide, as :meth:`add_features` does; it needs `l0_xy`.
+            Default: keep all.
+        replace : bool
+            Make the codes of slides anew that are in the index with other vectors.
+        on_error : {"skip", "raise"}
+            Report such a slide and go on, or stop with the error.
+        show_progress : bool
+            As of :meth:`add`.
+
+        Returns
+        -------
+        AddReport
+            What was done with each slide.
+
+        Raises
+        ------
+        ParameterError
+            If the arrays do not fit each other, or hold NaN or infinity.
+        EncoderMismatchError
+            If the vectors are longer or shorter than those of the index.
+        LabelsError
+            If what is told of the slides cannot be read, or names none of them.
+        StoreError
+            As of :meth:`add`.
+        """
+        slides, notes = slides_of(
+            vectors,
+            slide_ids,
+            labels=labels,
+            patients=patients,
+            sites=sites,
+            l0_xy=l0_xy,
+            mpp=mpp,
+            patch_l0_px=patch_l0_px,
+        )
+        return self._add_slides(
+            slides, notes, mosaic=mosaic, replace=replace, on_error=on_error, show_progress=show_progress
+        )
+
+    def _add_slides(
+        self,
+        slides: Sequence[VectorSlide],
+        notes: Sequence[str],
+        *,
+        mosaic: bool = False,
+        replace: bool = False,
+        on_error: OnError = "skip",
+        show_progress: bool = True,
+    ) -> AddReport:
+        """Add slides of vectors, sorted by slide already."""
+        check_mosaic(slides, mosaic=mosaic)
+        with Store.open(self.path, write=True) as store:
+            encoder = self._encoder_of(store.state)
+            for slide in slides[:1]:
+                check_width(slide.vectors, encoder)
+            report = add_vector_slides(
+                store,
+                encoder,
+                slides,
+                mosaic=mosaic,
+                replace=replace,
+                on_error=on_error,
+                show_progress=show_progress,
+            )
+        report.notes += notes
+        return report
 
     def remove(self, slide_ids: str | Iterable[str]) -> int:
         """Remove slides by id. The next :meth:`compact` frees their space.

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -18,13 +18,13 @@ from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError, errors_about
 from sish.header import IndexHeader
 from sish.identity import Standing, compare, file_digest
-from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State, Store, slide_snapshot
+from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State, Store
 from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
 from sish.sampling import Sample, SampledSlide, take_sample
-from sish.searchers import TextureKeys
+from sish.slide_writer import SlideWriter
 from sish.slides.files import absolute, find_slides, slide_id_of
 from sish.slides.formats.dicom import is_dicom, series_files
 from sish.slides.reader_threads import (
@@ -37,20 +37,19 @@ from sish.slides.reader_threads import (
 )
 from sish.slides.scale import GIVEN, OVERRIDE, check_given, is_unused
 from sish.slides.slide import Slide, open_slide
-from sish.thresholds import keep_threshold
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
 
 
-_COMMIT_S = 2.0
-"""Seconds of work between commits, about; a crash may cost them and the slide at hand."""
-
-_COMMIT_PATCHES = 65_536
-"""Most patches that wait to be committed: 10 MB of codes."""
-
 _MOST_AHEAD = 4
 """Most slides whose mosaics are chosen while one is encoded; a very large slide takes 100 MB."""
+
+
+def check_on_error(on_error: OnError) -> None:
+    """Refuse anything else (ParameterError)."""
+    if on_error not in ("skip", "raise"):
+        raise ParameterError(f"got on_error={on_error!r}; want 'skip' or 'raise'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,34 +90,6 @@ class Scaled(Protocol):
         """Where the mpp comes from."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Slides that are encoded and not committed yet."""
-
-    jobs: list[Job] = field(default_factory=list)
-    """The slides."""
-    rows: list[SlideRow] = field(default_factory=list)
-    """Their rows in the index."""
-    codes: list[SlideCodes] = field(default_factory=list)
-    """Their codes."""
-    patches: int = 0
-    """Patches of all of them."""
-    since: float = field(default_factory=time.monotonic)
-    """When the last commit was done."""
-
-    def take(self, job: Job, row: SlideRow, codes: SlideCodes) -> None:
-        """Add a slide to those that wait."""
-        self.jobs.append(job)
-        self.rows.append(row)
-        self.codes.append(codes)
-        self.patches += len(codes)
-
-    @property
-    def is_long(self) -> bool:
-        """Whether so much waits that it must be committed now."""
-        return self.patches >= _COMMIT_PATCHES or time.monotonic() - self.since >= _COMMIT_S
-
-
 class Ingest:
     """Adds slides to a store that is open for writing.
 
@@ -155,8 +126,7 @@ class Ingest:
         slide_timeout: float = SLIDE_TIMEOUT_S,
     ) -> None:
         """Check the arguments; see the class for them."""
-        if on_error not in ("skip", "raise"):
-            raise ParameterError(f"got on_error={on_error!r}; want 'skip' or 'raise'")
+        check_on_error(on_error)
         check_given(mpp, override_mpp)
         self.encoder, self._store, self._labels = encoder, store, labels
         self._mpp, self._override_mpp = mpp, override_mpp
@@ -166,11 +136,9 @@ class Ingest:
         self._timeout = checked_timeout(slide_timeout)
         self._open: dict[Path, Slide] = {}  # slides whose mosaics are being chosen
         self._done: dict[str, Path] = {}  # ids that this run encoded
-        self._waiting = _Waiting()
         self._sample = Sample()
-        self._header: IndexHeader | None = None  # to be committed with the first slides
-        texture = encoder.recipe.keys == "texture"
-        self._texture = TextureKeys(store, seed=encoder.recipe.seed) if texture else None
+        self._writer = SlideWriter(store, encoder.recipe, replace=replace)
+        self._jobs: list[Job] = []  # encoded and not committed yet
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
@@ -183,7 +151,6 @@ class Ingest:
         if jobs:
             self.encoder.load()  # so wrong weights are refused before any slide is opened
             self.measure(jobs, show_progress=show_progress)
-        self._waiting = _Waiting()
         with progress("adding", len(jobs), show=show_progress) as bar:
             try:
                 for job, prepared in self._prepare_ahead(jobs):
@@ -206,7 +173,8 @@ class Ingest:
         self._sample = sample
         if sample.with_tissue >= (2 if self.encoder.model.statistics is None else 1):
             before, self.encoder = self.encoder, self.encoder.measured_on(sample.features)
-            self._header = IndexHeader.from_json(self._store.header).measured(before, self.encoder)
+            header = IndexHeader.from_json(self._store.header).measured(before, self.encoder)
+            self._writer.header = header  # is committed with the first slides
 
     def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
         """Yield the slides to add. Slides that are in the index already are reported and left out."""
@@ -360,40 +328,19 @@ class Ingest:
             self._fail(job.path, error)
         else:
             self._done[job.slide_id] = job.path
-            self._waiting.take(job, row, codes)
-            if self._waiting.is_long or (self._texture and self._texture.is_due(self._waiting.patches)):
+            self._jobs.append(job)
+            self._writer.take(row, codes, job.stored)
+            if self._writer.is_due:
                 self._commit()
         bar.step(job.slide_id)
 
     def _commit(self) -> None:
         """Commit the slides that wait, and only then report them."""
-        done, self._waiting = self._waiting, _Waiting()
-        if not done.jobs:
-            return
-        keys = [
-            codes.keys if self._texture is None else self._texture.of(codes.barcodes) for codes in done.codes
-        ]
-        self._store.append_many(
-            [
-                slide_snapshot(row, key, codes.barcodes, codes.l0_xy)
-                for row, key, codes in zip(done.rows, keys, done.codes, strict=True)
-            ],
-            replace=self._replace,
-            header=None if self._header is None else self._header.to_json(),
-        )
-        self._header = None
-        for job, row, codes in zip(done.jobs, done.rows, done.codes, strict=True):
+        jobs, self._jobs = self._jobs, []
+        for job, (row, before) in zip(jobs, self._writer.commit(), strict=True):
             if row.mpp_source != OVERRIDE and is_unused(self._given_for(job)[0], row.mpp):
                 self._report.own_scale.append(job.slide_id)
-            if not len(codes):
-                self._report.no_tissue.append(job.slide_id)
-            else:
-                (self._report.replaced if job.stored else self._report.added).append(job.slide_id)
-        if self._texture is not None:
-            self._texture.grow(done.patches)
-            replaced = [job.stored for job in done.jobs if job.stored is not None]
-            keep_threshold(self._store, [*done.rows, *replaced])
-        self._waiting.since = time.monotonic()
+            self._report.enter(row, before)
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
         if self._on_error == "raise":

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,13 @@ from sish.slides.mosaic import Region
 from sish.slides.reader_threads import end_soon, start
 from sish.slides.scale import GIVEN, check_given, is_unused
 from sish.slides.slide import Slide, open_slide, slide_from_array
+from sish.vector_ingest import check_width
+from sish.vectors import as_vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | Image
+    Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | NDArray[np.floating] | Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Question:
     """A query as it was given, and how to read it. The fields are arguments of :meth:`sish.Index.search`."""
 
     query: Queryable
-    """Path, id, open slide, pixels uint8 (H, W, 3), or PIL image."""
+    """Path, id, open slide, pixels uint8 (H, W, 3), PIL image, or vectors float (Q, F)."""
     mpp: float | None = None
     """Micrometres per level-0 pixel of a file that does not state it."""
     override_mpp: float | None = None
@@ -94,6 +96,8 @@ class Question:
                 f"{self.query}: is neither a file nor the id of an indexed slide{near}", path=self.query
             )
         given = self.query if row is None else _file_of(row)  # a region is read from the file
+        if is_vectors(given):
+            return self._of_vectors(as_vectors(cast("NDArray[np.floating]", given), "query vectors"), encoder)
         if is_feature_file(given):
             return self._of_features(absolute(str(given)), state, encoder)
         check_takes_pixels(encoder, state.folder)
@@ -103,7 +107,7 @@ class Question:
     def noted(self, results: Results) -> Results:
         """Return the results, with a note if `mpp` was not used because the query has its own scale."""
         own = results.query.mpp
-        if self.override_mpp is not None or not is_unused(self.mpp, own):
+        if self.override_mpp is not None or own is None or not is_unused(self.mpp, own):
             return results
         said = (
             f"the query has its own scale, {own:.3g} um/px: the given mpp was not used; "
@@ -120,6 +124,18 @@ class Question:
         return query_of_features(
             path, encoder, stored, mpp=mpp, override_mpp=override_mpp, patient=self.patient
         )
+
+    def _of_vectors(self, vectors: NDArray[np.float32], encoder: SlideEncoder) -> tuple[Query, SlideCodes]:
+        """Return vectors as a query; they have no places."""
+        if self.region is not None or self.override_mpp is not None or self.mpp is not None:
+            raise QueryError(
+                "got a region or a scale of vectors, which have no places; want the vectors alone"
+            )
+        if not len(vectors):
+            raise QueryError("got no vectors to search for; want at least one row")
+        check_width(vectors, encoder)
+        codes = SlideCodes(np.zeros((len(vectors), 1), np.int64), encoder.barcodes(vectors), None)
+        return Query("vectors", None, self.patient or "", None, None, len(codes), None), codes
 
     def _of_pixels(
         self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder
@@ -159,6 +175,11 @@ class Question:
         if scale is None:
             raise QueryError("got an image without its scale: give mpp=, in micrometres per pixel")
         return slide_from_array(np.asarray(given), scale, "image")
+
+
+def is_vectors(query: object) -> bool:
+    """Return whether a query is an array of float vectors; arrays of pixels are uint8 (H, W, 3)."""
+    return getattr(query, "ndim", 0) == 2 and "float" in str(getattr(query, "dtype", ""))  # torch's, too
 
 
 def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:
@@ -213,14 +234,16 @@ def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCod
     """
     rows = patches.rows_of(np.asarray(numbers, np.int64))
     ends = np.cumsum(patches.slides.n_patches[list(numbers)])
-    for own in np.split(rows, ends[:-1]) if len(numbers) else ():
-        keys, l0_xy = patches.keys[own].astype(np.int64), patches.l0_xy[own].astype(np.int64)
-        yield SlideCodes(keys, patches.barcodes[own], l0_xy)
+    for number, own in zip(numbers, np.split(rows, ends[:-1]), strict=True) if len(numbers) else ():
+        has_places = patches.slides[number].has_places
+        l0_xy = patches.l0_xy[own].astype(np.int64) if has_places else None
+        yield SlideCodes(patches.keys[own].astype(np.int64), patches.barcodes[own], l0_xy)
 
 
 def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) -> Query:
     """Return an indexed slide as results name it."""
-    return Query(row.slide_id, row.path, patient or row.patient, row.mpp, None, len(codes), row.patch_l0_px)
+    scale, side = row.mpp or None, row.patch_l0_px or None
+    return Query(row.slide_id, row.path or None, patient or row.patient, scale, None, len(codes), side)
 
 
 @about_its_path
@@ -265,7 +288,13 @@ def query_of_features(
 
 
 def _file_of(row: SlideRow) -> Path:
-    """Return the file of an indexed slide; QueryError if another file has taken its place."""
+    """Return the file of an indexed slide; QueryError if it has none, or another has taken its place."""
+    if not row.path:
+        raise QueryError(
+            f"got a region of {row.slide_id!r}, which was given as vectors: search for the slide, or for "
+            "the vectors of that region",
+            slide_id=row.slide_id,
+        )
     path = Path(row.path)
     if compare(path, row) is not Standing.SAME:
         raise QueryError(

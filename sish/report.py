@@ -31,6 +31,7 @@ _QUERY_PX = 640
 _PATCH_PX = 112
 _PAGES = (".html", ".htm")
 _OPEN_SLIDES = 16
+_IN_MEMORY = "given as pixels in memory or as vectors"
 """Number of slides held open at a time; a plain image is held with all its pixels."""
 
 
@@ -61,7 +62,7 @@ def write_report(results: Results | Sequence[Results], path: str | os.PathLike[s
     asked = [results] if isinstance(results, Results) else list(results)
     queries = [answer.query.path for answer in asked if answer.query.path is not None]
     check_report(path, queries, index)
-    with _Gallery(index.encoder, {row.path: row.file_digest for row in index.slides}) as gallery:
+    with _Gallery(index.encoder, {row.path: row.file_digest for row in index.slides if row.path}) as gallery:
         body = "".join(_section(answer, gallery) for answer in asked)
     style = resources.files("sish").joinpath("report.css").read_text(encoding="utf-8")
     page = (
@@ -80,7 +81,7 @@ def check_report(path: str | os.PathLike[str], queries: Sequence[str], index: In
     """Refuse a path that :func:`write_report` would refuse (ParameterError), before anything is searched."""
     recipe = index.recipe
     weights = (recipe.weights, recipe.network_weights)
-    slides = (row.path for row in index.slides)
+    slides = (row.path for row in index.slides if row.path)
     check_output(path, inputs=chain(queries, weights, slides), replaces=_PAGES)
 
 
@@ -106,8 +107,10 @@ class _Gallery:
         while self._slides:
             self._slides.popitem()[1].close()
 
-    def _open(self, path: str, mpp: float) -> Slide:
+    def _open(self, path: str, mpp: float | None) -> Slide:
         """Return a slide at the scale at which it was encoded; close the least recently used ones."""
+        if not path or mpp is None:
+            raise SlideOpenError(_IN_MEMORY)
         slide = self._slides.pop((path, mpp), None) or open_slide(path, override_mpp=mpp)
         self._slides[path, mpp] = slide
         if len(self._slides) > _OPEN_SLIDES:
@@ -117,7 +120,7 @@ class _Gallery:
     def query(self, query: Query) -> str:
         """Return the query's thumbnail with its mosaic."""
         if query.path is None:
-            return _gone("an image in memory", _THUMBNAIL_PX)
+            return _gone(_IN_MEMORY, _THUMBNAIL_PX)
         try:
             slide = self._open(query.path, query.mpp)
             prepared = self._encoder.prepare(slide, query.region)
@@ -126,14 +129,14 @@ class _Gallery:
             return _gone(str(error), _THUMBNAIL_PX)
         return _img(picture, "the query and its mosaic")
 
-    def _open_indexed(self, path: str, mpp: float) -> Slide:
+    def _open_indexed(self, path: str, mpp: float | None) -> Slide:
         """Return the slide of a hit; SlideOpenError if its file is another one now."""
         digest = self._digests.get(path)
         if (path, mpp) not in self._slides and digest is not None and file_digest(path) != digest:
             raise SlideOpenError(f"{path}: is another file now than when it was added", path=path)
         return self._open(path, mpp)
 
-    def thumbnail(self, path: str, mpp: float) -> str:
+    def thumbnail(self, path: str, mpp: float | None) -> str:
         """Return a hit's slide, small."""
         try:
             slide = self._open_indexed(path, mpp)
@@ -145,19 +148,23 @@ class _Gallery:
 
     def query_patch(self, query: Query, pair: PatchPair) -> str:
         """Return the query's patch of a pair, as the encoder saw it."""
-        if query.path is None:
-            return _gone("in memory", _PATCH_PX)
-        return self._patch(self._open, query.path, query.mpp, pair.query_xy)
+        return self._patch(self._open, query.path or "", query.mpp, pair.query_xy)
 
     def hit_patch(self, hit: Hit, pair: PatchPair) -> str:
         """Return the hit's patch of a pair, as the encoder saw it."""
         return self._patch(self._open_indexed, hit.path, hit.mpp, pair.xy)
 
     def _patch(
-        self, opening: Callable[[str, float], Slide], path: str, mpp: float, l0_xy: tuple[int, int]
+        self,
+        opening: Callable[[str, float | None], Slide],
+        path: str,
+        mpp: float | None,
+        l0_xy: tuple[int, int] | None,
     ) -> str:
         """Return a patch of a slide."""
         recipe = self._encoder.recipe
+        if l0_xy is None:
+            return _gone("its place is not known", _PATCH_PX)
         try:
             slide, step_px = opening(path, mpp), self._encoder.step_px
             pixels = read_patch(slide, l0_xy, recipe.patch_px, recipe.mpp, step_px=step_px)
@@ -169,12 +176,13 @@ class _Gallery:
 def _section(results: Results, gallery: _Gallery) -> str:
     """Return one query and its hits."""
     query = results.query
+    scale = "" if query.mpp is None else f" · {query.mpp:.3g} um/px"
     place = "" if query.region is None else " · region x {}, y {}, {} x {} px".format(*query.region)
     cards = "".join(_card(hit, query, gallery) for hit in results)
     return (
         f'<h2>Query</h2><div class="card">{gallery.query(query)}'
         f'<div class="facts"><h3>{escape(query.slide_id)}</h3>'
-        f'<div class="soft">{counted(query.n_patches, "patch", "es")} · {query.mpp:.3g} um/px{place}</div>'
+        f'<div class="soft">{counted(query.n_patches, "patch", "es")}{scale}{place}</div>'
         f'<div class="soft">{escape(results.headline)}</div></div></div>'
         f"<h2>{len(results)} most similar slides</h2>{cards}"
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from sish.index.store import SlideRow
 
 SCORE = (
     "score: how close the query's patches come to their nearest match in the slide, on average: "
@@ -20,16 +23,26 @@ _NAMED = 5
 class PatchPair:
     """A patch of the query and the patch of a hit that it was matched with."""
 
-    query_xy: tuple[int, int]
-    """Top left corner of the query's patch, level-0 pixels of the query."""
-    xy: tuple[int, int]
-    """Top left corner of the hit's patch, level-0 pixels of the hit."""
+    query_xy: tuple[int, int] | None
+    """Top left corner of the query's patch, level-0 pixels of the query; None if its place is not known."""
+    xy: tuple[int, int] | None
+    """Top left corner of the hit's patch, level-0 pixels of the hit; None if its place is not known."""
     hamming: int
     """Number of bits in which their barcodes differ."""
+    query_row: int
+    """Number of the query's patch among the query's patches, from 0."""
+    row: int
+    """Number of the hit's patch among the hit's patches, from 0, in the order in which they were added."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"query_xy": list(self.query_xy), "xy": list(self.xy), "hamming": self.hamming}
+        return {
+            "query_xy": None if self.query_xy is None else list(self.query_xy),
+            "xy": None if self.xy is None else list(self.xy),
+            "hamming": self.hamming,
+            "query_row": self.query_row,
+            "row": self.row,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +54,11 @@ class Hit:
     slide_id: str
     """The slide's name in the index."""
     path: str
-    """Its file at the time it was added."""
-    mpp: float
-    """Scale of its level 0, um per pixel."""
-    patch_l0_px: float
-    """Side of its patches in level-0 pixels."""
+    """Its file at the time it was added; empty if it was given as vectors."""
+    mpp: float | None
+    """Scale of its level 0, um per pixel; None if it is not known."""
+    patch_l0_px: float | None
+    """Side of its patches in level-0 pixels; None if their places are not known."""
     label: str | None
     """Its diagnosis; None if not known."""
     patient: str
@@ -89,14 +102,14 @@ class Query:
     """Its file; None for an image in memory."""
     patient: str
     """Its patient as given, else as in the index, else the slide's id."""
-    mpp: float
-    """Scale of its level 0, um per pixel."""
+    mpp: float | None
+    """Scale of its level 0, um per pixel; None if it is not known."""
     region: tuple[int, int, int, int] | None
     """The part that was searched for: x, y, width, height in level-0 pixels; None for all of it."""
     n_patches: int
     """Number of patches of its mosaic."""
-    patch_l0_px: float
-    """Side of a patch in level-0 pixels."""
+    patch_l0_px: float | None
+    """Side of a patch in level-0 pixels; None if their places are not known."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -229,6 +242,13 @@ class AddReport:
             f"no tissue was found in {named}: sish preview SLIDE -o PICTURE.png shows why, and names options "
             "to try; give those that help there to sish index create"
         )
+
+    def enter(self, row: SlideRow, before: SlideRow | None) -> None:
+        """Enter a slide that was committed; `before` is its earlier row, if it was there already."""
+        if not row.n_patches:
+            self.no_tissue.append(row.slide_id)
+        else:
+            (self.added if before is None else self.replaced).append(row.slide_id)
 
     def summary(self) -> str:
         """Return one line, such as ``12 added, 3 already there, 1 failed``."""

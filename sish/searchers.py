@@ -75,6 +75,9 @@ class Searcher(Protocol):
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
 
+    def row_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Return the number of each patch in its slide, as it was added, (N,)."""
+
 
 @dataclass(frozen=True, slots=True)
 class GuidedSearcher:
@@ -143,6 +146,10 @@ class GuidedSearcher:
         """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
         return self.snapshot.l0_xy[patches]
 
+    def row_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Return the number of each patch in its slide, as it was added, (N,)."""
+        return self.snapshot.row[patches]
+
 
 @dataclass(frozen=True, slots=True)
 class TextureSearcher:
@@ -202,6 +209,10 @@ class TextureSearcher:
     def l0_xy_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the top left corner of each patch in level-0 pixels, x first, (N, 2)."""
         return self.archive.l0_xy_of(patches)
+
+    def row_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Return the number of each patch in its slide, as it was added, (N,)."""
+        return self.archive.row_of(patches)
 
 
 def _rank_by_id(slides: SlideList) -> NDArray[np.int64]:

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import ArrayLike
+
 from sish.encode import SlideEncoder
 from sish.encoders import TISSUE, PatchEncoder
-from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError
+from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError, QueryError
 from sish.feature_ingest import measured_files
 from sish.filters import Where, filters_of
 from sish.header import IndexHeader
@@ -35,6 +37,8 @@ from sish.results import Results
 from sish.sampling import measured_encoder
 from sish.slides.mosaic import Region
 from sish.thresholds import Settings
+from sish.vector_ingest import check_mosaic, measured_rows, recipe_of
+from sish.vectors import Told, slides_of
 from sish.view import RankingName
 
 if TYPE_CHECKING:
@@ -282,6 +286,88 @@ class Index(IndexChanges):
         with Store.create(path, _header_of(coder, search)) as store:
             return cls(store)
 
+    @classmethod
+    def from_vectors(
+        cls,
+        path: str | os.PathLike[str],
+        vectors: ArrayLike,
+        slide_ids: ArrayLike,
+        *,
+        labels: Told = None,
+        patients: Told = None,
+        sites: Told = None,
+        l0_xy: ArrayLike | None = None,
+        mpp: float | Mapping[str, float] | None = None,
+        patch_l0_px: float | None = None,
+        feature_encoder: str = "vectors",
+        mosaic: bool = False,
+        search: Search | None = None,
+        show_progress: bool = True,
+    ) -> Index:
+        """Make an index of slides whose features are at hand as an array (UNI, Virchow, TITAN, ...).
+
+        The features are measured on up to 4,096 of the vectors (:mod:`sish.calibration`). More slides come
+        with :meth:`add_vectors`.
+
+        Parameters
+        ----------
+        path : path-like
+            Folder to make; it may exist if it is empty.
+        vectors : float (N, F)
+            A vector for each patch, or one for each slide, in any order.
+        slide_ids : str or int (N,)
+            The slide of each vector.
+        labels, patients, sites, l0_xy, mpp, patch_l0_px, mosaic, show_progress
+            As of :meth:`add_vectors`.
+        feature_encoder : str
+            Name of the network that made them. Vectors of another length, and files of features of another
+            network, are refused later.
+        search : SearchParams or mapping, optional
+            As of :meth:`create`.
+
+        Returns
+        -------
+        Index
+            The index, with the slides.
+
+        Raises
+        ------
+        ParameterError
+            If the arrays do not fit each other, hold NaN or infinity, or are too few to be measured.
+        LabelsError
+            If what is told of the slides cannot be read, or names none of them.
+        StoreError
+            If there is something at ``path`` already, or it cannot be written.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile
+        >>> vectors = np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index = Index.from_vectors(f"{folder}/a.sish", vectors, np.repeat(["a", "b", "c"], 20))
+        ...     [hit.slide_id for hit in index.search(vectors[20:40], k=1)]
+        ['b']
+        """
+        slides, notes = slides_of(
+            vectors,
+            slide_ids,
+            labels=labels,
+            patients=patients,
+            sites=sites,
+            l0_xy=l0_xy,
+            mpp=mpp,
+            patch_l0_px=patch_l0_px,
+        )
+        if sum(len(slide.vectors) for slide in slides) < 2:
+            raise ParameterError("got fewer than two vectors, whose features cannot be measured; give more")
+        check_mosaic(slides, mosaic=mosaic)
+        coder = SlideEncoder(recipe_of(feature_encoder, slides[0].vectors.shape[1]))
+        coder = coder.measured_on(measured_rows(slides))
+        with Store.create(path, _header_of(coder, search)) as store:
+            index = cls(store)
+        index._add_slides(slides, notes, mosaic=mosaic, show_progress=show_progress)
+        return index
+
     def search(
         self,
         query: Queryable,
@@ -300,9 +386,10 @@ class Index(IndexChanges):
 
         Parameters
         ----------
-        query : path-like, Slide, uint8 array (H, W, 3), or PIL image
+        query : path-like, Slide, uint8 array (H, W, 3), PIL image, or float array (Q, F)
             The slide to search for. The id of an indexed slide gives the same answer as its file, which is
-            not read. A path that ends with ``.h5`` is a file of features (:meth:`add_features`).
+            not read. A path that ends with ``.h5`` is a file of features (:meth:`add_features`). A float
+            array has a vector of the index's encoder in each row: the patches of a slide, or of a part of it.
         k : int
             Number of hits wanted. The answer is shorter only if fewer slides may be found. Hits that the
             ranking did not place have ``placed`` false; those beyond the threshold have ``below_threshold``.
@@ -322,6 +409,7 @@ class Index(IndexChanges):
             Leave out every slide of the query's own patient.
         patient : str, optional
             The query's patient. Default: the patient of the same file in the index, else the query's id.
+            Vectors have none unless it is given.
         where : mapping, optional
             Find only slides whose values meet these conditions, by column: ``label``, ``site``, ``patient``
             or another column of the labels file, as in ``{"site": ["lung", "breast"], "age": ">=50"}``. See
@@ -339,7 +427,8 @@ class Index(IndexChanges):
         ------
         QueryError
             If the query has no tissue, is both an id and another slide's file, or cannot be answered by this
-            index; if no slide has a column of ``where``.
+            index; if no slide has a column of ``where``; or if vectors of an unknown patient shall leave out
+            their patient.
         ParameterError
             If ``k``, the ranking or a search parameter is out of range, or ``where`` makes no sense.
         EncoderMismatchError
@@ -352,6 +441,8 @@ class Index(IndexChanges):
         state = self._current()
         changed = self._settings_of(state).with_changes(search)
         asked, codes = question.encoded(state, self._encoder_of(state))
+        if exclude_patient and not asked.patient:
+            raise QueryError("got exclude_patient=True with vectors of an unknown patient; give patient=")
         results = self._view_of(state).search(
             asked,
             codes,

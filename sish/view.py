@@ -15,6 +15,7 @@ from sish.errors import ParameterError, QueryError
 from sish.filters import Filter, Where, filters_of
 from sish.index.bags import Bags
 from sish.index.params import SearchParams
+from sish.index.store import SlideRow
 from sish.nearest import nearest_to
 from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
 from sish.results import Hit, PatchPair, Query, Results
@@ -220,22 +221,14 @@ class View:
 
     def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
         row = self.searcher.slides[int(self.order[ranked.slide])]
-        patches = np.array([match.patch for match in ranked.matches], np.int64)
-        pairs = tuple(
-            PatchPair(
-                query_xy=_point(codes.l0_xy[match.query_patch]),
-                xy=_point(xy),
-                hamming=int(match.hamming),
-            )
-            for match, xy in zip(ranked.matches, self.searcher.l0_xy_of(patches), strict=True)
-        )
+        pairs = self._pairs(ranked, row, codes)
         found = answer.neighbours.nearest.of_slide(ranked.slide, threshold)
         return Hit(
             rank=0,
             slide_id=row.slide_id,
             path=row.path,
-            mpp=row.mpp,
-            patch_l0_px=row.patch_l0_px,
+            mpp=row.mpp or None,
+            patch_l0_px=row.patch_l0_px or None,
             label=row.label,
             patient=row.patient,
             score=found.score,
@@ -246,6 +239,23 @@ class View:
             below_threshold=min(pair.hamming for pair in pairs) > threshold,
             patches=pairs,
             metadata=row.metadata,
+        )
+
+    def _pairs(self, ranked: RankedSlide, row: SlideRow, codes: SlideCodes) -> tuple[PatchPair, ...]:
+        """Return the pairs of patches that made a slide a hit."""
+        patches = np.array([match.patch for match in ranked.matches], np.int64)
+        found = zip(
+            ranked.matches, self.searcher.l0_xy_of(patches), self.searcher.row_of(patches), strict=True
+        )
+        return tuple(
+            PatchPair(
+                query_xy=None if codes.l0_xy is None else _point(codes.l0_xy[match.query_patch]),
+                xy=_point(xy) if row.has_places else None,
+                hamming=int(match.hamming),
+                query_row=int(match.query_patch),
+                row=int(number),
+            )
+            for match, xy, number in found
         )
 
 

@@ -51,7 +51,7 @@ def test_add_makes_the_index_and_search_prints_the_documented_json(capsys, tmp_p
     wanted = {"rank", "slide_id", "path", "label", "score", "uncertainty", "below_threshold", "patches"}
     assert wanted <= set(first)
     assert first["slide_id"] == query.slide_id and first["rank"] == 1
-    assert set(first["patches"][0]) == {"query_xy", "xy", "hamming"}
+    assert set(first["patches"][0]) == {"query_xy", "xy", "hamming", "query_row", "row"}
 
 
 def test_every_index_command(capsys, own_index, tmp_path):

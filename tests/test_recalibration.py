@@ -237,7 +237,7 @@ def test_a_crash_before_the_first_commit_leaves_the_empty_index(slides, whole, t
 def test_an_interrupted_first_add_goes_on_with_its_calibration(slides, tmp_path, monkeypatch):
     index, whole = create(tmp_path / "a.sish"), create(tmp_path / "whole.sish")
     add(whole, slides[:12])
-    monkeypatch.setattr("sish.ingest._COMMIT_S", 0.0)
+    monkeypatch.setattr("sish.slide_writer._COMMIT_S", 0.0)
     seen, encode_rest = [], sish.encode.SlideEncoder.encode_rest
 
     def stops(*given):
@@ -339,7 +339,7 @@ def test_an_interrupted_recalibration_changes_nothing_and_goes_on(tmp_path, monk
     add(index, slides[:2])
     add(index, slides[2:])
     before, first, reader = barcodes(index), index.fingerprint, sish.Index.open(index.path, encoder=Foreign())
-    monkeypatch.setattr("sish.ingest._COMMIT_S", 0.0)
+    monkeypatch.setattr("sish.slide_writer._COMMIT_S", 0.0)
     monkeypatch.setattr(Stops, "left", 6 * 50 + 3 * 31 + 9)
     with pytest.raises(KeyboardInterrupt):
         index.recalibrate(show_progress=False)
@@ -366,7 +366,7 @@ def labels_of(folder, slides):
 
 def begun(index, monkeypatch):
     """Interrupt a recalibration after the first commit."""
-    monkeypatch.setattr("sish.ingest._COMMIT_S", 0.0)
+    monkeypatch.setattr("sish.slide_writer._COMMIT_S", 0.0)
     monkeypatch.setattr(Store, "replace_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         index.recalibrate(show_progress=False)
@@ -456,7 +456,8 @@ from pathlib import Path
 import sish
 from tests.test_recalibration import Foreign
 import sish.ingest
-sish.ingest._COMMIT_S = 0.0
+import sish.slide_writer
+sish.slide_writer._COMMIT_S = 0.0
 index = sish.Index.open(sys.argv[1], encoder=Foreign())
 commit = sish.ingest.Ingest._commit
 def told(self):

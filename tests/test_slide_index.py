@@ -90,7 +90,7 @@ def test_a_region_is_found_in_its_own_slide(built_index):
     size = int(row.patch_l0_px)
     hit = index.search(row.path, k=1, region=(x, y, size, size))[0]
     assert hit.slide_id == row.slide_id
-    assert hit.patches[0] == sish.PatchPair((x, y), (x, y), 0)
+    assert hit.patches[0] == sish.PatchPair((x, y), (x, y), 0, query_row=0, row=whole.patches[0].row)
 
 
 def test_arrays_and_pil_images_are_queries_and_need_a_scale(built_index):

@@ -113,7 +113,7 @@ def test_commits_of_any_size_leave_the_same_index(tmp_path, monkeypatch):
     (folder / "j.png").write_bytes(b"no image")
     snapshots, commits = [], []
     for seconds in (0.0, 1e9):
-        monkeypatch.setattr("sish.ingest._COMMIT_S", seconds)
+        monkeypatch.setattr("sish.slide_writer._COMMIT_S", seconds)
         index = sish.Index.create(tmp_path / f"{seconds}.sish")
         report = index.add(folder, mpp=1.0, show_progress=False)
         assert report.added == [f"i{number:02}" for number in range(20)]
@@ -128,7 +128,7 @@ def test_commits_of_any_size_leave_the_same_index(tmp_path, monkeypatch):
 def test_what_is_encoded_is_kept_when_a_later_slide_stops_the_add(tmp_path, monkeypatch):
     from PIL import Image
 
-    monkeypatch.setattr("sish.ingest._COMMIT_S", 1e9)
+    monkeypatch.setattr("sish.slide_writer._COMMIT_S", 1e9)
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(3):

@@ -112,8 +112,8 @@ ODD: list[tuple[str, Any]] = [
     *(("slide_id", value) for value in (None, 5, ["a"], {})),
     *(("path", value) for value in (None, 5)),
     *(("patient", value) for value in (None, 5)),
-    *(("mpp", value) for value in ("0.5", None, True, 0, -1.0, float("nan"), float("inf"), 10**400)),
-    *(("patch_l0_px", value) for value in ("256", None, 0, float("-inf"))),
+    *(("mpp", value) for value in ("0.5", None, True, -1.0, float("nan"), float("inf"), 10**400)),
+    *(("patch_l0_px", value) for value in ("256", None, -1, float("-inf"))),
     *(("width", value) for value in ("9", -1, 1.5, None, 2**63)),
     *(("status", value) for value in (None, 1)),
     ("site", 7),
@@ -200,7 +200,7 @@ def test_tombstones_that_are_no_numbers_of_slides(path, data):
 def test_what_cannot_be_read_again_is_not_written(tmp_path):
     with Store.create(tmp_path / "a", {}) as store:
         append(store, "a", 3, 1)
-        for name, value in (("label", 5), ("metadata", {"a": 1}), ("patient", None), ("mpp", 0.0)):
+        for name, value in (("label", 5), ("metadata", {"a": 1}), ("patient", None), ("mpp", -1.0)):
             row = replace(make_row("b", 3, 1), **{name: value})
             with pytest.raises(ParameterError, match=f"slide 'b' has {name}"):
                 store.append(row, *arrays_of(make_row("b", 3, 1)))

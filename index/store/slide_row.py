@@ -18,13 +18,13 @@ class SlideRow:
     slide_id: str
     """Its name within the index."""
     path: str
-    """Where it was when it was added."""
+    """Where it was when it was added; empty for a slide that was given as vectors."""
     n_patches: int
     """How many patches stand for it; 0 for a slide without tissue."""
     patch_l0_px: float
-    """Side of its patches in level-0 pixels."""
+    """Side of its patches in level-0 pixels; 0 for a slide whose patches have no places."""
     mpp: float
-    """Micrometres per level-0 pixel."""
+    """Micrometres per level-0 pixel; 0 where it is not known."""
     mpp_source: str
     """Where the mpp comes from (the user, a vendor's field, ...)."""
     width: int
@@ -44,13 +44,18 @@ class SlideRow:
     file_digest: str | None = None
     """Which file it was made from (`sish.identity`); None in rows that are older than the field."""
 
+    @property
+    def has_places(self) -> bool:
+        """Whether the places of its patches are known."""
+        return self.patch_l0_px > 0
+
 
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _is_text(value: object) -> bool:
@@ -69,7 +74,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("slide_id", "path", "mpp_source", "patient", "status"), ("text", _is_text)),
     **dict.fromkeys(("label", "site", "file_digest"), ("text or nothing", _is_text_or_none)),
     **dict.fromkeys(("n_patches", "width", "height"), ("a whole number of at least 0", _is_count)),
-    **dict.fromkeys(("patch_l0_px", "mpp"), ("a positive number", _is_length)),
+    **dict.fromkeys(("patch_l0_px", "mpp"), ("a number of at least 0", _is_length)),
     "metadata": ("texts by name", _is_texts),
 }
 

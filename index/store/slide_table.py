@@ -371,7 +371,7 @@ class SlideTable(SlideRows):
         ):
             yield "has numbers of texts that are not there"
             return
-        if not (np.isfinite(self.lengths) & (self.lengths > 0)).all() or (self.sizes < 0).any():
+        if not (np.isfinite(self.lengths) & (self.lengths >= 0)).all() or (self.sizes < 0).any():
             yield "has sizes or scales that no slide has"
         try:
             strings = _split(self.strings, self.string_ends)

@@ -97,7 +97,7 @@ def _checked(
 
 
 def slide_snapshot(
-    row: SlideRow, keys: npt.ArrayLike, barcodes: npt.ArrayLike, l0_xy: npt.ArrayLike
+    row: SlideRow, keys: npt.ArrayLike, barcodes: npt.ArrayLike, l0_xy: npt.ArrayLike | None
 ) -> Snapshot:
     """Return a table of one slide's N patches in key order.
 
@@ -109,8 +109,8 @@ def slide_snapshot(
         The keys of each patch.
     barcodes : array-like of uint8, shape (N, B)
         The barcode of each patch.
-    l0_xy : array-like of int, shape (N, 2)
-        The top left corner of each patch in level-0 pixels.
+    l0_xy : array-like of int, shape (N, 2), optional
+        The top left corner of each patch in level-0 pixels. Default: zeros, of patches without places.
 
     Returns
     -------
@@ -123,13 +123,14 @@ def slide_snapshot(
         If a shape or dtype does not fit.
     """
     n = row.n_patches
+    places = np.zeros((n, 2), np.int64) if l0_xy is None else l0_xy
     all_keys = _checked("keys", keys, np.int64, (n, None))
     order = np.argsort(all_keys[:, 0], kind="stable")
     return Snapshot(
         slides=SlideTable.of([row]),
         keys=all_keys[order],
         barcodes=_checked("barcodes", barcodes, np.uint8, (n, None))[order],
-        l0_xy=_checked("l0_xy", l0_xy, np.int64, (n, 2))[order],
+        l0_xy=_checked("l0_xy", places, np.int64, (n, 2))[order],
         slide=np.zeros(n, np.int32),
         row=order.astype(np.int32),
     )

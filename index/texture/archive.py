@@ -113,6 +113,13 @@ class Archive:
             out[mine] = self.parts[table].l0_xy[rows]
         return out
 
+    def row_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of each patch in its slide, as it was added, (N,)."""
+        out = np.empty(len(patches), np.int64)
+        for mine, table, rows in self.cells.by_table(patches):
+            out[mine] = self.parts[table].row[rows]
+        return out
+
 
 def _table(patches: Snapshot, first_slide: int) -> KeyTable:
     keys = np.ascontiguousarray(patches.keys[:, 0])

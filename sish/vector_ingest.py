@@ -1,0 +1,141 @@
+"""Adding slides that are given as vectors to the store, as `sish.ingest` adds slides of pixels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.encode import SlideCodes, SlideEncoder
+from sish.encoders import FEATURES
+from sish.errors import EncoderMismatchError, ParameterError, SlideError
+from sish.feature_files import choose
+from sish.index.store import SlideRow, Store
+from sish.ingest import OnError, check_on_error
+from sish.progress import progress
+from sish.recipe import Recipe
+from sish.results import AddReport, Skipped
+from sish.slide_writer import SlideWriter
+from sish.slides.scale import GIVEN
+from sish.vectors import VectorSlide
+
+_MEASURED = 4_096
+"""Vectors that are measured, evenly spread over those given: their mean is known to 2 % of their spread."""
+
+
+def recipe_of(feature_encoder: str, n_features: int) -> Recipe:
+    """Return the recipe of an index of vectors; ParameterError if the encoder's name is none."""
+    if not isinstance(feature_encoder, str) or not feature_encoder:
+        raise ParameterError(f"got feature_encoder={feature_encoder!r}; want its name, such as 'uni'")
+    return Recipe(weights=f"{FEATURES}{feature_encoder}/{n_features}").check()
+
+
+def measured_rows(slides: Sequence[VectorSlide]) -> NDArray[np.float32]:
+    """Return the vectors of some slides that the encoder is measured on, float32 (M, F)."""
+    ends = np.cumsum([len(slide.vectors) for slide in slides])
+    drawn = np.unique(np.linspace(0, ends[-1] - 1, _MEASURED).astype(np.int64))
+    parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
+    begins = ends - [len(slide.vectors) for slide in slides]
+    return np.concatenate(
+        [slide.vectors[own - begin] for slide, own, begin in zip(slides, parts, begins, strict=True)]
+    )
+
+
+def check_width(vectors: NDArray[np.float32], encoder: SlideEncoder) -> None:
+    """Refuse vectors (EncoderMismatchError) that are not as long as those of the index."""
+    wanted = encoder.model.n_features if encoder.calibration is None else len(encoder.calibration.centre)
+    if vectors.shape[1] != wanted:
+        raise EncoderMismatchError(
+            f"got vectors of {vectors.shape[1]} numbers, and the index is of {encoder.recipe.weights}: give "
+            f"vectors of {wanted}, of the same encoder"
+        )
+
+
+def check_mosaic(slides: Sequence[VectorSlide], *, mosaic: bool) -> None:
+    """Refuse to choose patches (ParameterError) where slides have no places."""
+    if mosaic and any(slide.l0_xy is None for slide in slides):
+        raise ParameterError("got mosaic=True without l0_xy: patches are chosen by their places too")
+
+
+def add_vector_slides(
+    store: Store,
+    encoder: SlideEncoder,
+    slides: Sequence[VectorSlide],
+    *,
+    mosaic: bool,
+    replace: bool,
+    on_error: OnError,
+    show_progress: bool,
+) -> AddReport:
+    """Add slides to a store that is open for writing; the arguments are those of `Index.add_vectors`."""
+    check_on_error(on_error)
+    writer, report = SlideWriter(store, encoder.recipe, replace=replace), AddReport()
+
+    def commit() -> None:
+        for row, before in writer.commit():
+            report.enter(row, before)
+
+    start = time.perf_counter()
+    with progress("adding", len(slides), show=show_progress) as bar:
+        try:
+            for slide in slides:
+                before = store.state.row(slide.slide_id)
+                if before is None or replace:
+                    codes = slide_codes(slide, encoder, mosaic=mosaic)
+                    writer.take(_row_of(slide, before, codes), codes, before)
+                    if writer.is_due:
+                        commit()
+                elif before.file_digest == slide.digest:
+                    report.already.append(slide.slide_id)
+                else:
+                    _fail(slide, report, on_error)
+                bar.step(slide.slide_id)
+        finally:
+            commit()  # encoded slides are kept, whatever stops the others
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def slide_codes(slide: VectorSlide, encoder: SlideEncoder, *, mosaic: bool = False) -> SlideCodes:
+    """Return the codes of a slide: of all rows, or of those that stand for it (`sish.feature_files`)."""
+    vectors, l0_xy = slide.vectors, slide.l0_xy
+    if mosaic and l0_xy is not None:
+        rows = choose(vectors, l0_xy, encoder.recipe)
+        vectors, l0_xy = vectors[rows], l0_xy[rows]
+    return SlideCodes(np.zeros((len(vectors), 1), np.int64), encoder.barcodes(vectors), l0_xy)
+
+
+def _fail(slide: VectorSlide, report: AddReport, on_error: OnError) -> None:
+    """Report a slide whose id is taken, or raise its error."""
+    error = SlideError(
+        f"slide {slide.slide_id!r} is in the index with other vectors: replace=True makes its codes anew; if "
+        "it is another slide, give it an id of its own",
+        slide_id=slide.slide_id,
+    )
+    if on_error == "raise":
+        raise error
+    report.failed.append(Skipped(slide.slide_id, str(error)))
+
+
+def _row_of(slide: VectorSlide, before: SlideRow | None, codes: SlideCodes) -> SlideRow:
+    """Return the row of a slide for the store, with its earlier labels and those given now."""
+    right, bottom = (0, 0) if slide.l0_xy is None else slide.l0_xy.max(axis=0) + math.ceil(slide.patch_l0_px)
+    row = SlideRow(
+        slide_id=slide.slide_id,
+        path="",
+        n_patches=len(codes),
+        patch_l0_px=slide.patch_l0_px,
+        mpp=slide.mpp,
+        mpp_source=GIVEN if slide.mpp else "",
+        width=int(right),
+        height=int(bottom),
+        label=before.label if before else None,
+        patient=before.patient if before else slide.slide_id,
+        site=before.site if before else None,
+        metadata=before.metadata if before else {},
+        file_digest=slide.digest,
+    )
+    return slide.labels.applied_to(row) if slide.labels else row

@@ -1,0 +1,263 @@
+"""Slides as vectors: arrays of features that another program computed, with the slide of each row.
+
+Foundation models (UNI, Virchow, H-optimus, CONCH, ...) give a vector for each patch, and slide encoders
+(TITAN, PRISM) one for each slide. :func:`slides_of` sorts the rows of such an array by slide, and reads what
+is told of the slides: labels, patients and sites from mappings or pandas objects. Pandas is not imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mode
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sish.errors import LabelsError, ParameterError, ParameterTypeError
+from sish.feature_files import step_of_grid
+from sish.labels import NAMING, LabelRow
+from sish.slides.scale import MAX_MPP, MIN_MPP
+from sish.slides.tables import MISSING
+
+Told: TypeAlias = "Mapping[Any, Any] | Any"
+"""Something told of slides: a mapping from slide ids, or a pandas Series that has them as its index."""
+
+_TOLD = ("label", "patient", "site")
+_NAMED = 5
+_MOST_L0 = 2**53  # level-0 pixels that a float holds exactly
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorSlide:
+    """One slide of an array of vectors."""
+
+    slide_id: str
+    """Its id."""
+    vectors: NDArray[np.float32]
+    """Float32 (N, F), in the order in which they were given."""
+    l0_xy: NDArray[np.int64] | None
+    """Shape (N, 2): top left corners in level-0 pixels; None if the places are not known."""
+    patch_l0_px: float
+    """Side of a patch in level-0 pixels; 0 if the places are not known."""
+    mpp: float
+    """Micrometres per level-0 pixel; 0 if it is not known."""
+    labels: LabelRow | None
+    """What was told of it."""
+
+    @property
+    def digest(self) -> str:
+        """A digest of its vectors and places: the same slide is known again by it."""
+        places = np.empty(0) if self.l0_xy is None else self.l0_xy
+        return hashlib.sha256(b"vectors" + self.vectors.tobytes() + places.tobytes()).hexdigest()
+
+
+def as_vectors(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
+    """Return vectors as float32 (N, F).
+
+    Parameters
+    ----------
+    vectors : float (N, F)
+        An array, or anything that numpy reads as one: a list, a torch tensor on the CPU, an h5py data set.
+    name : str
+        What they are called in errors.
+
+    Returns
+    -------
+    float32 (N, F)
+        The same numbers.
+
+    Raises
+    ------
+    ParameterTypeError
+        If they are no numbers.
+    ParameterError
+        If they have another shape, or hold NaN or infinity.
+    """
+    try:
+        given = np.asarray(vectors)
+    except (TypeError, ValueError) as error:
+        raise ParameterTypeError(f"got {name} that are no array ({error}); want float (N, F)") from error
+    if given.dtype.kind not in "fiu":
+        raise ParameterTypeError(f"got {name} of {given.dtype}; want float (N, F)")
+    if given.ndim != 2 or not given.shape[1]:
+        raise ParameterError(f"got {name} of shape {given.shape}; want (N, F), a row for each patch")
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused below
+        found = np.ascontiguousarray(given, np.float32)
+    if not np.isfinite(found).all():
+        bad = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+        raise ParameterError(f"{name} hold NaN or infinity, first in row {bad}; give finite numbers")
+    return found
+
+
+def slides_of(
+    vectors: ArrayLike,
+    slide_ids: ArrayLike,
+    *,
+    labels: Told = None,
+    patients: Told = None,
+    sites: Told = None,
+    l0_xy: ArrayLike | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    patch_l0_px: float | None = None,
+) -> tuple[list[VectorSlide], list[str]]:
+    """Sort vectors by slide; see :meth:`sish.Index.add_vectors` for the arguments.
+
+    Returns
+    -------
+    list of VectorSlide
+        The slides in the order of their first rows.
+    list of str
+        Notes, a line each: on slides that were told of and are not there.
+
+    Raises
+    ------
+    ParameterError
+        If the arrays do not fit each other, or a number is impossible.
+    LabelsError
+        If what is told of the slides cannot be read, or names none of them.
+    """
+    rows = as_vectors(vectors)
+    ids = _as_ids(slide_ids, len(rows))
+    names, first, number = np.unique(ids, return_index=True, return_inverse=True)
+    told, notes = _told_of(names.tolist(), labels, patients, sites)
+    ends = np.cumsum(np.bincount(number, minlength=len(names)))
+    groups = np.split(np.argsort(number, kind="stable"), ends[:-1]) if len(names) else []
+    places = None if l0_xy is None else _as_places(l0_xy, len(rows))
+    corners = [None if places is None else places[own] for own in groups]
+    sides = [0.0] * len(groups) if places is None else _sides([places[own] for own in groups], patch_l0_px)
+    slides = [
+        VectorSlide(name, rows[own], xy, side, _mpp_of(mpp, name), told.get(name))
+        for name, own, xy, side in zip(names.tolist(), groups, corners, sides, strict=True)
+    ]
+    return [slides[place] for place in np.argsort(first).tolist()], notes
+
+
+def _as_ids(slide_ids: ArrayLike, rows: int) -> NDArray[np.str_]:
+    """Return the id of each row as text (N,)."""
+    given = np.asarray(slide_ids)
+    if given.shape != (rows,):
+        raise ParameterError(f"got slide_ids of shape {given.shape} for {rows} vectors; want ({rows},)")
+    ids = given.tolist()
+    for row, name in enumerate(ids):
+        if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+            raise ParameterTypeError(f"row {row} has the slide id {name!r}; want text or a whole number")
+    return np.array([str(name) for name in ids], np.str_)
+
+
+def _as_places(l0_xy: ArrayLike, rows: int) -> NDArray[np.int64]:
+    """Return corners int64 (N, 2)."""
+    given = np.asarray(l0_xy)
+    if given.shape != (rows, 2) or given.dtype.kind not in "fiu":
+        raise ParameterError(
+            f"got l0_xy {given.dtype} {given.shape} for {rows} vectors; want int ({rows}, 2)"
+        )
+    if not ((given >= 0) & (given < _MOST_L0)).all() or (given != np.floor(given)).any():  # NaN is neither
+        raise ParameterError("l0_xy holds places that no slide has; want whole level-0 pixels of at least 0")
+    return given.astype(np.int64)
+
+
+def _sides(groups: Sequence[NDArray[np.int64]], given: float | None) -> list[float]:
+    """Return the side of each slide's patches: as given, the step of its grid, or the commonest of others."""
+    if given is not None:
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < _MOST_L0:
+            raise ParameterError(f"got patch_l0_px={given!r}; want the side of a patch in level-0 pixels")
+        return [float(given)] * len(groups)
+    steps = [step_of_grid(l0_xy) for l0_xy in groups]
+    known = [step for step in steps if math.isfinite(step)]
+    if not known and groups:
+        raise ParameterError(
+            "got l0_xy of patches that have no neighbours; give patch_l0_px, the side of a patch in level-0 "
+            "pixels"
+        )
+    return [step if math.isfinite(step) else mode(known) for step in steps]
+
+
+def _mpp_of(mpp: float | Mapping[str, float] | None, slide_id: str) -> float:
+    """Return the scale of a slide, 0 where it is not known."""
+    own = mpp.get(slide_id) if isinstance(mpp, Mapping) else mpp
+    if own is None:
+        return 0.0
+    if isinstance(own, bool) or not isinstance(own, int | float | np.number) or not MIN_MPP <= own <= MAX_MPP:
+        raise ParameterError(
+            f"got mpp={own!r} of slide {slide_id!r}; want um per level-0 pixel, {MIN_MPP} to {MAX_MPP}"
+        )
+    return float(own)
+
+
+def _told_of(
+    names: Collection[str], labels: Told, patients: Told, sites: Told
+) -> tuple[dict[str, LabelRow], list[str]]:
+    """Return what is told of each slide, and notes on slides that are not there."""
+    facts: dict[str, dict[str, str]] = {}
+    if hasattr(labels, "columns"):
+        _read_frame(labels, facts)
+        labels = None
+    for column, given in zip(_TOLD, (labels, patients, sites), strict=True):
+        for name, value in _items(given, column):
+            facts.setdefault(name, {})[column] = value
+    there = set(names)
+    unknown = sorted(facts.keys() - there)
+    if facts and len(unknown) == len(facts):
+        raise LabelsError(
+            f"labels name {', '.join(unknown[:_NAMED])}, and none of the slides, such as "
+            f"{min(there, default='')}: give a mapping from slide ids, or a Series or DataFrame with them as "
+            "its index"
+        )
+    notes = []
+    if unknown:
+        more = ", ..." if len(unknown) > _NAMED else ""
+        notes = [f"labels name {len(unknown)} slides without vectors: {', '.join(unknown[:_NAMED])}{more}"]
+    return {name: _label_row(name, said) for name, said in facts.items() if name in there}, notes
+
+
+def _label_row(slide_id: str, said: Mapping[str, str]) -> LabelRow:
+    """Return what is told of a slide as a row of a labels file."""
+    return LabelRow(
+        line=0,
+        path=None,
+        slide_id=slide_id,
+        label=said.get("label"),
+        patient=said.get("patient"),
+        site=said.get("site"),
+        mpp=None,
+        metadata={name: value for name, value in said.items() if name not in _TOLD},
+    )
+
+
+def _items(given: Told, what: str) -> list[tuple[str, str]]:
+    """Return slide ids and values of a mapping or a Series; missing values are left out."""
+    if given is None:
+        return []
+    if not isinstance(given, Mapping) and not (hasattr(given, "items") and hasattr(given, "index")):
+        raise ParameterTypeError(
+            f"got {what}s as {type(given).__name__}; want a mapping from slide ids, or a pandas Series that "
+            "has them as its index"
+        )
+    return [(str(name), text) for name, value in given.items() if (text := _text(value)) is not None]
+
+
+def _read_frame(frame: Any, facts: dict[str, dict[str, str]]) -> None:
+    """Enter the columns of a DataFrame, whose slide ids are its column ``slide_id``, else its index."""
+    names = frame["slide_id"] if "slide_id" in frame.columns else frame.index
+    ids = [str(name) for name in names]
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise LabelsError(f"labels have slide {twice!r} more than once: keep one row for each slide")
+    for column in frame.columns:
+        if column in NAMING:
+            continue
+        for name, value in zip(ids, frame[column], strict=True):
+            if (text := _text(value)) is not None:
+                facts.setdefault(name, {})[str(column)] = text
+
+
+def _text(value: Hashable) -> str | None:
+    """Return a value as text, None if it is missing as pandas or a labels file has it."""
+    if value is None or value != value or type(value).__name__ == "NAType":
+        return None
+    text = str(value)
+    return None if text in MISSING or not text else text
