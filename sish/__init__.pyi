@@ -1,4 +1,6 @@
+from .annotations import Annotation as Annotation, read_annotations as read_annotations
 from .errors import (
+    AnnotationsError as AnnotationsError,
     EncoderMismatchError as EncoderMismatchError,
     IndexCorruptError as IndexCorruptError,
     IndexExistsError as IndexExistsError,
@@ -26,6 +28,7 @@ from .errors import (
 from .evaluation import evaluate as evaluate
 from .index.params import SearchParams as SearchParams
 from .index.store.verify import verify as verify
+from .qupath import write_geojson as write_geojson
 from .recipe import Recipe as Recipe
 from .report import write_report as write_report
 from .results import (

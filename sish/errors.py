@@ -14,6 +14,8 @@ that a caller would expect::
     │   └── MissingMaskError            it has no mask where one is needed
     ├── LabelsError                 labels do not fit what was asked               [ValueError]
     │   └── LabelsNotFoundError         there is no labels file                    [FileNotFoundError]
+    ├── AnnotationsError            a file of annotations cannot be used           [ValueError]
+    │   └── AnnotationsNotFoundError    there is none at this path                 [FileNotFoundError]
     ├── StoreError                  an index folder cannot be used
     │   ├── IndexNotFoundError          there is none at this path                 [FileNotFoundError]
     │   ├── IndexExistsError            there is one at this path already          [FileExistsError]
@@ -159,6 +161,14 @@ class LabelsError(SishError, ValueError):
 
 class LabelsNotFoundError(LabelsError, FileNotFoundError):
     """There is no labels file at this path."""
+
+
+class AnnotationsError(SishError, ValueError):
+    """A file of annotations is not one that can be read, or does not fit its slide."""
+
+
+class AnnotationsNotFoundError(AnnotationsError, FileNotFoundError):
+    """There is no file of annotations at this path."""
 
 
 class StoreError(SishError):

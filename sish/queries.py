@@ -160,6 +160,7 @@ class Question:
             region=self.region,
             n_patches=len(codes),
             patch_l0_px=prepared.mosaic.l0_size,
+            l0_xy=codes.l0_xy,
         )
         return query, codes
 
@@ -242,8 +243,16 @@ def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCod
 
 def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) -> Query:
     """Return an indexed slide as results name it."""
-    scale, side = row.mpp or None, row.patch_l0_px or None
-    return Query(row.slide_id, row.path or None, patient or row.patient, scale, None, len(codes), side)
+    return Query(
+        slide_id=row.slide_id,
+        path=row.path or None,
+        patient=patient or row.patient,
+        mpp=row.mpp or None,
+        region=None,
+        n_patches=len(codes),
+        patch_l0_px=row.patch_l0_px or None,
+        l0_xy=codes.l0_xy,
+    )
 
 
 @about_its_path
@@ -284,7 +293,10 @@ def query_of_features(
     if row is not None:
         return replace(indexed_query(row, codes, patient), path=str(path)), codes
     name = slide_id_of(path)
-    return Query(name, str(path), patient or name, file.mpp, None, len(codes), file.l0_size), codes
+    query = Query(
+        name, str(path), patient or name, file.mpp, None, len(codes), file.l0_size, l0_xy=codes.l0_xy
+    )
+    return query, codes
 
 
 def _file_of(row: SlideRow) -> Path:

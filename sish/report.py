@@ -178,6 +178,7 @@ def _section(results: Results, gallery: _Gallery) -> str:
     query = results.query
     scale = "" if query.mpp is None else f" · {query.mpp:.3g} um/px"
     place = "" if query.region is None else " · region x {}, y {}, {} x {} px".format(*query.region)
+    place += "" if query.region_name is None else f" ({escape(query.region_name)})"
     cards = "".join(_card(hit, query, gallery) for hit in results)
     return (
         f'<h2>Query</h2><div class="card">{gallery.query(query)}'

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from sish.index.store import SlideRow
@@ -110,10 +113,16 @@ class Query:
     """Number of patches of its mosaic."""
     patch_l0_px: float | None
     """Side of a patch in level-0 pixels; None if their places are not known."""
+    region_name: str | None = None
+    """The region's name, if it is an annotation (:func:`sish.read_annotations`)."""
+    l0_xy: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    """Shape (n_patches, 2): top left corners of the patches of its mosaic, level-0 pixels; None if not known.
+    It is not part of ``to_dict``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return asdict(self) | {"region": None if self.region is None else list(self.region)}
+        plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name != "l0_xy"}
+        return plain | {"region": None if self.region is None else list(self.region)}
 
 
 class _Plain(Protocol):

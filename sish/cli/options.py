@@ -68,6 +68,15 @@ def add_scale(parser: ArgumentParser, of: str) -> None:
     )
 
 
+def add_origin(parser: ArgumentParser) -> None:
+    """Let a parser know ``--origin``."""
+    parser.add_argument(
+        "--origin", choices=["bounds", "slide"], default="bounds",
+        help="the place (0, 0) of GeoJSON: the corner of OpenSlide's bounds, as QuPath shows slides, or of "
+        "all of the slide",
+    )  # fmt: skip
+
+
 def add_search(parser: ArgumentParser) -> None:
     """Let a parser know ``--search.budget`` and its like; those that are not given stay as they are."""
     parser.add_class_arguments(SearchParams, "search")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -12,6 +14,7 @@ from sish.cli.options import (
     add_device,
     add_index,
     add_json,
+    add_origin,
     add_scale,
     add_search,
     add_verify,
@@ -27,6 +30,7 @@ from sish.results import SCORE, Results
 
 if TYPE_CHECKING:
     from sish.slide_index import Index
+    from sish.slides.mosaic import Region
 
 _ROW = "{:>3}  {:32}  {:20}  {:>5}  {:>9}  {:>10}"
 
@@ -39,6 +43,10 @@ def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--region", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="part of it, level-0 pixels"
     )
+    parser.add_argument(
+        "--region-geojson", type=str | None, metavar="FILE",
+        help="annotations drawn on it in QuPath: search for the box around each",
+    )  # fmt: skip
     add_ranking(parser)
     parser.add_argument("--exclude-patient", action="store_true", help="leave out the query's own patient")
     parser.add_argument(
@@ -56,6 +64,13 @@ def _add_options(parser: ArgumentParser) -> None:
     add_device(parser)
     add_json(parser, "print JSON; a list of objects for several queries")
     parser.add_argument("--report", type=str | None, help="write a self-contained HTML page")
+    parser.add_argument(
+        "--geojson",
+        type=str | None,
+        metavar="FOLDER",
+        help="write the matched patches for QuPath, a file a slide",
+    )
+    add_origin(parser)
 
 
 def add_ranking(parser: ArgumentParser) -> None:
@@ -66,38 +81,83 @@ def add_ranking(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
+    from sish.qupath import check_folder
     from sish.report import check_report, write_report
 
     queries, report = arguments.queries, arguments.report
-    if arguments.region and len(queries) > 1:
-        raise QueryError(f"got --region with {len(queries)} queries; give one query")
+    _check_regions(arguments)
     index = open_index(arguments)
     if report is not None:
         check_report(report, queries, index)
-    answers = _answers(arguments, index)
+    if arguments.geojson is not None:
+        check_folder(arguments.geojson)
+    asked = _asked(arguments, index)
+    answers = _answers(arguments, index, asked)
     if report is not None and answers:  # a page of nothing replaces no earlier one
         write_report(answers, report, index=index)
+    is_shown = _show_in_qupath(arguments, index, answers)
     plain = [answer.to_dict() for answer in answers]
-    show(arguments, plain[0] if len(queries) == 1 else plain, _as_lines(answers))
-    return 0 if len(answers) == len(queries) else 1
+    is_one = len(queries) == 1 and arguments.region_geojson is None
+    show(arguments, plain[0] if is_one else plain, _as_lines(answers))
+    return 0 if is_shown and len(answers) == len(asked) else 1
 
 
-def _answers(arguments: Namespace, index: Index) -> list[Results]:
+def _check_regions(arguments: Namespace) -> None:
+    """Refuse several queries with one region, and a region that is given twice."""
+    given = [name for name in ("region", "region_geojson") if arguments[name] is not None]
+    option = "--" + given[0].replace("_", "-") if given else ""
+    if given and len(arguments.queries) > 1:
+        raise QueryError(f"got {option} with {len(arguments.queries)} queries; give one query")
+    if len(given) > 1:
+        raise QueryError("got --region and --region-geojson; give one of the two")
+
+
+def _asked(arguments: Namespace, index: Index) -> list[tuple[str, Region | None, str | None]]:
+    """Return what is searched for: each query, or each annotation of one, with its region and its name."""
+    from sish.annotations import read_annotations
+
+    queries = arguments.queries
+    if arguments.region_geojson is None:
+        region = tuple(arguments.region) if arguments.region else None
+        return [(query, region, None) for query in queries]
+    (query,) = queries
+    rows = () if os.path.lexists(query) else index.slides
+    slide = next((row.path for row in rows if row.slide_id == query), query)
+    drawn = read_annotations(arguments.region_geojson, slide, origin=arguments.origin)
+    return [(query, annotation.region, annotation.name) for annotation in drawn]
+
+
+def _answers(
+    arguments: Namespace, index: Index, asked: Sequence[tuple[str, Region | None, str | None]]
+) -> list[Results]:
     """Search for each query; of several, one that cannot be read is told and left out."""
     options: dict[str, Any] = {
         **given(arguments, "k", "mpp", "override_mpp", "ranking", "exclude_patient", "patient"),
-        "region": tuple(arguments.region) if arguments.region else None,
         "where": where_of(arguments.where),
     }
     answers = []
-    for query in arguments.queries:
+    for query, region, name in asked:
         try:
-            answers.append(index.search(query, **options))
-        except SlideError as error:
-            if len(arguments.queries) == 1:
+            results = index.search(query, region=region, **options)
+        except (SlideError, QueryError) as error:
+            if len(asked) == 1 or (name is None and isinstance(error, QueryError)):
                 raise
-            print_error(f"sish: skipped: {error}")
+            print_error(f"sish: skipped: {error}" if name is None else f"sish: skipped: {name}: {error}")
+        else:
+            answers.append(replace(results, query=replace(results.query, region_name=name)))
     return answers
+
+
+def _show_in_qupath(arguments: Namespace, index: Index, answers: Sequence[Results]) -> bool:
+    """Write the answers for QuPath, if a folder was given; return whether no slide was left out."""
+    from sish.qupath import write_geojson
+
+    if arguments.geojson is None or not answers:
+        return True
+    left_out = write_geojson(answers, arguments.geojson, index=index, origin=arguments.origin).left_out
+    for slide in left_out:
+        print_error(f"sish: left out of {arguments.geojson}: {slide.reason}")
+    return not left_out
 
 
 def _as_lines(answers: Sequence[Results]) -> Iterator[str]:
@@ -116,7 +176,8 @@ def _as_lines(answers: Sequence[Results]) -> Iterator[str]:
 
 def _table(results: Results) -> Iterator[str]:
     query = results.query
-    yield f"{query.slide_id}: {counted(query.n_patches, 'patch', 'es')}, {results.headline}"
+    of = query.slide_id if query.region_name is None else f"{query.slide_id}, {query.region_name}"
+    yield f"{of}: {counted(query.n_patches, 'patch', 'es')}, {results.headline}"
     if len(results):
         yield _ROW.format("", "slide", "label", "score", "matched", "median")
     for hit in results:

@@ -14,13 +14,16 @@ from types import MappingProxyType, TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import ParameterError, errors_about
+from sish.errors import ParameterError, about_its_path, errors_about
 from sish.slides.formats.checks import check_read
 from sish.slides.formats.dicom import dicom_slide_id
 from sish.slides.formats.levels import ArrayLevels, Levels, Pixels
 from sish.slides.formats.opening import open_levels
 from sish.slides.resample import read_box
 from sish.slides.scale import Scale, find_scale
+
+Bounds = tuple[int, int, int, int]
+"""A part of level 0: x, y, width, height in level-0 pixels."""
 
 
 class Slide:
@@ -67,19 +70,9 @@ class Slide:
         return self._levels.sizes[0]
 
     @property
-    def bounds(self) -> tuple[int, int, int, int]:
+    def bounds(self) -> Bounds:
         """The part of level 0 that was scanned: x, y, width, height in level-0 pixels."""
-        names = ("bounds-x", "bounds-y", "bounds-width", "bounds-height")
-        width, height = self.dimensions
-        try:
-            x, y, w, h = (int(self._levels.properties[f"openslide.{name}"]) for name in names)
-        except (KeyError, ValueError):
-            return 0, 0, width, height
-        left, top = max(0, x), max(0, y)
-        right, bottom = min(width, x + w), min(height, y + h)
-        if right <= left or bottom <= top:
-            return 0, 0, width, height
-        return left, top, right - left, bottom - top
+        return _bounds_of(self._levels)
 
     @property
     def mpp(self) -> float:
@@ -214,6 +207,47 @@ def open_slide(
         except Exception:
             levels.close()
             raise
+
+
+@about_its_path
+def read_bounds(path: str | os.PathLike[str]) -> Bounds:
+    """Return the `bounds` of a slide's file; unlike `open_slide`, it needs no scale.
+
+    Parameters
+    ----------
+    path : path-like
+        A slide or a plain image.
+
+    Returns
+    -------
+    x, y, width, height
+        The part of level 0 that was scanned, in level-0 pixels.
+
+    Raises
+    ------
+    SlideOpenError
+        If it is not a readable slide, or is not there.
+    """
+    levels = open_levels(Path(path))
+    try:
+        return _bounds_of(levels)
+    finally:
+        levels.close()
+
+
+def _bounds_of(levels: Levels) -> Bounds:
+    """Return the part of level 0 that was scanned; all of it where the file tells none."""
+    names = ("bounds-x", "bounds-y", "bounds-width", "bounds-height")
+    width, height = levels.sizes[0]
+    try:
+        x, y, w, h = (int(levels.properties[f"openslide.{name}"]) for name in names)
+    except (KeyError, ValueError):
+        return 0, 0, width, height
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(width, x + w), min(height, y + h)
+    if right <= left or bottom <= top:
+        return 0, 0, width, height
+    return left, top, right - left, bottom - top
 
 
 def slide_from_array(pixels: NDArray[np.uint8], mpp: float, name: str = "image") -> Slide:
