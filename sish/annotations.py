@@ -91,11 +91,15 @@ def read_annotations(
         If `origin` is none of these.
     """
     check_origin(origin)
-    path = Path(path)
     bounds = slide.bounds if isinstance(slide, Slide) else read_bounds(slide)
+    return annotations_of(_parsed(Path(path)), bounds, origin, Path(path))
+
+
+def annotations_of(page: Any, bounds: Region, origin: Origin, path: Path) -> tuple[Annotation, ...]:
+    """Return the annotations in a file's JSON; `bounds` are the slide's, errors as `read_annotations`."""
     shift = bounds[:2] if origin == "bounds" else (0, 0)
     try:
-        features = list(_features(_parsed(path), path))
+        features = list(_features(page, path))
         drawn = [it for it in features if _kind(it) not in _NO_ANNOTATIONS]
         found = [_annotation(it, number, shift, path) for number, it in enumerate(drawn, 1)]
     except RecursionError as error:
@@ -113,7 +117,7 @@ def _parsed(path: Path) -> Any:
     data = _content(path)
     try:
         return json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise AnnotationsError(f"{path}: is no JSON ({why}); {_WANTED}") from error
 

@@ -30,7 +30,7 @@ _XML = """<?xml version="1.0" encoding="utf-8"?>
 def write_leica(
     path: Path, pixels: np.ndarray, l0_xy: tuple[int, int], glass: tuple[int, int], mpp: float = 0.5
 ) -> None:
-    """Write uint8 (H, W, 3) as the scanned part, at `l0_xy`, of a glass of ``glass`` (w, h) level-0 pixels."""
+    """Write uint8 (H, W, 3) as the scanned part, at `l0_xy`, of a glass of so many level-0 pixels (w, h)."""
     height, width = pixels.shape[:2]
     nm = 1000 * mpp
     levels = [pixels if factor == 1 else shrink(pixels, factor) for factor in (1, 4)]
@@ -42,8 +42,8 @@ def write_leica(
         view=(round(width * nm), round(height * nm)),
         offset=[round(place * nm) for place in l0_xy],
         levels="".join(
-            f'<dimension sizeX="{level.shape[1]}" sizeY="{level.shape[0]}" r="{n}" ifd="{n + 1}"/>'
-            for n, level in enumerate(levels)
+            f'<dimension sizeX="{wide}" sizeY="{high}" r="{number}" ifd="{number + 1}"/>'
+            for number, (high, wide, _) in enumerate(level.shape for level in levels)
         ),
     )
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
