@@ -36,7 +36,7 @@ from sish.version import __version__
 Colour = tuple[int, int, int]
 """Red, green, blue from 0 to 255."""
 
-Ring = tuple[tuple[float, float], ...]
+Outline = tuple[tuple[float, float], ...]
 """Corners in level-0 pixels, x first, each once."""
 
 Origin = Literal["bounds", "slide"]
@@ -59,11 +59,11 @@ class Feature:
     """Its type: annotations are few, and users change them; detections and tiles may be many."""
     name: str
     """Its name."""
-    ring: Ring
+    ring: Outline
     """Its outline."""
     identity: tuple[str | int | float, ...]
     """What it is, unlike all others: its id is made of this."""
-    holes: tuple[Ring, ...] = ()
+    holes: tuple[Outline, ...] = ()
     """Outlines of its holes."""
     class_name: str | None = None
     """The name of its class; None for none."""
@@ -98,7 +98,7 @@ class Feature:
         }
 
 
-def box_ring(l0_xy: tuple[float, float], l0_size: tuple[float, float]) -> Ring:
+def box_ring(l0_xy: tuple[float, float], l0_size: tuple[float, float]) -> Outline:
     """Return the outline of a rectangle from its top left corner and its width and height."""
     (x, y), (width, height) = l0_xy, l0_size
     return (x, y), (x + width, y), (x + width, y + height), (x, y + height)
@@ -251,7 +251,7 @@ def _is_ours(path: str | os.PathLike[str]) -> bool:
         return file.read(len(_MARK)) == _MARK
 
 
-def _closed(ring: Ring, origin_xy: tuple[float, float]) -> list[list[float]]:
+def _closed(ring: Outline, origin_xy: tuple[float, float]) -> list[list[float]]:
     """Return the corners from an origin, with the first one again at the end."""
     x, y = origin_xy
     corners = [[_short(place[0] - x), _short(place[1] - y)] for place in ring]

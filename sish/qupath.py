@@ -22,6 +22,7 @@ from sish.feature_files import is_feature_file
 from sish.geojson import (
     Feature,
     Origin,
+    Outline,
     box_ring,
     check_geojson,
     check_origin,
@@ -36,8 +37,7 @@ from sish.preview import CLUSTER_COLOURS, OUTLINE_COLOUR
 from sish.results import Hit, PatchPair, Query, Results, Skipped
 from sish.slide_index import Index
 from sish.slides.mosaic import Mosaic
-from sish.slides.outlines import Ring as MaskRing
-from sish.slides.outlines import outlines
+from sish.slides.outlines import Ring, outlines
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask
 
@@ -233,7 +233,7 @@ class _Page:
 
     slide_id: str
     file: str | None
-    """None for an image in memory."""
+    """None for an image in memory; empty for a slide of vectors."""
     row: SlideRow | None
     """Its row in the index."""
     features: dict[tuple[str | int | float, ...], Feature] = field(default_factory=dict)
@@ -244,13 +244,17 @@ class _Page:
 
     def content(self, origin: Origin) -> bytes:
         """Return the file; SlideError if the slide's bounds are wanted and not known."""
-        origin_xy = (0, 0) if self.file is None else self._origin_xy(self.file, origin)
-        name = self.slide_id if self.file is None else Path(self.file).name
-        return collection(self.features.values(), slide=name, origin=origin, origin_xy=origin_xy)
+        name = Path(self.file).name if self.file else self.slide_id
+        return collection(
+            self.features.values(), slide=name, origin=origin, origin_xy=self._origin_xy(origin)
+        )
 
-    def _origin_xy(self, file: str, origin: Origin) -> tuple[int, int]:
-        if origin == "slide":
+    def _origin_xy(self, origin: Origin) -> tuple[int, int]:
+        file = self.file
+        if origin == "slide" or file is None:
             return 0, 0
+        if not file:
+            raise SlideOpenError(f"{self.slide_id}: was given as vectors: no file tells its bounds")
         if is_feature_file(file):
             raise SlideOpenError(f"{file}: holds features, and not the bounds of its slide", path=file)
         digest = None if self.row is None else self.row.file_digest
@@ -265,10 +269,10 @@ def _pages(asked: Sequence[Results], index: Index) -> list[_Page]:
     rows = {row.slide_id: row for row in index.slides if row.slide_id in wanted}
     pages: dict[tuple[str, str], _Page] = {}
     for number, answer in enumerate(asked):
-        query = answer.query
-        asker = _Asker.of(answer, number)
-        page = _page_of_query(query, number, rows, pages)
-        page.add(asker.features(answer, page.slide_id))
+        asker = _Asker(answer.query, (answer.query.path or f"{answer.query.slide_id} {number}",))
+        if answer.query.l0_xy is not None:
+            page = _page_of_query(answer.query, number, rows, pages)
+            page.add(asker.features(answer, page.slide_id))
         for hit in answer:
             row = rows.get(hit.slide_id)
             page = pages.setdefault((hit.slide_id, hit.path), _Page(hit.slide_id, hit.path, row))
@@ -280,15 +284,16 @@ def _page_of_query(
     query: Query, number: int, rows: Mapping[str, SlideRow], pages: dict[tuple[str, str], _Page]
 ) -> _Page:
     """Return the page of a query: that of the indexed slide that it is, moved files and copies included."""
-    if query.path is None:
-        return pages.setdefault((query.slide_id, f"{number}"), _Page(query.slide_id, None, None))
     row = rows.get(query.slide_id)
-    if row is not None and not _is_the_same(query.path, row):
+    if query.path is None and (row is None or row.path):  # it is not the id of a slide of vectors
+        return pages.setdefault((query.slide_id, f"{number}"), _Page(query.slide_id, None, None))
+    path = query.path or ""
+    if row is not None and not _is_the_same(path, row):
         row = None
     page = pages.setdefault(
-        (query.slide_id, query.path if row is None else row.path), _Page(query.slide_id, query.path, row)
+        (query.slide_id, path if row is None else row.path), _Page(query.slide_id, path, row)
     )
-    page.file = query.path  # where it is now
+    page.file = path  # where it is now
     return page
 
 
@@ -305,23 +310,13 @@ class _Asker:
     """A query, as its objects name it."""
 
     query: Query
-    identity: tuple[str | int | float, ...]
-    """What makes its objects unlike those of other queries."""
-    numbers: Mapping[tuple[int, int], int]
-    """The number of each of its patches by place, from 1."""
+    source: tuple[str, ...]
+    """What makes it unlike other queries, its region aside."""
 
-    @classmethod
-    def of(cls, answer: Results, number: int) -> _Asker:
-        query = answer.query
-        if query.l0_xy is None:  # only the patches that matched are known
-            places = dict.fromkeys(_place(pair.query_xy, answer) for hit in answer for pair in hit.patches)
-        else:
-            places = dict.fromkeys((x, y) for x, y in query.l0_xy.tolist())
-        for hit in answer:
-            for pair in hit.patches:
-                _place(pair.xy, answer)
-        named = query.path or f"{query.slide_id} {number}"
-        return cls(query, (named, *(query.region or ())), {xy: n for n, xy in enumerate(places, 1)})
+    @property
+    def identity(self) -> tuple[str | int | float, ...]:
+        """What makes its objects unlike those of other queries."""
+        return (*self.source, *(self.query.region or ()))
 
     def features(self, answer: Results, slide_id: str) -> Iterator[Feature]:
         """Yield the query's region and the patches of its mosaic."""
@@ -329,27 +324,30 @@ class _Asker:
         metadata = {"slide": slide_id, "region": query.region_name}
         if query.region is not None:
             x, y, width, height = query.region
-            name = query.region_name or "query region"
-            ring, identity = box_ring((x, y), (width, height)), ("region", *self.identity)
-            yield Feature("annotation", name, ring, identity, metadata={"slide": slide_id}, is_locked=True)
-        found = [pair for hit in answer for pair in hit.patches]
-        hits = Counter(xy for hit in answer for xy in {pair.query_xy for pair in hit.patches})
-        for xy, number in self.numbers.items():
-            nearest = min((pair.hamming for pair in found if pair.query_xy == xy), default=None)
+            name, identity = query.region_name or "query region", ("region", *self.identity)
             yield Feature(
-                "detection", f"query patch {number}", self._box(xy, query.patch_l0_px),
+                "annotation", name, box_ring((x, y), (width, height)), identity,
+                metadata={"slide": slide_id}, is_locked=True,
+            )  # fmt: skip
+        found = [pair for hit in answer for pair in hit.patches]
+        hits = Counter(row for hit in answer for row in {pair.query_row for pair in hit.patches})
+        for row, xy in enumerate([] if query.l0_xy is None else query.l0_xy.tolist()):
+            nearest = min((pair.hamming for pair in found if pair.query_row == row), default=None)
+            yield Feature(
+                "detection", f"query patch {row + 1}", _box(xy, query.patch_l0_px, query.slide_id),
                 ("query", *self.identity, *xy), metadata=metadata,
-                class_name="Query patch in hits" if hits[xy] else "Query patch",
-                colour=_MATCHED if hits[xy] else _UNMATCHED,
-                measurements={"Query patch": number, "Hits": hits[xy], "Hamming distance": nearest},
+                class_name="Query patch in hits" if hits[row] else "Query patch",
+                colour=_MATCHED if hits[row] else _UNMATCHED,
+                measurements={"Query patch": row + 1, "Hits": hits[row], "Hamming distance": nearest},
             )  # fmt: skip
 
     def match(self, hit: Hit, pair: PatchPair) -> Feature:
         """Return the patch of a hit that a patch of the query was matched with."""
-        number = self.numbers[pair.query_xy]
+        number = pair.query_row + 1
         return Feature(
-            "detection", f"hit {hit.rank}, query patch {number}", self._box(pair.xy, hit.patch_l0_px),
-            ("match", *self.identity, *pair.query_xy, hit.slide_id, hit.path, *pair.xy),
+            "detection", f"hit {hit.rank}, query patch {number}",
+            _box(pair.xy, hit.patch_l0_px, hit.slide_id),
+            ("match", *self.identity, number, hit.slide_id, hit.path, pair.row),
             class_name=hit.label,
             measurements={
                 "Rank": hit.rank, "Score": hit.score, "Hamming distance": pair.hamming,
@@ -363,22 +361,19 @@ class _Asker:
             },
         )  # fmt: skip
 
-    @staticmethod
-    def _box(xy: tuple[int, int], l0_size: float) -> tuple[tuple[float, float], ...]:
-        return box_ring(xy, (l0_size, l0_size))
 
-
-def _place(xy: tuple[int, int] | None, answer: Results) -> tuple[int, int]:
-    """Return the place of a patch; QueryError if it is not known."""
-    if xy is None:
+def _box(xy: Sequence[int] | None, l0_size: float | None, slide_id: str) -> Outline:
+    """Return the outline of a patch; QueryError if its place is not known."""
+    if xy is None or l0_size is None:
         raise QueryError(
-            f"{answer.query.slide_id}: the places of patches are not known, so they cannot be shown on a "
-            "slide: give l0_xy= when vectors are added"
+            f"{slide_id}: the places of its patches are not known, so they cannot be shown on the slide: "
+            "give l0_xy= when vectors are added",
+            slide_id=slide_id,
         )
-    return xy
+    return box_ring((xy[0], xy[1]), (l0_size, l0_size))
 
 
-def _on_slide(ring: MaskRing, tissue: TissueMask, slide: Slide) -> tuple[tuple[float, float], ...]:
+def _on_slide(ring: Ring, tissue: TissueMask, slide: Slide) -> Outline:
     """Return a ring of a mask in level-0 pixels, no further than the slide's bounds."""
     left, top, width, height = slide.bounds
     x, y = (ring * tissue.l0_per_px + tissue.l0_xy).T.tolist()

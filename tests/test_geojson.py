@@ -96,8 +96,7 @@ def test_patches_of_a_search_are_where_they_are(leica_index, query, tmp_path, or
             numbers = told["measurements"]
             assert (numbers["Hamming distance"], numbers["Rank"]) == (pair.hamming, hit.rank)
             assert numbers["Score"] == hit.score
-            place = results.query.l0_xy[numbers["Query patch"] - 1]
-            assert tuple(place.tolist()) == pair.query_xy
+            assert tuple(results.query.l0_xy[numbers["Query patch"] - 1].tolist()) == pair.query_xy
             assert told["objectType"] == "detection"
             assert told["metadata"]["label"] == LABEL
             name = told["classification"]["name"]
@@ -209,12 +208,34 @@ def test_a_slide_that_is_gone_or_another_is_left_out_and_told(leica_slides, tmp_
     assert not (tmp_path / "none").exists()
 
 
-def test_places_that_are_not_known_are_refused(leica_index, query, tmp_path):
-    results = leica_index.search(query, k=1)
-    pair = replace(results[0].patches[0], xy=None)
-    unknown = replace(results, hits=(replace(results[0], patches=(pair,)),))
-    with pytest.raises(QueryError, match="l0_xy"):
-        write_geojson(unknown, tmp_path / "out", index=leica_index)
+def test_vectors_are_shown_where_their_places_are_known(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors, slide_ids = rng.normal(size=(60, 64)).astype(np.float32), np.repeat(["a", "b", "c"], 20)
+    places = rng.integers(0, 9000, (60, 2))
+    path = tmp_path / "placed.sish"
+    index = sish.Index.from_vectors(
+        path, vectors, slide_ids, l0_xy=places, mpp=0.5, patch_l0_px=448, feature_encoder="uni"
+    )
+    results = index.search(vectors[:20], k=2)
+    with pytest.raises(SlideOpenError, match=r"vectors.*--origin slide"):
+        write_geojson(results, tmp_path / "out", index=index)
+    written = write_geojson(results, tmp_path / "out", index=index, origin="slide")
+    assert [path.stem for path in written.paths] == [hit.slide_id for hit in results]
+    for hit, path in zip(results, written.paths, strict=True):
+        found = [box_of(it)[:2] for it in valid_features(path)]
+        assert found == [pair.xy for pair in hit.patches]
+        assert set(found) <= set(map(tuple, places[slide_ids == hit.slide_id].tolist()))
+    by_id = write_geojson(index.search("a", k=1), tmp_path / "id", index=index, origin="slide")
+    assert len(named(valid_features(by_id.paths[0]), "query patch ")) == 20
+
+
+def test_places_that_are_not_known_are_refused(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(60, 64)).astype(np.float32)
+    slide_ids = np.repeat(["a", "b", "c"], 20)
+    index = sish.Index.from_vectors(tmp_path / "bare.sish", vectors, slide_ids, feature_encoder="uni")
+    for asked in (vectors[:5], "a"):
+        with pytest.raises(QueryError, match="l0_xy"):
+            write_geojson(index.search(asked, k=1), tmp_path / "out", index=index, origin="slide")
     assert not (tmp_path / "out").exists()
 
 
