@@ -109,7 +109,9 @@ def write_geojson(
         try:
             data[Path(folder, name)] = page.content(origin)
         except SlideError as error:
-            left_out.append(Skipped(str(page.file), f"{error}; --origin slide needs no file"))
+            left_out.append(
+                Skipped(str(page.file), f"{error}; --origin slide (origin='slide') needs no file")
+            )
     if left_out and not data:
         raise SlideOpenError(f"no file written: {left_out[0].reason}", path=left_out[0].path)
     for path in data:

@@ -5,6 +5,7 @@ The slides are Leica files whose scanned part does not begin at (0, 0): OpenSlid
 
 import csv
 import json
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -195,7 +196,7 @@ def test_a_slide_that_is_gone_or_another_is_left_out_and_told(leica_slides, tmp_
     written = write_geojson(results, tmp_path / "out", index=index)
     assert {Path(it.path).stem for it in written.left_out} == {second.slide_id, third.slide_id}
     assert len(written.paths) == 2
-    assert all("--origin slide needs no file" in it.reason for it in written.left_out)
+    assert all("--origin slide" in it.reason for it in written.left_out)
     assert len(write_geojson(results, tmp_path / "all", index=index, origin="slide").paths) == 4
     words = ["search", first.path, "--index", str(index.path), "-k", "4", "--geojson", str(tmp_path / "told")]
     assert main(words) == 1
@@ -597,6 +598,7 @@ def test_an_annotation_on_glass_is_told_and_the_others_are_searched(leica_index,
     assert "skipped: glass" in said.err and ", tissue:" in said.out
     assert main([*words, "--region", "0", "0", "9", "9"]) == 1 and "one of the two" in capsys.readouterr().err
     assert main([words[0], query, *words[1:]]) == 1 and "give one query" in capsys.readouterr().err
+    assert main([*words, "--geojson", str(tmp_path)]) == 1 and "another folder" in capsys.readouterr().err
     file = draw(tmp_path, ("far", x + 5000, y, 40, 40))
     assert main(words) == 1 and "far lies outside the slide" in capsys.readouterr().err
 
@@ -606,3 +608,36 @@ def test_one_annotation_gives_a_list_too(leica_index, query, tmp_path, capsys):
     file = draw(tmp_path, ("all", x, y, width, height), shift=(x, y))
     words = ["search", query, "--index", str(leica_index.path), "--region-geojson", str(file), "--json"]
     assert main(words) == 0 and len(json.loads(capsys.readouterr().out)) == 1
+
+
+# ---- the page and the script for QuPath
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_examples_of_the_page_run(leica_index, query, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x, y, width, height = read_bounds(query)
+    draw(tmp_path, ("mine", x, y, width, height), shift=(x, y)).rename("box.geojson")
+    names = {"index": leica_index, "results": leica_index.search(query, k=2)}
+    page = (DOCS / "qupath.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block.replace("slides/query.svs", query), "docs/qupath.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert said.startswith("2 files; 0 slides left out\nmine ['adipose-01'")
+    told = {name for path in names["written"].paths for it in valid_features(path) for name in told_of(it)}
+    assert not {name for name in told if f"`{name}`" not in page}
+
+
+def test_the_script_asks_for_what_the_files_have(leica_index, query, tmp_path):
+    script = (DOCS / "qupath" / "sish_hits.groovy").read_text()
+    (path,) = write_geojson(leica_index.search(query, k=1), tmp_path, index=leica_index).paths
+    hit = named(valid_features(path), "hit ")[0]["properties"]
+    asked = set(re.findall(r'(?:numbers|about)\["(.+?)"\]', script)) - {"region"}
+    assert asked and asked <= {*hit["measurements"], *hit["metadata"]}
+    assert "page.sish.slide" in script and json.loads(path.read_bytes())["sish"]["slide"] == Path(query).name
+
+
+def told_of(feature):
+    """The names of a feature's measurements."""
+    return feature["properties"]["measurements"]

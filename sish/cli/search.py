@@ -103,13 +103,16 @@ def _run(arguments: Namespace) -> int:
 
 
 def _check_regions(arguments: Namespace) -> None:
-    """Refuse several queries with one region, and a region that is given twice."""
+    """Refuse several queries with one region, a region that is given twice, and output beside its input."""
     given = [name for name in ("region", "region_geojson") if arguments[name] is not None]
     option = "--" + given[0].replace("_", "-") if given else ""
     if given and len(arguments.queries) > 1:
         raise QueryError(f"got {option} with {len(arguments.queries)} queries; give one query")
     if len(given) > 1:
         raise QueryError("got --region and --region-geojson; give one of the two")
+    drawn, folder = arguments.region_geojson, arguments.geojson
+    if drawn and folder and os.path.realpath(folder) == os.path.dirname(os.path.realpath(drawn)):  # noqa: PTH120
+        raise QueryError(f"{drawn} lies in the folder of --geojson; give another folder to write to")
 
 
 def _asked(arguments: Namespace, index: Index) -> list[tuple[str, Region | None, str | None]]:

@@ -5,8 +5,9 @@ RGB. The names below are imported from their modules when they are first used, s
 light.
 
 - :func:`open_slide` and :func:`slide_from_array` make a :class:`Slide`, of a file or of an image in memory
+- :func:`read_bounds` returns the part of a slide that was scanned
 - :func:`find_slides` lists the slides below a folder, and :func:`slide_id_of` names one
-- :func:`find_tissue` returns a :class:`TissueMask`
+- :func:`find_tissue` returns a :class:`TissueMask`, and :func:`outlines` the polygons of a mask
 - :func:`tile` covers the tissue with :class:`Patches`; :func:`select_mosaic` takes a :class:`Mosaic` of them
 - :func:`read_patch` reads one patch, and :func:`read_patches` many, by several threads
 - :func:`oriented` turns patches into one of their eight :data:`ORIENTATIONS`

@@ -8,6 +8,12 @@ from .mosaic import (
     tile as tile,
 )
 from .orientations import ORIENTATIONS as ORIENTATIONS, oriented as oriented
+from .outlines import outlines as outlines
 from .reading import read_patches as read_patches
-from .slide import Slide as Slide, open_slide as open_slide, slide_from_array as slide_from_array
+from .slide import (
+    Slide as Slide,
+    open_slide as open_slide,
+    read_bounds as read_bounds,
+    slide_from_array as slide_from_array,
+)
 from .tissue import TissueMask as TissueMask, find_tissue as find_tissue
