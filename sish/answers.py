@@ -16,6 +16,7 @@ import numpy as np
 
 from sish.metrics import Answer, average_precision, bootstrap_interval, f1_of, majority_label
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FEWER = (1, 3)
 """Majority votes of this many results are reported beside those of k."""
 
@@ -221,13 +222,18 @@ def never_lines(
             yield f"{words} {k}: {', '.join(shown)}"
 
 
-def csv_of(rows: Iterable[Mapping[str, Any]]) -> str:
+def csv_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     r"""Return rows as CSV with a header; None is an empty field.
+
+    A text that a spreadsheet would run as a formula (it begins with ``=``, ``+``, ``-`` or ``@`` and is no
+    number) gets an apostrophe before it. File names of strangers become texts here.
 
     Parameters
     ----------
     rows : iterable of mapping
-        Rows with the same columns.
+        The rows.
+    columns : sequence of str, optional
+        The columns; a row may lack some. Default: those of the first row.
 
     Returns
     -------
@@ -238,14 +244,31 @@ def csv_of(rows: Iterable[Mapping[str, Any]]) -> str:
     --------
     >>> csv_of([{"label": "a, b", "mv5": None}])
     'label,mv5\r\n"a, b",\r\n'
+    >>> csv_of([{"label": "=1+1", "site": "-5"}])
+    "label,site\r\n'=1+1,-5\r\n"
     """
     table = list(rows)
+    names = list(table[0] if table else ()) if columns is None else columns
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(table[0]) if table else [])
-    if table:
-        writer.writeheader()
-    writer.writerows(table)
+    writer = csv.writer(out)
+    if names:
+        writer.writerow(map(_no_formula, names))
+    writer.writerows([_no_formula(row.get(name)) for name in names] for row in table)
     return out.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(_FORMULA) or cell in _FORMULA or _is_number(cell):
+        return cell
+    return f"'{cell}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _shares(own: Sequence[Answered], k: int) -> dict[str, Any]:

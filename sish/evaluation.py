@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,9 @@ from sish.queries import indexed_query, stored_codes
 from sish.results import Query, Results
 from sish.slide_index import Index
 from sish.view import RankingName, View
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Within = Literal["site"]
 """What a query and the slides that it may find must share."""
@@ -130,6 +133,32 @@ class Evaluation:
             "never_found": self.never_found,
             "never_majority": self.never_majority,
         }
+
+    def to_pandas(self, by: Literal["query", "label", "site"] = "query") -> pd.DataFrame:
+        """Return a table of the evaluation as a frame; needs the extra ``tables``.
+
+        Parameters
+        ----------
+        by : {"query", "label", "site"}
+            A row for each query (`by_query`), class (`by_label`) or site (`by_site`).
+
+        Returns
+        -------
+        DataFrame
+            The rows.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such table.
+        MissingPackageError
+            If pandas is not installed.
+        """
+        from sish.tables import rows_frame
+
+        if by not in ("query", "label", "site"):
+            raise ParameterError(f"got by={by!r}; want 'query', 'label' or 'site'")
+        return rows_frame(getattr(self, f"by_{by}"))
 
     def rows(self) -> Iterator[tuple[str, float | int | str]]:
         """Yield name and value of every figure, for a table."""

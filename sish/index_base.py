@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,19 @@ from sish.errors import ParameterError
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
+from sish.parquet import write_parquet
 from sish.recalibration import told_of as told_of_calibration
 from sish.recall import told_of
 from sish.recipe import Recipe
 from sish.searchers import searcher_of
+from sish.stored_patches import SlidePatches, patches_of
+from sish.tables import slides_frame
 from sish.thresholds import Settings
 from sish.view import View
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     Search = SearchParams | Mapping[str, Any]
 
 
@@ -126,6 +131,53 @@ class IndexBase:
     def slides(self) -> tuple[SlideRow, ...]:
         """Its slides in the order in which they were added; those of a damaged segment if they are known."""
         return self._store.current().slides
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row for each slide, in the order in which they were added; needs the extra ``tables``.
+
+        Returns
+        -------
+        DataFrame
+            The fields of each slide, and each field of metadata as a column (``metadata_NAME`` if the name is
+            taken). A scale that is not known is NaN.
+        """
+        return slides_frame(self._store.current())
+
+    def patches(self, slide_id: str) -> SlidePatches:
+        """Return what the index keeps of each patch of a slide: places, keys, barcodes and vectors.
+
+        Parameters
+        ----------
+        slide_id : str
+            The slide's id in the index.
+
+        Returns
+        -------
+        SlidePatches
+            Its patches, in the order in which the slide was read; ``to_pandas`` makes a frame of them.
+        """
+        return patches_of(self._current(), slide_id)
+
+    def to_parquet(
+        self, path: str | os.PathLike[str], *, slide_ids: str | Iterable[str] | None = None
+    ) -> int:
+        """Write what :meth:`patches` returns for all slides, or some, to a file (:mod:`sish.parquet`).
+
+        Parameters
+        ----------
+        path : path-like
+            The file; it may replace a file that ends with ``.parquet``.
+        slide_ids : str or iterable of str, optional
+            The slides. Default: all.
+
+        Returns
+        -------
+        int
+            The number of patches.
+        """
+        state = self._current()
+        self._encoder_of(state)
+        return write_parquet(state, path, slide_ids=slide_ids, encoder=self._header.fingerprint)
 
     @property
     def damage(self) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from sish.errors import OutputError, ParameterError
+from sish.errors import OutputError, ParameterError, SishError
 
 _DATABASES = {"manifest.json": b'"sish index"', "smily.json": b'"smily-'}
 """The file that marks a folder as a database of sish, and a text near its beginning."""
@@ -57,12 +58,49 @@ def write_output(
     OutputError
         If it cannot be written.
     """
+    with open_output(path, inputs=inputs, replaces=replaces) as file:
+        file.write(data)
+    return Path(path)
+
+
+@contextmanager
+def open_output(
+    path: str | os.PathLike[str],
+    *,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    replaces: tuple[str, ...],
+) -> Iterator[BinaryIO]:
+    """Open a file to be written piece by piece, as :func:`write_output` writes it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write.
+    inputs : iterable of path-like
+        Files that must not be replaced.
+    replaces : tuple of str
+        Endings of the files that it may replace.
+
+    Yields
+    ------
+    BinaryIO
+        A file beside its place, which is renamed at the end; after an error, it is removed.
+
+    Raises
+    ------
+    ParameterError
+        As :func:`write_output`.
+    OutputError
+        If it cannot be written.
+    """  # noqa: DOC501  an error of the caller's passes through
     check_output(path, inputs=inputs, replaces=replaces)
     try:
-        _put(Path(path), data)
+        with _opened(Path(path)) as file:
+            yield file
+    except SishError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; give another path", path=path) from error
-    return Path(path)
 
 
 def check_output(
@@ -126,9 +164,11 @@ def _same_file(target: Path, inputs: Iterable[str | os.PathLike[str]]) -> str | 
     return None
 
 
-def _put(path: Path, data: bytes) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():  # a pipe, perhaps without a name (/dev/stdout); a folder fails
-        path.write_bytes(data)
+        with path.open("wb") as pipe:
+            yield pipe
         return
     target = Path(os.path.realpath(path))
     mode = None
@@ -138,7 +178,7 @@ def _put(path: Path, data: bytes) -> None:
     new = target.with_name(f".{secrets.token_hex(8)}.new")
     try:
         with new.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sish.index.store import SlideRow
 
 SCORE = (
@@ -164,6 +166,9 @@ class HitList(Generic[Q, H]):
     (0, [], 'ranked by similarity: the index is empty')
     """
 
+    HIT_FIELDS: ClassVar[tuple[str, ...]] = ("rank", "score", "placed")
+    """The fields of a hit: the columns of `to_pandas` even if there are no hits."""
+
     query: Q
     """What was searched for."""
     ranking: str
@@ -199,6 +204,24 @@ class HitList(Generic[Q, H]):
             "results": [hit.to_dict() for hit in self.hits],
         }
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row for each hit, best first; needs the extra ``tables``.
+
+        Returns
+        -------
+        DataFrame
+            The fields of the hits, without their patches. Each field of metadata is a column; one whose name
+            is taken is called ``metadata_NAME``. ``attrs`` holds ``query``, ``ranking`` and ``note``.
+
+        Raises
+        ------
+        MissingPackageError
+            If pandas is not installed.
+        """
+        from sish.tables import hits_frame
+
+        return hits_frame(self.to_dict(), self.HIT_FIELDS)
+
 
 @dataclass(frozen=True, slots=True)
 class Results(HitList[Query, Hit]):
@@ -208,6 +231,27 @@ class Results(HitList[Query, Hit]):
     corner) of the file at ``path``, and at ``query_xy`` of the query's file. ``mpp`` is the scale of these
     pixels. ``note`` says why the ranking is not by uncertainty, or why it placed nothing.
     """
+
+    HIT_FIELDS: ClassVar[tuple[str, ...]] = tuple(it.name for it in fields(Hit))
+
+    def pairs_to_pandas(self) -> pd.DataFrame:
+        """Return a row for each matched pair of patches, hit after hit; needs the extra ``tables``.
+
+        Returns
+        -------
+        DataFrame
+            ``rank``, ``slide_id`` and ``path`` of the hit; ``query_x``, ``query_y``, ``x`` and ``y``: top
+            left corners in level-0 pixels of the query and the hit; the other fields of :class:`PatchPair`;
+            and ``size``, the side of the hit's patches in level-0 pixels.
+
+        Raises
+        ------
+        MissingPackageError
+            If pandas is not installed.
+        """
+        from sish.tables import pairs_frame
+
+        return pairs_frame(self.to_dict(), tuple(it.name for it in fields(PatchPair)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The command line: what it prints, its exit codes, and one line for everything that goes wrong."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -86,6 +87,47 @@ def test_search_as_text_by_region_filter_and_batch(capsys, built_index):
         run(capsys, "search", one, "--index", built_index, "--where", f"label={rows[1].label}", "--json")[1]
     )
     assert {hit["label"] for hit in only["results"]} == {rows[1].label}
+
+
+def test_search_as_csv_stacks_queries(capsys, built_index, tmp_path):
+    rows = sish.Index.open(built_index).slides
+    words = ["search", rows[0].slide_id, rows[1].slide_id, "--index", built_index, "-k", "3"]
+    plain = json.loads(run(capsys, *words, "--json")[1])
+    code, out, _ = run(capsys, *words, "--csv", tmp_path / "hits.csv")
+    assert code == 0 and rows[1].slide_id in out  # the lines are printed, too
+    with (tmp_path / "hits.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    hits = [(answer["query"], hit) for answer in plain for hit in answer["results"]]
+    assert [row["query_slide_id"] for row in table] == [query["slide_id"] for query, _ in hits]
+    assert next(iter(table[0])) == "query_slide_id" and len(table) == 6
+    for row, (query, hit) in zip(table, hits, strict=True):
+        assert row["query_path"] == query["path"] and row["query_region"] == ""
+        for name in ("slide_id", "path", "label", "rank", "score", "n_matched", "placed"):
+            assert row[name] == str(hit[name])
+        assert row["uncertainty"] == ("" if hit["uncertainty"] is None else str(hit["uncertainty"]))
+    code, printed, _ = run(capsys, *words, "--csv", "-")
+    assert printed.splitlines() == (tmp_path / "hits.csv").read_text().splitlines()
+    none = run(capsys, *words[:2], *words[3:], "--where", "label=absent", "--csv", "-")
+    assert none[1].splitlines() == printed.splitlines()[:1] and "none has label 'absent'" in none[2]
+    assert "give --csv a file" in failure(capsys, *words, "--csv", "-", "--json")
+
+
+def test_csv_of_odd_names(capsys, own_index, tmp_path):
+    row = own_index.slides[0]
+    odd = {"label": '=cmd|"x"!A1, or "b"', "patient": "@a\x1b[31m", "site": "-5", "note, one": "+x"}
+    with (tmp_path / "odd.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["slide_id", *odd], [row.slide_id, *odd.values()]])
+    own_index.relabel(tmp_path / "odd.csv")
+    words = ["search", row.slide_id, "--index", own_index.path, "-k", "2", "--csv"]
+    assert run(capsys, *words, tmp_path / "hits.csv")[0] == 0
+    with (tmp_path / "hits.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["label"], first["patient"]) == ("'" + odd["label"], "'" + odd["patient"])
+    assert (first["note, one"], second["note, one"]) == ("'+x", "")
+    assert "\x1b" not in run(capsys, *words, "-")[1]
+    assert "is an input" in failure(capsys, *words, row.path)
+    assert "is no .csv file" in failure(capsys, *words, own_index.path.parent / __file__)
 
 
 def test_evaluate_prints_a_table_and_json(capsys, built_index):

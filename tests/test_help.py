@@ -16,7 +16,7 @@ BENCHMARKS = sorted(
 )
 COMMANDS = [
     [], ["index"], *(["index", name] for name in INDEX_COMMANDS),
-    ["search"], ["evaluate"], ["preview"], ["demo"], ["systems", "search"], ["smily", "build"],
+    ["search"], ["evaluate"], ["preview"], ["export"], ["demo"], ["systems", "search"], ["smily", "build"],
     ["smily", "search"], ["train"], ["train", "fit"], ["train", "contrast"], ["train", "export"],
     ["train-codes", "fit"], ["train-masks", "export"],
 ]  # fmt: skip

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "numba", "matplotlib", "pytorch_lightning", "lightning", "torchvision", "timm")
+HEAVY = (
+    "torch",
+    "numba",
+    "matplotlib",
+    "pytorch_lightning",
+    "lightning",
+    "torchvision",
+    "timm",
+    "pandas",
+    "pyarrow",
+)
 
 
 def modules(folder: str, package: str) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,10 @@ class SlideList(SlideRows):
         numbers = [table.id_order + first for table, first in zip(self.tables, self._firsts, strict=False)]
         ids = np.concatenate([table.sorted_ids for table in self.tables])
         return np.concatenate(numbers)[np.argsort(ids, kind="stable")]
+
+    def numbers(self, column: str) -> npt.NDArray[Any]:
+        """Return a column of numbers, int64 or float64 (N,)."""
+        return np.concatenate([np.empty(0, np.int64), *(table.numbers(column) for table in self.tables)])
 
     def has(self, column: str, value: str) -> npt.NDArray[np.bool_]:
         """Return which slides have a value in a column of text, bool (N,)."""

@@ -217,6 +217,14 @@ class SlideTable(SlideRows):
         """int64 (N,): how many patches each slide has."""
         return np.diff(self.patch_ends, prepend=0).astype(np.int64)
 
+    def numbers(self, column: str) -> npt.NDArray[Any]:
+        """Return a column of numbers, int64 or float64 (N,)."""
+        if column == "n_patches":
+            return self.n_patches
+        names, columns = (_SIZES, self.sizes) if column in _SIZES else (_LENGTHS, self.lengths)
+        numbers: npt.NDArray[Any] = columns[names.index(column)]
+        return numbers
+
     def number_of(self, slide_id: str) -> int | None:
         """Return the number of a slide by its id, or None; O(log N)."""
         text = slide_id.encode(*_ENCODING)

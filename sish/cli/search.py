@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from sish.cli.hits_csv import PRINTED, add_csv, check_csv, write_csv
 from sish.cli.options import (
     Command,
     add_device,
@@ -63,6 +65,7 @@ def _add_options(parser: ArgumentParser) -> None:
     add_verify(parser)
     add_device(parser)
     add_json(parser, "print JSON; a list of objects for several queries")
+    add_csv(parser)
     parser.add_argument("--report", type=str | None, help="write a self-contained HTML page")
     parser.add_argument(
         "--geojson",
@@ -89,6 +92,8 @@ def _run(arguments: Namespace) -> int:
     index = open_index(arguments)
     if report is not None:
         check_report(report, queries, index)
+    if arguments.csv is not None:
+        check_csv(arguments, chain(queries, (row.path for row in index.slides)))
     if arguments.geojson is not None:
         check_folder(arguments.geojson)
     asked = _asked(arguments, index)
@@ -98,7 +103,10 @@ def _run(arguments: Namespace) -> int:
     is_shown = _show_in_qupath(arguments, index, answers)
     plain = [answer.to_dict() for answer in answers]
     is_one = len(queries) == 1 and arguments.region_geojson is None
-    show(arguments, plain[0] if is_one else plain, _as_lines(answers))
+    if arguments.csv is not None and answers:
+        write_csv(arguments.csv, plain, Results.HIT_FIELDS)
+    if arguments.csv != PRINTED:
+        show(arguments, plain[0] if is_one else plain, _as_lines(answers))
     return 0 if is_shown and len(answers) == len(asked) else 1
 
 

@@ -115,6 +115,8 @@ class ItemResults(HitList[Item, ItemHit]):
     ([(1, 'b', 0.9)], 12)
     """
 
+    HIT_FIELDS: ClassVar[tuple[str, ...]] = ("rank", "item_id", "path", "labels", "score", "placed")
+
     looked_at: int = 0
     """Number of items of the database that the query was compared with."""
 
