@@ -90,14 +90,13 @@ def patches_of(state: State, slide_id: str) -> SlidePatches:
     segment, number = _found(state, slide_id)
     table = segment.patches
     row, rows = table.slides[number], table.rows_of(np.array([number]))
-    has_places = row.patch_l0_px > 0  # 0 stands for not known
     return SlidePatches(
         slide_id=row.slide_id,
-        l0_xy=table.l0_xy[rows].astype(np.int64) if has_places else None,
+        l0_xy=table.l0_xy[rows].astype(np.int64) if row.has_places else None,
         keys=table.keys[rows, 0].astype(np.int64),
         barcodes=table.barcodes[rows],
         vectors=vectors_of(table, rows),
-        patch_l0_px=row.patch_l0_px if has_places else None,
+        patch_l0_px=row.patch_l0_px or None,
         mpp=row.mpp or None,
     )
 

@@ -21,6 +21,9 @@ from sish.tables import slides_frame
 pandas = pytest.importorskip("pandas")
 
 
+PAIRS = (PatchPair((1, 2), (3, 4), 5, 0, 2), PatchPair(None, None, 10, 1, 3))
+
+
 def rows_of(frame):
     """The rows of a frame, None where nothing is there."""
     plain = frame.astype(object)
@@ -37,7 +40,7 @@ def hit(rank, **changes):
         "rank": rank, "slide_id": f"s{rank}", "path": "/a.svs", "mpp": 0.5, "patch_l0_px": 256.0,
         "label": "x", "patient": "p", "score": 0.5, "n_matched": 3, "median_distance": 7.0,
         "uncertainty": None, "placed": True, "below_threshold": False,
-        "patches": (PatchPair((1, 2), (3, 4), 5), PatchPair((6, 7), (8, 9), 10)),
+        "patches": PAIRS,
     }  # fmt: skip
     return Hit(**usual | changes)
 
@@ -63,16 +66,14 @@ def test_a_row_a_hit_with_metadata_as_columns():
 def test_a_row_a_pair_of_patches():
     frame = answer(hit(1), hit(2, patches=())).pairs_to_pandas()
     told = {"rank": 1, "slide_id": "s1", "path": "/a.svs"}
-    wanted = [(1, 2, 3, 4, 5), (6, 7, 8, 9, 10)]
-    names = ("query_x", "query_y", "x", "y", "hamming")
-    kept = frame[[*told, *names, "size"]]
-    same(kept, [told | dict(zip(names, pair, strict=True)) | {"size": 256.0} for pair in wanted])
-    assert {*frame} >= {it.name for it in fields(PatchPair) if not it.name.endswith("xy")}
+    names = ("query_x", "query_y", "x", "y", "hamming", "query_row", "row")
+    pairs = [(1, 2, 3, 4, 5, 0, 2), (None, None, None, None, 10, 1, 3)]
+    same(frame, [told | dict(zip(names, pair, strict=True)) | {"size": 256.0} for pair in pairs])
 
 
 def test_answers_without_hits_have_the_columns_and_types_of_those_with():
     for make in (Results.to_pandas, Results.pairs_to_pandas):
-        full, empty = make(answer(hit(1, uncertainty=1.0))), make(answer())
+        full, empty = make(answer(hit(1, uncertainty=1.0, patches=PAIRS[:1]))), make(answer())
         assert list(empty) == list(full) and not len(empty)
         kinds = {name: dtype for name, dtype in full.dtypes.items() if dtype.kind in "ifb"}
         assert len(kinds) > 4 and {name: empty.dtypes[name] for name in kinds} == kinds
@@ -175,6 +176,21 @@ def test_a_hundred_thousand_slides_come_from_columns(tmp_path, monkeypatch):
     assert len(frame) == 100_000 and frame["age"].tolist()[79:82] == ["79", "0", "1"]
     assert frame["slide_id"].iloc[-1] == "slide-099999"
     assert peak < 200 << 20
+
+
+def test_slides_that_were_given_as_vectors(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors, names = rng.normal(size=(60, 32)).astype(np.float32), np.repeat(["a", "b", "c"], 20)
+    index = sish.Index.from_vectors(tmp_path / "a.sish", vectors, names, show_progress=False)
+    assert index.to_pandas()[["mpp", "patch_l0_px"]].isna().all(axis=None)
+    found = index.search(vectors[:20], k=3)
+    pairs, hits = found.pairs_to_pandas(), found.to_pandas()
+    assert pairs[["x", "y", "query_x", "query_y", "size"]].isna().all(axis=None) and len(pairs)
+    assert pairs["x"].dtype == hits["mpp"].dtype == "float64" and hits["mpp"].isna().all()
+    assert pairs["row"].tolist() == [pair.row for hit in found for pair in hit.patches]
+    patches = index.patches("b")
+    assert (patches.l0_xy, patches.mpp, patches.patch_l0_px, len(patches)) == (None, None, None, 20)
+    assert patches.to_pandas()[["x", "y", "size", "mpp"]].isna().all(axis=None)
 
 
 def test_evaluations(built_index):

@@ -1,7 +1,6 @@
 """The patches of an index, in memory and as Parquet."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from test_frames import filled
 import sish
 from sish.cli import main
 from sish.index.store import Store
-from sish.parquet import _record_batch, _schema, write_parquet
+from sish.parquet import write_parquet
 from sish.queries import stored_codes
 
 arrow = pytest.importorskip("pyarrow")
@@ -95,18 +94,21 @@ def test_columns_have_fixed_types(built_index, tmp_path):
 
 
 def test_what_is_not_known_is_null(tmp_path):
-    table = filled(tmp_path / "a.sish", 3).snapshot()
-    lengths = table.slides.lengths.copy()
-    lengths[:, 2] = 0
-    table = replace(table, slides=replace(table.slides, lengths=lengths))
-    rows = table.insertion_order()
-    schema = _schema(arrow, [], {}).set(6, arrow.field("barcode", arrow.binary(128)))
-    ids = arrow.array(["a"] * len(rows))
-    batch = _record_batch(schema, ids, table, table.slide[rows].astype(np.int64), rows)
-    plain = batch.to_pylist()
-    assert [[row[name] is None for name in ("x", "y", "size", "mpp", "key")] for row in plain] == [
-        [slide == 2] * 4 + [False] for slide in table.slide[rows]
-    ]
+    vectors = np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32)
+    l0_xy = np.stack(np.divmod(np.arange(20), 5), 1) * 256
+    index = sish.Index.from_vectors(
+        tmp_path / "a.sish", vectors[:20], ["placed"] * 20, l0_xy=l0_xy, mpp=0.5, show_progress=False
+    )
+    index.add_vectors(vectors[20:], ["bare"] * 40, show_progress=False)
+    index.to_parquet(tmp_path / "a.parquet")
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert len(rows) == 60
+    for row in rows:
+        missing = {name for name, value in row.items() if value is None}
+        assert missing == ({"x", "y", "size", "mpp"} if row["slide_id"] == "bare" else set())
+    assert [(row["x"], row["y"]) for row in rows if row["slide_id"] == "placed"] == list(
+        map(tuple, l0_xy.tolist())
+    )
 
 
 def test_ids_that_are_no_text_are_written_as_escapes(tmp_path):

@@ -47,7 +47,7 @@ def check_csv(arguments: Namespace, inputs: Iterable[str]) -> None:
         If the table and JSON would both be printed.
     ParameterError
         If the file would replace an input, or a file of another kind.
-    """  # noqa: DOC501  check_output() makes that error
+    """
     if arguments.csv == PRINTED and arguments.json:
         raise QueryError("got --json and --csv -, which both print the answer; give --csv a file")
     if arguments.csv != PRINTED:
