@@ -389,11 +389,11 @@ def _candidates(slide_id: str) -> Iterator[str]:
     plain = re.sub(r"[^\w .+=@,-]", "_", slide_id).encode("utf-8", "replace")
     name = plain[:_LONGEST].decode(errors="ignore").rstrip(". ")
     digest = hashlib.sha256(slide_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    if name == slide_id and name[0] != "." and not _RESERVED.fullmatch(name):
+    if name == slide_id and name[:1] not in ("", ".", " ") and not _RESERVED.fullmatch(name):
         yield name
-    name = re.sub(r"^[.]+", "", name)
-    yield f"{name}-{digest}" if name else digest
-    yield from (f"{name}-{digest}-{number}" for number in count(2))
+    marked = f"{name.lstrip('. ')}-{digest}".lstrip("-")
+    yield marked
+    yield from (f"{marked}-{number}" for number in count(2))
 
 
 def _folded(name: str) -> str:
