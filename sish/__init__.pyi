@@ -41,4 +41,5 @@ from .results import (
 )
 from .slide_index import Index as Index
 from .slides.slide import Slide as Slide, open_slide as open_slide
+from .stored_patches import SlidePatches as SlidePatches
 from .version import __version__ as __version__

@@ -86,12 +86,12 @@ def write_parquet(
         raise unknown(state, missing)
     segments, written = state.segments, 0
     schema = _schema(arrow, segments, {"sish.encoder": encoder, "sish.version": __version__})
-    width = sum(field.type.bit_width // 8 for field in schema if field.name != "slide_id")
+    most = max(1, _BATCH_BYTES // _row_bytes(schema))
     with open_output(path, replaces=ENDINGS) as file, parquet.ParquetWriter(file, schema) as writer:
         for segment in segments:
             number, names = segment.patches.slides.values("slide_id")
             ids = arrow.array(map(utf8_text, names), arrow.string()).take(arrow.array(number))
-            for slides, rows in _batches(segment, wanted, max(1, _BATCH_BYTES // width)):
+            for slides, rows in _batches(segment, wanted, most):
                 writer.write_batch(
                     _record_batch(schema, ids.take(arrow.array(slides)), segment.patches, slides, rows)
                 )
@@ -121,6 +121,12 @@ def _schema(arrow: Any, segments: Collection[Segment], told: Mapping[str, str]) 
     if vectors is not None:
         columns["vector"] = arrow.list_(arrow.float32(), vectors.shape[1])
     return arrow.schema(list(columns.items()), metadata=dict(told))
+
+
+def _row_bytes(schema: Any) -> int:
+    """Return the bytes of a row without its id: five numbers, the barcode and the vector."""
+    vector = 4 * schema.field("vector").type.list_size if "vector" in schema.names else 0
+    return int(5 * 8 + schema.field("barcode").type.byte_width + vector)
 
 
 def _batches(

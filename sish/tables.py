@@ -7,7 +7,7 @@ several labels one text with bars between them, and each field of metadata a col
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from itertools import chain
@@ -56,7 +56,7 @@ def utf8_text(cell: Any) -> Any:
     return cell
 
 
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+def flat(row: Mapping[str, Any], taken: Collection[str] = ()) -> dict[str, Any]:
     """Return a row of plain values, as ``to_dict`` gives them, with one cell for each.
 
     Parameters
@@ -64,6 +64,8 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     row : mapping
         Its values are texts, numbers or None; also places ``..xy``, lists of texts, and ``metadata``. Patches
         are left out: they are a table of their own.
+    taken : collection of str
+        Names of other columns beside these.
 
     Returns
     -------
@@ -81,7 +83,8 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if name not in (_PATCHES, _METADATA):
             cells |= zip(_columns_of(name), _cells_of(name, value), strict=True)
-    return cells | {_free_name(name, cells): value for name, value in row.get(_METADATA, {}).items()}
+    taken = {*taken, *cells}
+    return cells | {_free_name(name, taken): value for name, value in row.get(_METADATA, {}).items()}
 
 
 def _columns_of(name: str) -> tuple[str, ...]:
@@ -101,8 +104,9 @@ def _cells_of(name: str, value: Any) -> tuple[Any, ...]:
     return (value,)
 
 
-def _free_name(name: str, taken: Iterable[str]) -> str:
-    return f"{_METADATA}_{name}" if name in taken else name
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """Return the column of a field of metadata; two fields never share one."""
+    return f"{_METADATA}_{name}" if name in taken or name.startswith(f"{_METADATA}_") else name
 
 
 # ---- answers
@@ -182,7 +186,7 @@ def table_of(
         query = {f"query_{name}": value for name, value in flat(answer["query"]).items()}
         own = query | {"ranking": answer["ranking"]}
         columns += [*own, *_plain_columns(hit_fields)]
-        rows += [own | flat(hit) for hit in answer["results"]]
+        rows += [own | flat(hit, own) for hit in answer["results"]]
     return list(dict.fromkeys(chain(columns, *rows))), rows
 
 

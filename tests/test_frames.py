@@ -16,7 +16,7 @@ from sish.index.store.slide_table import SlideTable
 from sish.results import Hit, HitList, PatchPair, Query, Results
 from sish.systems.item import Item
 from sish.systems.smily.regions import RegionHit, RegionQuery
-from sish.tables import slides_frame
+from sish.tables import slides_frame, table_of
 
 pandas = pytest.importorskip("pandas")
 
@@ -61,6 +61,17 @@ def test_a_row_a_hit_with_metadata_as_columns():
         "query": answer().query.to_dict(), "ranking": "similarity", "note": "a note",
     }  # fmt: skip
     assert frame["uncertainty"].dtype == "float64" and frame["placed"].dtype == "bool"
+
+
+def test_metadata_hide_no_column_and_no_other_field():
+    odd = {"rank": "a", "metadata_rank": "b", "query_slide_id": "c", "ranking": "d"}
+    given = answer(hit(1, metadata=odd))
+    (row,) = rows_of(given.to_pandas())
+    own = [name for name in row if name not in hit(1).to_dict()]
+    assert row["rank"] == 1 and {row[name] for name in own} == {*odd.values()}
+    columns, (cells,) = table_of([given.to_dict()], Results.HIT_FIELDS)
+    assert (cells["query_slide_id"], cells["ranking"], cells["rank"]) == ("q", "similarity", 1)
+    assert [cells[f"metadata_{name}"] for name in odd] == [*odd.values()] and [*cells] == columns
 
 
 def test_a_row_a_pair_of_patches():

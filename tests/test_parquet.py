@@ -111,6 +111,23 @@ def test_what_is_not_known_is_null(tmp_path):
     )
 
 
+def test_vectors_are_a_column_where_they_are_kept(built_index, tmp_path, monkeypatch):
+    index, path = sish.Index.open(built_index), tmp_path / "a.parquet"
+
+    def kept(table, rows):
+        return table.barcodes[rows, :6].astype(np.float32) / 2
+
+    for module in ("parquet", "stored_patches"):
+        monkeypatch.setattr(f"sish.{module}.vectors_of", kept)
+    index.to_parquet(path)
+    assert str(parquet.read_schema(path).field("vector").type).startswith("fixed_size_list<")
+    rows = parquet.read_table(path).to_pylist()
+    patches = [index.patches(row.slide_id) for row in index.slides]
+    wanted = [vector.tolist() for slide in patches for vector in slide.vectors]
+    assert [row["vector"] for row in rows] == wanted
+    assert [it.tolist() for slide in patches for it in slide.to_pandas()["vector"]] == wanted
+
+
 def test_ids_that_are_no_text_are_written_as_escapes(tmp_path):
     with Store.create(tmp_path / "plain", {}) as store:
         store.append(slide_row("a\udcff,=é\n"), [[0]], np.zeros((1, 2), np.uint8), [[0, 0]])
