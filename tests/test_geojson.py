@@ -174,6 +174,19 @@ def test_a_copy_of_an_indexed_slide_is_shown_with_it_and_another_of_its_name_is_
     assert len(write_geojson(strange, tmp_path / "b", index=leica_index).paths) == 2
 
 
+@pytest.mark.slow
+def test_a_query_that_was_moved_is_opened_where_it_is(leica_slides, tmp_path):
+    shutil.copytree(leica_slides, tmp_path / "slides")
+    index = sish.Index.create(tmp_path / "own.sish")
+    index.add(tmp_path / "slides", show_progress=False)
+    first, second = index.slides[:2]
+    moved = Path(second.path).rename(tmp_path / "moved.scn")
+    asked = [index.search(first.path, k=4), index.search(moved, k=1)]
+    assert len(write_geojson(asked[0], tmp_path / "a", index=index).left_out) == 1
+    written = write_geojson(asked, tmp_path / "b", index=index)
+    assert not written.left_out and len(written.paths) == 4
+
+
 def test_an_image_in_memory_can_be_asked_for(leica_index, query, tmp_path):
     with open_slide(query) as slide:
         pixels = slide.overview(slide.mpp)
@@ -184,6 +197,7 @@ def test_an_image_in_memory_can_be_asked_for(leica_index, query, tmp_path):
     assert box[:2] == tuple(answer.query.l0_xy[0].tolist())
 
 
+@pytest.mark.slow
 def test_a_slide_that_is_gone_or_another_is_left_out_and_told(leica_slides, tmp_path, capsys):
     folder = tmp_path / "slides"
     shutil.copytree(leica_slides, folder)
@@ -561,19 +575,22 @@ def draw(tmp_path, *boxes, shift=(0, 0)):
     return file
 
 
-@pytest.mark.parametrize("origin", ["bounds", "slide"])
-@pytest.mark.parametrize("by_id", [False, True])
+@pytest.mark.slow
+@pytest.mark.parametrize(("origin", "by_id"), [("bounds", False), ("slide", True)])
 def test_each_annotation_is_a_query(leica_index, query, tmp_path, capsys, origin, by_id):
     x, y, width, height = read_bounds(query)
     boxes = [("left", x, y, width // 2, height), ("middle <b>", x + 200, y + 200, 800, 800)]
     shift = (x, y) if origin == "bounds" else (0, 0)
     file = draw(tmp_path, *boxes, shift=shift)
-    page, out = tmp_path / "page.html", tmp_path / "out"
+    page, out, table = tmp_path / "page.html", tmp_path / "out", tmp_path / "table.csv"
     words = [
         "search", leica_index.slides[0].slide_id if by_id else query, "--index", str(leica_index.path),
         "--region-geojson", str(file), "--origin", origin, "-k", "2",
     ]  # fmt: skip
-    assert main([*words, "--json", "--report", str(page), "--geojson", str(out)]) == 0
+    more = ["--json", "--report", str(page), "--geojson", str(out), "--csv", str(table)]
+    assert main([*words, *more]) == 0
+    with table.open(newline="") as file:
+        assert {row["query_region_name"] for row in csv.DictReader(file)} == {"left", "middle <b>"}
     answers = json.loads(capsys.readouterr().out)
     assert [answer["query"]["region_name"] for answer in answers] == ["left", "middle <b>"]
     for answer, (_, *box) in zip(answers, boxes, strict=True):
