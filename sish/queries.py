@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.annotations import Annotation
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES, NOT_GIVEN
 from sish.errors import QueryError, SlideNotFoundError, about_its_path
@@ -51,8 +52,8 @@ class Question:
     """Micrometres per level-0 pixel of a file that does not state it."""
     override_mpp: float | None = None
     """Micrometres per level-0 pixel, whatever the file states."""
-    region: Region | None = None
-    """x, y, width, height in level-0 pixels."""
+    region: Region | Annotation | None = None
+    """x, y, width, height in level-0 pixels, or an annotation."""
     patient: str | None = None
     """The query's patient. Default: as the index has it."""
 
@@ -141,15 +142,16 @@ class Question:
         self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder
     ) -> tuple[Query, SlideCodes]:
         """Return pixels as a query. A thread reads them; Ctrl-C leaves it behind if a file hangs."""
+        region, region_name = _box_and_name(self.region)
         slide = start(self._open, given, stored).result()
         try:
-            prepared = start(encoder.prepare, slide, self.region).result()
+            prepared = start(encoder.prepare, slide, region).result()
             codes = encoder.encode(prepared)
         finally:
             if slide is not given:
                 end_soon(slide.close)
         if not len(codes):
-            wrong = f"got no tissue in {'this region' if self.region else 'it'}; want some to search for"
+            wrong = f"got no tissue in {'this region' if region else 'it'}; want some to search for"
             raise QueryError(f"{slide.path or slide.name}: {wrong}", path=slide.path)
         name = slide_id_of(slide.path) if slide.path else slide.name
         query = Query(
@@ -157,9 +159,10 @@ class Question:
             path=str(absolute(slide.path)) if slide.path else None,
             patient=self.patient or (stored.patient if stored else name),
             mpp=slide.mpp,
-            region=self.region,
+            region=region,
             n_patches=len(codes),
             patch_l0_px=prepared.mosaic.l0_size,
+            region_name=region_name,
             l0_xy=codes.l0_xy,
         )
         return query, codes
@@ -181,6 +184,11 @@ class Question:
 def is_vectors(query: object) -> bool:
     """Return whether a query is an array of float vectors; arrays of pixels are uint8 (H, W, 3)."""
     return getattr(query, "ndim", 0) == 2 and "float" in str(getattr(query, "dtype", ""))  # torch's, too
+
+
+def _box_and_name(region: Region | Annotation | None) -> tuple[Region | None, str | None]:
+    """Return a region as a box, and its name if it has one."""
+    return (region.region, region.name) if isinstance(region, Annotation) else (region, None)
 
 
 def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:

@@ -42,6 +42,7 @@ from sish.vectors import Told, slides_of
 from sish.view import RankingName
 
 if TYPE_CHECKING:
+    from sish.annotations import Annotation
     from sish.queries import Queryable
 
     Search = SearchParams | Mapping[str, Any]
@@ -375,7 +376,7 @@ class Index(IndexChanges):
         k: int = 5,
         mpp: float | None = None,
         override_mpp: float | None = None,
-        region: Region | None = None,
+        region: Region | Annotation | None = None,
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
         patient: str | None = None,
@@ -398,8 +399,9 @@ class Index(IndexChanges):
             file has a scale of its own, the answer's note says so.
         override_mpp : float, optional
             Scale of the query in um per pixel, whatever its file tells.
-        region : (x, y, width, height), optional
-            The part of the query to search for, in level-0 pixels.
+        region : (x, y, width, height) or Annotation, optional
+            The part of the query to search for, in level-0 pixels; or one of :func:`sish.read_annotations`,
+            whose name the answer then has.
         ranking : {"auto", "uncertainty", "similarity"}
             ``uncertainty`` is the published ranking, which needs labels; ``similarity`` needs none. See
             :mod:`sish.ranking`. ``auto`` is ``uncertainty`` if every slide has a label, else ``similarity``,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from sish.annotations import Annotation, read_annotations
 from sish.cli.hits_csv import PRINTED, add_csv, check_csv, write_csv
 from sish.cli.options import (
     Command,
@@ -123,23 +123,21 @@ def _check_regions(arguments: Namespace) -> None:
         raise QueryError(f"{drawn} lies in the folder of --geojson; give another folder to write to")
 
 
-def _asked(arguments: Namespace, index: Index) -> list[tuple[str, Region | None, str | None]]:
-    """Return what is searched for: each query, or each annotation of one, with its region and its name."""
-    from sish.annotations import read_annotations
-
+def _asked(arguments: Namespace, index: Index) -> list[tuple[str, Region | Annotation | None]]:
+    """Return what is searched for: each query with its region, or a query with each annotation."""
     queries = arguments.queries
     if arguments.region_geojson is None:
         region = tuple(arguments.region) if arguments.region else None
-        return [(query, region, None) for query in queries]
+        return [(query, region) for query in queries]
     (query,) = queries
     rows = () if os.path.lexists(query) else index.slides
     slide = next((row.path for row in rows if row.slide_id == query), query)
     drawn = read_annotations(arguments.region_geojson, slide, origin=arguments.origin)
-    return [(query, annotation.region, annotation.name) for annotation in drawn]
+    return [(query, annotation) for annotation in drawn]
 
 
 def _answers(
-    arguments: Namespace, index: Index, asked: Sequence[tuple[str, Region | None, str | None]]
+    arguments: Namespace, index: Index, asked: Sequence[tuple[str, Region | Annotation | None]]
 ) -> list[Results]:
     """Search for each query; of several, one that cannot be read is told and left out."""
     options: dict[str, Any] = {
@@ -147,15 +145,17 @@ def _answers(
         "where": where_of(arguments.where),
     }
     answers = []
-    for query, region, name in asked:
+    for query, region in asked:
         try:
-            results = index.search(query, region=region, **options)
-        except (SlideError, QueryError) as error:
-            if len(asked) == 1 or (name is None and isinstance(error, QueryError)):
+            answers.append(index.search(query, region=region, **options))
+        except SlideError as error:
+            if len(asked) == 1:
                 raise
-            print_error(f"sish: skipped: {error}" if name is None else f"sish: skipped: {name}: {error}")
-        else:
-            answers.append(replace(results, query=replace(results.query, region_name=name)))
+            print_error(f"sish: skipped: {error}")
+        except QueryError as error:
+            if len(asked) == 1 or not isinstance(region, Annotation):
+                raise
+            print_error(f"sish: skipped: {region.name}: {error}")
     return answers
 
 
