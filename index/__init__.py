@@ -7,6 +7,7 @@ These names are what a researcher uses alone. Each works on arrays in memory.
 - Ordered sets of keys: `VanEmdeBoas`, `SortedArray`, `SortedListSet`.
 - Searches: the published `guided_search` through a `KeyTable`, and `Cells` of a `TextureTree`. Both
   return `Bags`.
+- Float vectors: `VectorIndex` finds the nearest by cosine; `VectorCoder` is how it stores them.
 
 Each name is imported from its room when it is first used: `import sish.index` does not import numba.
 

@@ -104,7 +104,7 @@ def project(
         if spread is not None:
             vectors /= spread[own]
         padded[:, own] = _of_length_1(vectors) * np.float32(part.weight)
-    for signs in _signs(size):
+    for signs in rotation_signs(size):
         padded = _hadamard(padded * signs)
     return _of_length_1(padded[:, :bits])
 
@@ -125,7 +125,7 @@ def _of_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.where(length > 0, length, np.float32(1)), np.float32)
 
 
-def _signs(size: int) -> NDArray[np.float32]:
+def rotation_signs(size: int) -> NDArray[np.float32]:
     """Return float32 (rounds, size) of -1 and 1, from raw words, which numpy promises never to change."""
     words = np.random.PCG64(_SEED).random_raw(_ROUNDS * size)
     return np.where(words >> np.uint64(63), np.float32(1), np.float32(-1)).reshape(_ROUNDS, size)

@@ -14,7 +14,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +125,18 @@ def replace_file(path: Path, data: bytes) -> None:
 
     The folder is flushed before the rename too, because the new file may name other new files beside it.
     """
+    replace_with(path, [data])
+
+
+def replace_with(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Replace the file at ``path`` as `replace_file` does, with pieces one after another."""
     new = path.with_name(path.name + NEW)
-    write_file(new, data)
+    new.unlink(missing_ok=True)
+    with new.open("xb") as file:  # as in `write_file`
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
     sync(path.parent)
     os.replace(new, path)  # noqa: PTH105  the fault injection of the tests patches os.replace
     sync(path.parent)

@@ -8,7 +8,7 @@ these few lines are our own.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,20 +45,38 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     >>> unpack(np.frombuffer(pack({"a": np.arange(3)}), np.uint8))["a"].tolist()
     [0, 1, 2]
     """
+    return b"".join(packed(arrays))
+
+
+def packed(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes that `pack` returns, in pieces, so that large arrays are not copied.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        As for `pack`.
+
+    Yields
+    ------
+    bytes or memoryview
+        The header, then one array after another.
+    """
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header, parts, end = {}, [], 0
     for name in order:
-        data = np.ascontiguousarray(arrays[name]).tobytes()
+        data = np.ascontiguousarray(arrays[name])
         header[name] = {
             "dtype": _NAMES[arrays[name].dtype],
             "shape": list(arrays[name].shape),
-            "data_offsets": [end, end + len(data)],
+            "data_offsets": [end, end + data.nbytes],
         }
         parts.append(data)
-        end += len(data)
+        end += data.nbytes
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-(_LENGTH + len(text)) % _ALIGNED)
-    return b"".join([len(text).to_bytes(_LENGTH, "little"), text, *parts])
+    yield len(text).to_bytes(_LENGTH, "little") + text
+    for part in parts:
+        yield part.reshape(-1).view(np.uint8).data
 
 
 def unpack(data: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:

@@ -70,7 +70,7 @@ class Cells:
     """Number of the first patch of each table, (tables,)."""
     totals: NDArray[np.int64]
     """Where each key begins in all tables together, (keys + 1,)."""
-    _directories: tuple["_Directory", ...] = field(repr=False)
+    _directories: tuple["Directory", ...] = field(repr=False)
     _kept: tuple[NDArray[Any], ...] = field(repr=False)  # the arrays that addresses point into
     _fixed: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)  # `Place` as an array, and spots
 
@@ -104,7 +104,12 @@ class Cells:
         ([1, 2], [8, 16])
         """
         totals = np.zeros(tree.n_keys + 1, np.int64)
-        return cls._of(tree, tuple(tables), [_Directory.of(tree, table) for table in tables], totals)
+        return cls._of(
+            tree,
+            tuple(tables),
+            [Directory.of(tree, table.keys, table.key_begins) for table in tables],
+            totals,
+        )
 
     @classmethod
     def learn(cls, barcodes: ArrayLike, slide: ArrayLike | None = None, *, seed: int = 0) -> "Cells":
@@ -140,7 +145,7 @@ class Cells:
         cls,
         tree: TextureTree,
         tables: tuple[KeyTable, ...],
-        directories: Sequence["_Directory"],
+        directories: Sequence["Directory"],
         totals: NDArray[np.int64],
     ) -> "Cells":
         """Return the cells of tables with their directories; `totals` is filled."""
@@ -169,7 +174,7 @@ class Cells:
 
     def adding(self, table: KeyTable) -> "Cells":
         """Return cells of these tables and one more; the old tables are neither copied nor changed."""
-        directories = [*self._directories, _Directory.of(self.tree, table)]
+        directories = [*self._directories, Directory.of(self.tree, table.keys, table.key_begins)]
         return self._of(self.tree, (*self.tables, table), directories, np.zeros_like(self.totals))
 
     @property
@@ -255,7 +260,7 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True)
-class _Directory:
+class Directory:
     """Where keys begin in a table; either `key_begins` or `keys` is empty."""
 
     node_begins: NDArray[np.int32]
@@ -266,17 +271,33 @@ class _Directory:
     """The keys, (P,)."""
 
     @classmethod
-    def of(cls, tree: TextureTree, table: KeyTable) -> "_Directory":
-        """Return the directory of a table; ParameterError if its keys are another tree's."""
-        begins = table.key_begins
-        if (
-            begins is None
-            and len(table) >= tree.n_keys
-            and 0 <= table.keys[0] <= table.keys[-1] < tree.n_keys
-        ):
-            begins = np.searchsorted(table.keys, np.arange(tree.n_keys + 1)).astype(np.int32)
-        ends = table.keys[[0, -1]] if begins is not None else table.keys  # a few keys are all looked at
-        low, high = (int(ends.min()), int(ends.max())) if len(table) else (0, 0)
+    def of(
+        cls, tree: TextureTree, keys: NDArray[np.integer], begins: NDArray[np.int32] | None = None
+    ) -> "Directory":
+        """Return the directory of ascending keys, which may tell where they begin.
+
+        Parameters
+        ----------
+        tree : TextureTree
+        keys : int (P,)
+            Ascending.
+        begins : int32, optional
+            Where each of the keys 0, 1, ... begins, and P.
+
+        Returns
+        -------
+        Directory
+            The directory.
+
+        Raises
+        ------
+        ParameterError
+            If the keys are another tree's.
+        """
+        if begins is None and len(keys) >= tree.n_keys and 0 <= keys[0] <= keys[-1] < tree.n_keys:
+            begins = np.searchsorted(keys, np.arange(tree.n_keys + 1)).astype(np.int32)
+        ends = keys[[0, -1]] if begins is not None else keys  # a few keys are all looked at
+        low, high = (int(ends.min()), int(ends.max())) if len(keys) else (0, 0)
         if not 0 <= low <= high < tree.n_keys or (begins is not None and len(begins) > tree.n_keys + 1):
             raise ParameterError(
                 f"keys run from {low} to {high} and the tree has {tree.n_keys}; "
@@ -285,8 +306,14 @@ class _Directory:
         nodes = np.arange(0, tree.n_keys + 1, tree.shape[2]).astype(np.int32)
         none = np.empty(0, np.int32)
         if begins is None:
-            keys = np.ascontiguousarray(table.keys, np.int32)
-            return cls(np.searchsorted(keys, nodes).astype(np.int32), none, keys)
+            own = np.ascontiguousarray(keys, np.int32)
+            return cls(np.searchsorted(own, nodes).astype(np.int32), none, own)
         if len(begins) <= tree.n_keys:  # the last keys have no patches
-            begins = np.append(begins, np.full(tree.n_keys + 1 - len(begins), len(table), np.int32))
+            begins = np.append(begins, np.full(tree.n_keys + 1 - len(begins), len(keys), np.int32))
         return cls(np.ascontiguousarray(begins[nodes]), np.ascontiguousarray(begins), none)
+
+    def totals(self, n_keys: int) -> NDArray[np.int64]:
+        """Return where each key begins, (n_keys + 1,)."""
+        if self.key_begins.size:
+            return self.key_begins.astype(np.int64)
+        return np.concatenate([[0], np.cumsum(np.bincount(self.keys, minlength=n_keys))])

@@ -290,6 +290,26 @@ def _walk(
 
 
 @compiled
+def ranges_of_budget(
+    at: Place, spots: NDArray[np.int64], barcode: int, budget: int, tally: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return ranges (table, begin, end) of the rows of the nearest cells that hold a budget, or of all."""
+    if budget >= load_int64(at.node_totals, at.tops * at.nodes):
+        return _all(spots)
+    nodes, node_bits = _open(at, barcode, budget)
+    bits = _leaf_bits(at, nodes, node_bits, barcode)
+    cells, farthest, nearest = np.empty(bits.size, np.int64), tally.size - 1, _least(bits)
+    count, held, beyond = 0, 0, -1
+    bound = min(farthest, nearest + nearest // _CLOSER + 1)
+    while True:
+        count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
+        held += more
+        if held >= budget or bound == farthest:
+            return _ranges(at, spots, cells[:count], -1, _reach(tally, budget, bound))
+        beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
+
+
+@compiled
 def _last_of_nearest(found: Shortlist) -> tuple[int, int]:
     """Return the distance of the last of the nearest candidates, and how many are nearer than that."""
     nearer, count = np.int64(0), min(_NEAREST, found.state[WANTED])

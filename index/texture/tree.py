@@ -240,6 +240,12 @@ class TextureTree:
         """The typical barcodes of each node's leaves, uint8 (T x K, L, B)."""
         return _out_of_blocks(self.leaf_blocks, self.shape[2])
 
+    def leaves_of(self, keys: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the typical barcodes of the leaves of some keys, uint8 (N, B)."""
+        nodes, leaves = np.divmod(keys, self.shape[2])
+        words = self.leaf_blocks[nodes, leaves // LANES, :, leaves % LANES]
+        return np.ascontiguousarray(words).view(np.uint8)
+
     @property
     def n_keys(self) -> int:
         """Number of leaves; keys are 0 to this, exclusive."""

@@ -1,0 +1,155 @@
+"""The compiled search for float vectors: a texture tree's nearest cells, sketches, then stored rows.
+
+Each vector has a *sketch* of two cache lines: a row of `VectorCoder` of 120 axes. The cells of the tree are
+walked in the order of their distance to the query's barcode (`sish.index.texture.kernel`), until they hold
+the budget. Their sketches are compared with the query's, and the nearest, the shortlist, are compared again
+by the stored rows. Sketches of a cell are adjacent in memory; the next cell is fetched meanwhile.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.index.compiled import compiled
+from sish.index.hamming_kernels import load_int32, load_int64, prefetch
+from sish.index.texture.kernel import Place, ranges_of_budget
+from sish.index.texture.shortlist import BARCODES, ROW_BITS, SLIDES
+from sish.index.vector_kernels import TERMS, dot_float16, dot_int8, load_float32, prefetch_row
+
+SKETCH = 128
+"""Bytes of a sketch: two cache lines."""
+_LINE = 64  # bytes of a cache line
+_ROW_MASK = 2**ROW_BITS - 1
+_SPARE = 4  # room for candidates, in shortlists
+_AHEAD = 12  # stored rows that are fetched while one is compared
+_IDS, _STORED = 0, 1  # columns of `kept`
+
+
+@compiled
+def search_vectors(
+    place: NDArray[np.int64], spots: NDArray[np.int64], kept: NDArray[np.int64],
+    barcodes: NDArray[np.uint8], sketch: tuple[NDArray[np.int16], NDArray[np.float32]],
+    weights: NDArray[np.int16], halves: NDArray[np.float32], floats: NDArray[np.float32],
+    mask: NDArray[np.bool_], sizes: tuple[int, int, int], ids: NDArray[np.int64], out: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Fill `ids` and `out` (Q, k) with the nearest vectors; -1 and infinity stay where there are fewer.
+
+    `kept`, int64 (tables, 2), has the addresses of the ids and of the stored rows of each table; a table's
+    row_bytes are `sizes[2]`, after the budget and the shortlist. Stored rows are int8, compared with
+    `weights`, or float16, compared with `floats`, if these have numbers.
+    """
+    budget, short, row_bytes = sizes
+    at = Place(
+        place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8],
+    )  # fmt: skip
+    k = ids.shape[1]
+    tally = np.empty(64 * at.words + 1, np.int64)
+    near, where = np.empty(_SPARE * short, np.float32), np.empty(_SPARE * short, np.int64)
+    numbers = np.empty(k, np.int64)
+    for query in range(barcodes.shape[0]):
+        ranges = ranges_of_budget(at, spots, barcodes.ctypes.data + 8 * at.words * query, budget, tally)
+        ours = sketch[0].ctypes.data + 2 * SKETCH * query
+        count = _sketched(ranges, spots, ours, sketch[1][query, 0], mask, short, near, where)
+        _fetch(where[: min(count, _AHEAD)], kept, row_bytes)
+        for number in range(count):
+            if number + _AHEAD < count:
+                _fetch(where[number + _AHEAD : number + _AHEAD + 1], kept, row_bytes)
+            table, row = where[number] >> ROW_BITS, where[number] & _ROW_MASK
+            stored = kept[table, _STORED] + row_bytes * row
+            if floats.size:
+                address = floats.ctypes.data + 4 * floats.shape[1] * query
+                apart = np.float32(1) - dot_float16(stored, address, floats.shape[1])
+            else:
+                address = weights.ctypes.data + 2 * weights.shape[1] * query
+                dot = np.float32(dot_int8(stored + TERMS, address, weights.shape[1]))
+                apart = halves[query, 1] + load_float32(stored + 4)
+                apart -= halves[query, 0] * load_float32(stored) * dot
+            own = load_int32(spots[table, SLIDES], row)
+            _insert(
+                out[query], numbers, ids[query], max(apart, np.float32(0)), own,
+                load_int64(kept[table, _IDS], row),
+            )  # fmt: skip
+
+
+@compiled
+def _fetch(where: NDArray[np.int64], kept: NDArray[np.int64], row_bytes: int) -> None:
+    """Prefetch the stored rows of candidates, and their ids."""
+    for number in range(where.size):
+        table, row = where[number] >> ROW_BITS, where[number] & _ROW_MASK
+        prefetch_row(kept[table, _STORED] + row_bytes * row, row_bytes)
+        prefetch(kept[table, _IDS] + 8 * row)
+
+
+@compiled
+def _sketched(
+    ranges: NDArray[np.int64], spots: NDArray[np.int64], query: int, step: float, mask: NDArray[np.bool_],
+    short: int, near: NDArray[np.float32], where: NDArray[np.int64],
+) -> int:  # fmt: skip
+    """Fill `near` and `where` with the `short` nearest sketches of the ranges; return their number."""
+    count, bound, room = 0, np.float32(np.inf), near.size
+    for number in range(ranges.shape[0]):
+        table, begin, end = ranges[number, 0], ranges[number, 1], ranges[number, 2]
+        base, owners = spots[table, BARCODES], spots[table, SLIDES]
+        ahead = ahead_end = 0
+        if number + 1 < ranges.shape[0]:
+            following = ranges[number + 1]
+            ahead = spots[following[0], BARCODES] + SKETCH * following[1]
+            ahead_end = spots[following[0], BARCODES] + SKETCH * following[2]
+        for row in range(begin, end):
+            if ahead < ahead_end:
+                prefetch(ahead)
+                prefetch(ahead + _LINE)
+                ahead += SKETCH
+            address = base + SKETCH * row
+            dot = np.float32(dot_int8(address, query, SKETCH))
+            apart = load_float32(address + 4) - step * load_float32(address) * dot
+            if apart < bound:
+                if mask.size and mask[load_int32(owners, row)]:
+                    continue
+                near[count], where[count] = apart, (table << ROW_BITS) | row
+                count += 1
+                if count == room:
+                    bound = _thinned(near, where, short)
+                    count = short
+        while ahead < ahead_end:
+            prefetch(ahead)
+            prefetch(ahead + _LINE)
+            ahead += SKETCH
+    if count > short:
+        _thinned(near[:count], where[:count], short)
+    return min(count, short)
+
+
+@compiled
+def _thinned(near: NDArray[np.float32], where: NDArray[np.int64], short: int) -> Any:
+    """Put the `short` nearest first, in the order in which they were met; return the farthest's distance."""
+    bound = np.partition(near, short - 1)[short - 1]
+    equal = short
+    for number in range(near.size):
+        equal -= near[number] < bound
+    count = 0
+    for number in range(near.size):
+        take = near[number] < bound
+        if near[number] == bound and equal > 0:
+            equal -= 1
+            take = True
+        if take:
+            near[count], where[count] = near[number], where[number]
+            count += 1
+    return bound
+
+
+@compiled
+def _insert(
+    best: NDArray[np.float32], numbers: NDArray[np.int64], ids: NDArray[np.int64], apart: Any, own: int,
+    id_: int,
+) -> None:  # fmt: skip
+    """Insert a vector among the nearest; of equally near ones, those with smaller numbers come first."""
+    place = best.size
+    while place > 0 and (apart < best[place - 1] or (apart == best[place - 1] and own < numbers[place - 1])):
+        place -= 1
+        if place + 1 < best.size:
+            best[place + 1], numbers[place + 1], ids[place + 1] = best[place], numbers[place], ids[place]
+    if place < best.size:
+        best[place], numbers[place], ids[place] = apart, own, id_
