@@ -26,7 +26,7 @@ import numpy as np
 
 from sish.errors import AnnotationsError, AnnotationsNotFoundError, about_its_path
 from sish.geojson import Origin, check_origin
-from sish.printing import counted
+from sish.printing import counted, printable
 from sish.slides.mosaic import Region
 from sish.slides.slide import Slide, read_bounds
 
@@ -200,7 +200,7 @@ def _kind(feature: dict[str, Any]) -> Any:
 def _annotation(feature: dict[str, Any], number: int, shift: tuple[int, int], path: Path) -> Annotation:
     """Return a feature as an annotation, in level-0 pixels of the slide."""
     name = _name(feature, number)
-    about = f"{path}: {name}"
+    about = f"{path}: {printable(name)}"
     places = np.array(list(_places(feature.get("geometry"), about)), np.float64).reshape(-1, 2)
     if not len(places) or not (places.min(axis=0) < places.max(axis=0)).all():
         raise AnnotationsError(f"{about} has no area; draw a box around what is to be searched for")
@@ -271,6 +271,6 @@ def _check_meets(annotation: Annotation, bounds: Region, origin: Origin, path: P
         return
     other = "slide" if origin == "bounds" else "bounds"
     raise AnnotationsError(
-        f"{path}: {annotation.name} lies outside the slide, at {annotation.region}, and the slide is "
-        f"{bounds}: give the slide that it was drawn on, or --origin {other}"
+        f"{path}: {printable(annotation.name)} lies outside the slide, at {annotation.region}, and the slide "
+        f"is {bounds}: give the slide that it was drawn on, or --origin {other}"
     )

@@ -474,7 +474,7 @@ def test_other_objects_are_no_queries(tmp_path):
         (["Feature"], "str"),
         (feature(None), "annotation 1 has no shape"),
         ({"type": "Feature"}, "annotation 1 has no shape"),
-        (feature({"type": "Circle"}, name="mine"), "mine has no shape"),
+        (feature({"type": "Circle"}, name="my\nbox"), r"my\\nbox has no shape"),
         (feature({"type": "Polygon"}), "no list of places"),
         (feature({"type": "Polygon", "coordinates": []}), "no area"),
         (feature({"type": "Point", "coordinates": [3, 4]}), "no area"),
@@ -484,7 +484,7 @@ def test_other_objects_are_no_queries(tmp_path):
         (feature({"type": "LineString", "coordinates": [[True, 2], [3, 4]]}), "no pair of numbers"),
         (b'{"type": "LineString", "coordinates": [[NaN, 1], [2, 2]]}', "no pair of numbers"),
         (b'{"type": "LineString", "coordinates": [[1e400, 1], [2, 2]]}', "no pair of numbers"),
-        (feature({"type": "Polygon", "coordinates": [[[900, 1], [950, 1], [950, 9]]]}), "outside the slide"),
+        (feature(SQUARE | {"coordinates": [[[900, 1], [950, 1], [950, 9]]]}, name="a\nb"), "outside the slide"),
         (feature({"type": "GeometryCollection"}), "no list"),
     ],
 )  # fmt: skip
