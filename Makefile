@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast coverage test-timm lint types bench train weights notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm test-spatial lint types bench train weights notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -66,6 +66,14 @@ test-timm: $(VENV)/timm
 
 $(VENV)/timm: | $(VENV)/installed-test
 	$(PIP) install --no-deps --target $@ timm==1.0.31 torchvision==0.28.0 huggingface_hub==2.4.0
+
+# SpatialData and AnnData come with pandas 2 and a part of OpenCV: a folder of their own as well.
+test-spatial: $(VENV)/spatial
+	PYTHONPATH=$(VENV)/spatial OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_spatialdata.py
+
+$(VENV)/spatial: constraints-spatial.txt | $(VENV)/installed-test
+	$(PIP) install --no-deps --upgrade --target $@ --requirement constraints-spatial.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

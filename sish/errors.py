@@ -32,7 +32,8 @@ that a caller would expect::
     ├── MissingPackageError         an optional package is not installed           [ImportError]
     ├── QueryError                  a search cannot be run as asked
     └── ParameterError              an argument is out of its range                [ValueError]
-        └── ParameterTypeError          it is of the wrong type                    [TypeError]
+        ├── ParameterTypeError          it is of the wrong type                    [TypeError]
+        └── TableChoiceError            a SpatialData's table must be named        [also a SlideError]
 
 >>> error = IndexNotFoundError("archive.sish does not exist: check the path", path="archive.sish")
 >>> isinstance(error, FileNotFoundError), error.path.name, str(error)
@@ -237,3 +238,7 @@ class ParameterError(SishError, ValueError):
 
 class ParameterTypeError(ParameterError, TypeError):
     """An argument is of the wrong type."""
+
+
+class TableChoiceError(SlideError, ParameterError):
+    """A SpatialData holds no table of that name, or several tables of features of which one must be named."""

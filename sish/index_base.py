@@ -247,3 +247,12 @@ def one_encoder(
     if weights is not None and encoder is not None:
         raise ParameterError(f"got weights={str(weights)!r} and encoder=; give one of the two")
     return encoder if weights is None else str(weights)
+
+
+def header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:
+    """Return the header of a new index: its search parameters suit its encoder, unless others are given."""
+    params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
+    settings = Settings(params, measures=encoder.recipe.keys == "texture").with_changes(search)
+    return IndexHeader(
+        encoder.recipe, encoder.fingerprint, settings.params, encoder.calibration, settings.measures
+    ).to_json()

@@ -256,6 +256,7 @@ class IndexChanges(IndexBase):
                 store,
                 encoder,
                 slides,
+                n_slides=len(slides),
                 mosaic=mosaic,
                 replace=replace,
                 on_error=on_error,

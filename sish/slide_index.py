@@ -25,11 +25,10 @@ from sish.encoders import TISSUE, PatchEncoder
 from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError, QueryError
 from sish.feature_ingest import measured_files
 from sish.filters import Where, filters_of
-from sish.header import IndexHeader
 from sish.index.params import SearchParams
 from sish.index.store import Store
-from sish.index_base import one_encoder
-from sish.index_changes import IndexChanges
+from sish.index_base import header_of, one_encoder
+from sish.index_spatial import IndexSpatial
 from sish.queries import Question
 from sish.recall import noted
 from sish.recipe import Recipe
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     Search = SearchParams | Mapping[str, Any]
 
 
-class Index(IndexChanges):
+class Index(IndexSpatial):
     """An archive of slides that can be searched; a folder on disk.
 
     Make one with :meth:`create`, or open one with :meth:`open`. Many processes may search while one adds.
@@ -131,7 +130,7 @@ class Index(IndexChanges):
             raise ParameterError(f"got weights={coder.recipe.weights!r} without the object; give encoder=")
         if measure is not None and coder.needs_calibration:
             coder = measured_encoder(coder, measure, mpp=mpp, override_mpp=override_mpp)
-        with Store.create(path, _header_of(coder, search)) as store:
+        with Store.create(path, header_of(coder, search)) as store:
             return cls(store, encoder=encoder, device=device)
 
     @classmethod
@@ -284,7 +283,7 @@ class Index(IndexChanges):
             given, feature_encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp
         )
         coder = SlideEncoder(recipe).measured_on(features)
-        with Store.create(path, _header_of(coder, search)) as store:
+        with Store.create(path, header_of(coder, search)) as store:
             return cls(store)
 
     @classmethod
@@ -364,7 +363,7 @@ class Index(IndexChanges):
         check_mosaic(slides, mosaic=mosaic)
         coder = SlideEncoder(recipe_of(feature_encoder, slides[0].vectors.shape[1]))
         coder = coder.measured_on(measured_rows(slides))
-        with Store.create(path, _header_of(coder, search)) as store:
+        with Store.create(path, header_of(coder, search)) as store:
             index = cls(store)
         index._add_slides(slides, notes, mosaic=mosaic, show_progress=show_progress)
         return index
@@ -471,12 +470,3 @@ def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> 
             return make()
         except IndexExistsError:
             return open_index()
-
-
-def _header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:
-    """Return the header of a new index: its search parameters suit its encoder, unless others are given."""
-    params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
-    settings = Settings(params, measures=encoder.recipe.keys == "texture").with_changes(search)
-    return IndexHeader(
-        encoder.recipe, encoder.fingerprint, settings.params, encoder.calibration, settings.measures
-    ).to_json()

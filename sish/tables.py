@@ -41,12 +41,12 @@ _TYPES = {
 """Types of the columns of answers that are no text."""
 
 
-def needed(package: str) -> Any:
-    """Return a package of the extra ``tables``; MissingPackageError, with the way to install it, without."""
+def needed(package: str, extra: str = "tables") -> Any:
+    """Return a package of an extra; MissingPackageError, with the way to install it, without."""
     try:
         return import_module(package)
     except ImportError as error:
-        raise MissingPackageError(f"{package} is not installed; {install('tables')}") from error
+        raise MissingPackageError(f"{package} is not installed; {install(extra)}") from error
 
 
 def utf8_text(cell: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from sish.results import AddReport, Skipped
 from sish.slide_writer import SlideWriter
 from sish.slides.scale import GIVEN
 from sish.vectors import VectorSlide
+
+UNNAMED = "vectors"
+"""The encoder's name of an index that was made without one."""
 
 _MEASURED = 4_096
 """Vectors that are measured, evenly spread over those given: their mean is known to 2 % of their spread."""
@@ -63,14 +66,39 @@ def check_mosaic(slides: Sequence[VectorSlide], *, mosaic: bool) -> None:
 def add_vector_slides(
     store: Store,
     encoder: SlideEncoder,
-    slides: Sequence[VectorSlide],
+    slides: Iterable[VectorSlide | SlideError],
     *,
+    n_slides: int,
     mosaic: bool,
     replace: bool,
     on_error: OnError,
     show_progress: bool,
 ) -> AddReport:
-    """Add slides to a store that is open for writing; the arguments are those of `Index.add_vectors`."""
+    """Add slides to a store that is open for writing; the other arguments are those of `Index.add_vectors`.
+
+    Parameters
+    ----------
+    store : Store
+        Where they go.
+    encoder : SlideEncoder
+        The encoder of the index.
+    slides : iterable of VectorSlide or SlideError
+        The slides, of vectors as long as those of the index, and the errors of those that cannot be read.
+    n_slides : int
+        Number of them, about, to show the progress.
+    mosaic, replace, on_error, show_progress
+        As of :meth:`sish.Index.add_vectors`.
+
+    Returns
+    -------
+    AddReport
+        What was done with each slide.
+
+    Raises
+    ------
+    SlideError
+        With ``on_error="raise"``, the first.
+    """
     check_on_error(on_error)
     writer, report = SlideWriter(store, encoder.recipe, replace=replace), AddReport()
 
@@ -79,9 +107,13 @@ def add_vector_slides(
             report.enter(row, before)
 
     start = time.perf_counter()
-    with progress("adding", len(slides), show=show_progress) as bar:
+    with progress("adding", n_slides, show=show_progress) as bar:
         try:
             for slide in slides:
+                if isinstance(slide, SlideError):
+                    _fail(slide, report, on_error)
+                    bar.step(slide.slide_id or str(slide.path or ""))
+                    continue
                 before = store.state.row(slide.slide_id)
                 if before is None or replace:
                     codes = slide_codes(slide, encoder, mosaic=mosaic)
@@ -91,7 +123,7 @@ def add_vector_slides(
                 elif before.file_digest == slide.digest:
                     report.already.append(slide.slide_id)
                 else:
-                    _fail(slide, report, on_error)
+                    _fail(_taken(slide), report, on_error)
                 bar.step(slide.slide_id)
         finally:
             commit()  # encoded slides are kept, whatever stops the others
@@ -108,21 +140,27 @@ def slide_codes(slide: VectorSlide, encoder: SlideEncoder, *, mosaic: bool = Fal
     return SlideCodes(np.zeros((len(vectors), 1), np.int64), encoder.barcodes(vectors), l0_xy)
 
 
-def _fail(slide: VectorSlide, report: AddReport, on_error: OnError) -> None:
-    """Report a slide whose id is taken, or raise its error."""
-    error = SlideError(
+def _taken(slide: VectorSlide) -> SlideError:
+    """Return the error of a slide whose id is taken."""
+    return SlideError(
         f"slide {slide.slide_id!r} is in the index with other vectors: replace=True makes its codes anew; if "
         "it is another slide, give it an id of its own",
         slide_id=slide.slide_id,
     )
+
+
+def _fail(error: SlideError, report: AddReport, on_error: OnError) -> None:
+    """Report the error of a slide, or raise it."""
     if on_error == "raise":
         raise error
-    report.failed.append(Skipped(slide.slide_id, str(error)))
+    report.failed.append(Skipped(error.slide_id or str(error.path or ""), str(error)))
 
 
 def _row_of(slide: VectorSlide, before: SlideRow | None, codes: SlideCodes) -> SlideRow:
     """Return the row of a slide for the store, with its earlier labels and those given now."""
-    right, bottom = (0, 0) if slide.l0_xy is None else slide.l0_xy.max(axis=0) + math.ceil(slide.patch_l0_px)
+    right, bottom = (0, 0)
+    if slide.l0_xy is not None and len(slide.l0_xy):
+        right, bottom = slide.l0_xy.max(axis=0) + math.ceil(slide.patch_l0_px)
     row = SlideRow(
         slide_id=slide.slide_id,
         path="",

@@ -28,7 +28,9 @@ Told: TypeAlias = "Mapping[Any, Any] | Any"
 
 _TOLD = ("label", "patient", "site")
 _NAMED = 5
-_MOST_L0 = 2**53  # level-0 pixels that a float holds exactly
+
+MOST_L0 = 2**53
+"""Level-0 pixels that a float holds exactly: no place is beyond."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +125,8 @@ def slides_of(
     rows = as_vectors(vectors)
     ids = _as_ids(slide_ids, len(rows))
     names, first, number = np.unique(ids, return_index=True, return_inverse=True)
-    told, notes = _told_of(names.tolist(), labels, patients, sites)
+    told = labels_of(labels, patients, sites)
+    notes = check_told(told, names.tolist())
     ends = np.cumsum(np.bincount(number, minlength=len(names)))
     groups = np.split(np.argsort(number, kind="stable"), ends[:-1]) if len(names) else []
     places = None if l0_xy is None else _as_places(l0_xy, len(rows))
@@ -155,7 +158,7 @@ def _as_places(l0_xy: ArrayLike, rows: int) -> NDArray[np.int64]:
         raise ParameterError(
             f"got l0_xy {given.dtype} {given.shape} for {rows} vectors; want int ({rows}, 2)"
         )
-    if not ((given >= 0) & (given < _MOST_L0)).all() or (given != np.floor(given)).any():  # NaN is neither
+    if not ((given >= 0) & (given < MOST_L0)).all() or (given != np.floor(given)).any():  # NaN is neither
         raise ParameterError("l0_xy holds places that no slide has; want whole level-0 pixels of at least 0")
     return given.astype(np.int64)
 
@@ -163,7 +166,7 @@ def _as_places(l0_xy: ArrayLike, rows: int) -> NDArray[np.int64]:
 def _sides(groups: Sequence[NDArray[np.int64]], given: float | None) -> list[float]:
     """Return the side of each slide's patches: as given, the step of its grid, or the commonest of others."""
     if given is not None:
-        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < _MOST_L0:
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < MOST_L0:
             raise ParameterError(f"got patch_l0_px={given!r}; want the side of a patch in level-0 pixels")
         return [float(given)] * len(groups)
     steps = [step_of_grid(l0_xy) for l0_xy in groups]
@@ -188,10 +191,26 @@ def _mpp_of(mpp: float | Mapping[str, float] | None, slide_id: str) -> float:
     return float(own)
 
 
-def _told_of(
-    names: Collection[str], labels: Told, patients: Told, sites: Told
-) -> tuple[dict[str, LabelRow], list[str]]:
-    """Return what is told of each slide, and notes on slides that are not there."""
+def labels_of(labels: Told, patients: Told, sites: Told) -> dict[str, LabelRow]:
+    """Return what is told of slides, by slide id.
+
+    Parameters
+    ----------
+    labels, patients, sites : mapping, Series or DataFrame, optional
+        As of :meth:`sish.Index.add_vectors`.
+
+    Returns
+    -------
+    dict of str to LabelRow
+        The labels of each slide that is named.
+
+    Raises
+    ------
+    LabelsError
+        If a frame has a slide twice.
+    ParameterTypeError
+        If one is neither a mapping nor of pandas.
+    """
     facts: dict[str, dict[str, str]] = {}
     if hasattr(labels, "columns"):
         _read_frame(labels, facts)
@@ -199,19 +218,21 @@ def _told_of(
     for column, given in zip(_TOLD, (labels, patients, sites), strict=True):
         for name, value in _items(given, column):
             facts.setdefault(name, {})[column] = value
-    there = set(names)
-    unknown = sorted(facts.keys() - there)
-    if facts and len(unknown) == len(facts):
+    return {name: _label_row(name, said) for name, said in facts.items()}
+
+
+def check_told(told: Collection[str], names: Collection[str]) -> list[str]:
+    """Return a note on slides that were told of and are not among `names`; LabelsError if none of them is."""
+    unknown = sorted(set(told) - set(names))
+    if not unknown:
+        return []
+    named = f"{', '.join(unknown[:_NAMED])}{', ...' if len(unknown) > _NAMED else ''}"
+    if len(unknown) == len(told):
         raise LabelsError(
-            f"labels name {', '.join(unknown[:_NAMED])}, and none of the slides, such as "
-            f"{min(there, default='')}: give a mapping from slide ids, or a Series or DataFrame with them as "
-            "its index"
+            f"labels name {named}, and none of the slides, such as {min(names, default='')}: give a mapping "
+            "from slide ids, or a Series or DataFrame with them as its index"
         )
-    notes = []
-    if unknown:
-        more = ", ..." if len(unknown) > _NAMED else ""
-        notes = [f"labels name {len(unknown)} slides without vectors: {', '.join(unknown[:_NAMED])}{more}"]
-    return {name: _label_row(name, said) for name, said in facts.items() if name in there}, notes
+    return [f"labels name {len(unknown)} slides without vectors: {named}"]
 
 
 def _label_row(slide_id: str, said: Mapping[str, str]) -> LabelRow:

@@ -1,0 +1,151 @@
+"""Adding slides of SpatialData and AnnData to the store, one object at a time, as `sish.vector_ingest`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sish.encode import SlideEncoder
+from sish.encoders import FEATURES
+from sish.errors import (
+    FeatureMismatchError,
+    ParameterError,
+    SlideError,
+    SlideOpenError,
+    TableChoiceError,
+    errors_about,
+)
+from sish.labels import LabelRow
+from sish.results import AddReport
+from sish.sampling import evenly
+from sish.spatial import FeatureTable, Spatial, SpatialReader, path_of
+from sish.vector_ingest import UNNAMED
+from sish.vectors import VectorSlide
+
+_OBJECTS = 32
+_ROWS = 128
+"""Rows that are measured of each of these objects: 4,096 in all, as of vectors."""
+
+
+def names_in(encoder: SlideEncoder) -> tuple[str, int]:
+    """Return the encoder's name, empty if none is known, and the length of its features."""
+    weights = encoder.recipe.weights
+    width = encoder.model.n_features if encoder.calibration is None else len(encoder.calibration.centre)
+    name = weights.removeprefix(FEATURES).rpartition("/")[0] if weights.startswith(FEATURES) else ""
+    return ("" if name == UNNAMED else name), width
+
+
+def spatial_slides(
+    given: Sequence[Spatial],
+    ids: Sequence[str | None],
+    reader: SpatialReader,
+    told: Mapping[str, LabelRow],
+    *,
+    mosaic: bool,
+    errors: list[SlideError],
+) -> Iterator[VectorSlide | SlideError]:
+    """Yield the slides of several objects, each read when it is its turn, and the errors of those that fail.
+
+    Parameters
+    ----------
+    given : sequence of SpatialData, AnnData or path-like
+        The objects.
+    ids : sequence of str or None
+        The slide id of each; None if `reader` finds it in a column.
+    reader : SpatialReader
+        How they are read.
+    told : mapping
+        Labels by slide id.
+    mosaic : bool
+        Whether patches will be chosen by their places.
+    errors : list of SlideError
+        The errors are also appended to this list.
+
+    Yields
+    ------
+    VectorSlide or SlideError
+        A slide, or why an object cannot be used.
+    """
+    seen: set[str] = set()
+    for one, slide_id in zip(given, ids, strict=True):
+        try:
+            with errors_about(path_of(one), slide_id):
+                slides = reader.slides(one, slide_id, told)
+                for slide in slides:
+                    _check(slide, seen, mosaic=mosaic)
+        except SlideError as error:
+            errors.append(error)
+            yield error
+        else:
+            seen.update(slide.slide_id for slide in slides)
+            yield from slides
+
+
+def _check(slide: VectorSlide, seen: Collection[str], *, mosaic: bool) -> None:
+    """Refuse a slide that was there already, or has no places where they are needed."""
+    if slide.slide_id in seen:
+        raise SlideError(
+            f"slide {slide.slide_id!r} is in two of the objects; give each slide an id of its own",
+            slide_id=slide.slide_id,
+        )
+    if mosaic and slide.l0_xy is None:
+        raise SlideError(f"slide {slide.slide_id!r} has no places, by which mosaic=True chooses patches")
+
+
+def raise_if_all(report: AddReport, errors: Iterable[SlideError]) -> None:
+    """Raise the first error (TableChoiceError, FeatureMismatchError) if no object had the wanted table."""
+    odd = [error for error in errors if isinstance(error, TableChoiceError | FeatureMismatchError)]
+    if odd and not (report.added or report.replaced or report.already or report.no_tissue):
+        raise odd[0]
+
+
+def measured_objects(given: Sequence[Spatial], reader: SpatialReader) -> tuple[str, NDArray[np.float32]]:
+    """Return the encoder's name and a sample of the features of some objects: 32 of them, 128 rows each.
+
+    Parameters
+    ----------
+    given : sequence of SpatialData, AnnData or path-like
+        The objects.
+    reader : SpatialReader
+        How they are read.
+
+    Returns
+    -------
+    encoder : str
+        Its name, of the commonest kind; empty if the tables do not tell it.
+    sample : float32 (M, F)
+        Features of that kind.
+
+    Raises
+    ------
+    SlideError
+        If no object can be read: the error of the first.
+    ParameterError
+        If there are no objects, or fewer than two rows.
+    """
+    found: list[FeatureTable] = []
+    failed: SlideError | None = None
+    for one in evenly(list[Any](given), _OBJECTS):
+        try:
+            found.append(reader.read(one))
+        except SlideError as error:
+            failed = failed or error
+    if not found:
+        raise failed or SlideOpenError("got no SpatialData; want at least one")
+    kinds = Counter((table.encoder, table.vectors.shape[1]) for table in found)
+    encoder, width = kinds.most_common(1)[0][0]
+    own = [table.vectors for table in found if (table.encoder, table.vectors.shape[1]) == (encoder, width)]
+    rows = _ROWS * _OBJECTS // len(own)
+    sample = np.concatenate([vectors[_spread(len(vectors), rows)] for vectors in own])
+    if len(sample) < 2:
+        raise ParameterError("got fewer than two rows of features, which cannot be measured; give more")
+    return encoder, sample
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return up to `most` of the numbers below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
