@@ -106,8 +106,8 @@ def crops(data: Path, count: int, folder: Path) -> tuple[NDArray[np.uint8], NDAr
             pixels = [slide.read((x, y), 256, 1.0) for x, y in places.tolist()]
         if pixels:
             coded.append(encoder.encode_patches(np.stack(pixels)))
-    keys, barcodes = (np.concatenate(column) for column in zip(*coded, strict=True))
-    return barcodes, keys[:, 0]
+    barcodes = np.concatenate([codes.barcodes for codes in coded])
+    return barcodes, np.concatenate([codes.keys[:, 0] for codes in coded])
 
 
 @dataclass(frozen=True, slots=True)

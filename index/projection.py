@@ -86,6 +86,45 @@ def project(
     >>> found.shape, bool(np.abs(found @ found.T - np.eye(3)).max() < 1e-6)
     ((3, 8), True)
     """
+    values = _scaled(features, centre, spread, parts)
+    size = max(bits, 1 << (values.shape[1] - 1).bit_length())
+    padded = np.zeros((len(values), size), np.float32)
+    padded[:, : values.shape[1]] = values
+    for signs in rotation_signs(size):
+        padded = _hadamard(padded * signs)
+    return _of_length_1(padded[:, :bits])
+
+
+def calibrated(
+    features: ArrayLike,
+    *,
+    centre: NDArray[np.float32] | None = None,
+    spread: NDArray[np.float32] | None = None,
+    parts: Sequence[Part] = (),
+) -> NDArray[np.float32]:
+    """Return features centred and scaled to length 1: `project` rotates them, which changes no cosine.
+
+    Parameters
+    ----------
+    features, centre, spread, parts
+        As of `project`.
+
+    Returns
+    -------
+    float32 (N, F)
+        A vector for each row. The share of bits in which two barcodes differ is, on average, the angle
+        between their vectors over pi.
+    """
+    return _of_length_1(_scaled(features, centre, spread, parts))
+
+
+def _scaled(
+    features: ArrayLike,
+    centre: NDArray[np.float32] | None,
+    spread: NDArray[np.float32] | None,
+    parts: Sequence[Part],
+) -> NDArray[np.float32]:
+    """Return features centred, with each part scaled to a length of its own, float32 (N, F)."""
     values = np.asarray(features, np.float32)
     if values.ndim != 2 or values.shape[1] == 0:
         raise ParameterError(f"features have shape {values.shape}; give (N, F) with F of at least 1")
@@ -96,17 +135,14 @@ def project(
             raise ParameterError(
                 f"features are {values.shape[1]} long and their {name} {given.shape}; give one of both"
             )
-    size = max(bits, 1 << (values.shape[1] - 1).bit_length())
-    padded = np.zeros((len(values), size), np.float32)
+    scaled = np.empty_like(values)
     for part, own in _ranges(parts or (Part(values.shape[1]),), values.shape[1]):
         vectors = values[:, own]
         vectors = vectors - (vectors.mean(axis=1, keepdims=True) if centre is None else centre[own])
         if spread is not None:
             vectors /= spread[own]
-        padded[:, own] = _of_length_1(vectors) * np.float32(part.weight)
-    for signs in rotation_signs(size):
-        padded = _hadamard(padded * signs)
-    return _of_length_1(padded[:, :bits])
+        scaled[:, own] = _of_length_1(vectors) * np.float32(part.weight)
+    return scaled
 
 
 def _ranges(parts: Sequence[Part], n_features: int) -> list[tuple[Part, slice]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sish.calibration import Calibration
 from sish.encoders import MeasuredEncoder
 from sish.index.barcode import Binarisation, barcodes_of
-from sish.index.projection import Part
+from sish.index.projection import Part, calibrated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +43,10 @@ class Barcoder:
         if encoder.binarisation != "projection" or not enough:
             return cls.of(encoder)
         return cls.of(encoder, Calibration.learn(features, encoder.parts, encoder.statistics))
+
+    def calibrated(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return features as their barcodes see them, of length 1, float32 (N, F)."""
+        return calibrated(features, centre=self.centre, spread=self.spread, parts=self.parts)
 
     def barcodes(self, features: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return barcodes uint8 (N, bytes) of features float32 (N, F)."""

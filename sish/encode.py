@@ -12,6 +12,7 @@ from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,15 @@ from sish.encoders import OBJECT, Encoding, MeasuredEncoder, PatchEncoder, load,
 from sish.errors import EncoderMismatchError, ParameterError
 from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.recipe import Recipe
+from sish.rerank import Rerank
 from sish.slides.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
 from sish.slides.reader_threads import TimeLimit
 from sish.slides.reading import default_workers, read_patches
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask, all_tissue, find_tissue
+
+if TYPE_CHECKING:
+    from sish.index.vector_coder import VectorKind
 
 _STEP_PX = 32
 _KEY_BLOCK = 8  # codes that the paper's key pools, on a side
@@ -54,6 +59,8 @@ class SlideCodes:
     """Shape (M, bytes): packed bits, most significant first."""
     l0_xy: NDArray[np.int64] | None
     """Shape (M, 2): top left corner of each patch, level-0 pixels; None if the places are not known."""
+    vectors: NDArray[np.uint8] | None = None
+    """Shape (M, V): bytes of each patch's vector, where the index keeps them (:mod:`sish.rerank`)."""
 
     def __len__(self) -> int:
         """Return the number of patches."""
@@ -87,6 +94,8 @@ class SlideEncoder:
         The encoder by name or as an object, in place of the recipe's weights (:mod:`sish.encoders`).
     calibration : Calibration, optional
         What was measured of the encoder's features on the archive (:meth:`measured_on`).
+    rerank : Rerank, optional
+        How vectors are kept beside barcodes (:mod:`sish.rerank`). Default: none are kept.
     device : str
         Where the encoder runs, as torch names it.
     workers : int, optional
@@ -100,6 +109,7 @@ class SlideEncoder:
         *,
         encoder: str | PatchEncoder | None = None,
         calibration: Calibration | None = None,
+        rerank: Rerank | None = None,
         device: str = "cpu",
         workers: int | None = None,
     ) -> None:
@@ -108,6 +118,7 @@ class SlideEncoder:
         self.recipe = (recipe if encoder is None else recipe.suited(encoder)).check().resolved()
         self._given = None if isinstance(encoder, str) else encoder
         self.calibration = calibration
+        self.rerank = rerank
         self.device = device
         self.workers = default_workers() if workers is None else workers
         self._expected = expected_fingerprint
@@ -167,15 +178,33 @@ class SlideEncoder:
         """Whether its features make better barcodes after a calibration on the archive."""
         return self.calibration is None and self.model.binarisation == "projection"
 
+    def keeping_vectors(self, kind: VectorKind | None) -> SlideEncoder:
+        """Return the same encoder, with vectors beside its barcodes; ParameterError if it has no angles."""
+        if kind is None:
+            return self
+        if self.model.binarisation != "projection" or self.recipe.keys == "paper":
+            raise ParameterError(
+                f"got rerank={kind!r} with encoder {self.recipe.weights} and {self.recipe.keys} keys, whose "
+                "barcodes are not of angles between features; want texture keys, and another encoder"
+            )
+        other = copy(self)
+        other.rerank = Rerank.of(kind, self.model.n_features)
+        return other
+
     def measured_on(self, features: NDArray[np.float32]) -> SlideEncoder:
         """Return the same encoder with the calibration that features (M, F) of patches give."""
         learnt = Calibration.learn(features, self.model.parts, self.model.statistics)
-        return self.recalibrated(learnt, None)
+        other = self.recalibrated(learnt, self.rerank, None)
+        if self.rerank is not None:
+            other.rerank = self.rerank.measured_on(other._barcoder.calibrated(features))
+        return other
 
-    def recalibrated(self, calibration: Calibration | None, expected: str | None) -> SlideEncoder:
-        """Return the same encoder with another calibration, and the fingerprint that it must have then."""
+    def recalibrated(
+        self, calibration: Calibration | None, rerank: Rerank | None, expected: str | None
+    ) -> SlideEncoder:
+        """Return the same encoder with other measurements, and the fingerprint that it must have then."""
         other = copy(self)  # with the model that is loaded
-        other.calibration, other._expected = calibration, expected
+        other.calibration, other.rerank, other._expected = calibration, rerank, expected
         if expected is not None and "model" in vars(self) and other.fingerprint != expected:
             del vars(other)["model"]  # so that loading it refuses it
         return other
@@ -224,10 +253,16 @@ class SlideEncoder:
         """Encode a slide of which some patches were seen already: only the others are read."""
         rest = np.setdiff1d(np.arange(len(mosaic)), seen.rows)
         codes = self._encode_at(slide, mosaic.l0_xy[rest], limit)
+        known = self.codes(seen.keys, seen.features, None)
         order = np.argsort(np.concatenate([rest, seen.rows]))
-        keys = np.concatenate([codes.keys, seen.keys])[order]
-        barcodes = np.concatenate([codes.barcodes, self.barcodes(seen.features)])[order]
-        return SlideCodes(keys, barcodes, mosaic.l0_xy)
+        return SlideCodes(
+            np.concatenate([codes.keys, known.keys])[order],
+            np.concatenate([codes.barcodes, known.barcodes])[order],
+            mosaic.l0_xy,
+            None
+            if codes.vectors is None or known.vectors is None
+            else np.concatenate([codes.vectors, known.vectors])[order],
+        )
 
     def _encode_at(self, slide: Slide, l0_xy: NDArray[np.int64], limit: TimeLimit | None) -> SlideCodes:
         """Encode the patches at some places of a slide."""
@@ -245,13 +280,44 @@ class SlideEncoder:
             batches = [self.encode_patches(pixels) for pixels in reading]
         if not batches:  # no tissue: no rows, of the right widths
             batches = [self.encode_patches(np.empty((0, recipe.patch_px, recipe.patch_px, 3), np.uint8))]
-        keys, barcodes = (np.concatenate(columns) for columns in zip(*batches, strict=True))
-        return SlideCodes(keys, barcodes, l0_xy)
+        vectors = [batch.vectors for batch in batches if batch.vectors is not None]
+        return SlideCodes(
+            np.concatenate([batch.keys for batch in batches]),
+            np.concatenate([batch.barcodes for batch in batches]),
+            l0_xy,
+            np.concatenate(vectors) if vectors else None,
+        )
 
-    def encode_patches(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Return keys int64 (N, 1) and barcodes uint8 (N, bytes) of patches uint8 (N, H, W, 3)."""
-        keys, features = self.keys_and_features(pixels)
-        return keys, self.barcodes(features)
+    def encode_patches(self, pixels: NDArray[np.uint8]) -> SlideCodes:
+        """Return the codes of patches uint8 (N, H, W, 3), without their places."""
+        return self.codes(*self.keys_and_features(pixels), None)
+
+    def codes(
+        self,
+        keys: NDArray[np.int64] | None,
+        features: NDArray[np.float32],
+        l0_xy: NDArray[np.int64] | None,
+    ) -> SlideCodes:
+        """Return the codes of patches: their barcodes, and their vectors where the index keeps them.
+
+        Parameters
+        ----------
+        keys : int64 (N, 1) or None
+            Their keys; None where the archive's tree gives them.
+        features : float32 (N, F)
+            Their features.
+        l0_xy : int64 (N, 2) or None
+            Their places, where they are known.
+
+        Returns
+        -------
+        SlideCodes
+            The codes.
+        """
+        own = np.zeros((len(features), 1), np.int64) if keys is None else keys
+        kept = self.rerank
+        vectors = None if kept is None else kept.encode(self._barcoder.calibrated(features))
+        return SlideCodes(own, self.barcodes(features), l0_xy, vectors)
 
     def keys_and_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return keys int64 (N, 1) and features float32 (N, F) of patches uint8 (N, H, W, 3)."""

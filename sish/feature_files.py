@@ -7,6 +7,10 @@ TRIDENT tells beside them the sides of a patch (attributes ``patch_size`` and ``
 of a patch is then the commonest step between neighbours of a grid (each piece of tissue has its own grid).
 The slide's scale and the encoder must be given. A file that cannot be used raises a SlideError.
 
+Files of slide encoders (TITAN, PRISM, means) have ``features`` (F,), one vector for the whole slide, in
+folders named ``slide_features_ENCODER``; (0,) stands for a slide without tissue. Such a slide has one patch,
+whose place and scale are not known.
+
 A slide has thousands of patches at 0.5 um/px. A mosaic of them is indexed, as for pixels. A first k-means
 groups the patches by features, in place of colours. A second one, over places, keeps 5 % of each cluster. A
 cluster of fewer than 20 patches is kept whole.
@@ -19,6 +23,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +41,7 @@ from sish.slides.scale import find_scale
 SUFFIXES = frozenset({".h5", ".hdf5"})
 """Endings of feature files, in lower case."""
 
-_FOLDER = "features_"  # of TRIDENT, before the encoder's name
+_FOLDERS = ("slide_features_", "features_")  # of TRIDENT, before the encoder's name
 _DEFAULT_PX = 256  # of a patch, if the file does not tell
 _CLUSTER_DIMENSIONS = 64  # of a random rotation: enough for nine clusters, and bounded for any F
 _ATTRIBUTES = ("encoder", "patch_size", "patch_size_level0", "level0_magnification")
@@ -52,18 +57,18 @@ class FeatureFile:
     """The file."""
     features: NDArray[np.float32]
     """Float32 (N, F)."""
-    l0_xy: NDArray[np.int64]
-    """Shape (N, 2): top left corners, level-0 pixels."""
+    l0_xy: NDArray[np.int64] | None
+    """Shape (N, 2): top left corners, level-0 pixels; None for a vector of a whole slide."""
     encoder: str
     """Name of the network that made the features."""
     patch_px: int
     """Side of a patch in pixels as the network saw it; 256 if the file does not tell."""
     l0_size: float
-    """Side of a patch in level-0 pixels."""
+    """Side of a patch in level-0 pixels; 0 for a vector of a whole slide."""
     mpp: float
-    """Micrometres per level-0 pixel."""
+    """Micrometres per level-0 pixel; 0 for a vector of a whole slide."""
     mpp_source: str
-    """Its source: ``override``, ``objective-power`` or ``given``."""
+    """Its source: ``override``, ``objective-power`` or ``given``; empty for a vector of a whole slide."""
 
     @property
     def name(self) -> str:
@@ -78,7 +83,7 @@ class FeatureFile:
     @property
     def dimensions(self) -> tuple[int, int]:
         """Width and height of level 0 that its patches cover, from the origin; (1, 1) without patches."""
-        if not len(self.l0_xy):
+        if self.l0_xy is None or not len(self.l0_xy):
             return 1, 1
         right, bottom = np.ceil(self.l0_xy.max(axis=0) + self.l0_size).astype(int)
         return max(1, int(right)), max(1, int(bottom))
@@ -86,10 +91,13 @@ class FeatureFile:
     def thinned(self, most: int) -> FeatureFile:
         """Return the file with at most `most` of its patches, evenly spread."""
         rows = np.linspace(0, len(self.features) - 1, min(most, len(self.features))).astype(np.intp)
-        return replace(self, features=self.features[rows], l0_xy=self.l0_xy[rows])
+        l0_xy = None if self.l0_xy is None else self.l0_xy[rows]
+        return replace(self, features=self.features[rows], l0_xy=l0_xy)
 
     def recipe(self) -> Recipe:
         """Return the recipe of an index of such features."""
+        if self.l0_xy is None:
+            return Recipe(weights=f"{FEATURES}{self.name}")
         return Recipe(
             weights=f"{FEATURES}{self.name}", patch_px=self.patch_px, mpp=self.side_um / self.patch_px
         )
@@ -184,6 +192,8 @@ def read_features(
         raise SlideOpenError(
             f"{place}: nothing tells what made its features; give feature_encoder= or --feature-encoder"
         )
+    if l0_xy is None:
+        return FeatureFile(place, features, None, found, _DEFAULT_PX, 0.0, 0.0, "")
     power = line_of(told, "level0_magnification")
     known = {} if power is None else {"openslide.objective-power": power}
     scale = find_scale(known, str(place), mpp=mpp, override_mpp=override_mpp)
@@ -208,18 +218,20 @@ def read_features(
     )
 
 
-def _read_checked(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, object]]:
-    """Return features (N, F), corners (N, 2), and the attributes of both."""
-    found = read_datasets(path, ("features", "coords"), _ATTRIBUTES)
-    stored, corners = found["features"].rows, found["coords"].rows
-    if corners.shape != (len(stored), 2) or not stored.shape[1]:
+def _read_checked(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | None, dict[str, object]]:
+    """Return features (N, F), corners (N, 2), and the attributes of both; of a whole slide no corners."""
+    found = read_datasets(path, ("features",), _ATTRIBUTES, optional=("coords",))
+    stored = found["features"].rows
+    if stored.ndim == 1:
+        features = _finite(stored[None] if len(stored) else stored.reshape(0, 0), path)
+        return features, None, dict(found["features"].told)
+    corners = found["coords"].rows if "coords" in found else None
+    if corners is None or corners.shape != (len(stored), 2) or not stored.shape[1]:
+        places = "none" if corners is None else corners.shape
         raise SlideOpenError(
-            f"{path}: got features {stored.shape}, coords {corners.shape}; want (N, F) and (N, 2)"
+            f"{path}: got features {stored.shape}, coords {places}; want (N, F) and (N, 2), or features (F,)"
         )
-    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused below
-        features = stored.astype(np.float32, copy=False)
-    if not np.isfinite(features).all():
-        raise SlideOpenError(f"{path}: its features hold NaN or infinity; compute them again")
+    features = _finite(stored, path)
     if not ((corners >= 0) & (corners <= _MAX_L0)).all():  # NaN is neither
         raise SlideOpenError(
             f"{path}: its coords hold NaN, or places outside of any slide; want 0 to {_MAX_L0}"
@@ -227,10 +239,19 @@ def _read_checked(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], d
     return features, corners.astype(np.int64), {**found["coords"].told, **found["features"].told}
 
 
+def _finite(stored: NDArray[Any], path: Path) -> NDArray[np.float32]:
+    """Return numbers as float32; SlideOpenError if one is NaN or infinite."""
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused below
+        features = stored.astype(np.float32, copy=False)
+    if not np.isfinite(features).all():
+        raise SlideOpenError(f"{path}: its features hold NaN or infinity; compute them again")
+    return features
+
+
 def _encoder_of_folder(path: Path) -> str:
     """Return the encoder that the file's folder is named after; empty if it is not."""
     folder = path.parent.name
-    return folder.removeprefix(_FOLDER) if folder.startswith(_FOLDER) else ""
+    return next((folder.removeprefix(it) for it in _FOLDERS if folder.startswith(it)), "")
 
 
 def step_of_grid(l0_xy: NDArray[np.int64]) -> float:
@@ -292,11 +313,15 @@ def choose(features: NDArray[np.float32], l0_xy: NDArray[np.int64], recipe: Reci
 
 def check_fits(file: FeatureFile, recipe: Recipe) -> None:
     """Refuse features of another encoder, length or patch size than an index has (FeatureMismatchError)."""
+    if file.l0_xy is None and not len(file.features):  # a slide without tissue has no length
+        return
     if recipe.weights != f"{FEATURES}{file.name}":
         raise FeatureMismatchError(
             f"{file.path} holds features of {file.name}, and the index is of {recipe.weights}: "
             "keep one index for each encoder"
         )
+    if file.l0_xy is None:
+        return
     side = recipe.patch_px * recipe.mpp
     if abs(file.side_um - side) > _SIDE_TOLERANCE * side:
         raise FeatureMismatchError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from sish.recipe import Recipe
 from sish.results import AddReport
 from sish.sampling import evenly
 
-_FILES = 32
+_FILES, _SLIDES = 32, 2_048
 _PATCHES = 64
 
 
@@ -65,9 +65,10 @@ class FeatureIngest(Ingest):
 def feature_codes(file: FeatureFile, encoder: SlideEncoder) -> SlideCodes:
     """Return the codes of the patches that stand for a slide; FeatureMismatchError for another kind."""
     check_fits(file, encoder.recipe)
+    if file.l0_xy is None:
+        return encoder.codes(None, file.features.reshape(len(file.features), encoder.model.n_features), None)
     rows = choose(file.features, file.l0_xy, encoder.recipe)
-    barcodes = encoder.barcodes(file.features[rows])
-    return SlideCodes(np.zeros((len(rows), 1), np.int64), barcodes, file.l0_xy[rows])
+    return encoder.codes(None, file.features[rows], file.l0_xy[rows])
 
 
 def measured_files(
@@ -76,11 +77,12 @@ def measured_files(
     feature_encoder: str | None,
     mpp: float | None,
     override_mpp: float | None = None,
-) -> tuple[Recipe, NDArray[np.float32]]:
+) -> tuple[Recipe, NDArray[np.float32], bool]:
     """Return the recipe for features like those of some files, and a sample of them.
 
-    The sample is of 32 files, 64 patches each. The recipe is that of the commonest kind. Files of another
-    kind, and files that cannot be read, are skipped; `Index.add_features` reports them.
+    The sample is of 32 files, 64 patches each, or of 2,048 files with a vector each. The recipe is that of
+    the commonest kind. Files of another kind, and files that cannot be read, are skipped;
+    `Index.add_features` reports them.
 
     Parameters
     ----------
@@ -97,6 +99,8 @@ def measured_files(
         How an index of such features is made.
     sample : float32 (M, F)
         Features of the commonest kind.
+    is_slide_level : bool
+        Whether they are of whole slides, a vector each.
 
     Raises
     ------
@@ -105,19 +109,29 @@ def measured_files(
     EncoderMismatchError
         If two kinds are equally common.
     """
+    found = [path for place in places for path in find_feature_files(place, on_error=lambda _error: None)]
+    read = partial(read_features, encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp)
+    files = _sampled(found, _FILES, read)
+    is_slide_level = files[0].l0_xy is None
+    if is_slide_level and len(found) > _FILES:
+        files = _sampled(found, _SLIDES, read)
+    return files[0].recipe(), np.concatenate([file.features for file in files]), is_slide_level
+
+
+def _sampled(found: list[Path], most: int, read: Callable[[Path], FeatureFile]) -> Sequence[FeatureFile]:
+    """Return some of the files, those of the commonest kind; the errors are those of `measured_files`."""
     sampled: list[FeatureFile] = []
     failed: SlideError | None = None
-    found = [path for place in places for path in find_feature_files(place, on_error=lambda _error: None)]
-    for path in evenly(found, _FILES):
+    for path in evenly(found, most):
         try:
-            file = read_features(path, encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp)
-            sampled.append(file.thinned(_PATCHES))
+            file = read(path)
+            if file.features.shape[1]:  # a slide without tissue may have features of no length
+                sampled.append(file.thinned(_PATCHES))
         except SlideError as error:
             failed = failed or error
     if not sampled:
-        raise failed or SlideOpenError("got no feature files; want at least one")
-    files = _commonest_kind(sampled)
-    return files[0].recipe(), np.concatenate([file.features for file in files])
+        raise failed or SlideOpenError("got no file with features; want at least one")
+    return _commonest_kind(sampled)
 
 
 def _commonest_kind(sampled: Sequence[FeatureFile]) -> list[FeatureFile]:

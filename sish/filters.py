@@ -34,14 +34,16 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import ParameterError, QueryError
-from sish.index.store.slide_list import SlideList
 from sish.nearest import nearest_to
+
+if TYPE_CHECKING:
+    from sish.index.store.slide_list import SlideList
 
 Value = str | float
 """A condition."""

@@ -31,13 +31,15 @@ class StoredDataset:
     """A dataset, and those of its attributes that were asked for."""
 
     rows: NDArray[Any]
-    """Numbers as stored, (N, F): a batch of one, (1, N, F), is taken out of it."""
+    """Numbers as stored, (N, F) or (F,): a batch of one, (1, N, F), is taken out of it."""
     told: Mapping[str, object]
     """Attributes that are not empty: a str, a number, or another value of the file."""
 
 
-def read_datasets(path: Path, names: Iterable[str], attributes: Iterable[str]) -> dict[str, StoredDataset]:
-    """Read datasets (N, F) of numbers and their attributes.
+def read_datasets(
+    path: Path, names: Iterable[str], attributes: Iterable[str], *, optional: Iterable[str] = ()
+) -> dict[str, StoredDataset]:
+    """Read datasets (N, F) or (F,) of numbers and their attributes.
 
     Parameters
     ----------
@@ -47,6 +49,8 @@ def read_datasets(path: Path, names: Iterable[str], attributes: Iterable[str]) -
         The datasets to read.
     attributes : iterable of str
         Attributes to read where a dataset has them.
+    optional : iterable of str
+        Datasets that are read if the file has them.
 
     Returns
     -------
@@ -65,6 +69,7 @@ def read_datasets(path: Path, names: Iterable[str], attributes: Iterable[str]) -
     try:
         size = path.stat().st_size
         with h5py.File(path, "r") as file:
+            names += [name for name in optional if name in file]
             found = {name: _dataset(h5py, file, name) for name in names}
             for name, dataset in found.items():
                 _check(name, dataset, size)
@@ -106,8 +111,8 @@ def _check(name: str, dataset: Any, file_size: int) -> None:
     if dataset.dtype.kind not in "fiu":
         raise ValueError(f"{name} are {dataset.dtype}, no numbers")
     shape = dataset.shape
-    if shape is None or not (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)):
-        raise ValueError(f"{name} are of shape {shape}, want (N, F) or (1, N, F)")
+    if shape is None or not (len(shape) in (1, 2) or (len(shape) == 3 and shape[0] == 1)):
+        raise ValueError(f"{name} are of shape {shape}, want (N, F), (1, N, F) or (F,)")
     for claimed in (shape, dataset.chunks or ()):
         n_bytes = math.prod(claimed) * dataset.dtype.itemsize
         if n_bytes > min(_MOST, max(_SMALL, _RATIO * file_size)):
@@ -115,7 +120,7 @@ def _check(name: str, dataset: Any, file_size: int) -> None:
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the numbers (N, F) of an array (N, F) or (1, N, F)."""
+    """Return the numbers (N, F) of an array (N, F) or (1, N, F); an array (F,) as it is."""
     return array[0] if array.ndim == 3 else array
 
 

@@ -12,6 +12,7 @@ from sish.encode import SlideEncoder
 from sish.errors import ParameterError
 from sish.index.params import SearchParams
 from sish.recipe import Recipe, known_fields, odd_header
+from sish.rerank import Rerank
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class IndexHeader:
     """What was measured of the encoder's features on the archive, if it needs that."""
     measures_threshold: bool = False
     """Whether a threshold that is measured on the archive replaces that of `search` (`sish.thresholds`)."""
+    rerank: Rerank | None = None
+    """How it keeps vectors beside its barcodes, if it does (`sish.rerank`)."""
 
     def measured(self, before: SlideEncoder, now: SlideEncoder) -> IndexHeader:
         """Return the header with another calibration of its encoder; a threshold that was given stays."""
@@ -36,7 +39,9 @@ class IndexHeader:
             search = replace(self.search, threshold=now.hamming_threshold)
         else:
             search = self.search
-        return replace(self, fingerprint=now.fingerprint, search=search, calibration=now.calibration)
+        return replace(
+            self, fingerprint=now.fingerprint, search=search, calibration=now.calibration, rerank=now.rerank
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON. The newer fields are left out at their defaults."""
@@ -49,6 +54,8 @@ class IndexHeader:
             plain["calibration"] = self.calibration.to_json()
         if self.measures_threshold:
             plain["measures_threshold"] = True
+        if self.rerank is not None:
+            plain["rerank"] = self.rerank.to_json()
         return plain
 
     @classmethod
@@ -71,7 +78,8 @@ class IndexHeader:
             If something is missing, of another type, or not known to this release.
         """  # noqa: DOC501  odd_header() makes that error
         names = {field.name for field in fields(cls)}
-        header = known_fields(stored, "header", names - {"calibration", "measures_threshold"}, names)
+        newer = {"calibration", "measures_threshold", "rerank"}
+        header = known_fields(stored, "header", names - newer, names)
         search = known_fields(
             header["search"], "search", needed=set(), known={field.name for field in fields(SearchParams)}
         )
@@ -85,4 +93,5 @@ class IndexHeader:
         except ParameterError as error:
             raise odd_header(str(error)) from error
         calibration = None if measured is None else Calibration.from_json(measured)
-        return cls(recipe, header["fingerprint"], params, calibration, measures_threshold)
+        rerank = Rerank.from_json(header["rerank"]) if "rerank" in header else None
+        return cls(recipe, header["fingerprint"], params, calibration, measures_threshold, rerank)

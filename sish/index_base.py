@@ -32,6 +32,8 @@ from sish.view import View
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sish.index.vector_coder import VectorKind
+
     Search = SearchParams | Mapping[str, Any]
 
 
@@ -53,7 +55,12 @@ class IndexBase:
         given = one_encoder(weights, encoder)
         recipe = header.recipe if given is None else replace(header.recipe, weights=name_of(given))
         self._encoder = SlideEncoder(
-            recipe, header.fingerprint, encoder=given, calibration=header.calibration, device=device
+            recipe,
+            header.fingerprint,
+            encoder=given,
+            calibration=header.calibration,
+            rerank=header.rerank,
+            device=device,
         )
         self._given = given
         self._header, self._read = header, store.state.manifest.header
@@ -107,6 +114,21 @@ class IndexBase:
         return told_of_calibration(state, IndexHeader.from_json(state.header))
 
     @property
+    def rerank(self) -> VectorKind | None:
+        """How it keeps vectors beside barcodes, ``int8`` or ``float16``; None if it does not."""
+        kept = self.encoder.rerank
+        return None if kept is None else kept.coder.kind
+
+    @property
+    def rerank_source(self) -> str:
+        """How the nearest patches are ranked, in words."""
+        kept = self.encoder.rerank
+        if kept is None:
+            return "by barcodes alone"
+        coder = kept.coder
+        return f"by {coder.kind} vectors of {coder.features} numbers, {coder.row_bytes} bytes a patch"
+
+    @property
     def params(self) -> SearchParams:
         """The search parameters. Assign SearchParams, or a mapping that changes some of them.
 
@@ -156,7 +178,8 @@ class IndexBase:
         SlidePatches
             Its patches, in the order in which the slide was read; ``to_pandas`` makes a frame of them.
         """
-        return patches_of(self._current(), slide_id)
+        state = self._current()
+        return patches_of(state, slide_id, self._encoder_of(state).rerank)
 
     def to_parquet(
         self, path: str | os.PathLike[str], *, slide_ids: str | Iterable[str] | None = None
@@ -176,8 +199,10 @@ class IndexBase:
             The number of patches.
         """
         state = self._current()
-        self._encoder_of(state)
-        return write_parquet(state, path, slide_ids=slide_ids, encoder=self._header.fingerprint)
+        rerank = self._encoder_of(state).rerank
+        return write_parquet(
+            state, path, slide_ids=slide_ids, encoder=self._header.fingerprint, rerank=rerank
+        )
 
     @property
     def damage(self) -> tuple[str, ...]:
@@ -221,7 +246,9 @@ class IndexBase:
                 header, before = IndexHeader.from_json(stored), self._header
                 self._settings = self._settings.following(before.search.threshold, header.search.threshold)
                 if header.fingerprint != before.fingerprint:
-                    self._encoder = self._encoder.recalibrated(header.calibration, header.fingerprint)
+                    self._encoder = self._encoder.recalibrated(
+                        header.calibration, header.rerank, header.fingerprint
+                    )
                 self._header, self._read = header, stored
             return self._encoder
 
@@ -235,7 +262,7 @@ class IndexBase:
         with self._view_lock:
             params = self._settings_of(state).of(state)
             if self._view is None or self._view[0] is not state or self._view[1] != params:
-                searcher = searcher_of(state, self.recipe.keys, params)
+                searcher = searcher_of(state, self.recipe.keys, params, rerank=self._header.rerank)
                 self._view = state, params, View.of(searcher)
             return self._view[2]
 
@@ -254,5 +281,10 @@ def header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:
     params = SearchParams(threshold=encoder.hamming_threshold, visit_query_key=True)
     settings = Settings(params, measures=encoder.recipe.keys == "texture").with_changes(search)
     return IndexHeader(
-        encoder.recipe, encoder.fingerprint, settings.params, encoder.calibration, settings.measures
+        encoder.recipe,
+        encoder.fingerprint,
+        settings.params,
+        encoder.calibration,
+        settings.measures,
+        encoder.rerank,
     ).to_json()

@@ -32,6 +32,7 @@ from sish.index.store.segment import Segment
 from sish.index.store.snapshot import Snapshot
 from sish.index.store.state import State
 from sish.outputs import check_output, open_output
+from sish.rerank import Rerank
 from sish.stored_patches import unknown, vectors_of
 from sish.tables import needed, utf8_text
 from sish.version import __version__
@@ -49,6 +50,7 @@ def write_parquet(
     *,
     slide_ids: str | Iterable[str] | None = None,
     encoder: str = "",
+    rerank: Rerank | None = None,
 ) -> int:
     """Write patches of an index to a file, which appears when it is whole.
 
@@ -62,6 +64,8 @@ def write_parquet(
         The slides. Default: all.
     encoder : str
         Fingerprint of the encoder of the codes.
+    rerank : Rerank, optional
+        How the index keeps vectors, if it does.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def write_parquet(
     if missing is not None:
         raise unknown(state, missing)
     segments, written = state.segments, 0
-    schema = _schema(arrow, segments, {"sish.encoder": encoder, "sish.version": __version__})
+    schema = _schema(arrow, segments, rerank, {"sish.encoder": encoder, "sish.version": __version__})
     most = max(1, _BATCH_BYTES // _row_bytes(schema))
     with open_output(path, replaces=ENDINGS) as file, parquet.ParquetWriter(file, schema) as writer:
         for segment in segments:
@@ -93,7 +97,9 @@ def write_parquet(
             ids = arrow.array(map(utf8_text, names), arrow.string()).take(arrow.array(number))
             for slides, rows in _batches(segment, wanted, most):
                 writer.write_batch(
-                    _record_batch(schema, ids.take(arrow.array(slides)), segment.patches, slides, rows)
+                    _record_batch(
+                        schema, ids.take(arrow.array(slides)), segment.patches, slides, rows, rerank
+                    )
                 )
                 written += len(rows)
     return written
@@ -105,12 +111,10 @@ def check_parquet(path: str | os.PathLike[str]) -> None:
     check_output(path, replaces=ENDINGS)
 
 
-def _schema(arrow: Any, segments: Collection[Segment], told: Mapping[str, str]) -> Any:
+def _schema(arrow: Any, segments: Collection[Segment], rerank: Rerank | None, told: Mapping[str, str]) -> Any:
     """Return the columns; barcodes and vectors are as wide as those of the index."""
     tables = [segment.patches for segment in segments]
     barcode_bytes = next((table.barcodes.shape[1] for table in tables), 1)
-    none = np.empty(0, np.int64)
-    vectors = next((found for table in tables if (found := vectors_of(table, none)) is not None), None)
     columns = {
         "slide_id": arrow.string(),
         **dict.fromkeys(("x", "y"), arrow.int64()),
@@ -118,8 +122,8 @@ def _schema(arrow: Any, segments: Collection[Segment], told: Mapping[str, str]) 
         "key": arrow.int64(),
         "barcode": arrow.binary(barcode_bytes),
     }
-    if vectors is not None:
-        columns["vector"] = arrow.list_(arrow.float32(), vectors.shape[1])
+    if rerank is not None:
+        columns["vector"] = arrow.list_(arrow.float32(), rerank.coder.features)
     return arrow.schema(list(columns.items()), metadata=dict(told))
 
 
@@ -147,7 +151,12 @@ def _batches(
 
 
 def _record_batch(
-    schema: Any, ids: Any, table: Snapshot, slides: NDArray[np.int64], rows: NDArray[np.integer]
+    schema: Any,
+    ids: Any,
+    table: Snapshot,
+    slides: NDArray[np.int64],
+    rows: NDArray[np.integer],
+    rerank: Rerank | None,
 ) -> Any:
     """Return some patches as Arrow; numbers that a slide lacks are null."""
     arrow = needed("pyarrow")
@@ -162,7 +171,7 @@ def _record_batch(
         "key": arrow.array(table.keys[rows, 0].astype(np.int64)),
         "barcode": _fixed_bytes(arrow, table.barcodes[rows]),
     }
-    vectors = vectors_of(table, rows)
+    vectors = vectors_of(table, rows, rerank)
     if vectors is not None:
         flat = arrow.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
         columns["vector"] = arrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1])

@@ -135,7 +135,7 @@ class Question:
         if not len(vectors):
             raise QueryError("got no vectors to search for; want at least one row")
         check_width(vectors, encoder)
-        codes = SlideCodes(np.zeros((len(vectors), 1), np.int64), encoder.barcodes(vectors), None)
+        codes = encoder.codes(None, vectors, None)
         return Query("vectors", None, self.patient or "", None, None, len(codes), None), codes
 
     def _of_pixels(
@@ -246,7 +246,8 @@ def stored_codes(patches: Snapshot, numbers: Sequence[int]) -> Iterator[SlideCod
     for number, own in zip(numbers, np.split(rows, ends[:-1]), strict=True) if len(numbers) else ():
         has_places = patches.slides[number].has_places
         l0_xy = patches.l0_xy[own].astype(np.int64) if has_places else None
-        yield SlideCodes(patches.keys[own].astype(np.int64), patches.barcodes[own], l0_xy)
+        vectors = None if patches.vectors is None else patches.vectors[own]
+        yield SlideCodes(patches.keys[own].astype(np.int64), patches.barcodes[own], l0_xy, vectors)
 
 
 def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) -> Query:
@@ -302,7 +303,14 @@ def query_of_features(
         return replace(indexed_query(row, codes, patient), path=str(path)), codes
     name = slide_id_of(path)
     query = Query(
-        name, str(path), patient or name, file.mpp, None, len(codes), file.l0_size, l0_xy=codes.l0_xy
+        name,
+        str(path),
+        patient or name,
+        file.mpp or None,
+        None,
+        len(codes),
+        file.l0_size or None,
+        l0_xy=codes.l0_xy,
     )
     return query, codes
 

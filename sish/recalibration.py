@@ -20,6 +20,7 @@ from sish.header import IndexHeader
 from sish.identity import Standing, compare
 from sish.index.store import SlideRow, State, Store
 from sish.ingest import Ingest, Job
+from sish.rerank import Rerank
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, checked_timeout
 from sish.thresholds import measure_threshold
 
@@ -82,12 +83,19 @@ def recalibrate(
     store.state.check()
     _check_files(rows)
     before = IndexHeader.from_json(store.header)
-    with _begun(store, before.measured(encoder, encoder.recalibrated(None, None))) as again:
+    with _begun(store, before.measured(encoder, _bare(encoder))) as again:
         found = _encoded_again(
             store, again, encoder, slide_timeout=slide_timeout, show_progress=show_progress
         )
     forget_begun(store.path)
     return found
+
+
+def _bare(encoder: SlideEncoder) -> SlideEncoder:
+    """Return an encoder without what was measured."""
+    kept = encoder.rerank
+    plain = None if kept is None else Rerank.of(kept.coder.kind, kept.coder.features)
+    return encoder.recalibrated(None, plain, None)
 
 
 def forget_begun(index: Path) -> None:
@@ -173,7 +181,13 @@ def _begun(store: Store, header: IndexHeader) -> Store:
         return Store.create(place, header.to_json())
     there = IndexHeader.from_json(begun.header)
     finished = begun.header["fingerprint"] == store.header["fingerprint"]
-    bare = replace(there, calibration=None, fingerprint=header.fingerprint, search=header.search)
+    bare = replace(
+        there,
+        calibration=None,
+        rerank=header.rerank,
+        fingerprint=header.fingerprint,
+        search=header.search,
+    )
     if finished or bare != header or not len(begun):
         begun.close()
         forget_begun(store.path)
@@ -186,8 +200,9 @@ def _encoded_again(
 ) -> Recalibrated:
     """Add all slides of an index to another one, and take them over."""
     _keep_only(again, {row.slide_id: row for row in store.slides})
-    calibration = IndexHeader.from_json(again.header).calibration
-    ingest = Ingest(again, encoder.recalibrated(calibration, None), slide_timeout=slide_timeout)
+    begun = IndexHeader.from_json(again.header)
+    coder = encoder.recalibrated(begun.calibration, begun.rerank, None)
+    ingest = Ingest(again, coder, slide_timeout=slide_timeout)
     jobs = [
         Job(row.slide_id, Path(row.path), None, row, TimeLimit(slide_timeout, row.path))
         for row in store.slides

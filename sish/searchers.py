@@ -30,6 +30,7 @@ from sish.index.texture.tree import TextureTree
 from sish.index.trees import OrderedSet, SortedListSet, VanEmdeBoas
 from sish.recall import measure_recall
 from sish.recipe import Keys
+from sish.rerank import CHANCE, Rerank
 from sish.thresholds import measure_threshold
 from sish.tree_fit import TreeFit
 
@@ -165,12 +166,16 @@ class TextureSearcher:
     """As in `Searcher`."""
     is_in_order: bool
     """Whether slides were added in order of id, so that results are in this order."""
+    rerank: Rerank | None = None
+    """How vectors are kept, where the nearest results are ranked again by them."""
 
     @classmethod
-    def of(cls, archive: Archive, params: SearchParams, *, least: int = 1) -> TextureSearcher:
+    def of(
+        cls, archive: Archive, params: SearchParams, *, least: int = 1, rerank: Rerank | None = None
+    ) -> TextureSearcher:
         """Return the searcher of an archive."""
         rank = _rank_by_id(archive.slides)
-        return cls(archive, params, least, rank, bool(np.all(rank[1:] > rank[:-1])))
+        return cls(archive, params, least, rank, bool(np.all(rank[1:] > rank[:-1])), rerank)
 
     @property
     def slides(self) -> SlideList:
@@ -191,16 +196,24 @@ class TextureSearcher:
         """Return what is within the threshold in the nearest cells that hold the budget."""
         # a bag is not cut at some length: the published ranking drops the longest bags
         budget = max(params.budget, self.least)
-        bags = self.archive.search(
-            codes.barcodes, k=budget, budget=budget, exclude=exclude, threshold=params.threshold
-        )
-        if self.is_in_order:
+        within = params.threshold + (0 if self.rerank is None else CHANCE)
+        bags = self.archive.search(codes.barcodes, k=budget, budget=budget, exclude=exclude, threshold=within)
+        if not self.is_in_order:
+            bags = _ties_in_order(bags, self.rank[self.slide_of(bags.patch)])
+        return self._ranked_again(bags, codes, params.threshold)
+
+    def _ranked_again(self, bags: Bags, codes: SlideCodes, threshold: int) -> Bags:
+        """Return bags whose nearest results have the distances of their vectors, where vectors are kept."""
+        if self.rerank is None or codes.vectors is None:
             return bags
-        return _ties_in_order(bags, self.rank[self.slide_of(bags.patch)])
+        stored = self.archive.vectors
+        return self.rerank.bags(bags, codes.vectors, stored, n_bits=self.n_bits, threshold=threshold)
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
         """Return the nearest patches with a budget of everything."""
-        return self.archive.search(codes.barcodes, k=k, budget=max(1, len(self.archive)), exclude=exclude)
+        everything = max(1, len(self.archive))
+        bags = self.archive.search(codes.barcodes, k=k, budget=everything, exclude=exclude)
+        return self._ranked_again(bags, codes, self.n_bits)
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the slide number of each patch, (N,)."""
@@ -331,7 +344,9 @@ def tree_of(state: State) -> TextureTree | None:
         ) from error
 
 
-def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Searcher:
+def searcher_of(
+    source: Store | State, keys: Keys, params: SearchParams, *, rerank: Rerank | None = None
+) -> Searcher:
     """Return a searcher of one state of a store, by the keys that its patches have.
 
     The tree and the segments are of one commit.
@@ -344,6 +359,8 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
         The kind of keys that the patches have.
     params : SearchParams
         Used where a search asks for no others.
+    rerank : Rerank, optional
+        How the patches' vectors are kept, where they are.
 
     Returns
     -------
@@ -364,7 +381,7 @@ def searcher_of(source: Store | State, keys: Keys, params: SearchParams) -> Sear
         width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
         tree, least = root_tree(width), BUDGET
     try:
-        return TextureSearcher.of(Archive.of(tree, segments), params, least=least)
+        return TextureSearcher.of(Archive.of(tree, segments), params, least=least, rerank=rerank)
     except ParameterError as error:
         raise IndexCorruptError(
             f"{state.folder}: its patches do not fit its tree ({error}): index the slides again"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import ArrayLike
 
@@ -42,8 +42,10 @@ from sish.view import RankingName
 
 if TYPE_CHECKING:
     from sish.annotations import Annotation
+    from sish.index.vector_coder import VectorKind
     from sish.queries import Queryable
 
+    RerankName = VectorKind | Literal["auto"] | None
     Search = SearchParams | Mapping[str, Any]
 
 
@@ -73,6 +75,7 @@ class Index(IndexSpatial):
         mpp: float | None = None,
         override_mpp: float | None = None,
         like: str | os.PathLike[str] | Index | None = None,
+        rerank: VectorKind | None = None,
         device: str = "cpu",
     ) -> Index:
         """Make an empty index.
@@ -103,6 +106,9 @@ class Index(IndexSpatial):
         like : path-like or Index, optional
             An index whose recipe, calibration and search parameters the new one has, so that both make the
             same barcodes: for shards of one archive. An encoder that was given as an object is given again.
+        rerank : {"int8", "float16"}, optional
+            Keep the patches' features too, a byte or two a number, and rank the nearest patches again by the
+            angle between them (:mod:`sish.rerank`). Default: keep barcodes alone, 128 bytes a patch.
         device : str
             Where the encoder runs, as torch names it.
 
@@ -117,17 +123,19 @@ class Index(IndexSpatial):
             If there is something at ``path`` already, or it cannot be written.
         ParameterError
             If both a recipe's weights and an encoder are given, the object is no encoder, or `like` is given
-            beside a recipe or slides to measure, or is an index that needs a calibration and has none.
+            beside a recipe or slides to measure, or is an index that needs a calibration and has none; or if
+            the encoder's features have no angles to rank by.
         """
         if like is not None:
-            if recipe is not None or measure is not None:
+            if recipe is not None or measure is not None or rerank is not None:
                 raise ParameterError(
-                    "got like= beside recipe= or measure=; an index like another has its own"
+                    "got like= beside recipe=, measure= or rerank=; an index like another has its own"
                 )
             return cls._like(path, like, encoder=encoder, search=search, device=device)
         coder = SlideEncoder(recipe, encoder=encoder, device=device)
         if coder.lacks_encoder:
             raise ParameterError(f"got weights={coder.recipe.weights!r} without the object; give encoder=")
+        coder = coder.keeping_vectors(rerank)
         if measure is not None and coder.needs_calibration:
             coder = measured_encoder(coder, measure, mpp=mpp, override_mpp=override_mpp)
         with Store.create(path, header_of(coder, search)) as store:
@@ -219,11 +227,12 @@ class Index(IndexSpatial):
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
+        rerank: VectorKind | None = None,
         device: str = "cpu",
     ) -> Index:
         """Open the index (:meth:`open`), or make one with its encoder's own recipe (:meth:`create`)."""
         given = one_encoder(weights, encoder)
-        return open_or_make(
+        index = open_or_make(
             lambda: cls.open(path, encoder=given, device=device),
             lambda: cls.create(
                 path,
@@ -231,9 +240,12 @@ class Index(IndexSpatial):
                 measure=measure,
                 mpp=mpp,
                 override_mpp=override_mpp,
+                rerank=rerank,
                 device=device,
             ),
         )
+        check_keeps(index, rerank)
+        return index
 
     @classmethod
     def create_for_features(
@@ -244,6 +256,7 @@ class Index(IndexSpatial):
         feature_encoder: str | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
+        rerank: RerankName = "auto",
         search: Search | None = None,
     ) -> Index:
         """Make an empty index for features that TRIDENT or CLAM computed: :mod:`sish.feature_files`.
@@ -261,6 +274,8 @@ class Index(IndexSpatial):
             Micrometres per level-0 pixel of slides whose files do not tell it.
         override_mpp : float, optional
             Micrometres per level-0 pixel of all slides, whatever their files tell.
+        rerank : {"auto", "int8", "float16"} or None
+            As of :meth:`create`; ``auto`` is ``float16`` where each slide has one vector, else None.
         search : SearchParams or mapping, optional
             As of :meth:`create`.
 
@@ -279,10 +294,10 @@ class Index(IndexSpatial):
             If there is something at ``path`` already, or it cannot be written.
         """
         given = [files] if isinstance(files, str | os.PathLike) else list(files)
-        recipe, features = measured_files(
+        recipe, features, is_slide_level = measured_files(
             given, feature_encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp
         )
-        coder = SlideEncoder(recipe).measured_on(features)
+        coder = SlideEncoder(recipe).keeping_vectors(_kind(rerank, is_slide_level)).measured_on(features)
         with Store.create(path, header_of(coder, search)) as store:
             return cls(store)
 
@@ -301,6 +316,7 @@ class Index(IndexSpatial):
         patch_l0_px: float | None = None,
         feature_encoder: str = "vectors",
         mosaic: bool = False,
+        rerank: RerankName = "auto",
         search: Search | None = None,
         show_progress: bool = True,
     ) -> Index:
@@ -322,6 +338,8 @@ class Index(IndexSpatial):
         feature_encoder : str
             Name of the network that made them. Vectors of another length, and files of features of another
             network, are refused later.
+        rerank : {"auto", "int8", "float16"} or None
+            As of :meth:`create`; ``auto`` is ``float16`` where each slide has one vector, else None.
         search : SearchParams or mapping, optional
             As of :meth:`create`.
 
@@ -362,7 +380,8 @@ class Index(IndexSpatial):
             raise ParameterError("got fewer than two vectors, whose features cannot be measured; give more")
         check_mosaic(slides, mosaic=mosaic)
         coder = SlideEncoder(recipe_of(feature_encoder, slides[0].vectors.shape[1]))
-        coder = coder.measured_on(measured_rows(slides))
+        kind = _kind(rerank, all(len(slide.vectors) == 1 for slide in slides))
+        coder = coder.keeping_vectors(kind).measured_on(measured_rows(slides))
         with Store.create(path, header_of(coder, search)) as store:
             index = cls(store)
         index._add_slides(slides, notes, mosaic=mosaic, show_progress=show_progress)
@@ -470,3 +489,19 @@ def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> 
             return make()
         except IndexExistsError:
             return open_index()
+
+
+def _kind(rerank: RerankName, is_slide_level: bool) -> VectorKind | None:
+    """Return how vectors are kept: of slides with a vector each, whole, unless something else is wanted."""
+    if rerank != "auto":
+        return rerank
+    return "float16" if is_slide_level else None
+
+
+def check_keeps(index: Index, rerank: VectorKind | None) -> None:
+    """Refuse an index (ParameterError) that was made to keep vectors in another way than is asked for."""
+    if rerank not in (None, index.rerank):
+        raise ParameterError(
+            f"got rerank={rerank!r} for {index.path}, which was made with rerank={index.rerank!r}: make "
+            "another index"
+        )

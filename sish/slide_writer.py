@@ -74,4 +74,4 @@ class SlideWriter:
     def _snapshot(self, row: SlideRow, codes: SlideCodes) -> Snapshot:
         """Return a slide as the store takes it, with the keys of the archive's tree."""
         keys = codes.keys if self._texture is None else self._texture.of(codes.barcodes)
-        return slide_snapshot(row, keys, codes.barcodes, codes.l0_xy)
+        return slide_snapshot(row, keys, codes.barcodes, codes.l0_xy, codes.vectors)

@@ -13,6 +13,7 @@ from sish.index.store.segment import Segment
 from sish.index.store.snapshot import Snapshot
 from sish.index.store.state import State
 from sish.nearest import nearest_to
+from sish.rerank import Rerank
 from sish.tables import needed, utf8_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class SlidePatches:
     barcodes: NDArray[np.uint8]
     """Shape (N, B): packed bits, most significant first."""
     vectors: NDArray[np.float32] | None
-    """Shape (N, F): the features of each patch as they are stored; None if the index keeps none."""
+    """Shape (N, F): the features of each patch, about, centred and scaled to length 1 as the barcodes see
+    them (:mod:`sish.rerank`); None if the index keeps none."""
     patch_l0_px: float | None
     """Side of a patch in level-0 pixels; None if the places are not known."""
     mpp: float | None
@@ -67,7 +69,7 @@ class SlidePatches:
         )
 
 
-def patches_of(state: State, slide_id: str) -> SlidePatches:
+def patches_of(state: State, slide_id: str, rerank: Rerank | None) -> SlidePatches:
     """Return the patches of a slide.
 
     Parameters
@@ -76,6 +78,8 @@ def patches_of(state: State, slide_id: str) -> SlidePatches:
         A state of the index.
     slide_id : str
         The slide.
+    rerank : Rerank, optional
+        How the index keeps vectors.
 
     Returns
     -------
@@ -95,15 +99,17 @@ def patches_of(state: State, slide_id: str) -> SlidePatches:
         l0_xy=table.l0_xy[rows].astype(np.int64) if row.has_places else None,
         keys=table.keys[rows, 0].astype(np.int64),
         barcodes=table.barcodes[rows],
-        vectors=vectors_of(table, rows),
+        vectors=vectors_of(table, rows, rerank),
         patch_l0_px=row.patch_l0_px or None,
         mpp=row.mpp or None,
     )
 
 
-def vectors_of(table: Snapshot, rows: NDArray[np.integer]) -> NDArray[np.float32] | None:
+def vectors_of(
+    table: Snapshot, rows: NDArray[np.integer], rerank: Rerank | None
+) -> NDArray[np.float32] | None:
     """Return the vectors of some patches of a table, (N, F); None if the index keeps none."""
-    return None
+    return None if rerank is None or table.vectors is None else rerank.decode(table.vectors[rows])
 
 
 def _found(state: State, slide_id: str) -> tuple[Segment, int]:

@@ -18,14 +18,11 @@ from numpy.typing import NDArray
 
 from sish.errors import MissingPackageError
 from sish.extras import install
-from sish.index.store.segment import DamagedSegment, Segment
-from sish.index.store.slide_list import SlideList
-from sish.index.store.slide_row import SlideRow
-from sish.index.store.slide_table import SlideTable
-from sish.index.store.state import State
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sish.index.store.state import State
 
 _PATCHES, _METADATA = "patches", "metadata"
 _PLACE = "xy"  # the end of the name of a place, as in query_xy
@@ -226,12 +223,20 @@ def slides_frame(state: State) -> pd.DataFrame:
     DataFrame
         The fields of :class:`SlideRow`, and each field of metadata. A scale or size that is not known is NaN.
     """
+    from sish.index.store.segment import DamagedSegment  # the store needs a POSIX system
+    from sish.index.store.slide_list import SlideList
+    from sish.index.store.slide_row import SlideRow
+    from sish.index.store.slide_table import SlideTable
+
     tables = [
         SlideTable.of(part.slides) if isinstance(part, DamagedSegment) else part.patches.slides
         for part in state.parts
     ]
-    live = [np.zeros(0, bool), *(_is_live(part) for part in state.parts)]
-    slides, kept = SlideList(tuple(tables)), np.flatnonzero(np.concatenate(live))
+    live = [
+        np.ones(len(part.slides), bool) if isinstance(part, DamagedSegment) else ~part.removed_mask
+        for part in state.parts
+    ]
+    slides, kept = SlideList(tuple(tables)), np.flatnonzero(np.concatenate([np.zeros(0, bool), *live]))
     columns: dict[str, NDArray[Any]] = {}
     for it in fields(SlideRow):
         if it.name in _NUMBERS:
@@ -241,10 +246,6 @@ def slides_frame(state: State) -> pd.DataFrame:
     names = sorted(slides.metadata_names())
     columns |= {_free_name(name, columns): _texts(slides.metadata_values(name), kept) for name in names}
     return needed("pandas").DataFrame(columns)
-
-
-def _is_live(part: Segment | DamagedSegment) -> NDArray[np.bool_]:
-    return np.ones(len(part.slides), bool) if isinstance(part, DamagedSegment) else ~part.removed_mask
 
 
 def _known(name: str, numbers: NDArray[Any]) -> NDArray[Any]:

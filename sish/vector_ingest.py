@@ -137,7 +137,7 @@ def slide_codes(slide: VectorSlide, encoder: SlideEncoder, *, mosaic: bool = Fal
     if mosaic and l0_xy is not None:
         rows = choose(vectors, l0_xy, encoder.recipe)
         vectors, l0_xy = vectors[rows], l0_xy[rows]
-    return SlideCodes(np.zeros((len(vectors), 1), np.int64), encoder.barcodes(vectors), l0_xy)
+    return encoder.codes(None, vectors, l0_xy)
 
 
 def _taken(slide: VectorSlide) -> SlideError:

@@ -142,9 +142,9 @@ def test_a_name_that_is_too_long_is_one_line():
 @pytest.mark.parametrize(
     ("datasets", "match"),
     [
-        ({"features": np.zeros((3, 4))}, "features and coords"),
+        ({"features": np.zeros((3, 4))}, "coords none; want"),
         ({"features": np.zeros((3, 4)), "coords": np.zeros((2, 2))}, r"\(3, 4\), coords \(2, 2\)"),
-        ({"features": np.zeros(4), "coords": np.zeros((4, 2))}, r"want \(N, F\)"),
+        ({"features": np.zeros((2, 3, 4)), "coords": np.zeros((4, 2))}, r"want \(N, F\)"),
         ({"features": np.full((2, 4), np.nan), "coords": [[0, 0], [0, 9]]}, "NaN"),
         ({"features": np.zeros((1, 4)), "coords": [[0, 0]]}, "size of its patches"),
     ],
@@ -165,8 +165,8 @@ def test_a_mosaic_of_features_is_small_and_of_every_texture(trident):
     features, l0_xy = slide_arrays(2, 0, side=60)
     write_trident(path := trident.parent / "large" / "features_uni_v1" / "a.h5", features, l0_xy)
     file = read_features(path)
-    rows = choose(file, recipe := file.recipe())
-    assert np.array_equal(rows, choose(file, recipe)) and np.all(np.diff(rows) > 0)
+    rows = choose(file.features, file.l0_xy, recipe := file.recipe())
+    assert np.array_equal(rows, choose(file.features, file.l0_xy, recipe)) and np.all(np.diff(rows) > 0)
     assert 0.03 * 3600 < len(rows) < 0.06 * 3600
     texture = (l0_xy[:, 0] // 512 // 4 + 2 * (l0_xy[:, 1] // 512 // 7)) % 4
     assert set(texture[rows]) == set(range(4))

@@ -111,14 +111,10 @@ def test_what_is_not_known_is_null(tmp_path):
     )
 
 
-def test_vectors_are_a_column_where_they_are_kept(built_index, tmp_path, monkeypatch):
-    index, path = sish.Index.open(built_index), tmp_path / "a.parquet"
-
-    def kept(table, rows):
-        return table.barcodes[rows, :6].astype(np.float32) / 2
-
-    for module in ("parquet", "stored_patches"):
-        monkeypatch.setattr(f"sish.{module}.vectors_of", kept)
+def test_vectors_are_a_column_where_they_are_kept(tmp_path):
+    vectors, path = np.random.default_rng(0).normal(size=(30, 12)), tmp_path / "a.parquet"
+    ids = ["b"] * 20 + ["a"] * 10
+    index = sish.Index.from_vectors(tmp_path / "a.sish", vectors, ids, rerank="int8", show_progress=False)
     index.to_parquet(path)
     assert str(parquet.read_schema(path).field("vector").type).startswith("fixed_size_list<")
     rows = parquet.read_table(path).to_pylist()

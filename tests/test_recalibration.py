@@ -503,7 +503,7 @@ def test_an_index_like_one_that_was_not_measured_is_refused(slides, tmp_path):
     index = create(tmp_path / "a.sish")
     with pytest.raises(ParameterError, match="no calibration to share"):
         sish.Index.create(tmp_path / "b.sish", like=index)
-    with pytest.raises(ParameterError, match="beside recipe= or measure="):
+    with pytest.raises(ParameterError, match="beside recipe=, measure= or rerank="):
         sish.Index.create(tmp_path / "b.sish", like=index, measure=slides)
     assert not (tmp_path / "b.sish").exists()
 

@@ -74,7 +74,7 @@ def test_small_images_are_encoded_at_their_own_size(keys):
     pixels = tissue(96, 96)
     prepared = encoder.prepare(slide_from_array(pixels, 1.0, "s"))
     codes = encoder.encode(prepared)
-    assert np.array_equal(codes.barcodes, encoder.encode_patches(pixels[None])[1])
+    assert np.array_equal(codes.barcodes, encoder.encode_patches(pixels[None]).barcodes)
     assert (codes.keys > 0).all() == (keys == "paper")
     assert codes.l0_xy.tolist() == [[0, 0]]
     assert prepared.tissue.mask.all()

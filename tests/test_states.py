@@ -189,8 +189,8 @@ def test_a_reader_keeps_its_tree_and_patches_when_a_writer_makes_others(path):
 def test_a_view_that_was_overtaken_while_it_was_built_is_built_anew(path, monkeypatch):
     index, original = sish.Index.open(path), index_base.searcher_of
 
-    def remove_between(state, keys, params):
-        patches = original(state, keys, params)
+    def remove_between(state, keys, params, **options):
+        patches = original(state, keys, params, **options)
         monkeypatch.setattr(index_base, "searcher_of", original)
         sish.Index.open(path).remove("s3")
         other = threading.Thread(target=lambda: index.slides)  # brings the shared store to the new state

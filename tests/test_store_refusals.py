@@ -48,7 +48,10 @@ def refused(kind: type[SishError], says: str):
         ({"keys": np.zeros((3, 0), int)}, "keys is int64 (3, 0)"),
         ({"keys": np.zeros((3, 3), np.uint64)}, "keys is uint64"),
         ({"keys": np.zeros((4, 3), int)}, "keys is int64 (4, 3)"),
-        ({"keys": np.zeros((3, 2), int)}, "has 2 keys and 4 barcode bytes a patch, wanted 3 and 4"),
+        (
+            {"keys": np.zeros((3, 2), int)},
+            "has 2 keys, 4 barcode bytes and 0 bytes of a vector a patch, wanted 3, 4 and 0",
+        ),
         ({"barcodes": np.zeros((3, 4), int)}, "barcodes is int64"),
         ({"barcodes": np.zeros((3, 5), np.uint8)}, "5 barcode bytes"),
         ({"l0_xy": np.zeros((3, 3), int)}, "l0_xy is int64 (3, 3), wanted int64 (3, 2)"),

@@ -42,16 +42,17 @@ def check_vacant(folder: Path) -> None:
 
 
 def check_widths(new: Sequence[Snapshot], manifest: Manifest) -> None:
-    """Refuse slides whose keys or barcodes have another width than those of the index, or of the first."""
-    want = (manifest.key_orders, manifest.barcode_bytes)
-    if want == (None, None):
-        want = (new[0].keys.shape[1], new[0].barcodes.shape[1])
+    """Refuse slides whose arrays have another width than those of the index, or of the first slide."""
+    want = manifest.widths
+    if manifest.key_orders is None:
+        want = new[0].widths
     for part in new:
-        got = (part.keys.shape[1], part.barcodes.shape[1])
+        got = part.widths
         if got != want:
             raise ParameterError(
-                f"slide {part.slides[0].slide_id} has {got[0]} keys and {got[1]} barcode bytes a patch, "
-                f"wanted {want[0]} and {want[1]} as in the index: encode it with the settings of the index",
+                f"slide {part.slides[0].slide_id} has {got[0]} keys, {got[1]} barcode bytes and "
+                f"{got[2] or 0} bytes of a vector a patch, wanted {want[0]}, {want[1]} and {want[2] or 0} as "
+                "in the index: encode it with the settings of the index",
                 slide_id=part.slides[0].slide_id,
             )
 

@@ -3,8 +3,8 @@
 ``manifest.json`` is an object of ``format`` ("sish index"), ``version`` (2, or 1: see `Manifest.version`),
 ``generation`` (commits so far), ``header`` (the creator's, verbatim), ``next_segment``, ``key_orders`` and
 ``barcode_bytes`` (null until the first slide), ``segments`` (oldest slides first) and ``sha256``, the
-checksum of all the others written as JSON with sorted keys and no spaces. ``extras`` and ``measured`` are
-there only if they are not empty.
+checksum of all the others written as JSON with sorted keys and no spaces. ``extras``, ``measured`` and
+``vector_bytes`` are there only if they are not empty.
 """
 
 import hashlib
@@ -72,6 +72,8 @@ class Manifest:
     """T, keys of a patch; None before the first slide."""
     barcode_bytes: int | None = None
     """B, bytes of a barcode; None before the first slide."""
+    vector_bytes: int | None = None
+    """V, bytes of a stored vector; None before the first slide, and where no vectors are kept."""
     segments: tuple[SegmentRecord, ...] = ()
     """The segments; their slides follow each other in insertion order."""
     extras: Mapping[str, FileRecord] = field(default_factory=dict)
@@ -81,10 +83,15 @@ class Manifest:
     version: int = FORMAT_VERSION
     """The version of the format. Segments and tree of version 1 are read as they are; a commit makes it 2."""
 
+    @property
+    def widths(self) -> tuple[int | None, int | None, int | None]:
+        """T, B and V, as of `Snapshot.widths`."""
+        return self.key_orders, self.barcode_bytes, self.vector_bytes
+
     def to_bytes(self) -> bytes:
         """Return the bytes of ``manifest.json``."""
         body = {"format": FORMAT, "version": self.version, **asdict(self), "header": dict(self.header)}
-        for name in ("extras", "measured"):
+        for name in ("extras", "measured", "vector_bytes"):
             if not body[name]:
                 del body[name]  # as in manifests that are older than the field
         body["sha256"] = _checksum(body)
@@ -124,6 +131,7 @@ class Manifest:
                 next_segment=_count(body["next_segment"]),
                 key_orders=_width(body["key_orders"]),
                 barcode_bytes=_width(body["barcode_bytes"]),
+                vector_bytes=_width(body.get("vector_bytes")),
                 segments=_segment_records(body["segments"]),
                 extras=_extras(body.get("extras", {})),
                 measured=_object(body.get("measured", {}), "measured"),

@@ -3,11 +3,12 @@
 A segment is a zarr 3 group of the arrays ``keys``, ``barcodes``, ``l0_xy``, ``slide`` and ``row`` (see
 `Snapshot`). Each array is one uncompressed chunk, so the chunk's file is the plain little-endian array: it
 is mapped into memory here and can be read by any zarr tool. Keys and places are 32 bits wide where all fit.
-Beside the arrays are ``order.safetensors``, the places of each slide's patches and of each key
-(`Snapshot.by_slide`, `Snapshot.key_begins`), and ``slides.safetensors``, the slides in insertion order
-(`sish.index.store.slide_table`). If slides were removed since, ``tombstones.GENERATION.json`` holds their
-numbers. Relabelling writes a new table ``slides.GENERATION.safetensors``. A file never changes once a
-manifest has named it. Opening a segment maps its files and reads next to nothing of a large one.
+Where vectors are kept, ``vectors`` has their bytes. Beside the arrays are ``order.safetensors``, the places
+of each slide's patches and of each key (`Snapshot.by_slide`, `Snapshot.key_begins`), and
+``slides.safetensors``, the slides in insertion order (`sish.index.store.slide_table`). If slides were removed
+since, ``tombstones.GENERATION.json`` holds their numbers. Relabelling writes a new table
+``slides.GENERATION.safetensors``. A file never changes once a manifest has named it. Opening a segment
+maps its files and reads next to nothing of a large one.
 
 In segments of format 1 the table is ``slides.json``, numbers are 64 bits wide, and there is no order. They
 are read as they are, and become segments of this format when they are merged.
@@ -36,7 +37,7 @@ from sish.index.store.disk import (
     sync,
     write_file,
 )
-from sish.index.store.manifest import SegmentRecord, decode_json, encode_json
+from sish.index.store.manifest import Manifest, SegmentRecord, decode_json, encode_json
 from sish.index.store.packed import pack, unpack
 from sish.index.store.slide_row import SlideRow, wrong_field
 from sish.index.store.slide_table import SlideTable
@@ -48,7 +49,7 @@ OLD_TABLE = ".json"
 VERSIONED_TABLE = re.compile(
     r"slides(\.[0-9]{8,})?\.(json|safetensors)|tombstones\.[0-9]{8,}\.json|order\.safetensors"
 )
-OWN_NAME = re.compile(rf"{'|'.join(ARRAYS)}|zarr\.json|.*\.partial|{VERSIONED_TABLE.pattern}")
+OWN_NAME = re.compile(rf"{'|'.join((*ARRAYS, 'vectors'))}|zarr\.json|.*\.partial|{VERSIONED_TABLE.pattern}")
 """Names in a segment's folder; zarr writes a file as ``.partial`` and renames it."""
 CHUNK_ENCODING: dict[str, Any] = {"name": "default", "separator": "."}
 """Chunks lie flat in their array's folder, which saves two folders an array (and their fsyncs)."""
@@ -58,6 +59,7 @@ _WIDTHS: Mapping[str, tuple[np.dtype[Any], ...]] = {
     "l0_xy": (np.dtype("<i4"), np.dtype("<i8")),
     "slide": (np.dtype("<i4"),),
     "row": (np.dtype("<i4"),),
+    "vectors": (np.dtype("u1"),),
 }
 """The dtypes that each array may have; the first that holds all of its values is written."""
 _BLOCK = 1 << 18  # patches that are checked at a time
@@ -141,7 +143,7 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        return sum(getattr(self.patches, name).nbytes for name in ARRAYS)
+        return sum(array.nbytes for array in self.patches.arrays.values())
 
     def check(self, folder: Path) -> None:
         """Compare the mapped arrays and tables with their checksums and with each other, once.
@@ -167,8 +169,8 @@ class Segment:
 
     def _check_bytes(self, folder: Path) -> None:
         arrays = {
-            f"{name}/{chunk_file(getattr(self.patches, name).shape)}": getattr(self.patches, name)
-            for name in (ARRAYS if len(self.patches) else ())
+            f"{name}/{chunk_file(array.shape)}": array
+            for name, array in (self.patches.arrays.items() if len(self.patches) else ())
         }
         for file, array in (arrays | dict(self.packed)).items():
             if hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != self.record.files[file].sha256:
@@ -235,7 +237,7 @@ class Segment:
                 self.patches.slides.path or Path("a segment"), "has patches of slides beyond its table"
             )
         kept = np.flatnonzero(alive[slide])
-        arrays = {name: getattr(self.patches, name)[kept] for name in ARRAYS}
+        arrays = {name: array[kept] for name, array in self.patches.arrays.items()}
         slides = self.patches.slides.take(np.flatnonzero(alive))
         return Snapshot(slides, **{**arrays, "slide": renumbered[arrays["slide"]]})
 
@@ -286,10 +288,10 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
             files[path.relative_to(folder).as_posix()] = record_file(path)
     sync(folder)
     record = SegmentRecord(folder.name, len(patches.slides), len(patches), TABLE, None, files)
-    return open_segment(folder, record, patches.keys.shape[1], patches.barcodes.shape[1])
+    return _open_arrays(folder, record, array_shapes(len(patches), *patches.widths))
 
 
-def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_bytes: int) -> Segment:
+def open_segment(folder: Path, record: SegmentRecord, manifest: Manifest) -> Segment:
     """Map a segment's files into memory.
 
     The caller has looked for links (`check_no_links`). Here the sizes of all files, a small slide table, the
@@ -302,10 +304,8 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
         The segment's folder.
     record : SegmentRecord
         Its entry in the manifest.
-    key_orders : int
-        T, the keys of a patch.
-    barcode_bytes : int
-        B, the bytes of a barcode.
+    manifest : Manifest
+        The state that names it; it tells the widths of the arrays.
 
     Returns
     -------
@@ -317,9 +317,15 @@ def open_segment(folder: Path, record: SegmentRecord, key_orders: int, barcode_b
     IndexCorruptError
         If a file is missing or not of its size, or a table is damaged.
     """
+    key_orders, barcode_bytes, vector_bytes = manifest.widths
+    shapes = array_shapes(record.patches, key_orders or 1, barcode_bytes or 1, vector_bytes)
+    return _open_arrays(folder, record, shapes)
+
+
+def _open_arrays(folder: Path, record: SegmentRecord, shapes: Mapping[str, tuple[int, ...]]) -> Segment:
+    """Return a segment whose arrays have these shapes."""
     for name, file in record.files.items():
         _check_size(folder / name, file)
-    shapes = array_shapes(record.patches, key_orders, barcode_bytes)
     arrays = {name: _map_array(folder, record, name, shape) for name, shape in shapes.items()}
     packed = {name: _map_bytes(folder / name) for name in (record.table, ORDER) if is_mapped(name, record)}
     slides, removed = read_slides(folder, record, packed.get(record.table))
@@ -443,15 +449,18 @@ def save_changes(folder: Path, segment: Segment, generation: int) -> Segment:
     return replace(segment, record=record, patches=patches, packed=packed, unsaved=frozenset())
 
 
-def array_shapes(patches: int, key_orders: int, barcode_bytes: int) -> dict[str, tuple[int, ...]]:
+def array_shapes(
+    patches: int, key_orders: int, barcode_bytes: int, vector_bytes: int | None
+) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array of a segment with this number of patches."""
-    return {
+    shapes: dict[str, tuple[int, ...]] = {
         "keys": (patches, key_orders),
         "barcodes": (patches, barcode_bytes),
         "l0_xy": (patches, 2),
         "slide": (patches,),
         "row": (patches,),
     }
+    return shapes if vector_bytes is None else {**shapes, "vectors": (patches, vector_bytes)}
 
 
 def chunk_file(shape: tuple[int, ...]) -> str:
@@ -463,8 +472,7 @@ def _write_arrays(folder: Path, patches: Snapshot) -> None:
     import zarr  # only writing needs it, and it takes long to import
 
     group = zarr.open_group(folder, mode="w-", zarr_format=3)
-    for name in ARRAYS:
-        data = getattr(patches, name)
+    for name, data in patches.arrays.items():
         array = group.create_array(
             name,
             shape=data.shape,

@@ -36,10 +36,24 @@ class Snapshot:
     """int32 (P,): what `insertion_order` returns, where it is stored."""
     key_begins: npt.NDArray[np.int32] | None = None
     """int32 (K,): where each key begins, for keys 0 to K - 2, and P, where it is stored."""
+    vectors: npt.NDArray[np.uint8] | None = None
+    """uint8 (P, V): the bytes of each patch's vector (`sish.index.vector_coder`), where vectors are kept."""
 
     def __len__(self) -> int:
         """Return P, the number of patches."""
         return len(self.keys)
+
+    @property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays that are not made from the others, by name, in the order in which they are stored."""
+        own = {name: getattr(self, name) for name in ARRAYS}
+        return own if self.vectors is None else {**own, "vectors": self.vectors}
+
+    @property
+    def widths(self) -> tuple[int, int, int | None]:
+        """T, B and V: keys of a patch, bytes of a barcode, and of a stored vector where there are any."""
+        kept = None if self.vectors is None else self.vectors.shape[1]
+        return self.keys.shape[1], self.barcodes.shape[1], kept
 
     def insertion_order(self) -> npt.NDArray[np.integer]:
         """Return int (P,): row numbers of this table, in the order in which patches were appended."""
@@ -67,7 +81,7 @@ def _astray() -> IndexCorruptError:
 
 
 ARRAYS = ("keys", "barcodes", "l0_xy", "slide", "row")
-"""The arrays of a snapshot that are not made from the others, in the order in which they are stored."""
+"""The arrays of every snapshot that are not made from the others (`Snapshot.arrays`)."""
 
 
 def empty_snapshot() -> Snapshot:
@@ -97,7 +111,11 @@ def _checked(
 
 
 def slide_snapshot(
-    row: SlideRow, keys: npt.ArrayLike, barcodes: npt.ArrayLike, l0_xy: npt.ArrayLike | None
+    row: SlideRow,
+    keys: npt.ArrayLike,
+    barcodes: npt.ArrayLike,
+    l0_xy: npt.ArrayLike | None,
+    vectors: npt.ArrayLike | None = None,
 ) -> Snapshot:
     """Return a table of one slide's N patches in key order.
 
@@ -111,6 +129,8 @@ def slide_snapshot(
         The barcode of each patch.
     l0_xy : array-like of int, shape (N, 2), optional
         The top left corner of each patch in level-0 pixels. Default: zeros, of patches without places.
+    vectors : array-like of uint8, shape (N, V), optional
+        The bytes of each patch's vector. Default: none are kept.
 
     Returns
     -------
@@ -133,6 +153,7 @@ def slide_snapshot(
         l0_xy=_checked("l0_xy", places, np.int64, (n, 2))[order],
         slide=np.zeros(n, np.int32),
         row=order.astype(np.int32),
+        vectors=None if vectors is None else _checked("vectors", vectors, np.uint8, (n, None))[order],
     )
 
 
@@ -165,4 +186,20 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
         l0_xy=np.concatenate([part.l0_xy for part in parts])[order],
         slide=slide[order],
         row=np.concatenate([part.row for part in parts])[order],
+        vectors=_joined_vectors(parts, order),
     )
+
+
+def _joined_vectors(
+    parts: Sequence[Snapshot], order: npt.NDArray[np.integer]
+) -> npt.NDArray[np.uint8] | None:
+    """Return the vectors of all parts in key order, or None; they may be large, so each is copied once."""
+    vectors = [part.vectors for part in parts if part.vectors is not None]
+    if len(vectors) < len(parts):
+        return None
+    out = np.empty((len(order), vectors[0].shape[1]), np.uint8)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    for mine, part in zip(np.split(place, np.cumsum([len(it) for it in vectors])[:-1]), vectors, strict=True):
+        out[mine] = part
+    return out

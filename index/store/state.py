@@ -272,7 +272,7 @@ def _open(
     try:
         if old is not None and old.record.table == record.table:
             return reopened(old, folder, record)
-        return open_segment(folder, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
+        return open_segment(folder, record, manifest)
     except IndexCorruptError as error:
         reason = str(error)
     try:

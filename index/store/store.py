@@ -626,7 +626,7 @@ class Store:
         segments = [
             save_changes(self._folder(segment), segment, generation) for segment in kept if segment.n_slides
         ]
-        number, widths = old.next_segment, (old.key_orders, old.barcode_bytes)
+        number, widths = old.next_segment, old.widths
         extras = old.extras
         if rekeying:
             extras = write_tree(self.path, generation, rekeying.tree) if rekeying.tree else {}
@@ -636,7 +636,7 @@ class Store:
                 number += 1
             segments.append(write_segment(folder, new))
             sync(folder.parent)
-            number, widths = number + 1, (new.keys.shape[1], new.barcodes.shape[1])
+            number, widths = number + 1, new.widths
         records = tuple(segment.record for segment in segments)
         told = old.header if header is None else dict(header)
         facts = old.measured if measured is None else measured

@@ -103,7 +103,7 @@ def segment_problems(
         return
     try:
         check_no_links(path, record)
-        segment = open_segment(path, record, manifest.key_orders or 1, manifest.barcode_bytes or 1)
+        segment = open_segment(path, record, manifest)
     except IndexCorruptError as error:
         yield str(error)
         return

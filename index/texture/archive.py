@@ -99,6 +99,11 @@ class Archive:
         few = KeyTable(keys, together, np.concatenate(slide), np.concatenate(row), np.concatenate(patch))
         return Cells.of(root_tree(together.shape[1]), [few])
 
+    @property
+    def vectors(self) -> list[NDArray[np.uint8]]:
+        """The stored vectors of each part, (P, V), where they are kept."""
+        return [part.vectors for part in self.parts if part.vectors is not None]
+
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slide number of each patch, (N,)."""
         slides = self.cells.slide_of(patches)
@@ -144,6 +149,7 @@ def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
         l0_xy=patches.l0_xy[order],
         slide=patches.slide[order],
         row=patches.row[order],
+        vectors=None if patches.vectors is None else patches.vectors[order],
     )
 
 

@@ -56,9 +56,18 @@ def _create_options(parser: ArgumentParser) -> None:
         help="have the recipe, calibration and search parameters of this index: for shards of one archive",
     )
     add_scale(parser, "those")
+    _add_rerank(parser)
     parser.add_class_arguments(Recipe, "recipe")
     add_search(parser)
     add_device(parser)
+
+
+def _add_rerank(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--rerank",
+        choices=["int8", "float16"],
+        help="let a new index keep features, and rank the nearest patches again by them",
+    )
 
 
 def _create(arguments: Namespace) -> int:
@@ -77,7 +86,7 @@ def _create(arguments: Namespace) -> int:
         arguments.index,
         search=given_search(arguments),
         **own,
-        **given(arguments, "measure", "mpp", "override_mpp", "device"),
+        **given(arguments, "measure", "mpp", "override_mpp", "device", "rerank"),
     )
     print_line(f"made {index.path} with encoder {index.fingerprint}")
     _tell_licence(index)
@@ -119,6 +128,7 @@ def _add_options(parser: ArgumentParser) -> None:
     )
     _add_timeout(parser)
     _add_encoder(parser)
+    _add_rerank(parser)
     add_json(parser, "print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -159,7 +169,7 @@ def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, A
         _check_slides(arguments.slides)
     index = Index.open_or_create(
         arguments.index,
-        **given(arguments, "weights", "mpp", "override_mpp", "device"),
+        **given(arguments, "weights", "mpp", "override_mpp", "device", "rerank"),
     )
     _tell_licence(index)
     return index, index.add(arguments.slides, **options)
@@ -181,16 +191,21 @@ def _check_slides(names: Sequence[str]) -> None:
 
 
 def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
-    from sish.slide_index import Index, open_or_make
+    from sish.slide_index import Index, check_keeps, open_or_make
 
     encoder = given(arguments, "feature_encoder")
 
     def make() -> Index:
         return Index.create_for_features(
-            arguments.index, arguments.features, **encoder, **given(arguments, "mpp", "override_mpp")
+            arguments.index,
+            arguments.features,
+            **encoder,
+            **given(arguments, "mpp", "override_mpp"),
+            rerank=arguments.rerank or "auto",
         )
 
     index = open_or_make(lambda: Index.open(arguments.index), make)
+    check_keeps(index, arguments.rerank)
     return index, index.add_features(arguments.features, **encoder, **options)
 
 
@@ -282,6 +297,7 @@ def _info(arguments: Namespace) -> int:
         **asdict(index.info()),
         "search": asdict(index.params),
         "recipe": asdict(index.recipe),
+        "rerank": index.rerank,
         "calibration": None
         if calibration is None
         else {"patches": calibration.patches, "shipped": calibration.shipped},
@@ -289,6 +305,7 @@ def _info(arguments: Namespace) -> int:
     lines = {
         **facts,
         "calibration": index.calibration_source,
+        "rerank": index.rerank_source,
         "threshold": index.threshold_source,
         "recall": index.recall_source,
     }
