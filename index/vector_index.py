@@ -28,7 +28,6 @@ from sish.index.vector_queries import unit_rows
 from sish.index.vector_rule import MOST_BITS, VectorRule
 
 _FORMAT = 1
-_SHORTLIST = 100  # vectors whose stored rows are compared with at least
 
 
 class VectorIndex:
@@ -195,7 +194,7 @@ class VectorIndex:
                 self._held = held.removing(numbers)
 
     def search(
-        self, queries: ArrayLike, k: int = 10, *, budget: int = 8_000
+        self, queries: ArrayLike, k: int = 10, *, budget: int = 8_000, shortlist: int = 200
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the ids of the nearest vectors of each query, and their cosine distances.
 
@@ -206,7 +205,11 @@ class VectorIndex:
         k : int
             Neighbours of each, at least 1.
         budget : int
-            Vectors that each query is compared with at least. More find more of the nearest and take longer.
+            Vectors whose sketches each query is compared with at least. More find more of the nearest and
+            take longer.
+        shortlist : int
+            Vectors whose stored rows are compared then, at least 2 k. More help where many vectors are about
+            equally near.
 
         Returns
         -------
@@ -217,16 +220,16 @@ class VectorIndex:
         Raises
         ------
         ParameterError
-            If queries do not fit, or `k` or the budget is below 1.
+            If queries do not fit, or `k`, the budget or the shortlist is below 1.
         """
-        for name, value in (("k", k), ("budget", budget)):
+        for name, value in (("k", k), ("budget", budget), ("shortlist", shortlist)):
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ParameterError(f"{name} is {value!r}; give a whole number of at least 1")
         held = self._held
         units = _units(queries, None if held is None else held.n_features, "queries", one=True)
         if held is None:
             return np.full((len(units), k), -1), np.full((len(units), k), np.inf, np.float32)
-        return held.search(units, int(k), int(budget), max(_SHORTLIST, 4 * int(k)))
+        return held.search(units, int(k), int(budget), max(int(shortlist), 2 * int(k)))
 
     def save(self, path: PathLike) -> None:
         """Write the index to one file, under a temporary name that is renamed at the end.
@@ -335,6 +338,8 @@ class _Few:
 
     def adding(self, vectors: NDArray[np.float32], ids: NDArray[np.int64]) -> "_Few":
         """Return these vectors and more."""
+        if not len(self):  # the first may be gigabytes
+            return _Few(vectors, ids)
         return _Few(np.concatenate([self.vectors, vectors]), np.concatenate([self.ids, ids]))
 
     def numbers_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:

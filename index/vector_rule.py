@@ -17,6 +17,7 @@ from sish.index.vector_walk import SKETCH
 
 _SKETCHED = "sketch."
 _STORED = "stored."
+_SAMPLE = 65_536  # vectors that centre and axes are learnt from
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +40,12 @@ class VectorRule:
         cls, vectors: NDArray[np.float32], n_bits: int, rerank: VectorKind | None, dims: int
     ) -> "VectorRule":
         """Return the rule of vectors (N, F)."""
-        coder = None if rerank is None else VectorCoder.learn(vectors, rerank, dims)
-        sketch = VectorCoder.learn(vectors, "int8", SKETCH - TERMS)
-        return cls.of(n_bits, vectors.mean(axis=0, dtype=np.float64).astype(np.float32), sketch, coder)
+        rows = vectors
+        if len(rows) > _SAMPLE:
+            rows = rows[np.sort(np.random.default_rng(0).choice(len(rows), _SAMPLE, replace=False))]
+        coder = None if rerank is None else VectorCoder.learn(rows, rerank, dims)
+        sketch = VectorCoder.learn(rows, "int8", SKETCH - TERMS)
+        return cls.of(n_bits, rows.mean(axis=0, dtype=np.float64).astype(np.float32), sketch, coder)
 
     @classmethod
     def of(

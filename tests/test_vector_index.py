@@ -269,6 +269,7 @@ def test_files_of_others_are_refused(tmp_path):
         (lambda it: it.search(drawn(1), k=0), ParameterError),
         (lambda it: it.search(drawn(1), k=2.5), ParameterError),
         (lambda it: it.search(drawn(1), budget=0), ParameterError),
+        (lambda it: it.search(drawn(1), shortlist=0), ParameterError),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_lost(soon, count, change, error):
@@ -317,6 +318,19 @@ def test_threads_search_while_one_adds_and_removes(soon):
         for future in busy:
             assert (future.result()[0] >= 0).all()
     assert len(index) == 600 + 600 - 200
+
+
+def test_longer_shortlists_and_budgets_find_more(soon):
+    vectors, queries = drawn(4000, 70), drawn(60, 70, seed=1)
+    index = VectorIndex(rerank_dims=70)
+    index.add(vectors)
+    apart = exact(queries, vectors)
+    found = [
+        recall(index.search(queries, budget=budget, shortlist=shortlist)[0], apart, np.arange(4000))
+        for budget, shortlist in ((100, 20), (800, 20), (800, 200), (EVERYTHING, 4000))
+    ]
+    assert found == sorted(found)
+    assert found[-1] > 0.97
 
 
 @pytest.mark.slow
