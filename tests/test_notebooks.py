@@ -22,9 +22,9 @@ def outputs_of(path):
         yield from cell.get("outputs", [])
 
 
-def test_the_three_are_there():
-    names = ["01_first_search.ipynb", "02_inside_the_codes.ipynb", "03_train_your_own.ipynb"]
-    assert [path.name for path in NOTEBOOKS] == names
+def test_the_four_are_there():
+    names = ["01_first_search", "02_inside_the_codes", "03_train_your_own", "04_your_own_embeddings"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
