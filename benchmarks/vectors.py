@@ -1,4 +1,4 @@
-"""Compare indexes of float vectors: recall, time and size.
+"""Compare `sish.index.VectorIndex` with other libraries' indexes of float vectors: recall, time and size.
 
     OMP_NUM_THREADS=1 python -m benchmarks.vectors --json vectors.json
     python -m benchmarks.vectors --quick
@@ -34,11 +34,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sish.index.vector_index import VectorIndex
 
 from benchmarks.rows import table
-from benchmarks.vector_data import Archive, hits, mixture, tissue
+from benchmarks.vector_data import Archive, Floats, K, hits, mixture, tissue
 from benchmarks.vector_rivals import Engine, Setting, missing, ready, rivals
 from sish.errors import SishError
+from sish.index.vector_coder import VectorKind
 from sish.outputs import write_output
 
 TARGETS = 0.95, 0.99
@@ -49,8 +51,9 @@ WAYS = 1, BATCH
 """Numbers of queries that are given at once."""
 _SIZES, _QUERIES = (100_000, 1_000_000), 1000
 _QUICK_SIZES, _QUICK_QUERIES, _QUICK_PATCHES = (20_000,), 200, 600
-_QUICK_ENGINES = "faiss hnsw-sq8", "faiss ivf-pq", "hnswlib"
+_QUICK_ENGINES = "sish int8-256", "faiss hnsw-sq8", "faiss ivf-pq", "hnswlib"
 _REPEATS = 5
+_BUDGETS = 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000
 _COLUMNS = ("archive", "at once", "target", "engine", "setting", "recall", "us", "bytes", "build, s")
 
 
@@ -110,6 +113,49 @@ class Row:
     """Bytes of the saved index."""
     build_s: float
     """Processor seconds of building."""
+
+
+class Sish(Engine):
+    """Our index."""
+
+    library = "sish"
+    knobs = ("budget",)
+
+    def __init__(self, name: str, rerank: VectorKind, dims: int | None = None) -> None:
+        """Take how vectors are stored, and how many numbers of them, None for all."""
+        self.name, self._rerank, self._dims = name, rerank, dims
+
+    def settings(self) -> list[Setting]:
+        """Return the values of the knobs that are tried."""
+        return [(budget,) for budget in _BUDGETS]
+
+    def prepared(self, queries: Floats) -> NDArray[Any]:
+        """Return queries as the library takes them."""
+        return queries
+
+    def build(self, vectors: Floats) -> None:
+        """Build the index."""
+        dims = self._dims or vectors.shape[1]
+        self.index = VectorIndex(rerank=self._rerank, rerank_dims=dims)
+        self.index.add(vectors)
+
+    def save(self, path: Path) -> None:
+        """Write the index to a file."""
+        self.index.save(path)
+
+    def load(self, path: Path, dims: int) -> None:
+        """Read the index from a file."""
+        self.index = VectorIndex.load(path)
+
+    def search(self, queries: NDArray[Any], setting: Setting) -> NDArray[np.int64]:
+        """Return the rows of the K nearest vectors, (Q, K)."""
+        return np.asarray(self.index.search(queries, K, budget=setting[0])[0])
+
+
+def engines() -> list[Engine]:
+    """Return ours and those of the other libraries."""
+    ours = [Sish("sish int8-256", "int8", 256), Sish("sish int8", "int8"), Sish("sish float16", "float16")]
+    return [*ours, *rivals()]
 
 
 # ---- measurements
@@ -233,6 +279,16 @@ def against(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return out
 
 
+def progress(along: Curve) -> str:
+    """Return a line about an engine that was measured."""
+    recall = [point.recall for point in along.points]
+    us = [point.us[0] for point in along.points]
+    return (
+        f"  {along.archive}, {along.engine}: {along.bytes_per_vector:.0f} bytes, recall {min(recall):.3f} to "
+        f"{max(recall):.3f} in {min(us):.0f} to {max(us):.0f} us"
+    )
+
+
 def _place(one: Row) -> tuple[str, int, float]:
     return one.archive, one.at_once, one.target
 
@@ -256,8 +312,8 @@ def archives(given: argparse.Namespace, cache: Path) -> Iterator[Archive]:
 
 def wanted(given: argparse.Namespace) -> list[Engine]:
     """Return the engines that are asked for and can be had; say which cannot."""
-    names = given.engines or (_QUICK_ENGINES if given.quick else [engine.name for engine in rivals()])
-    chosen = [engine for engine in rivals() if engine.name in names]
+    names = given.engines or (_QUICK_ENGINES if given.quick else [engine.name for engine in engines()])
+    chosen = [engine for engine in engines() if engine.name in names]
     for library in missing(chosen):
         print(f"{library} is not installed; its rows are missing (pip install -e '.[bench]')", flush=True)
     return [engine for engine in chosen if engine.library not in missing(chosen)]
@@ -271,13 +327,14 @@ def run(given: argparse.Namespace, cache: Path) -> None:
         for along, found in measure(archive, wanted(given), cache):
             curves.append(along)
             rows += found
-            print(shown(found), flush=True)
+            print(progress(along), flush=True)
             if given.json:
                 told = {"curves": list(map(asdict, curves)), "rows": list(map(asdict, rows))}
                 text = json.dumps(told | {"against": against(rows)}, indent=1) + "\n"
                 write_output(given.json, text.encode(), replaces=(".json",))
     print(f"\n{shown(sorted(rows, key=lambda one: (_place(one), one.us or (np.inf,))))}\n")
-    print(table(against(rows)))
+    if compared := against(rows):
+        print(table(compared))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -289,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     beside = Path(__file__).parents[2] / "shared" / "data"
     kinds = ("tissue", "mixture")
-    names = [engine.name for engine in rivals()]
+    names = [engine.name for engine in engines()]
     parser.add_argument("--archives", nargs="+", choices=kinds, default=kinds, metavar="KIND", help="of both")
     parser.add_argument("--sizes", nargs="+", type=int, metavar="N", help="vectors of the mixtures")
     parser.add_argument(

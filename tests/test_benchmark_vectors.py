@@ -209,6 +209,12 @@ def test_table_of_rows():
     assert lines[2] == "| a | 1 | 0.95 | scan | ef=16 | 0.953 | 40 (39 to 42) | 1168 | 3 |"
 
 
+def test_a_line_tells_how_far_an_engine_goes():
+    points = Point((1,), 0.5, (10.4, 1.0)), Point((2,), 0.9876, (99.0, 2.0))
+    line = vectors.progress(Curve("a", "scan", False, ("known",), 9.2, 1.0, points))
+    assert line == "  a, scan: 9 bytes, recall 0.500 to 0.988 in 10 to 99 us"
+
+
 def test_ours_is_compared_with_the_fastest_rival_of_the_same_place():
     rows = [
         row("sish int8", 50.0, 500.0),
@@ -269,12 +275,11 @@ def test_a_missing_library_and_missing_images_are_told(tmp_path, monkeypatch, ca
 @pytest.mark.slow
 def test_quick_run_writes_all_rows(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(vectors, "_QUICK_SIZES", (3000,))
-    pytest.importorskip("hnswlib", reason="hnswlib is not installed")
-    monkeypatch.setattr(vectors, "_QUICK_ENGINES", ("hnswlib",))
+    monkeypatch.setattr(vectors, "_QUICK_ENGINES", ("sish int8",))
     file = tmp_path / "vectors.json"
     assert vectors.main(["--quick", "--archives", "mixture", "--json", str(file)]) == 0
     told = json.loads(file.read_text())
     assert [one["archive"] for one in told["curves"]] == ["mixture 3,000"]
     assert len(told["rows"]) == 4
     assert all(one["us"] and one["recall"] > 0.93 for one in told["rows"] if one["target"] == 0.95)
-    assert "| mixture 3,000 | 50 | 0.95 | hnswlib |" in capsys.readouterr().out
+    assert "| mixture 3,000 | 50 | 0.95 | sish int8 |" in capsys.readouterr().out
