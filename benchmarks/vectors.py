@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ _SIZES, _QUERIES = (100_000, 1_000_000), 1000
 _QUICK_SIZES, _QUICK_QUERIES, _QUICK_PATCHES = (20_000,), 200, 600
 _QUICK_ENGINES = "sish int8-256", "faiss hnsw-sq8", "faiss ivf-pq", "hnswlib"
 _REPEATS = 5
-_BUDGETS = 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000
+_BUDGETS = 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000
+_SHORTLISTS = 50, 100, 200, 400, 800, 1600
 _COLUMNS = ("archive", "at once", "target", "engine", "setting", "recall", "us", "bytes", "build, s")
 
 
@@ -119,7 +121,7 @@ class Sish(Engine):
     """Our index."""
 
     library = "sish"
-    knobs = ("budget",)
+    knobs = ("budget", "shortlist")
 
     def __init__(self, name: str, rerank: VectorKind, dims: int | None = None) -> None:
         """Take how vectors are stored, and how many numbers of them, None for all."""
@@ -127,7 +129,7 @@ class Sish(Engine):
 
     def settings(self) -> list[Setting]:
         """Return the values of the knobs that are tried."""
-        return [(budget,) for budget in _BUDGETS]
+        return list(product(_BUDGETS, _SHORTLISTS))
 
     def prepared(self, queries: Floats) -> NDArray[Any]:
         """Return queries as the library takes them."""
@@ -149,13 +151,14 @@ class Sish(Engine):
 
     def search(self, queries: NDArray[Any], setting: Setting) -> NDArray[np.int64]:
         """Return the rows of the K nearest vectors, (Q, K)."""
-        return np.asarray(self.index.search(queries, K, budget=setting[0])[0])
+        budget, shortlist = setting
+        return np.asarray(self.index.search(queries, K, budget=budget, shortlist=shortlist)[0])
 
 
 def engines() -> list[Engine]:
     """Return ours and those of the other libraries."""
-    ours = [Sish("sish int8-256", "int8", 256), Sish("sish int8", "int8"), Sish("sish float16", "float16")]
-    return [*ours, *rivals()]
+    axes = [Sish(f"sish int8-{dims}", "int8", dims) for dims in (256, 512)]
+    return [*axes, Sish("sish int8", "int8"), Sish("sish float16", "float16"), *rivals()]
 
 
 # ---- measurements
@@ -334,7 +337,7 @@ def run(given: argparse.Namespace, cache: Path) -> None:
                 write_output(given.json, text.encode(), replaces=(".json",))
     print(f"\n{shown(sorted(rows, key=lambda one: (_place(one), one.us or (np.inf,))))}\n")
     if compared := against(rows):
-        print(table(compared))
+        print(table(compared, list(compared[0])))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -282,4 +282,5 @@ def test_quick_run_writes_all_rows(tmp_path, monkeypatch, capsys):
     assert [one["archive"] for one in told["curves"]] == ["mixture 3,000"]
     assert len(told["rows"]) == 4
     assert all(one["us"] and one["recall"] > 0.93 for one in told["rows"] if one["target"] == 0.95)
-    assert "| mixture 3,000 | 50 | 0.95 | sish int8 |" in capsys.readouterr().out
+    assert "| mixture 3,000 | 50 | 0.95 | sish int8 |" in (out := capsys.readouterr().out)
+    assert "| engine | fastest rival | time ratio | bytes ratio |" in out
