@@ -35,13 +35,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sish.index.vector_index import VectorIndex
 
 from benchmarks.rows import table
 from benchmarks.vector_data import Archive, Floats, K, hits, mixture, tissue
 from benchmarks.vector_rivals import Engine, Setting, missing, ready, rivals
 from sish.errors import SishError
 from sish.index.vector_coder import VectorKind
+from sish.index.vector_index import VectorIndex
 from sish.outputs import write_output
 
 TARGETS = 0.95, 0.99
