@@ -21,6 +21,7 @@ from sish.systems.base import System
 from sish.systems.item import Item
 from sish.systems.lesions.measures import MEASURES, PARTS, Measure, Part
 from sish.systems.lesions.similarity import LesionDescriber, LesionDescription, LesionSimilarity
+from sish.systems.mean_vector import MeanVector
 from sish.systems.patch_features import PatchDescriber, Tiles, WholePicture
 from sish.systems.sish_system import Sish
 from sish.systems.slide_similarity import GridTiles, SlideSimilarity
@@ -251,6 +252,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("sish", "sish, paper keys, uncertainty", SINGLE, _sish("paper", "uncertainty"), "tree"),
     Entry("sish", "sish, paper keys, similarity", ALL, _sish("paper", "similarity"), "tree"),
     Entry("yottixel", "yottixel", ALL, lambda bench: Yottixel(bench.describer(bench.encoder))),
+    Entry("mean vector", "mean vector", ALL, lambda bench: MeanVector(bench.describer(bench.tissue))),
     *_similarities(),
     Entry("smily", "smily, exact", ALL, _smily("exact")),
     Entry("smily", "smily, tree", ALL, _smily("tree"), "tree", "smily, exact"),

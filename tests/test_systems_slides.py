@@ -13,6 +13,7 @@ import sish
 from sish.errors import MissingMppError, ParameterError, QueryError
 from sish.slides.slide import slide_from_array
 from sish.systems.item import Item
+from sish.systems.mean_vector import MeanVector
 from sish.systems.patch_features import PatchFeatures, Tiles, WholePicture, unit
 from sish.systems.slide_similarity import (
     GridTiles,
@@ -34,6 +35,13 @@ class TestYottixel(SystemContract):
 
     def make(self):
         return Yottixel(MOSAIC)
+
+
+class TestMeanVector(SystemContract):
+    needs_mpp = True
+
+    def make(self):
+        return MeanVector(MOSAIC)
 
 
 class TestSlideSimilarity(SystemContract):

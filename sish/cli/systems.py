@@ -75,6 +75,10 @@ SYSTEMS = {
         "Yottixel: median of the smallest barcode distances",
         lambda options: systems.Yottixel(_describer(options)),
     ),
+    "mean-vector": NamedSystem(
+        "one vector a slide, the mean of its patches, by cosine",
+        lambda options: systems.MeanVector(_describer(options)),
+    ),
     "slide-similarity": NamedSystem("matrix of cosines, slide against slide", _slide_similarity(None)),
     "slide-similarity-128": NamedSystem(
         "the same on the 128 features that vary most", _slide_similarity(128)

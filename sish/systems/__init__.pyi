@@ -3,6 +3,7 @@ from .item import Item as Item
 from .items import read_items as read_items
 from .lesions.mask_predictor import load_mask_predictor as load_mask_predictor
 from .lesions.similarity import LesionDescriber as LesionDescriber, LesionSimilarity as LesionSimilarity
+from .mean_vector import MeanVector as MeanVector
 from .patch_features import PatchDescriber as PatchDescriber, Tiles as Tiles, WholePicture as WholePicture
 from .sish_system import Sish as Sish
 from .slide_similarity import SlideSimilarity as SlideSimilarity

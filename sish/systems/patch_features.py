@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sish.encode import PaperKeys
 from sish.encoders import VQVAE, MeasuredEncoder, PatchEncoder, load, measured, name_of
 from sish.errors import ParameterError, QueryError, SlideError
+from sish.sampling import rows_to_measure
 from sish.slides.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
 from sish.slides.slide import Slide, open_slide
 from sish.slides.tissue import TissueMask, find_tissue
@@ -346,3 +347,10 @@ def unit(features: NDArray[Any]) -> Features:
     rows = np.asarray(features, np.float32)
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)
+
+
+def sample_of(items: Sequence[Item], descriptions: Sequence[PatchFeatures]) -> Features:
+    """Return features (M, F) of the patches of a database that the first add of an index would measure."""
+    found = {item.path: it.features for item, it in zip(items, descriptions, strict=True)}
+    rows = rows_to_measure({path: len(features) for path, features in found.items()})
+    return np.concatenate([found[path][numbers] for path, numbers in rows.items()])

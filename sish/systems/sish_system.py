@@ -19,11 +19,10 @@ from sish.index.store.slide_row import SlideRow
 from sish.index.store.snapshot import ARRAYS, merge, slide_snapshot
 from sish.recipe import Keys
 from sish.results import Query
-from sish.sampling import rows_to_measure
 from sish.searchers import TextureSearcher, searcher_in_memory
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item
-from sish.systems.patch_features import Features, PatchDescriber, PatchFeatures, describer_for
+from sish.systems.patch_features import PatchDescriber, PatchFeatures, describer_for, sample_of
 from sish.view import View
 
 
@@ -111,7 +110,7 @@ class Sish(System[PatchFeatures]):
         self._nbytes = 0
         if not descriptions:
             return
-        self._barcoder = Barcoder.measured_on(self._sample(descriptions), self._describer.encoder)
+        self._barcoder = Barcoder.measured_on(sample_of(self.items, descriptions), self._describer.encoder)
         params = self._params or SearchParams(threshold=self._barcoder.threshold, visit_query_key=True)
         rows = map(_row, range(len(self)), self.items, descriptions)
         codes = map(self._codes, descriptions)
@@ -123,12 +122,6 @@ class Sish(System[PatchFeatures]):
         self._nbytes = sum(getattr(patches, name).nbytes for name in ARRAYS)
         if isinstance(searcher, TextureSearcher):
             self._nbytes += sum(array.nbytes for array in searcher.archive.cells.tree.to_arrays().values())
-
-    def _sample(self, descriptions: Sequence[PatchFeatures]) -> Features:
-        """Return features of the patches that the first add of an index would measure."""
-        found = {item.path: it.features for item, it in zip(self.items, descriptions, strict=True)}
-        rows = rows_to_measure({path: len(features) for path, features in found.items()})
-        return np.concatenate([found[path][numbers] for path, numbers in rows.items()])
 
     def _codes(self, found: PatchFeatures) -> SlideCodes:
         keys = found.keys if self._keys == "paper" else np.zeros(len(found), np.int64)
