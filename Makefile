@@ -69,7 +69,7 @@ $(VENV)/timm: | $(VENV)/installed-test
 
 # SpatialData and AnnData come with pandas 2 and a part of OpenCV: a folder of their own as well.
 test-spatial: $(VENV)/spatial
-	PYTHONPATH=$(VENV)/spatial OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_spatialdata.py
+	PYTHONPATH=$(VENV)/spatial OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_spatialdata.py tests/test_anndata_answers.py
 
 $(VENV)/spatial: constraints-spatial.txt | $(VENV)/installed-test
 	$(PIP) install --no-deps --upgrade --target $@ --requirement constraints-spatial.txt

@@ -16,8 +16,9 @@ from sish.index_changes import IndexChanges
 from sish.ingest import OnError
 from sish.results import AddReport
 from sish.slides.scale import check_given
-from sish.spatial import Spatial, SpatialReader, as_list, ids_of
+from sish.spatial import SpatialReader
 from sish.spatial_ingest import measured_objects, names_in, raise_if_all, spatial_slides
+from sish.spatial_objects import Spatial, as_list, ids_of
 from sish.vector_ingest import UNNAMED, add_vector_slides, recipe_of
 from sish.vectors import MOST_L0, Told, check_told, labels_of
 

@@ -33,7 +33,10 @@ from sish.slides.mosaic import Region
 from sish.slides.reader_threads import end_soon, start
 from sish.slides.scale import GIVEN, check_given, is_unused
 from sish.slides.slide import Slide, open_slide, slide_from_array
-from sish.vector_ingest import check_width
+from sish.spatial import SpatialReader
+from sish.spatial_ingest import names_in
+from sish.spatial_objects import Spatial, described, is_spatial, is_spatial_file, path_of
+from sish.vector_ingest import check_width, slide_codes
 from sish.vectors import as_vectors
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class Question:
     """A query as it was given, and how to read it. The fields are arguments of :meth:`sish.Index.search`."""
 
     query: Queryable
-    """Path, id, open slide, pixels uint8 (H, W, 3), PIL image, or vectors float (Q, F)."""
+    """Path, id, open slide, pixels uint8 (H, W, 3), PIL image, vectors float (Q, F), SpatialData, AnnData."""
     mpp: float | None = None
     """Micrometres per level-0 pixel of a file that does not state it."""
     override_mpp: float | None = None
@@ -99,6 +102,8 @@ class Question:
         given = self.query if row is None else _file_of(row)  # a region is read from the file
         if is_vectors(given):
             return self._of_vectors(as_vectors(cast("NDArray[np.floating]", given), "query vectors"), encoder)
+        if is_spatial(given) or is_spatial_file(given):
+            return self._of_spatialdata(given, state, encoder)
         if is_feature_file(given):
             return self._of_features(absolute(str(given)), state, encoder)
         check_takes_pixels(encoder, state.folder)
@@ -137,6 +142,35 @@ class Question:
         check_width(vectors, encoder)
         codes = encoder.codes(None, vectors, None)
         return Query("vectors", None, self.patient or "", None, None, len(codes), None), codes
+
+    def _of_spatialdata(
+        self, given: Spatial, state: State, encoder: SlideEncoder
+    ) -> tuple[Query, SlideCodes]:
+        """Return a SpatialData or AnnData, or the file of one, as a query: all rows of its table."""
+        if self.region is not None or self.override_mpp is not None:
+            raise QueryError("got a region or override_mpp with a table of features; want it alone")
+        path = path_of(given)
+        slide_id = "vectors" if path is None else slide_id_of(path)
+        name, width = names_in(encoder)
+        reader = SpatialReader(mpp=self.mpp, encoder=name, width=width)
+        (slide,) = reader.slides(given, slide_id, {})
+        if not len(slide.vectors):
+            raise QueryError(f"{described(given)}: got no row in its table; want at least one", path=path)
+        row, codes = state.row(slide_id), slide_codes(slide, encoder)
+        known = slide_id if path is not None else ""
+        if row is not None and row.file_digest == slide.digest:
+            known = row.patient
+        query = Query(
+            slide_id=slide_id,
+            path=None,
+            patient=self.patient or known,
+            mpp=slide.mpp or None,
+            region=None,
+            n_patches=len(codes),
+            patch_l0_px=slide.patch_l0_px or None,
+            l0_xy=codes.l0_xy,
+        )
+        return query, codes
 
     def _of_pixels(
         self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder

@@ -253,6 +253,41 @@ class Results(HitList[Query, Hit]):
 
         return pairs_frame(self.to_dict(), tuple(it.name for it in fields(PatchPair)))
 
+    def to_anndata(self, slide_id: str | None = None, *, sdata: Any = None, shapes: str = "tiles") -> Any:
+        """Return the matched patches of one slide as AnnData; needs the extra ``spatial``.
+
+        Parameters
+        ----------
+        slide_id : str, optional
+            A hit, whose patches are the rows. Default: the patches of the query.
+        sdata : SpatialData, optional
+            The object of that slide. Then each of its tiles is a row, and the table may become one of
+            ``sdata.tables``.
+        shapes : str
+            The name of the tiles in ``sdata.shapes``.
+
+        Returns
+        -------
+        AnnData
+            ``X``: distance in bits of the nearest matched pair of a patch (row) and a hit (column), NaN
+            without one; a hit has at most five pairs. For a hit the only column is the query. ``obs``:
+            ``n_hits``, and of the nearest match ``matched_slide``, ``matched_label``, ``rank``, ``hamming``,
+            ``matched_row``, ``matched_x`` and ``matched_y`` (top left corner); also ``row``, the number of
+            the patch, or the keys of its tile (``tile_id``, ``library_id``). ``var``: the fields of the hits.
+            ``obsm["spatial"]``: centres in level-0 pixels, if the places are known. ``uns["sish"]``:
+            ``query``, ``ranking`` and ``note``.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such hit, or the tiles are not those of the slide.
+        MissingPackageError
+            If anndata, or spatialdata for `sdata`, is not installed.
+        """
+        from sish.spatial_answers import answer_table
+
+        return answer_table(self, slide_id, sdata=sdata, shapes=shapes)
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:

@@ -405,10 +405,12 @@ class Index(IndexSpatial):
 
         Parameters
         ----------
-        query : path-like, Slide, uint8 array (H, W, 3), PIL image, or float array (Q, F)
+        query : path-like, Slide, uint8 array (H, W, 3), PIL image, float array (Q, F), SpatialData or AnnData
             The slide to search for. The id of an indexed slide gives the same answer as its file, which is
             not read. A path that ends with ``.h5`` is a file of features (:meth:`add_features`). A float
             array has a vector of the index's encoder in each row: the patches of a slide, or of a part of it.
+            Of a SpatialData (:meth:`add_spatialdata`), also a ``.zarr`` or ``.h5ad``, all rows of the table
+            of the index's encoder are searched for.
         k : int
             Number of hits wanted. The answer is shorter only if fewer slides may be found. Hits that the
             ranking did not place have ``placed`` false; those beyond the threshold have ``below_threshold``.

@@ -22,7 +22,8 @@ from sish.errors import (
 from sish.labels import LabelRow
 from sish.results import AddReport
 from sish.sampling import evenly
-from sish.spatial import FeatureTable, Spatial, SpatialReader, path_of
+from sish.spatial import FeatureTable, SpatialReader
+from sish.spatial_objects import Spatial, path_of
 from sish.vector_ingest import UNNAMED
 from sish.vectors import VectorSlide
 

@@ -268,7 +268,7 @@ def test_ids_and_labels_are_checked_before_anything_is_added(slides, paths, tmp_
 
 
 def test_without_the_libraries_the_extra_is_named(paths, monkeypatch):
-    from sish.spatial import open_spatial
+    from sish.spatial_objects import open_spatial
 
     monkeypatch.setitem(sys.modules, "spatialdata", None)
     with pytest.raises(MissingPackageError, match=r"spatialdata is not installed.*\[spatial\]"):
