@@ -14,6 +14,7 @@ from sish.index.store import Store
 from sish.index_base import header_of
 from sish.index_changes import IndexChanges
 from sish.ingest import OnError
+from sish.rerank import kind_of
 from sish.results import AddReport
 from sish.slides.scale import check_given
 from sish.spatial import SpatialReader
@@ -23,6 +24,8 @@ from sish.vector_ingest import UNNAMED, add_vector_slides, recipe_of
 from sish.vectors import MOST_L0, Told, check_told, labels_of
 
 if TYPE_CHECKING:
+    from sish.rerank import RerankName
+
     Search = SearchParams | Mapping[str, Any]
 
 
@@ -140,6 +143,7 @@ class IndexSpatial(IndexChanges):
         feature_encoder: str | None = None,
         mosaic: bool = False,
         on_error: OnError = "skip",
+        rerank: RerankName = "auto",
         search: Search | None = None,
         show_progress: bool = True,
     ) -> Self:
@@ -158,6 +162,8 @@ class IndexSpatial(IndexChanges):
             As of :meth:`add_spatialdata`; it becomes that of the index.
         on_error, show_progress
             As of :meth:`add_spatialdata`.
+        rerank : {"auto", "int8", "float16"} or None
+            As of :meth:`from_vectors`.
         search : SearchParams or mapping, optional
             As of :meth:`create`.
 
@@ -184,9 +190,9 @@ class IndexSpatial(IndexChanges):
         if slide_column is None:
             check_told(labels_of(labels, patients, sites), [name for name in ids if name is not None])
         reader = _reader(table, features, slide_column, mpp, patch_l0_px, feature_encoder)
-        name, sample = measured_objects(given, reader)
+        name, sample, is_slide_level = measured_objects(given, reader)
         coder = SlideEncoder(recipe_of(name or UNNAMED, sample.shape[1]))
-        coder = coder.measured_on(sample)
+        coder = coder.keeping_vectors(kind_of(rerank, is_slide_level)).measured_on(sample)
         with Store.create(path, header_of(coder, search)) as store:
             index = cls(store)
         index.add_spatialdata(

@@ -15,13 +15,14 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from reprlib import repr as short
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sish.errors import ParameterError
 from sish.index.bags import Bags
-from sish.index.vector_coder import VectorCoder
+from sish.index.vector_coder import VectorCoder, VectorKind
 from sish.recipe import odd_header
 
 RERANKED = 128
@@ -31,6 +32,9 @@ CHANCE = 64
 """Bits by which a barcode may overstate a distance: four standard deviations of 1,024 coins."""
 
 KINDS = ("int8", "float16")
+
+RerankName: TypeAlias = 'VectorKind | Literal["auto"] | None'
+"""How an index is asked to keep vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,3 +154,10 @@ def _coder(mean: NDArray[np.float32], spread: NDArray[np.float32] | None) -> Vec
         return VectorCoder.from_arrays({"mean": mean})
     axes = np.empty((0, len(mean)), np.float32)
     return VectorCoder.from_arrays({"mean": mean, "axes": axes, "spread": spread})
+
+
+def kind_of(rerank: RerankName, is_slide_level: bool) -> VectorKind | None:
+    """Return how vectors are kept: of slides with a vector each, whole, unless something else is wanted."""
+    if rerank != "auto":
+        return rerank
+    return "float16" if is_slide_level else None

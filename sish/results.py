@@ -286,7 +286,7 @@ class Results(HitList[Query, Hit]):
         """
         from sish.spatial_answers import answer_table
 
-        return answer_table(self, slide_id, sdata=sdata, shapes=shapes)
+        return answer_table(self.to_dict(), self.HIT_FIELDS, slide_id, sdata=sdata, shapes=shapes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
@@ -32,6 +32,7 @@ from sish.index_spatial import IndexSpatial
 from sish.queries import Question
 from sish.recall import noted
 from sish.recipe import Recipe
+from sish.rerank import kind_of
 from sish.results import Results
 from sish.sampling import measured_encoder
 from sish.slides.mosaic import Region
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from sish.annotations import Annotation
     from sish.index.vector_coder import VectorKind
     from sish.queries import Queryable
+    from sish.rerank import RerankName
 
-    RerankName = VectorKind | Literal["auto"] | None
     Search = SearchParams | Mapping[str, Any]
 
 
@@ -297,7 +298,7 @@ class Index(IndexSpatial):
         recipe, features, is_slide_level = measured_files(
             given, feature_encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp
         )
-        coder = SlideEncoder(recipe).keeping_vectors(_kind(rerank, is_slide_level)).measured_on(features)
+        coder = SlideEncoder(recipe).keeping_vectors(kind_of(rerank, is_slide_level)).measured_on(features)
         with Store.create(path, header_of(coder, search)) as store:
             return cls(store)
 
@@ -380,7 +381,7 @@ class Index(IndexSpatial):
             raise ParameterError("got fewer than two vectors, whose features cannot be measured; give more")
         check_mosaic(slides, mosaic=mosaic)
         coder = SlideEncoder(recipe_of(feature_encoder, slides[0].vectors.shape[1]))
-        kind = _kind(rerank, all(len(slide.vectors) == 1 for slide in slides))
+        kind = kind_of(rerank, all(len(slide.vectors) == 1 for slide in slides))
         coder = coder.keeping_vectors(kind).measured_on(measured_rows(slides))
         with Store.create(path, header_of(coder, search)) as store:
             index = cls(store)
@@ -491,13 +492,6 @@ def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> 
             return make()
         except IndexExistsError:
             return open_index()
-
-
-def _kind(rerank: RerankName, is_slide_level: bool) -> VectorKind | None:
-    """Return how vectors are kept: of slides with a vector each, whole, unless something else is wanted."""
-    if rerank != "auto":
-        return rerank
-    return "float16" if is_slide_level else None
 
 
 def check_keeps(index: Index, rerank: VectorKind | None) -> None:

@@ -8,9 +8,9 @@ tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,9 @@ from sish.errors import ParameterError
 from sish.spatial import corners_of, instances_of
 from sish.tables import hits_frame, needed, utf8_text
 
-if TYPE_CHECKING:
-    from sish.results import Results
-
-Place = tuple[int, int] | None
+Place = list[int] | None
+Answer = Mapping[str, Any]
+"""The answer of an index, as its ``to_dict`` gives it."""
 
 REGION_KEY, INSTANCE_KEY = "library_id", "tile_id"
 """The columns of ``obs`` that name the shapes and the tile of a row: those of LazySlide."""
@@ -64,14 +63,21 @@ class _Rows:
 
 
 def answer_table(
-    results: Results, slide_id: str | None = None, *, sdata: Any = None, shapes: str = "tiles"
+    answer: Answer,
+    hit_fields: Sequence[str],
+    slide_id: str | None = None,
+    *,
+    sdata: Any = None,
+    shapes: str = "tiles",
 ) -> Any:
     """Return the matched patches of a slide; see :meth:`sish.Results.to_anndata`.
 
     Parameters
     ----------
-    results : Results
-        The answer of an index.
+    answer : mapping
+        The answer of an index, as its ``to_dict`` gives it.
+    hit_fields : sequence of str
+        The fields of a hit.
     slide_id : str, optional
         A hit; the query without it.
     sdata : SpatialData, optional
@@ -92,15 +98,15 @@ def answer_table(
         If anndata or, for `sdata`, spatialdata is not installed.
     """
     anndata, pandas = needed("anndata", "spatial"), needed("pandas", "spatial")
-    matches = list(_of_query(results) if slide_id is None else _of_hit(results, slide_id))
+    matches = list(_of_query(answer) if slide_id is None else _of_hit(answer, slide_id))
     if sdata is None:
-        rows = _matched_rows(matches, _side(results, slide_id), pandas)
+        rows = _matched_rows(matches, _side(answer, slide_id), pandas)
     else:
-        n_patches = results.query.n_patches if slide_id is None else None
+        n_patches = answer["query"]["n_patches"] if slide_id is None else None
         rows = _rows_of_tiles(matches, sdata, shapes, n_patches, pandas)
-    var = _columns(results, slide_id, pandas)
+    var = _hits(answer, hit_fields, pandas) if slide_id is None else _query(answer, pandas)
     distances = _fill(rows, len(var), matches, pandas)
-    table = anndata.AnnData(distances, obs=rows.obs, var=var, uns={"sish": _told(results, slide_id)})
+    table = anndata.AnnData(distances, obs=rows.obs, var=var, uns={"sish": _told(answer, slide_id)})
     if rows.l0_xy is not None:
         table.obsm["spatial"] = rows.l0_xy + rows.side / 2
     if sdata is None:
@@ -136,38 +142,38 @@ def _rows_of_tiles(
     return _Rows(obs, l0_xy, side, _tiles_of(matches, l0_xy, n_patches))
 
 
-def _of_query(results: Results) -> Iterator[_Match]:
+def _of_query(answer: Answer) -> Iterator[_Match]:
     """Yield the pairs of an answer, seen from the query."""
-    for column, hit in enumerate(results):
-        found = (column, hit.rank, hit.slide_id, hit.label)
-        for it in hit.patches:
-            yield _Match(it.query_row, it.query_xy, it.hamming, it.row, it.xy, *found)
+    for column, hit in enumerate(answer["results"]):
+        found = (column, hit["rank"], hit["slide_id"], hit["label"])
+        for it in hit["patches"]:
+            yield _Match(it["query_row"], it["query_xy"], it["hamming"], it["row"], it["xy"], *found)
 
 
-def _of_hit(results: Results, slide_id: str) -> Iterator[_Match]:
+def _of_hit(answer: Answer, slide_id: str) -> Iterator[_Match]:
     """Yield the pairs of a hit, seen from it."""
-    hit = next((one for one in results if one.slide_id == slide_id), None)
+    hit = next((one for one in answer["results"] if one["slide_id"] == slide_id), None)
     if hit is None:
-        there = ", ".join(one.slide_id for one in results) or "none"
+        there = ", ".join(one["slide_id"] for one in answer["results"]) or "none"
         raise ParameterError(f"got slide_id={slide_id!r}, which is no hit; want one of {there}")
-    found = (0, hit.rank, results.query.slide_id, None)
-    for it in hit.patches:
-        yield _Match(it.row, it.xy, it.hamming, it.query_row, it.query_xy, *found)
+    found = (0, hit["rank"], answer["query"]["slide_id"], None)
+    for it in hit["patches"]:
+        yield _Match(it["row"], it["xy"], it["hamming"], it["query_row"], it["query_xy"], *found)
 
 
-def _side(results: Results, slide_id: str | None) -> float:
+def _side(answer: Answer, slide_id: str | None) -> float:
     """Return the side of the slide's patches in level-0 pixels, 0 if it is not known."""
-    if slide_id is None:
-        return results.query.patch_l0_px or 0.0
-    return next((one.patch_l0_px or 0.0 for one in results if one.slide_id == slide_id), 0.0)
+    slides = [answer["query"]] if slide_id is None else answer["results"]
+    own = next(one for one in slides if slide_id in (None, one["slide_id"]))
+    return own["patch_l0_px"] or 0.0
 
 
 def _tiles_of(matches: Sequence[_Match], l0_xy: NDArray[np.int64], query_patches: int | None) -> list[int]:
     """Return the number of the tile of each match: the tile at its place."""
-    number = {(x, y): place for place, (x, y) in enumerate(l0_xy.tolist())}
+    number = {tuple(xy): place for place, xy in enumerate(l0_xy.tolist())}
     if query_patches == len(l0_xy) and all(one.xy is None for one in matches):
         return [one.row for one in matches]  # vectors in the order of the tiles
-    found = [-1 if one.xy is None else number.get(one.xy, -1) for one in matches]
+    found = [-1 if one.xy is None else number.get(tuple(one.xy), -1) for one in matches]
     if -1 in found:
         raise ParameterError(
             f"{found.count(-1)} of {len(found)} matched patches are none of the {len(l0_xy)} tiles; give the "
@@ -176,11 +182,14 @@ def _tiles_of(matches: Sequence[_Match], l0_xy: NDArray[np.int64], query_patches
     return found
 
 
-def _columns(results: Results, slide_id: str | None, pandas: Any) -> Any:
-    """Return ``var``: the hits, or the query for the table of a hit."""
-    if slide_id is not None:
-        return pandas.DataFrame(index=[utf8_text(results.query.slide_id)])
-    frame = hits_frame(results.to_dict(), results.HIT_FIELDS).set_index("slide_id")
+def _query(answer: Answer, pandas: Any) -> Any:
+    """Return ``var`` of the table of a hit: the query."""
+    return pandas.DataFrame(index=[utf8_text(answer["query"]["slide_id"])])
+
+
+def _hits(answer: Answer, hit_fields: Sequence[str], pandas: Any) -> Any:
+    """Return ``var`` of the table of the query: the hits."""
+    frame = hits_frame(answer, hit_fields).set_index("slide_id")
     frame.index.name, frame.attrs = None, {}
     for name in frame.select_dtypes(exclude=["number", "bool"]):
         frame[name] = pandas.Categorical(frame[name])
@@ -204,10 +213,10 @@ def _fill(rows: _Rows, n_columns: int, matches: Sequence[_Match], pandas: Any) -
     return distances
 
 
-def _told(results: Results, slide_id: str | None) -> dict[str, Any]:
+def _told(answer: Answer, slide_id: str | None) -> dict[str, Any]:
     """Return the query, the ranking and the note as plain values that AnnData can write: no None."""
-    query = {name: value for name, value in results.query.to_dict().items() if value is not None}
+    query = {name: value for name, value in answer["query"].items() if value is not None}
     if "region" in query:
         query["region"] = np.array(query["region"])
-    told = {"query": query, "ranking": results.ranking, "note": results.note}
+    told = {"query": query, "ranking": answer["ranking"], "note": answer["note"]}
     return told if slide_id is None else told | {"slide_id": slide_id}

@@ -104,7 +104,9 @@ def raise_if_all(report: AddReport, errors: Iterable[SlideError]) -> None:
         raise odd[0]
 
 
-def measured_objects(given: Sequence[Spatial], reader: SpatialReader) -> tuple[str, NDArray[np.float32]]:
+def measured_objects(
+    given: Sequence[Spatial], reader: SpatialReader
+) -> tuple[str, NDArray[np.float32], bool]:
     """Return the encoder's name and a sample of the features of some objects: 32 of them, 128 rows each.
 
     Parameters
@@ -120,6 +122,8 @@ def measured_objects(given: Sequence[Spatial], reader: SpatialReader) -> tuple[s
         Its name, of the commonest kind; empty if the tables do not tell it.
     sample : float32 (M, F)
         Features of that kind.
+    is_slide_level : bool
+        Whether each slide has one vector.
 
     Raises
     ------
@@ -144,7 +148,7 @@ def measured_objects(given: Sequence[Spatial], reader: SpatialReader) -> tuple[s
     sample = np.concatenate([vectors[_spread(len(vectors), rows)] for vectors in own])
     if len(sample) < 2:
         raise ParameterError("got fewer than two rows of features, which cannot be measured; give more")
-    return encoder, sample
+    return encoder, sample, all(reader.is_slide_level(table) for table in found)
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:

@@ -226,6 +226,18 @@ def test_a_mosaic_is_chosen_by_features_and_places(slides, paths, tmp_path):
     assert "has no places" in report.failed[0].reason
 
 
+def test_embeddings_of_whole_slides_are_kept_as_they_are(slides, paths, tmp_path):
+    """LazySlide's agg_wsi: an AnnData with a row a slide."""
+    means = np.stack([slides[name].features.mean(axis=0) for name in NAMES])
+    table = anndata.AnnData(means)
+    table.obs["case"] = list(NAMES)
+    index = made(tmp_path, table, slide_column="case", feature_encoder="mean")
+    assert index.rerank == "float16"
+    assert index.patches("b1").vectors.shape == (1, WIDTH)
+    other = sish.Index.from_spatialdata(tmp_path / "o.sish", paths, rerank="int8", show_progress=False)
+    assert other.rerank == "int8" and other.patches("a1").vectors.shape == (64, WIDTH)
+
+
 def test_what_cannot_be_used_is_reported_beside_the_others(slides, paths, tmp_path):
     index = made(tmp_path, paths[:1])
     (tmp_path / "broken.zarr").mkdir()
