@@ -3,6 +3,7 @@
 They were made once, by the last release that writes format 1. A later release must open them and answer the
 same. `small`, `paper` and `features` were made by ``sish index add`` on painted slides in the folder SLIDES.
 `tree` has more patches than are compared with at once, so that it has a texture tree; `Index.add` writes so.
+`vectors` is of format 2 alone: the first that keeps vectors (`write_vectors(GOLDEN)`).
 """
 
 import json
@@ -80,8 +81,22 @@ def write_tree(path: Path, slides: int) -> None:
             keys.grow(sum(map(len, parts)))
 
 
+def write_vectors(golden: Path) -> None:
+    """An index of format 2 that keeps vectors, of slides without files, and its answers."""
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(4, 32)) * 2
+    ids = np.repeat([f"v{number}" for number in range(8)], 30)
+    vectors = centres[np.repeat(np.arange(8) % 4, 30)] + rng.normal(size=(240, 32)) + 3
+    labels = {f"v{number}": "abcd"[number % 4] for number in range(8)}
+    index = sish.Index.from_vectors(
+        golden / "2" / "vectors.sish", vectors, ids, labels=labels, rerank="int8", show_progress=False
+    )
+    (golden / "vectors.json").write_text(json.dumps(answers(index), indent=1) + "\n")
+    (index.path / "lock").unlink(missing_ok=True)
+
+
 def make(slides: Path, golden: Path) -> None:
-    """Write all of them, and their answers."""
+    """Write all of format 1, and their answers."""
     write_slides(slides / "painted", n_slides=ASKED["small"], side_um=700)
     (slides / "features").mkdir()
     write_features(slides / "features", ASKED["features"])
