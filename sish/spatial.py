@@ -47,10 +47,10 @@ class FeatureTable:
     """Float32 (N, F)."""
     l0_xy: NDArray[np.int64] | None
     """Shape (N, 2): top left corners in level-0 pixels; None if the places are not known."""
-    patch_l0_px: float
-    """Side of a patch in level-0 pixels; 0 if the places are not known."""
-    mpp: float
-    """Micrometres per level-0 pixel; 0 if it is not told."""
+    patch_l0_px: NDArray[np.float64]
+    """Shape (N,): side of each patch in level-0 pixels; 0 if the places are not known."""
+    mpp: NDArray[np.float64]
+    """Shape (N,): micrometres per level-0 pixel; 0 if it is not told."""
     obs: Any
     """The DataFrame of its rows."""
 
@@ -145,8 +145,8 @@ class SpatialReader:
                 slide_id=name,
                 vectors=found.vectors[own],
                 l0_xy=None if found.l0_xy is None else found.l0_xy[own],
-                patch_l0_px=found.patch_l0_px,
-                mpp=found.mpp or self.mpp or 0.0,
+                patch_l0_px=_middle(found.patch_l0_px[own]),
+                mpp=_middle(found.mpp[own]) or self.mpp or 0.0,
                 labels=told.get(name),
             )
             for name, own in zip(names, rows, strict=True)
@@ -164,14 +164,18 @@ class SpatialReader:
         vectors, links = self._features_of(table, place), table.uns.get(_LINKS)
         regions = [] if links is None else _regions_of(links, sdata)
         if not regions or links is None:
-            return FeatureTable("", vectors, *self._spots_of(table, place), 0.0, table.obs)
-        l0_xy, side = _linked(table.obs, links, {one: sdata.shapes[one] for one in regions}, place)
+            l0_xy, side = self._spots_of(table, place)
+            return _of_one_slide(vectors, l0_xy, side, 0.0, table.obs)
+        l0_xy, sides = _linked(table.obs, links, {one: sdata.shapes[one] for one in regions}, place)
+        told, specs = sdata.attrs.get(_PROPERTIES), sdata.attrs.get(_TILE_SPEC, {})
+        mpp = {one: _mpp_of(told, specs.get(one)) for one in regions}
+        region = table.obs[links["region_key"]].tolist()
         return FeatureTable(
             encoder=_encoder_of(name, regions),
             vectors=vectors,
             l0_xy=l0_xy,
-            patch_l0_px=side,
-            mpp=_mpp_of(sdata.attrs.get(_PROPERTIES), sdata.attrs.get(_TILE_SPEC, {}).get(regions[0])),
+            patch_l0_px=sides,
+            mpp=np.array([mpp[one] for one in region], np.float64),
             obs=table.obs,
         )
 
@@ -182,9 +186,8 @@ class SpatialReader:
                 f"{place}: got table={self.table!r} for an AnnData, which is one; leave it out"
             )
         mpp = _mpp_of(table.uns.get(_PROPERTIES), table.uns.get(_TILE_SPEC))
-        return FeatureTable(
-            "", self._features_of(table, place), *self._spots_of(table, place), mpp, table.obs
-        )
+        l0_xy, side = self._spots_of(table, place)
+        return _of_one_slide(self._features_of(table, place), l0_xy, side, mpp, table.obs)
 
     def _choose(self, sdata: Any, place: str) -> str:
         """Return the name of the table of features."""
@@ -222,6 +225,8 @@ class SpatialReader:
                 f"{place}: its table has no {'X' if self.features is None else self.features!r}; name one of "
                 f"its layers or arrays of obsm with features=: {', '.join(map(str, there)) or 'it has none'}"
             )
+        if hasattr(found, "to_memory"):  # sparse, and on disk
+            found = found.to_memory()
         try:
             return as_vectors(found.toarray() if hasattr(found, "toarray") else np.asarray(found), "features")
         except ParameterError as error:
@@ -234,9 +239,9 @@ class SpatialReader:
         given = np.asarray(table.obsm["spatial"])
         if given.ndim != 2 or given.shape[1] != 2 or not np.isfinite(given).all():
             raise SlideOpenError(f'{place}: got obsm["spatial"] {given.shape}; want finite numbers (N, 2)')
-        points, spec = np.rint(given).astype(np.int64), table.uns.get(_TILE_SPEC)
-        if spec is not None:
-            return _on_slide(points, place), float(int(spec["width"] * spec["base_downsample"]))
+        points, spec = np.rint(given).astype(np.int64), table.uns.get(_TILE_SPEC, {})
+        if "width" in spec:
+            return _on_slide(points, place), float(int(spec["width"] * spec.get("base_downsample", 1.0)))
         side = self.patch_l0_px or step_of_grid(points)
         if not np.isfinite(side):
             raise SlideOpenError(
@@ -253,6 +258,18 @@ class SpatialReader:
                 f"{place} has features of {found.encoder or 'unknown'}/{width}, and the index is of "
                 f"{self.encoder or 'unknown'}/{self.width}: keep one index for each encoder"
             )
+
+
+def _of_one_slide(
+    vectors: NDArray[np.float32], l0_xy: NDArray[np.int64] | None, side: float, mpp: float, obs: Any
+) -> FeatureTable:
+    """Return rows that have one size and scale, of a network that is not told."""
+    return FeatureTable("", vectors, l0_xy, np.full(len(vectors), side), np.full(len(vectors), mpp), obs)
+
+
+def _middle(numbers: NDArray[np.float64]) -> float:
+    """Return the median, 0 of none."""
+    return float(np.median(numbers)) if len(numbers) else 0.0
 
 
 def _regions_of(links: Mapping[str, Any], sdata: Any) -> list[str]:
@@ -303,27 +320,23 @@ def _mpp_of(properties: Mapping[str, Any] | None, spec: Mapping[str, Any] | None
 
 def _linked(
     obs: Any, links: Mapping[str, Any], shapes: Mapping[str, Any], place: str
-) -> tuple[NDArray[np.int64], float]:
-    """Return corners and side of the shapes that the rows of a table name."""
-    region, l0_xy = obs[links["region_key"]].astype(str).to_numpy(), np.full((len(obs), 2), -1, np.int64)
-    sides = [1.0]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the corners (N, 2), and the sides (N,), of the shapes that the rows of a table name."""
+    l0_xy, sides = np.full((len(obs), 2), -1, np.int64), np.zeros(len(obs))
+    region, wanted = obs[links["region_key"]].astype(str).to_numpy(), obs[links["instance_key"]].tolist()
     for name, frame in shapes.items():
-        rows = np.flatnonzero(region == name)
         corners, side = corners_of(frame)
-        numbers = instances_of(frame, links["instance_key"])
-        number = {one: row for row, one in enumerate(numbers)}
-        wanted = obs[links["instance_key"]].tolist()
-        found = np.array([number.get(wanted[row], -1) for row in rows], np.int64)
-        known = found >= 0
-        l0_xy[rows[known]] = corners[found[known]]
-        sides.append(side)
+        number = {one: row for row, one in enumerate(instances_of(frame, links["instance_key"]))}
+        rows = np.array([row for row in np.flatnonzero(region == name) if wanted[row] in number], np.int64)
+        l0_xy[rows] = corners[[number[wanted[row]] for row in rows]]
+        sides[rows] = side
     missing = int((l0_xy < 0).any(axis=1).sum())
     if missing:
         raise SlideOpenError(
             f"{place}: {missing} rows of its table have no shape on the slide in {_listed(shapes)}; compute "
             "the features of its tiles again"
         )
-    return l0_xy, max(sides)
+    return l0_xy, sides
 
 
 def instances_of(frame: Any, instance_key: str) -> list[Hashable]:
@@ -334,11 +347,12 @@ def instances_of(frame: Any, instance_key: str) -> list[Hashable]:
 def corners_of(frame: Any) -> tuple[NDArray[np.int64], float]:
     """Return top left corners int64 (N, 2) of shapes, and their side: the larger of median width, height."""
     bounds = np.asarray(frame.bounds, np.float64).reshape(-1, 4)
+    corners, sides = bounds[:, :2], bounds[:, 2:] - bounds[:, :2]
     if "radius" in frame.columns:  # a circle is its centre, and this column; it may reach over the edge
         radius = np.asarray(frame["radius"], np.float64)[:, None]
-        bounds = np.maximum(0, bounds + np.hstack([-radius, -radius, radius, radius]))
-    sides = np.median(bounds[:, 2:] - bounds[:, :2], axis=0) if len(bounds) else np.ones(2)
-    return np.rint(bounds[:, :2]).astype(np.int64), float(sides.max())
+        corners, sides = np.maximum(0, corners - radius), np.hstack([radius, radius]) * 2
+    side = float(np.median(sides, axis=0).max()) if len(sides) else 1.0
+    return np.rint(corners).astype(np.int64), side
 
 
 def _on_slide(l0_xy: NDArray[np.int64], place: str) -> NDArray[np.int64]:

@@ -158,6 +158,38 @@ def test_tiles_of_a_lower_power_have_their_size_on_level_0(tmp_path):
     assert index.slides[1].mpp == 0.25
 
 
+def test_slides_of_one_object_have_their_own_tiles_and_scales(tmp_path):
+    wsi = open_slide(tmp_path, "two.tif")
+    corners = {key: tiled(wsi, key, mpp=mpp) for key, mpp in (("fine", MPP), ("coarse", 2 * MPP))}
+    wsi.attrs["slide_properties"]["mpp"] = None
+    wsi.attrs["tile_spec"]["coarse"]["base_downsample"] = 1.0  # of a slide at 1 um per pixel
+    parts = []
+    for key, l0_xy in corners.items():
+        wsidata.io.add_features(wsi, f"uni_{key}", key, np.random.default_rng(0).normal(size=(len(l0_xy), 8)))
+        parts.append(wsi.tables[f"uni_{key}"])
+        parts[-1].obs_names = [f"{key}-{row}" for row in range(len(l0_xy))]
+    both = anndata.concat(parts)
+    both.obs["library_id"] = both.obs["library_id"].astype("category")
+    links = {"region_key": "library_id", "instance_key": "tile_id"}
+    wsi.tables["both"] = spatialdata.models.TableModel.parse(both, region=list(corners), **links)
+    index = made(tmp_path, wsi, table="both", slide_column="library_id")
+    rows = {row.slide_id: (row.patch_l0_px, row.mpp) for row in index.slides}
+    assert rows == {"fine": (TILE, MPP), "coarse": (2 * TILE, 2 * MPP)}
+    for key, l0_xy in corners.items():
+        assert index.patches(key).l0_xy.tolist() == l0_xy.tolist()
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_backed_anndata_is_read(kind, slides, tmp_path):
+    features = slides["a1"].features
+    anndata.AnnData(features if kind == "dense" else sparse.csr_matrix(features)).write_h5ad(
+        tmp_path / "b.h5ad"
+    )
+    table = anndata.read_h5ad(tmp_path / "b.h5ad", backed="r")
+    index = made(tmp_path, table)
+    assert (index.patches("b").barcodes == index.encoder.barcodes(features)).all()
+
+
 def test_circles_are_squares_around_their_centres(tmp_path):
     """Spots of Visium: points with a radius, keys of the index, one near the edge."""
     geopandas, shapely = pytest.importorskip("geopandas"), pytest.importorskip("shapely")
