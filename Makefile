@@ -6,6 +6,7 @@ VECTORS ?= ../shared/parity
 PCAM ?= ../shared/data/pcam
 SLIDES ?= ../shared/data/slides
 BIN := $(VENV)/bin
+SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/test_anndata_answers.py
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -69,7 +70,7 @@ $(VENV)/timm: | $(VENV)/installed-test
 
 # SpatialData and AnnData come with pandas 2 and a part of OpenCV: a folder of their own as well.
 test-spatial: $(VENV)/spatial
-	PYTHONPATH=$(VENV)/spatial OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_spatialdata.py tests/test_anndata_answers.py
+	PYTHONPATH=$(VENV)/spatial OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPATIAL_TESTS)
 
 $(VENV)/spatial: constraints-spatial.txt | $(VENV)/installed-test
 	$(PIP) install --no-deps --upgrade --target $@ --requirement constraints-spatial.txt
