@@ -51,6 +51,7 @@ from sish.encode import SlideCodes
 from sish.encoders import FEATURES, TIMM
 from sish.errors import ParameterError, SishError
 from sish.filters import exactly
+from sish.index.vector_coder import VectorKind
 from sish.queries import stored_codes
 from sish.recipe import Keys, Recipe
 from sish.results import Hit, Query
@@ -101,9 +102,16 @@ class Bench:
     """The methods on one data set."""
 
     def __init__(
-        self, dataset: Dataset, methods: Sequence[str], recipe: Recipe, mpp: float | None, folder: Path
+        self,
+        dataset: Dataset,
+        methods: Sequence[str],
+        recipe: Recipe,
+        mpp: float | None,
+        folder: Path,
+        rerank: VectorKind | None = None,
     ) -> None:
         """Take the methods to run; `mpp` is the scale of images without one (None: the recipe's)."""
+        self.rerank = rerank
         self.dataset, self.methods, self.recipe, self.folder = dataset, methods, recipe, folder
         self.mpp = recipe.mpp if mpp is None else mpp
         self.k = max(SHARED_K) if dataset.multi_label else K
@@ -199,6 +207,7 @@ class Bench:
             "patch_px": self.recipe.patch_px,
             "mpp": self.recipe.mpp,
             "encoder": archive.index.fingerprint,
+            "rerank": archive.index.rerank,
         }
 
     def _archive(self, keys: Keys) -> Archive:
@@ -210,7 +219,13 @@ class Bench:
     def _indexed(self, recipe: Recipe) -> Archive:
         """Index the database as a user does, and encode the queries."""
         paths = [item.path for item in self.dataset.database]
-        index = Index.create(self.folder / f"{recipe.keys}.sish", recipe=recipe, measure=paths, mpp=self.mpp)
+        index = Index.create(
+            self.folder / f"{recipe.keys}.sish",
+            recipe=recipe,
+            measure=paths,
+            mpp=self.mpp,
+            rerank=self.rerank if recipe.keys == "texture" else None,
+        )
         encoder = index.encoder = Watched.of(index.encoder, self._memory, self._looks)
         memory = self._memory = encoder.memory
         start, counted, spent = time.perf_counter(), memory.seconds, memory.spent
@@ -310,6 +325,7 @@ def measure(
     *,
     recipe: Recipe | None = None,
     mpp: float | None = None,
+    rerank: VectorKind | None = None,
 ) -> list[dict[str, Any]]:
     """Measure some methods on a data set.
 
@@ -323,6 +339,8 @@ def measure(
         The encoder, and how images are read; `Recipe()` if None.
     mpp : float, optional
         Micrometres per pixel of images without a scale; the recipe's if None.
+    rerank : {"int8", "float16"}, optional
+        How the index keeps features to rank the nearest patches again; not with the published key.
 
     Returns
     -------
@@ -338,7 +356,7 @@ def measure(
     if odd:
         raise ParameterError(f"got method {odd[0]!r}; want some of {', '.join(METHODS)}")
     with tempfile.TemporaryDirectory(prefix="sish-retrieval-") as folder:
-        bench = Bench(dataset, methods, recipe or Recipe(), mpp, Path(folder))
+        bench = Bench(dataset, methods, recipe or Recipe(), mpp, Path(folder), rerank)
         return [row_of(dataset, run) for method in methods for run in bench.runs(method)]
 
 
@@ -380,6 +398,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--read-mpp", type=float, help="um per pixel that patches are read at (default: the encoder's)"
     )
+    parser.add_argument(
+        "--rerank", choices=["int8", "float16"], help="let the index keep features, and rank patches again"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
@@ -391,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset = dataset.of_own_site()
         if options.quick:
             dataset = dataset.sample(QUICK[0], queries=QUICK[1])
-        rows = measure(dataset, options.methods, recipe=recipe.check())
+        rows = measure(dataset, options.methods, recipe=recipe.check(), rerank=options.rerank)
         if options.json:
             write_rows(options.json, rows)
         if options.out:

@@ -106,6 +106,7 @@ class Watched(SlideEncoder):
             replace(encoder.recipe, weights=name_of(remembering)),
             encoder=remembering,
             calibration=encoder.calibration,
+            rerank=encoder.rerank,
             device=encoder.device,
             workers=encoder.workers,
         )

@@ -121,6 +121,10 @@ def test_the_command_line(tiles, tmp_path, capsys):
     ]  # fmt: skip
     assert found[0]["encoder"].startswith(f"{Recipe().weights}-"), "the default of the library"
     assert "| split | sish | tree | 9 | 3 |" in capsys.readouterr().out
+    kept = [str(split), "--json", str(out), "--mpp", "1", "--methods", "sish", "--rerank", "int8"]
+    assert main(kept) == 0
+    assert [row["rerank"] for row in json.loads(out.read_text())] == ["int8", "int8"]
+    assert found[0]["rerank"] is None
     assert main([str(split), "--methods", "magic"]) == 2
     assert "error: got method 'magic'" in capsys.readouterr().err
     assert main([str(tmp_path / "none")]) == 2
