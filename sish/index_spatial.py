@@ -142,7 +142,7 @@ class IndexSpatial(IndexChanges):
         patch_l0_px: float | None = None,
         feature_encoder: str | None = None,
         mosaic: bool = False,
-        on_error: OnError = "skip",
+        on_error: OnError = "raise",
         rerank: RerankName = "auto",
         search: Search | None = None,
         show_progress: bool = True,
@@ -160,7 +160,10 @@ class IndexSpatial(IndexChanges):
             As of :meth:`add_spatialdata`.
         feature_encoder : str, optional
             As of :meth:`add_spatialdata`; it becomes that of the index.
-        on_error, show_progress
+        on_error : {"raise", "skip"}
+            Stop with the error of an object that cannot be used, or leave it out. :meth:`add_spatialdata`
+            goes on where this stopped, and reports what it leaves out.
+        show_progress : bool
             As of :meth:`add_spatialdata`.
         rerank : {"auto", "int8", "float16"} or None
             As of :meth:`from_vectors`.
@@ -175,7 +178,7 @@ class IndexSpatial(IndexChanges):
         Raises
         ------
         SlideError
-            If no object can be read: the error of the first (TableChoiceError if its table must be named).
+            If an object cannot be used (TableChoiceError if its table must be named).
         ParameterError
             As of :meth:`add_spatialdata`, or if there are too few rows to be measured.
         LabelsError

@@ -154,8 +154,8 @@ class SpatialReader:
 
     def is_slide_level(self, table: FeatureTable) -> bool:
         """Return whether a table has one row a slide."""
-        n_slides = 1 if self.slide_column is None else table.obs[self.slide_column].nunique()
-        return bool(len(table.vectors) == n_slides)
+        slides = [0] if self.slide_column is None else set(_column(table.obs, self.slide_column, "the table"))
+        return len(table.vectors) == len(slides)
 
     def _of_spatialdata(self, sdata: Any, place: str) -> FeatureTable:
         """Read the table of a SpatialData, and the shapes that its rows name."""

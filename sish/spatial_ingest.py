@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,14 +21,14 @@ from sish.errors import (
 from sish.labels import LabelRow
 from sish.results import AddReport
 from sish.sampling import evenly
-from sish.spatial import FeatureTable, SpatialReader
+from sish.spatial import SpatialReader
 from sish.spatial_objects import Spatial, path_of
 from sish.vector_ingest import UNNAMED
 from sish.vectors import VectorSlide
 
 _OBJECTS = 32
-_ROWS = 128
-"""Rows that are measured of each of these objects: 4,096 in all, as of vectors."""
+_MEASURED = 4_096
+"""Rows that are measured, of up to so many objects."""
 
 
 def names_in(encoder: SlideEncoder) -> tuple[str, int]:
@@ -107,7 +106,7 @@ def raise_if_all(report: AddReport, errors: Iterable[SlideError]) -> None:
 def measured_objects(
     given: Sequence[Spatial], reader: SpatialReader
 ) -> tuple[str, NDArray[np.float32], bool]:
-    """Return the encoder's name and a sample of the features of some objects: 32 of them, 128 rows each.
+    """Return the encoder's name and a sample of the features of some objects: 4,096 rows, of 32 objects.
 
     Parameters
     ----------
@@ -132,23 +131,26 @@ def measured_objects(
     ParameterError
         If there are no objects, or fewer than two rows.
     """
-    found: list[FeatureTable] = []
+    samples: dict[tuple[str, int], list[NDArray[np.float32]]] = {}
     failed: SlideError | None = None
-    for one in evenly(list[Any](given), _OBJECTS):
+    is_slide_level = True
+    drawn = evenly(list[Any](given), _OBJECTS)
+    for one in drawn:
         try:
-            found.append(reader.read(one))
+            table = reader.read(one)
+            is_slide_level &= reader.is_slide_level(table)
         except SlideError as error:
             failed = failed or error
-    if not found:
+        else:
+            rows = _spread(len(table.vectors), _MEASURED // len(drawn))
+            samples.setdefault((table.encoder, table.vectors.shape[1]), []).append(table.vectors[rows])
+    if not samples:
         raise failed or SlideOpenError("got no SpatialData; want at least one")
-    kinds = Counter((table.encoder, table.vectors.shape[1]) for table in found)
-    encoder, width = kinds.most_common(1)[0][0]
-    own = [table.vectors for table in found if (table.encoder, table.vectors.shape[1]) == (encoder, width)]
-    rows = _ROWS * _OBJECTS // len(own)
-    sample = np.concatenate([vectors[_spread(len(vectors), rows)] for vectors in own])
+    (encoder, _), own = max(samples.items(), key=lambda kind: len(kind[1]))
+    sample = np.concatenate(own)
     if len(sample) < 2:
         raise ParameterError("got fewer than two rows of features, which cannot be measured; give more")
-    return encoder, sample, all(reader.is_slide_level(table) for table in found)
+    return encoder, sample, is_slide_level
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:

@@ -230,6 +230,8 @@ def test_an_anndata_of_several_slides_is_split_by_a_column(slides, paths, tmp_pa
     assert (row.mpp, row.patch_l0_px, row.label) == (MPP, TILE, "a")
     with pytest.raises(TableChoiceError, match="has no column 'patient' of obs, only tile_id"):
         index.add_spatialdata(whole, slide_column="patient", show_progress=False)
+    with pytest.raises(TableChoiceError, match="has no column 'patient' of obs, only tile_id"):
+        sish.Index.from_spatialdata(tmp_path / "j.sish", whole, slide_column="patient", show_progress=False)
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
@@ -284,6 +286,17 @@ def test_what_cannot_be_used_is_reported_beside_the_others(slides, paths, tmp_pa
     assert "NaN or infinity, first in row 3" in said[3] and "got int; want a SpatialData" in said[4]
     with pytest.raises(SlideOpenError, match="cannot be read"):
         index.add_spatialdata(odd[:1], on_error="raise", show_progress=False)
+
+
+def test_an_index_is_made_of_all_objects_unless_told_otherwise(slides, paths, tmp_path):
+    (tmp_path / "broken.zarr").mkdir()
+    given = [*paths[:2], tmp_path / "broken.zarr", *paths[2:]]
+    with pytest.raises(SlideOpenError, match=r"broken\.zarr: cannot be read"):
+        made(tmp_path, given)
+    report = sish.Index.open(tmp_path / "i.sish").add_spatialdata(given, show_progress=False)
+    assert (report.already, report.added, len(report.failed)) == (["a1", "b1"], ["a2", "b2"], 1)
+    other = sish.Index.from_spatialdata(tmp_path / "o.sish", given, on_error="skip", show_progress=False)
+    assert held(other) == held(as_vectors(tmp_path, slides))
 
 
 def test_an_empty_table_is_a_slide_without_tissue(paths, tmp_path):
