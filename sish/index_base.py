@@ -288,3 +288,12 @@ def header_of(encoder: SlideEncoder, search: Search | None) -> dict[str, Any]:
         settings.measures,
         encoder.rerank,
     ).to_json()
+
+
+def check_keeps(index: IndexBase, rerank: VectorKind | None) -> None:
+    """Refuse an index (ParameterError) that was made to keep vectors in another way than is asked for."""
+    if rerank not in (None, index.rerank):
+        raise ParameterError(
+            f"got rerank={rerank!r} for {index.path}, which was made with rerank={index.rerank!r}: make "
+            "another index"
+        )

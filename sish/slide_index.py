@@ -27,7 +27,7 @@ from sish.feature_ingest import measured_files
 from sish.filters import Where, filters_of
 from sish.index.params import SearchParams
 from sish.index.store import Store
-from sish.index_base import header_of, one_encoder
+from sish.index_base import check_keeps, header_of, one_encoder
 from sish.index_spatial import IndexSpatial
 from sish.queries import Question
 from sish.recall import noted
@@ -492,12 +492,3 @@ def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> 
             return make()
         except IndexExistsError:
             return open_index()
-
-
-def check_keeps(index: Index, rerank: VectorKind | None) -> None:
-    """Refuse an index (ParameterError) that was made to keep vectors in another way than is asked for."""
-    if rerank not in (None, index.rerank):
-        raise ParameterError(
-            f"got rerank={rerank!r} for {index.path}, which was made with rerank={index.rerank!r}: make "
-            "another index"
-        )

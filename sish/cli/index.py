@@ -191,7 +191,8 @@ def _check_slides(names: Sequence[str]) -> None:
 
 
 def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
-    from sish.slide_index import Index, check_keeps, open_or_make
+    from sish.index_base import check_keeps
+    from sish.slide_index import Index, open_or_make
 
     encoder = given(arguments, "feature_encoder")
 
