@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from numpy.typing import ArrayLike
@@ -25,7 +25,7 @@ from sish.searchers import convert, stored_tree
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import keep_threshold, measure_threshold, use_measured
 from sish.vector_ingest import add_vector_slides, check_mosaic, check_width
-from sish.vectors import Told, VectorSlide, slides_of
+from sish.vectors import Scales, Told, VectorSlide, slides_of
 
 
 class IndexChanges(IndexBase):
@@ -169,7 +169,7 @@ class IndexChanges(IndexBase):
         patients: Told = None,
         sites: Told = None,
         l0_xy: ArrayLike | None = None,
-        mpp: float | Mapping[str, float] | None = None,
+        mpp: Scales = None,
         patch_l0_px: float | None = None,
         mosaic: bool = False,
         replace: bool = False,
@@ -186,13 +186,14 @@ class IndexChanges(IndexBase):
             The slide of each vector. The rows of a slide keep their order.
         labels : mapping, Series or DataFrame, optional
             Labels by slide id. A pandas DataFrame has a row for each slide, whose id is its column
-            ``slide_id``, else its index; columns other than ``label``, ``patient`` and ``site`` are metadata.
+            ``slide_id``, else its index; a column ``mpp`` tells scales where `mpp` is not given. Other
+            columns than these, ``label``, ``patient`` and ``site`` are metadata.
         patients, sites : mapping or Series, optional
             Patients and sites by slide id.
         l0_xy : int (N, 2), optional
             Top left corners of the patches in level-0 pixels, x first. Without them the pairs of a hit have
             no places, only the numbers of rows (:class:`sish.results.PatchPair`).
-        mpp : float or mapping, optional
+        mpp : float, mapping or Series, optional
             Micrometres per level-0 pixel, of all slides or by slide id.
         patch_l0_px : float, optional
             Side of a patch in level-0 pixels. Default: the step of each slide's grid.
@@ -439,6 +440,7 @@ class IndexChanges(IndexBase):
         drop : bool
             Continue without the damaged segments. Their files are moved into the folder ``damaged`` within
             the index, beside a table of the slides to add again, which :meth:`add` takes as ``labels``.
+            Slides of vectors have no path in it; :meth:`add_vectors` takes it as pandas reads it.
 
         Returns
         -------

@@ -205,7 +205,7 @@ class Ingest:
             self._fail(path, error)
             return Standing.OTHER
         if standing is Standing.OTHER:
-            self._fail(path, _taken(there.slide_id, path, Path(there.path)))
+            self._fail(path, _taken(there.slide_id, path, there.path or "a slide given as vectors"))
         elif standing is Standing.CHANGED and not self._replace:
             self._fail(path, _changed(path, there.slide_id))
         return standing
@@ -360,7 +360,7 @@ def remembered(
     return mpp, override_mpp
 
 
-def _taken(slide_id: str, path: Path, other: Path) -> SlideError:
+def _taken(slide_id: str, path: Path, other: Path | str) -> SlideError:
     return SlideError(
         f"{path}: its slide id {slide_id!r} is that of {other}: "
         "rename one, or give both ids in a labels file with the columns path and slide_id",

@@ -100,7 +100,7 @@ class Question:
                 f"{self.query}: is neither a file nor the id of an indexed slide{near}", path=self.query
             )
         given = self.query if row is None else _file_of(row)  # a region is read from the file
-        if is_vectors(given):
+        if is_vectors(given) or (_is_array(given) and encoder.recipe.weights.startswith(FEATURES)):
             return self._of_vectors(as_vectors(cast("NDArray[np.floating]", given), "query vectors"), encoder)
         if is_spatial(given) or is_spatial_file(given):
             return self._of_spatialdata(given, state, encoder)
@@ -218,6 +218,11 @@ class Question:
 def is_vectors(query: object) -> bool:
     """Return whether a query is an array of float vectors; arrays of pixels are uint8 (H, W, 3)."""
     return getattr(query, "ndim", 0) == 2 and "float" in str(getattr(query, "dtype", ""))  # torch's, too
+
+
+def _is_array(query: object) -> bool:
+    """Return whether a query is an array or a list; an array with three axes is pixels."""
+    return isinstance(query, list | tuple) or getattr(query, "ndim", 3) != 3
 
 
 def _box_and_name(region: Region | Annotation | None) -> tuple[Region | None, str | None]:

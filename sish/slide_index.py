@@ -38,7 +38,7 @@ from sish.sampling import measured_encoder
 from sish.slides.mosaic import Region
 from sish.thresholds import Settings
 from sish.vector_ingest import check_mosaic, measured_rows, recipe_of
-from sish.vectors import Told, slides_of
+from sish.vectors import Scales, Told, slides_of
 from sish.view import RankingName
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ class Index(IndexSpatial):
         patients: Told = None,
         sites: Told = None,
         l0_xy: ArrayLike | None = None,
-        mpp: float | Mapping[str, float] | None = None,
+        mpp: Scales = None,
         patch_l0_px: float | None = None,
         feature_encoder: str = "vectors",
         mosaic: bool = False,

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as short
 from statistics import mode
 from typing import Any, TypeAlias
 
@@ -26,7 +28,12 @@ from sish.slides.tables import MISSING
 Told: TypeAlias = "Mapping[Any, Any] | Any"
 """Something told of slides: a mapping from slide ids, or a pandas Series that has them as its index."""
 
+Scales: TypeAlias = "float | Mapping[Any, float] | Any | None"
+"""Micrometres per level-0 pixel of all slides, or a mapping or Series of them."""
+
 _TOLD = ("label", "patient", "site")
+_SCALES = ("override_mpp", "mpp")
+_APART = (*NAMING, *_SCALES)
 _NAMED = 5
 
 MOST_L0 = 2**53
@@ -81,7 +88,7 @@ def as_vectors(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]
     """
     try:
         given = np.asarray(vectors)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last is torch's, of tensors with a gradient
         raise ParameterTypeError(f"got {name} that are no array ({error}); want float (N, F)") from error
     if given.dtype.kind not in "fiu":
         raise ParameterTypeError(f"got {name} of {given.dtype}; want float (N, F)")
@@ -103,7 +110,7 @@ def slides_of(
     patients: Told = None,
     sites: Told = None,
     l0_xy: ArrayLike | None = None,
-    mpp: float | Mapping[str, float] | None = None,
+    mpp: Scales = None,
     patch_l0_px: float | None = None,
 ) -> tuple[list[VectorSlide], list[str]]:
     """Sort vectors by slide; see :meth:`sish.Index.add_vectors` for the arguments.
@@ -127,14 +134,15 @@ def slides_of(
     names, first, number = np.unique(ids, return_index=True, return_inverse=True)
     told = labels_of(labels, patients, sites)
     notes = check_told(told, names.tolist())
+    scales = _scales_of(_scales_in(labels) if mpp is None else mpp, names.tolist())
     ends = np.cumsum(np.bincount(number, minlength=len(names)))
     groups = np.split(np.argsort(number, kind="stable"), ends[:-1]) if len(names) else []
     places = None if l0_xy is None else _as_places(l0_xy, len(rows))
     corners = [None if places is None else places[own] for own in groups]
     sides = [0.0] * len(groups) if places is None else _sides([places[own] for own in groups], patch_l0_px)
     slides = [
-        VectorSlide(name, rows[own], xy, side, _mpp_of(mpp, name), told.get(name))
-        for name, own, xy, side in zip(names.tolist(), groups, corners, sides, strict=True)
+        VectorSlide(name, rows[own], xy, side, scale, told.get(name))
+        for name, own, xy, side, scale in zip(names.tolist(), groups, corners, sides, scales, strict=True)
     ]
     return [slides[place] for place in np.argsort(first).tolist()], notes
 
@@ -146,7 +154,7 @@ def _as_ids(slide_ids: ArrayLike, rows: int) -> NDArray[np.str_]:
         raise ParameterError(f"got slide_ids of shape {given.shape} for {rows} vectors; want ({rows},)")
     ids = given.tolist()
     for row, name in enumerate(ids):
-        if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+        if not isinstance(name, str | int) or isinstance(name, bool) or name == "" or "\0" in str(name):
             raise ParameterTypeError(f"row {row} has the slide id {name!r}; want text or a whole number")
     return np.array([str(name) for name in ids], np.str_)
 
@@ -179,16 +187,41 @@ def _sides(groups: Sequence[NDArray[np.int64]], given: float | None) -> list[flo
     return [step if math.isfinite(step) else mode(known) for step in steps]
 
 
-def _mpp_of(mpp: float | Mapping[str, float] | None, slide_id: str) -> float:
-    """Return the scale of a slide, 0 where it is not known."""
-    own = mpp.get(slide_id) if isinstance(mpp, Mapping) else mpp
-    if own is None:
-        return 0.0
-    if isinstance(own, bool) or not isinstance(own, int | float | np.number) or not MIN_MPP <= own <= MAX_MPP:
+def _scales_of(mpp: Scales, slide_ids: Sequence[str]) -> list[float]:
+    """Return the scale of each slide, 0 where it is not known."""
+    if mpp is None or not (isinstance(mpp, Mapping) or (hasattr(mpp, "items") and hasattr(mpp, "index"))):
+        return [_mpp_of(mpp, name) for name in slide_ids]
+    told = {str(name): scale for name, scale in mpp.items()}
+    if told and not told.keys() & set(slide_ids):
         raise ParameterError(
-            f"got mpp={own!r} of slide {slide_id!r}; want um per level-0 pixel, {MIN_MPP} to {MAX_MPP}"
+            f"mpp names {next(iter(told))!r}, and none of the slides, such as {min(slide_ids, default='')}: "
+            "give a number, or a mapping from slide ids"
         )
-    return float(own)
+    return [_mpp_of(told.get(name), name) for name in slide_ids]
+
+
+def _scales_in(labels: Told) -> dict[str, float]:
+    """Return the scales in the columns of a DataFrame that have the names of those of a labels file."""
+    facts: dict[str, dict[str, str]] = {}
+    if hasattr(labels, "columns"):
+        _read_frame(labels, facts, _SCALES)
+    try:
+        return {name: float(next(iter(said.values()))) for name, said in facts.items()}
+    except ValueError as error:
+        raise LabelsError(
+            f"labels have a scale that is no number ({error}); want um per level-0 pixel"
+        ) from None
+
+
+def _mpp_of(mpp: Any, slide_id: str) -> float:
+    """Return the scale of a slide, 0 for None."""
+    if mpp is None:
+        return 0.0
+    if isinstance(mpp, bool) or not isinstance(mpp, int | float | np.number) or not MIN_MPP <= mpp <= MAX_MPP:
+        raise ParameterError(
+            f"got mpp={short(mpp)} of slide {slide_id!r}; want um per level-0 pixel, {MIN_MPP} to {MAX_MPP}"
+        )
+    return float(mpp)
 
 
 def labels_of(labels: Told, patients: Told, sites: Told) -> dict[str, LabelRow]:
@@ -213,7 +246,7 @@ def labels_of(labels: Told, patients: Told, sites: Told) -> dict[str, LabelRow]:
     """
     facts: dict[str, dict[str, str]] = {}
     if hasattr(labels, "columns"):
-        _read_frame(labels, facts)
+        _read_frame(labels, facts, [name for name in map(str, labels.columns) if name not in _APART])
         labels = None
     for column, given in zip(_TOLD, (labels, patients, sites), strict=True):
         for name, value in _items(given, column):
@@ -258,27 +291,49 @@ def _items(given: Told, what: str) -> list[tuple[str, str]]:
             f"got {what}s as {type(given).__name__}; want a mapping from slide ids, or a pandas Series that "
             "has them as its index"
         )
-    return [(str(name), text) for name, value in given.items() if (text := _text(value)) is not None]
+    items = [(str(name), value) for name, value in given.items()]
+    _check_once([name for name, _ in items], f"{what}s")
+    return [(name, text) for name, value in items if (text := _text(value, name, what)) is not None]
 
 
-def _read_frame(frame: Any, facts: dict[str, dict[str, str]]) -> None:
-    """Enter the columns of a DataFrame, whose slide ids are its column ``slide_id``, else its index."""
-    names = frame["slide_id"] if "slide_id" in frame.columns else frame.index
-    ids = [str(name) for name in names]
-    if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise LabelsError(f"labels have slide {twice!r} more than once: keep one row for each slide")
-    for column in frame.columns:
-        if column in NAMING:
+def _read_frame(frame: Any, facts: dict[str, dict[str, str]], wanted: Collection[str]) -> None:
+    """Enter some columns of a DataFrame, whose slide ids are its column ``slide_id``, else its index."""
+    if not hasattr(frame, "index"):
+        raise ParameterTypeError(f"got labels as {type(frame).__name__}; want a DataFrame of pandas")
+    columns = [str(column) for column in frame.columns]
+    twice = _repeated(columns)
+    if twice is not None:
+        raise LabelsError(f"labels have the column {twice!r} more than once: keep one of them")
+    ids = [str(name) for name in (frame["slide_id"] if "slide_id" in columns else frame.index)]
+    _check_once(ids, "labels")
+    for place, column in enumerate(columns):
+        if column not in wanted:
             continue
-        for name, value in zip(ids, frame[column], strict=True):
-            if (text := _text(value)) is not None:
-                facts.setdefault(name, {})[str(column)] = text
+        for name, value in zip(ids, frame.iloc[:, place], strict=True):
+            if (text := _text(value, name, column)) is not None:
+                facts.setdefault(name, {})[column] = text
 
 
-def _text(value: Hashable) -> str | None:
-    """Return a value as text, None if it is missing as pandas or a labels file has it."""
-    if value is None or value != value or type(value).__name__ == "NAType":
+def _repeated(names: Iterable[str]) -> str | None:
+    """Return a name that occurs more than once, None if there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _check_once(ids: Iterable[str], what: str) -> None:
+    """Refuse (LabelsError) slides that are named twice."""
+    if (twice := _repeated(ids)) is not None:
+        raise LabelsError(f"{what} have slide {twice!r} more than once: keep one row for each slide")
+
+
+def _text(value: Any, slide_id: str, what: str) -> str | None:
+    """Return a value as text, None if it is missing as pandas has it; LabelsError if it is several values."""
+    if isinstance(value, bytes) or (hasattr(value, "__len__") and not isinstance(value, str)):
+        raise LabelsError(
+            f"slide {slide_id!r} has {type(value).__name__} as its {what}; want a text or a number for each "
+            "slide"
+        )
+    if value is None or type(value).__name__ == "NAType" or value != value:
         return None
-    text = str(value)
+    whole = isinstance(value, float | np.floating) and value.is_integer()  # pandas, in a column with gaps
+    text = str(int(value) if whole else value)
     return None if text in MISSING or not text else text

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sish
+from sish.cli import main
 from sish.errors import EncoderMismatchError, LabelsError
 from sish.evaluation import evaluate
 from sish.report import write_report
@@ -250,6 +251,117 @@ def test_an_archive_with_a_tree_answers_by_id_and_by_vectors(tmp_path):
     index = sish.Index.from_vectors(tmp_path / "a.sish", vectors, ids, show_progress=False)
     assert index.info().patches == 6000 and index.search("s042", k=5).hits[0].score == 1.0
     assert index.search("s042", k=5).hits == index.search(vectors[ids == "s042"], k=5).hits
+
+
+def told(vectors, ids, **given):
+    """What slides_of makes of labels: label and metadata by slide."""
+    slides, _ = slides_of(vectors, ids, **given)
+    return {it.slide_id: (it.labels.label, dict(it.labels.metadata)) for it in slides if it.labels}
+
+
+def test_missing_and_whole_numbers_of_pandas_are_read_as_a_labels_file_has_them():
+    pandas = pytest.importorskip("pandas")
+    vectors, ids = np.eye(3), ["a", "b", "c"]
+    series = pandas.Series(["x", pandas.NA, "y"], index=ids, dtype="string")
+    assert {name: label for name, (label, _) in told(vectors, ids, labels=series).items()} == {
+        "a": "x",
+        "c": "y",
+    }
+    frame = pandas.DataFrame(
+        {
+            "label": pandas.array([1, None, 2], dtype="Int64"),
+            "age": [50, None, 61.5],
+            "day": pandas.to_datetime(["2020-01-02", None, None]),
+        },
+        index=ids,
+    )
+    assert told(vectors, ids, labels=frame) == {
+        "a": ("1", {"age": "50", "day": "2020-01-02 00:00:00"}),
+        "c": ("2", {"age": "61.5"}),
+    }
+
+
+def test_scales_are_told_by_any_mapping_or_by_the_table_of_labels():
+    pandas = pytest.importorskip("pandas")
+    vectors, ids = np.eye(2), [7, 8]
+    frame = pandas.DataFrame({"slide_id": ["7", "8"], "mpp": ["0.5", None], "label": ["x", "y"]})
+    for way in ({"mpp": {7: 0.5}}, {"mpp": pandas.Series([0.5], index=[7])}, {"labels": frame}):
+        slides, _ = slides_of(vectors, ids, **way)
+        assert [it.mpp for it in slides] == [0.5, 0.0]
+    assert told(vectors, ids, labels=frame) == {"7": ("x", {}), "8": ("y", {})}
+    with pytest.raises(sish.ParameterError, match="mpp names '9', and none of the slides, such as 7"):
+        slides_of(vectors, ids, mpp={9: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "wanted"),
+    [
+        (lambda pd: {"labels": {"a": np.zeros(2)}}, LabelsError, "slide 'a' has ndarray as its label"),
+        (lambda pd: {"labels": {"a": b"x"}}, LabelsError, "slide 'a' has bytes"),
+        (lambda pd: {"labels": {1: "x", "1": "y"}}, LabelsError, "slide '1' more than once"),
+        (lambda pd: {"labels": pd.Series(["x", "y"], index=["a", "a"])}, LabelsError, "'a' more than once"),
+        (
+            lambda pd: {"patients": pd.DataFrame({"p": ["x"]}, index=["a"])},
+            LabelsError,
+            "Series as its patient",
+        ),
+        (
+            lambda pd: {"labels": pd.DataFrame([["x", "y"]], index=["a"], columns=["label", "label"])},
+            LabelsError,
+            "the column 'label' more than once",
+        ),
+        (
+            lambda pd: {"labels": pd.DataFrame({"mpp": ["x"]}, index=["a"])},
+            LabelsError,
+            "a scale that is no number",
+        ),
+        (
+            lambda pd: {"slide_ids": np.array(["a\0", "a"], object)},
+            sish.ParameterError,
+            "row 0 has the slide id",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused(make, error, wanted):
+    given = make(pytest.importorskip("pandas"))
+    with pytest.raises(error, match=wanted):
+        slides_of(np.eye(2), **{"slide_ids": ["a", "b"], **given})
+
+
+def test_a_query_of_another_shape_is_told_what_is_wanted(index, archive):
+    vectors, _ = archive
+    with pytest.raises(sish.ParameterError, match=r"shape \(48,\); want \(N, F\)"):
+        index.search(vectors[0])
+    assert index.search(vectors[:3].tolist(), k=2).hits == index.search(vectors[:3], k=2).hits
+    torch = pytest.importorskip("torch")
+    with pytest.raises(sish.ParameterError, match="detach"):
+        index.search(torch.ones(2, WIDTH, requires_grad=True))
+
+
+def test_a_dropped_segment_is_added_again_by_its_table(archive, labels, tmp_path, capsys):
+    pandas = pytest.importorskip("pandas")
+    vectors, ids = archive
+    told = {"l0_xy": places(ids), "show_progress": False}
+    index = sish.Index.from_vectors(tmp_path / "a.sish", vectors, ids, labels=labels, mpp=0.5, **told)
+    before = index.slides
+    (damaged,) = index.path.glob("segments/*/barcodes/c.*")
+    damaged.write_bytes(b"")
+    assert main(["index", "repair", "--drop", "--index", str(index.path)]) == 0
+    printed = capsys.readouterr().out
+    assert "add again: s01: given as vectors" in printed and "labels= of Index.add_vectors" in printed
+    (table,) = index.path.glob("damaged/*/add_again.csv")
+    index.add_vectors(vectors, ids, labels=pandas.read_csv(table), **told)
+    assert index.slides == before
+
+
+def test_a_file_with_the_id_of_vectors_is_told_so(index, archive, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "features_uni" / "s01.h5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        file["features"] = archive[0][0]
+    (failed,) = index.add_features(path, show_progress=False).failed
+    assert "its slide id 's01' is that of a slide given as vectors" in failed.reason
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -350,9 +350,11 @@ def _repair_lines(report: RepairReport, index: str) -> Iterator[str]:
             slides = counted(damage.unknown_slides, "slide")
             yield f"damaged: segment {damage.segment}: up to {slides}, names unknown"
     for row in report.add_again:
-        yield f"add again: {row.slide_id}: {row.path}"
+        yield f"add again: {row.slide_id}: {row.path or 'given as vectors'}"
     if report.kept_in:
-        yield f"dropped; their files are kept in {report.kept_in}, with add_again.csv for index add --labels"
+        given = any(not row.path for row in report.add_again)
+        taken_by = "the labels= of Index.add_vectors, read by pandas" if given else "index add --labels"
+        yield f"dropped; their files are kept in {report.kept_in}, with add_again.csv for {taken_by}"
     elif report.damaged:
         yield (
             "nothing was changed: restore these files from a backup, or go on without them by "
