@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from sish.searchers import searcher_of
 from sish.stored_patches import SlidePatches, patches_of
 from sish.tables import slides_frame
 from sish.thresholds import Settings
+from sish.vectors import SlideIds, as_id, as_id_list
 from sish.view import View
 
 if TYPE_CHECKING:
@@ -165,12 +166,12 @@ class IndexBase:
         """
         return slides_frame(self._store.current())
 
-    def patches(self, slide_id: str) -> SlidePatches:
+    def patches(self, slide_id: str | int) -> SlidePatches:
         """Return what the index keeps of each patch of a slide: places, keys, barcodes and vectors.
 
         Parameters
         ----------
-        slide_id : str
+        slide_id : str or int
             The slide's id in the index.
 
         Returns
@@ -179,18 +180,16 @@ class IndexBase:
             Its patches, in the order in which the slide was read; ``to_pandas`` makes a frame of them.
         """
         state = self._current()
-        return patches_of(state, slide_id, self._encoder_of(state).rerank)
+        return patches_of(state, as_id(slide_id), self._encoder_of(state).rerank)
 
-    def to_parquet(
-        self, path: str | os.PathLike[str], *, slide_ids: str | Iterable[str] | None = None
-    ) -> int:
+    def to_parquet(self, path: str | os.PathLike[str], *, slide_ids: SlideIds | None = None) -> int:
         """Write what :meth:`patches` returns for all slides, or some, to a file (:mod:`sish.parquet`).
 
         Parameters
         ----------
         path : path-like
             The file; it may replace a file that ends with ``.parquet``.
-        slide_ids : str or iterable of str, optional
+        slide_ids : str or int, or iterable of them, optional
             The slides. Default: all.
 
         Returns
@@ -200,9 +199,8 @@ class IndexBase:
         """
         state = self._current()
         rerank = self._encoder_of(state).rerank
-        return write_parquet(
-            state, path, slide_ids=slide_ids, encoder=self._header.fingerprint, rerank=rerank
-        )
+        wanted = None if slide_ids is None else as_id_list(slide_ids)
+        return write_parquet(state, path, slide_ids=wanted, encoder=self._header.fingerprint, rerank=rerank)
 
     @property
     def damage(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from sish.searchers import convert, stored_tree
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import keep_threshold, measure_threshold, use_measured
 from sish.vector_ingest import add_vector_slides, check_mosaic, check_width
-from sish.vectors import Scales, Told, VectorSlide, slides_of
+from sish.vectors import Scales, SlideIds, Told, VectorSlide, as_id_list, slides_of
 
 
 class IndexChanges(IndexBase):
@@ -266,12 +266,12 @@ class IndexChanges(IndexBase):
         report.notes += notes
         return report
 
-    def remove(self, slide_ids: str | Iterable[str]) -> int:
+    def remove(self, slide_ids: SlideIds) -> int:
         """Remove slides by id. The next :meth:`compact` frees their space.
 
         Parameters
         ----------
-        slide_ids : str or iterable of str
+        slide_ids : str or int, or iterable of them
             One id, or several.
 
         Returns
@@ -284,7 +284,7 @@ class IndexChanges(IndexBase):
         UnknownSlideError
             If an id is not in the index; nothing is removed then.
         """
-        ids = [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
+        ids = as_id_list(slide_ids)
         state = self._store.current()
         missing = sorted(slide_id for slide_id in set(ids) if not state.has(slide_id))
         if missing:

@@ -22,7 +22,7 @@ The schema's metadata name the encoder of the codes (``sish.encoder``) and the v
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def write_parquet(
     state: State,
     path: str | os.PathLike[str],
     *,
-    slide_ids: str | Iterable[str] | None = None,
+    slide_ids: Collection[str] | None = None,
     encoder: str = "",
     rerank: Rerank | None = None,
 ) -> int:
@@ -60,7 +60,7 @@ def write_parquet(
         A state of the index.
     path : path-like
         The file.
-    slide_ids : str or iterable of str, optional
+    slide_ids : collection of str, optional
         The slides. Default: all.
     encoder : str
         Fingerprint of the encoder of the codes.
@@ -84,8 +84,7 @@ def write_parquet(
         If it cannot be written.
     """  # noqa: DOC501  the functions that are called raise these
     arrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
-    wanted = None if slide_ids is None else [slide_ids] if isinstance(slide_ids, str) else list(slide_ids)
-    missing = next((slide_id for slide_id in wanted or () if not state.has(slide_id)), None)
+    missing = next((slide_id for slide_id in slide_ids or () if not state.has(slide_id)), None)
     if missing is not None:
         raise unknown(state, missing)
     segments, written = state.segments, 0
@@ -95,7 +94,7 @@ def write_parquet(
         for segment in segments:
             number, names = segment.patches.slides.values("slide_id")
             ids = arrow.array(map(utf8_text, names), arrow.string()).take(arrow.array(number))
-            for slides, rows in _batches(segment, wanted, most):
+            for slides, rows in _batches(segment, slide_ids, most):
                 writer.write_batch(
                     _record_batch(
                         schema, ids.take(arrow.array(slides)), segment.patches, slides, rows, rerank

@@ -42,7 +42,7 @@ from sish.vectors import as_vectors
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Queryable = str | os.PathLike[str] | Slide | NDArray[np.uint8] | NDArray[np.floating] | Image
+    Queryable = str | int | os.PathLike[str] | Slide | NDArray[np.uint8] | NDArray[np.floating] | Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,11 +383,12 @@ def _stored(state: State, query: Queryable) -> SlideRow | None:
 
 def _named(state: State, query: Queryable) -> SlideRow | None:
     """Return the row of a query that is the id of an indexed slide; None for anything else."""
-    # a file of that name is read if it is the slide's own; another file is refused: the user may mean either
+    # a file of that name is read if it is the slide's own; another file is refused: the user may mean either.
+    # A slide of vectors has no path that could be given in place of its id
     if not isinstance(query, str):
         return None
     row = state.row(query)
-    if row is None or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
+    if row is None or not row.path or not os.path.isfile(query):  # noqa: PTH113  Path.is_file raises for a name too long
         return row
     if _stored(state, query) == row:
         return None

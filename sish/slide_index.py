@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
@@ -38,7 +39,7 @@ from sish.sampling import measured_encoder
 from sish.slides.mosaic import Region
 from sish.thresholds import Settings
 from sish.vector_ingest import check_mosaic, measured_rows, recipe_of
-from sish.vectors import Scales, Told, slides_of
+from sish.vectors import Scales, Told, as_id, slides_of
 from sish.view import RankingName
 
 if TYPE_CHECKING:
@@ -460,7 +461,13 @@ class Index(IndexSpatial):
             If the query cannot be read.
         """
         filters_of(where)  # refused before the query is read, which may take minutes
-        question = Question(query, mpp=mpp, override_mpp=override_mpp, region=region, patient=patient)
+        question = Question(
+            as_id(query) if isinstance(query, Integral) else query,
+            mpp=mpp,
+            override_mpp=override_mpp,
+            region=region,
+            patient=None if patient is None else str(patient),
+        )
         state = self._current()
         changed = self._settings_of(state).with_changes(search)
         asked, codes = question.encoded(state, self._encoder_of(state))

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from reprlib import repr as short
 from statistics import mode
 from typing import Any, TypeAlias
@@ -32,6 +33,9 @@ Scales: TypeAlias = "float | Mapping[Any, float] | Any | None"
 """Micrometres per level-0 pixel of all slides, or a mapping or Series of them."""
 
 _TOLD = ("label", "patient", "site")
+SlideIds: TypeAlias = "str | int | Iterable[str | int]"
+"""The id of a slide, or several."""
+
 _SCALES = ("override_mpp", "mpp")
 _APART = (*NAMING, *_SCALES)
 _NAMED = 5
@@ -152,11 +156,22 @@ def _as_ids(slide_ids: ArrayLike, rows: int) -> NDArray[np.str_]:
     given = np.asarray(slide_ids)
     if given.shape != (rows,):
         raise ParameterError(f"got slide_ids of shape {given.shape} for {rows} vectors; want ({rows},)")
-    ids = given.tolist()
-    for row, name in enumerate(ids):
-        if not isinstance(name, str | int) or isinstance(name, bool) or name == "" or "\0" in str(name):
-            raise ParameterTypeError(f"row {row} has the slide id {name!r}; want text or a whole number")
-    return np.array([str(name) for name in ids], np.str_)
+    return np.array([as_id(name, f"row {row} has") for row, name in enumerate(given.tolist())], np.str_)
+
+
+def as_id(slide_id: object, got: str = "got") -> str:
+    """Return the id of a slide, a text or a whole number, as text; ParameterTypeError for anything else."""
+    whole = isinstance(slide_id, Integral) and not isinstance(slide_id, bool)
+    if not (isinstance(slide_id, str) or whole) or slide_id == "" or "\0" in str(slide_id):
+        raise ParameterTypeError(f"{got} the slide id {short(slide_id)}; want text or a whole number")
+    return str(slide_id)
+
+
+def as_id_list(slide_ids: SlideIds) -> list[str]:
+    """Return the ids of one slide or of several as texts, as `as_id` does."""
+    if isinstance(slide_ids, Iterable) and not isinstance(slide_ids, str | bytes):
+        return [as_id(one) for one in slide_ids]
+    return [as_id(slide_ids)]
 
 
 def _as_places(l0_xy: ArrayLike, rows: int) -> NDArray[np.int64]:

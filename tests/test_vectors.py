@@ -364,6 +364,30 @@ def test_a_file_with_the_id_of_vectors_is_told_so(index, archive, tmp_path):
     assert "its slide id 's01' is that of a slide given as vectors" in failed.reason
 
 
+def test_whole_numbers_are_ids_everywhere(archive, tmp_path):
+    vectors, ids = archive
+    numbers = np.char.lstrip(ids, "s").astype(int)
+    index = sish.Index.from_vectors(tmp_path / "a.sish", vectors, numbers, show_progress=False)
+    assert index.search(3, k=2).hits == index.search(np.int64(3), k=2).hits == index.search("3", k=2).hits
+    assert len(index.patches(3)) == ROWS
+    hits = index.search(vectors[numbers == 3], k=SLIDES, exclude_patient=True, patient=3).hits
+    assert {hit.slide_id for hit in hits} == {str(number) for number in set(numbers.tolist()) - {3}}
+    assert index.remove([3, np.int64(4)]) == 2 and index.remove(5) == 1
+    for call in (index.search, index.patches, index.remove):
+        with pytest.raises(sish.ParameterError, match="the slide id True; want text or a whole number"):
+            call(True)
+
+
+def test_an_id_of_vectors_may_be_the_name_of_a_file(archive, tmp_path, monkeypatch):
+    vectors, ids = archive
+    index = sish.Index.from_vectors(
+        tmp_path / "a.sish", vectors, np.char.add(ids, ".svs"), show_progress=False
+    )
+    (tmp_path / "s03.svs").write_bytes(b"the slide that the vectors are of")
+    monkeypatch.chdir(tmp_path)
+    assert index.search("s03.svs", k=1)[0].slide_id == "s03.svs"
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(["a", "b", "ü", "d e", 7]), min_size=1, max_size=30))
 def test_rows_are_sorted_by_slide_as_plain_python_does(ids):
