@@ -54,8 +54,8 @@ _SIZES, _QUERIES = (100_000, 1_000_000), 1000
 _QUICK_SIZES, _QUICK_QUERIES, _QUICK_PATCHES = (20_000,), 200, 600
 _QUICK_ENGINES = "sish int8-256", "faiss hnsw-sq8", "faiss ivf-pq", "hnswlib"
 _REPEATS, _TIMED = 5, 200  # repeats of what is reported; queries that time a setting of a curve
-_BUDGETS = 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000
-_SHORTLISTS = 50, 100, 200, 400, 800, 1600
+_BUDGETS = 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000
+_SHORTLISTS = 25, 50, 100, 200, 400, 800, 1600
 _COLUMNS = ("archive", "at once", "target", "engine", "setting", "recall", "us", "bytes", "build, s")
 
 
