@@ -18,14 +18,19 @@ from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells, Directory
 from sish.index.texture.shortlist import SPOT
 from sish.index.texture.tree import TextureTree
+from sish.index.vector_kernels import SKETCH
+from sish.index.vector_means import MeanCells
 from sish.index.vector_rule import VectorRule
-from sish.index.vector_walk import SKETCH, search_vectors
+from sish.index.vector_walk import search_vectors
 
 _MERGED = 2  # a part is merged with the one before it that is less than so many times as large
 _FULLER, _FARTHER, _LOOKED = 3.5, 1.25, 1.25  # as in sish.tree_fit
 _SPARSE = 4  # the archive is rewritten if one of so many was removed
 _CODES, _RULE, _TREE = "codes", "rule.", "tree."  # names in a file
 _BLOCK = 65_536  # vectors that are turned into rows at a time
+
+Tree = TextureTree | MeanCells
+"""What keys are of: of barcodes, if these alone rank, or of sketches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +55,7 @@ class Part:
     @classmethod
     def of(
         cls,
-        tree: TextureTree,
+        tree: Tree,
         keys: NDArray[np.integer],
         codes: NDArray[np.uint8],
         stored: NDArray[Any],
@@ -71,11 +76,11 @@ class Part:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], rule: VectorRule, tree: TextureTree) -> "Part":
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], rule: VectorRule, tree: Tree) -> "Part":
         """Return the part of arrays that a file holds; ParameterError if they do not fit."""
         names = _CODES, "stored", "ids", "keys", "number", "id_order"
         codes, stored, ids, keys, number, id_order = (arrays[name] for name in names)
-        n_bytes = tree.barcode_bytes if rule.coder is None else SKETCH
+        n_bytes = tree.barcode_bytes if isinstance(tree, TextureTree) else SKETCH
         row = (np.dtype(np.int8), 0) if rule.coder is None else (rule.coder.dtype, rule.coder.width)
         count = len(ids)
         wanted = [
@@ -86,8 +91,8 @@ class Part:
         for array, dtype, shape in wanted:
             if array.dtype != dtype or array.shape != shape:
                 raise ParameterError(f"an array is {array.dtype} {array.shape}, wanted {dtype} {shape}")
-        if tree.barcode_bytes * 8 != rule.n_bits:
-            raise ParameterError(f"the tree has {tree.barcode_bytes} bytes and the rule {rule.n_bits} bits")
+        if rule.coder is None and n_bytes * 8 != rule.n_bits:
+            raise ParameterError(f"the tree has {n_bytes} bytes and the rule {rule.n_bits} bits")
         if np.any(keys[1:] < keys[:-1]) or any(
             count and not 0 <= places.min() <= places.max() < count for places in (number, id_order)
         ):
@@ -112,7 +117,7 @@ class Part:
         return every if kept.all() else tuple(array[kept] for array in every)
 
 
-def joined(tree: TextureTree, parts: Sequence[Part], removed: NDArray[np.bool_]) -> Part:
+def joined(tree: Tree, parts: Sequence[Part], removed: NDArray[np.bool_]) -> Part:
     """Return one part of several, without removed vectors."""
     left = [~removed[part.number] for part in parts]
     if len(parts) == 1 and left[0].all():
@@ -127,8 +132,8 @@ class VectorArchive:
 
     rule: VectorRule
     """What vectors are turned into."""
-    tree: TextureTree
-    """The tree of their barcodes."""
+    tree: Tree
+    """The tree of their barcodes, or the cells of their sketches."""
     parts: tuple[Part, ...]
     """The vectors, later ones in later parts."""
     removed: NDArray[np.bool_]
@@ -143,29 +148,23 @@ class VectorArchive:
     ) -> "VectorArchive":
         """Return the archive of unit vectors, which are turned into rows block by block."""
         blocks = [_rows(rule, vectors[i : i + _BLOCK]) for i in range(0, len(vectors), _BLOCK)]
-        barcodes, stored = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-        codes = barcodes
-        if rule.coder is not None:
-            codes = np.concatenate(
-                [rule.sketches(vectors[i : i + _BLOCK]) for i in range(0, len(vectors), _BLOCK)]
-            )
-        tree = TextureTree.learn(barcodes, seed=seed)
-        keys = tree.keys(barcodes)
+        codes, stored = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+        tree, keys = _learnt(rule, codes, seed)
         part = Part.of(tree, keys, codes, stored, ids, np.arange(len(ids), dtype=np.int32))
-        fit = Fit(len(ids), _bits_to_leaf(tree, keys, barcodes), 0, 0.0, len(ids))
+        fit = Fit(len(ids), _apart(tree, keys, codes), 0, 0.0, len(ids))
         return cls.of(rule, tree, (part,), np.zeros(len(ids), bool), fit)
 
     @classmethod
     def of(
         cls,
         rule: VectorRule,
-        tree: TextureTree,
+        tree: Tree,
         parts: Sequence[Part],
         removed: NDArray[np.bool_],
         fit: "Fit",
     ) -> "VectorArchive":
         """Return the archive of parts in key order."""
-        searched = Spots.of(tree, parts) if rule.coder else _cells(tree, parts)
+        searched = _cells(tree, parts) if isinstance(tree, TextureTree) else Spots.of(tree, parts)
         return cls(rule, tree, tuple(parts), frozen(removed), fit, searched)
 
     def __len__(self) -> int:
@@ -194,16 +193,15 @@ class VectorArchive:
 
     def adding(self, vectors: NDArray[np.float32], ids: NDArray[np.int64], seed: int) -> "VectorArchive":
         """Return the archive with more unit vectors."""
-        barcodes, stored = _rows(self.rule, vectors)
-        keys = self.tree.keys(barcodes)
-        codes = self.rule.sketches(vectors) if self.rule.coder else barcodes
+        codes, stored = _rows(self.rule, vectors)
+        keys = self.tree.keys(codes)
         first = len(self.removed)
         number = np.arange(first, first + len(ids), dtype=np.int32)
         parts, removed = [*self.parts, Part.of(self.tree, keys, codes, stored, ids, number)], self.removed
         removed = np.append(removed, np.zeros(len(ids), bool))
         while len(parts) > 1 and len(parts[-2]) < _MERGED * len(parts[-1]):
             parts[-2:] = [joined(self.tree, parts[-2:], removed)]
-        fit = self.fit.with_more(len(ids), _bits_to_leaf(self.tree, keys, barcodes))
+        fit = self.fit.with_more(len(ids), _apart(self.tree, keys, codes))
         if not fit.is_due:
             return VectorArchive.of(self.rule, self.tree, parts, removed, fit)
         return VectorArchive.of(self.rule, self.tree, parts, removed, fit).relearnt(seed)
@@ -221,10 +219,10 @@ class VectorArchive:
     def relearnt(self, seed: int) -> "VectorArchive":
         """Return the archive with a new tree."""
         part = self._together()
-        barcodes = part.codes if self.rule.coder is None else self._barcodes(part)
-        tree = TextureTree.learn(barcodes[np.argsort(part.number)], seed=seed)
-        keys = tree.keys(barcodes)
-        fit = Fit(len(part), _bits_to_leaf(tree, keys, barcodes), 0, 0.0, len(part))
+        order = np.argsort(part.number)
+        tree, keys = _learnt(self.rule, part.codes[order], seed)
+        keys = keys[part.number]
+        fit = Fit(len(part), _apart(tree, keys, part.codes), 0, 0.0, len(part))
         again = Part.of(tree, keys, part.codes, part.stored, part.ids, part.number)
         return VectorArchive.of(self.rule, tree, [again], self._none_removed(), fit)
 
@@ -238,13 +236,6 @@ class VectorArchive:
     def _none_removed(self) -> NDArray[np.bool_]:
         return np.zeros(len(self), bool)
 
-    def _barcodes(self, part: Part) -> NDArray[np.uint8]:
-        """Return barcodes of what the stored rows mean."""
-        coder = self.rule.coder
-        assert coder is not None
-        blocks = (part.stored[i : i + _BLOCK] for i in range(0, len(part), _BLOCK))
-        return np.concatenate([self.rule.barcodes(coder.decode(block)) for block in blocks])
-
     def search(
         self, units: NDArray[np.float32], k: int, budget: int, short: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -255,11 +246,10 @@ class VectorArchive:
         ids = np.full((len(units), k), -1, np.int64)
         distances = np.full((len(units), k), np.inf, np.float32)
         weights, terms = rule.weights(units)
-        floats = frozen(units if coder.kind == "float16" else units[:0])
-        sizes = budget, short, coder.row_bytes
+        sizes = budget, short, coder.row_bytes, rule.bits
         search_vectors(
-            spots.place, spots.tables, spots.kept, rule.barcodes(units), rule.sketch_weights(units),
-            weights, terms, floats, self._mask(), sizes, ids, distances,
+            spots.place, spots.tables, spots.kept, rule.sketch_weights(units),
+            weights, terms, frozen(units), self._mask(), sizes, ids, distances,
         )  # fmt: skip
         return ids, distances
 
@@ -321,7 +311,8 @@ class VectorArchive:
             {name.removeprefix(of): array for name, array in arrays.items() if name.startswith(of)}
             for of in (_RULE, _TREE)
         )
-        own_rule, own_tree = VectorRule.from_arrays(rule), TextureTree.from_arrays(tree)
+        own_rule = VectorRule.from_arrays(rule)
+        own_tree = (MeanCells if own_rule.coder else TextureTree).from_arrays(tree)
         part = Part.from_arrays(arrays, own_rule, own_tree)
         fit = Fit.from_array(arrays["fit"])
         return cls.of(own_rule, own_tree, [part], np.zeros(len(part), bool), fit)
@@ -333,19 +324,19 @@ class Fit:
 
     learnt: int
     """Vectors that the tree was learnt for."""
-    bits: float
-    """Their mean distance to their leaves."""
+    apart: float
+    """Their mean distance to their leaves, of barcodes or of sketches."""
     came: int
     """Vectors that came since."""
-    came_bits: float
+    came_apart: float
     """The sum of these distances for them."""
     total: int
     """All vectors."""
 
-    def with_more(self, count: int, bits: float) -> "Fit":
+    def with_more(self, count: int, apart: float) -> "Fit":
         """Return the fit after more vectors of some mean distance."""
         return replace(
-            self, came=self.came + count, came_bits=self.came_bits + count * bits, total=self.total + count
+            self, came=self.came + count, came_apart=self.came_apart + count * apart, total=self.total + count
         )
 
     @property
@@ -354,17 +345,17 @@ class Fit:
         if self.total > _FULLER * self.learnt:
             return True
         grown = self.came > (_LOOKED - 1) * self.learnt
-        return grown and self.came_bits > _FARTHER * max(1.0, self.bits) * self.came
+        return grown and self.came_apart > _FARTHER * self.apart * self.came
 
     def to_array(self) -> NDArray[np.float64]:
         """Return the numbers to store."""
-        return np.array([self.learnt, self.bits, self.came, self.came_bits, self.total], np.float64)
+        return np.array([self.learnt, self.apart, self.came, self.came_apart, self.total], np.float64)
 
     @classmethod
     def from_array(cls, array: NDArray[np.float64]) -> "Fit":
         """Return the fit of `to_array`."""
-        learnt, bits, came, came_bits, total = array.tolist()
-        return cls(int(learnt), bits, int(came), came_bits, int(total))
+        learnt, apart, came, came_apart, total = array.tolist()
+        return cls(int(learnt), apart, int(came), came_apart, int(total))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -380,7 +371,7 @@ class Spots:
     _arrays: tuple[NDArray[Any], ...]
 
     @classmethod
-    def of(cls, tree: TextureTree, parts: Sequence[Part]) -> "Spots":
+    def of(cls, tree: MeanCells, parts: Sequence[Part]) -> "Spots":
         """Return the addresses of parts whose keys `tree` made."""
         tables, kept = np.zeros((len(parts), SPOT), np.int64), np.zeros((len(parts), 2), np.int64)
         totals, first = np.zeros(tree.n_keys + 1, np.int64), 0
@@ -401,8 +392,8 @@ class Spots:
             totals += directory.totals(tree.n_keys)
             first += len(part)
             held += arrays
-        own = [tree.top_blocks, tree.node_blocks, tree.leaf_blocks, totals[:: tree.shape[2]].copy(), totals]
-        place = [*(array.ctypes.data for array in own), *tree.shape, tree.barcode_bytes // 8]
+        own: list[NDArray[Any]] = [tree.nodes, tree.leaves, totals[:: tree.shape[2]].copy(), totals]
+        place = [0, *(array.ctypes.data for array in own), *tree.shape, SKETCH // 8]
         return cls(np.array(place, np.int64), tables, kept, (*held, *own))
 
 
@@ -417,13 +408,27 @@ def _cells(tree: TextureTree, parts: Sequence[Part]) -> Cells:
 
 
 def _rows(rule: VectorRule, vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Return barcodes and stored rows of unit vectors."""
-    stored = np.empty((len(vectors), 0), np.int8) if rule.coder is None else rule.coder.encode(vectors)
-    return rule.barcodes(vectors), stored
+    """Return sketches and stored rows of unit vectors, or their barcodes and rows of no length."""
+    if rule.coder is None:
+        return rule.barcodes(vectors), np.empty((len(vectors), 0), np.int8)
+    return rule.sketches(vectors), rule.coder.encode(vectors)
 
 
-def _bits_to_leaf(tree: TextureTree, keys: NDArray[np.int64], barcodes: NDArray[np.uint8]) -> float:
-    """Return the mean distance of some of the barcodes to their leaves."""
+def _learnt(rule: VectorRule, codes: NDArray[np.uint8], seed: int) -> tuple[Tree, NDArray[np.integer]]:
+    """Return a tree for barcodes, or cells for sketches, and their keys."""
+    if rule.coder is None:
+        tree = TextureTree.learn(codes, seed=seed)
+        return tree, tree.keys(codes)
+    blocks = [rule.barcodes_of_sketches(codes[i : i + _BLOCK]) for i in range(0, len(codes), _BLOCK)]
+    barcodes = np.concatenate(blocks)
+    tree = TextureTree.learn(barcodes, seed=seed)
+    return MeanCells.learn(codes, tree.keys(barcodes), tree.shape[2], tree.n_keys, rule.sketch)
+
+
+def _apart(tree: Tree, keys: NDArray[np.integer], codes: NDArray[np.uint8]) -> float:
+    """Return the mean distance of some of the barcodes or sketches to their leaves."""
+    if isinstance(tree, MeanCells):
+        return tree.apart(codes, keys)
     step = max(1, len(keys) // 1000)
-    leaves = tree.leaves_of(keys[::step])
-    return float(np.bitwise_count(barcodes[::step] ^ leaves).sum(1).mean())
+    leaves = tree.leaves_of(keys[::step].astype(np.int64))
+    return max(1.0, float(np.bitwise_count(codes[::step] ^ leaves).sum(1).mean()))

@@ -23,11 +23,10 @@ from sish.index.params import BUDGET
 from sish.index.store.disk import replace_with, storage_errors
 from sish.index.store.packed import packed, unpack
 from sish.index.vector_archive import VectorArchive
-from sish.index.vector_coder import VectorKind
 from sish.index.vector_queries import unit_rows
-from sish.index.vector_rule import MOST_BITS, VectorRule
+from sish.index.vector_rule import MOST_BITS, RerankKind, VectorRule
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class VectorIndex:
@@ -35,11 +34,11 @@ class VectorIndex:
 
     While there are at most 4,000 vectors, they are kept as they are, and a search compares with all: answers
     are exact. Then the index learns from what it holds: a centre, the axes of largest variance, and a
-    `TextureTree` of barcodes. From then on a vector is kept as its id, a key of the tree, a sketch of 128
-    bytes and its row for re-ranking. A search walks the nearest cells of the tree until they hold
-    `budget` vectors, compares their sketches, and ranks the nearest of them by the stored rows.
+    `TextureTree` of barcodes, whose leaves become means of vectors. From then on a vector is kept as its id,
+    the key of the nearest mean, a sketch of 128 bytes and its row for re-ranking. A search takes the nearest
+    cells until they hold `budget` vectors, compares their sketches, and ranks the nearest by the stored rows.
 
-    The tree is learnt again as the index grows. Centre and axes stay, so the first 4,001 vectors, or all of
+    The cells are learnt again as the index grows. Centre and axes stay, so the first 4,001 vectors, or all of
     the first large `add`, should be like those that follow.
 
     Searches may run in several threads, also while one thread adds or removes.
@@ -48,9 +47,11 @@ class VectorIndex:
     ----------
     n_bits : int
         Bits of a barcode, a power of two, 64 to 8,192.
-    rerank : {"int8", "float16"} or None
+    rerank : {"int8", "float16", "int3", "int4", "int6"} or None
         How vectors are stored for re-ranking. "int8": a byte for each of `rerank_dims` axes, and 8 bytes.
-        "float16": whole. None: only barcodes are kept, n_bits / 8 bytes each; their order is that of Hamming
+        "float16": whole. "int3", "int4", "int6": 3, 4 or 6 bits for each number (F rounded up to a multiple
+        of 512) of what the sketch leaves, and 4 bytes; for the same bytes they find more of the nearest than
+        int8 of few axes. None: only barcodes are kept, n_bits / 8 bytes each; their order is that of Hamming
         distance, about 0.7 of the ten nearest, and distances are estimates from it.
     rerank_dims : int
         Axes of int8; of as many as the vectors have numbers, the numbers themselves are kept.
@@ -76,13 +77,13 @@ class VectorIndex:
     """
 
     def __init__(
-        self, n_bits: int = 1024, rerank: VectorKind | None = "int8", rerank_dims: int = 256, seed: int = 0
+        self, n_bits: int = 1024, rerank: RerankKind | None = "int8", rerank_dims: int = 256, seed: int = 0
     ) -> None:
         """Make an empty index."""
         whole = all(isinstance(value, int | np.integer) for value in (n_bits, rerank_dims, seed))
         if not whole or not 64 <= n_bits <= MOST_BITS or n_bits & (n_bits - 1):
             raise ParameterError(f"n_bits is {n_bits!r}; give a power of two from 64 to {MOST_BITS}")
-        if rerank not in (None, "int8", "float16") or rerank_dims < 1 or seed < 0:
+        if rerank not in _RERANKS or rerank_dims < 1 or seed < 0:
             raise ParameterError(
                 f"rerank is {rerank!r} with rerank_dims {rerank_dims} and seed {seed}; give 'int8', "
                 "'float16' or None, dims of at least 1 and a seed of at least 0"
@@ -290,7 +291,7 @@ class VectorIndex:
 
 
 _LARGEST_ID = 2**63 - 1
-_RERANKS: tuple[VectorKind | None, ...] = (None, "int8", "float16")
+_RERANKS: tuple[RerankKind | None, ...] = (None, "int8", "float16", "int3", "int4", "int6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +299,7 @@ class _Settings:
     """What the caller chose."""
 
     n_bits: int
-    rerank: VectorKind | None
+    rerank: RerankKind | None
     rerank_dims: int
     seed: int
 

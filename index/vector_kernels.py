@@ -20,6 +20,9 @@ from sish.index.hamming_kernels import prefetch
 TERMS = 8
 """Bytes in front of the numbers of an int8 row: its step and its squared length, two float32."""
 
+SKETCH = 128
+"""Bytes of a sketch: two cache lines."""
+
 _WIDE = 32  # numbers of a stored row that are multiplied at a time
 _LINE = 64  # bytes of a cache line
 _AHEAD = 12  # rows that are prefetched while one is compared
@@ -77,6 +80,50 @@ def _dot_int8(typing: Any, row: Any, query: Any, count: Any) -> Any:
 
 
 dot_int8: Any = intrinsic(_dot_int8)
+
+
+def _dot_plane(typing: Any, row: Any, query: Any, count: Any, bits: Any) -> Any:
+    """Return the dot product of `count` numbers of 1, 2 or 4 bits and int16; count is a multiple of 512."""
+    size = bits.literal_value
+    kind, half = ir.VectorType(_I32, _WIDE), ir.VectorType(_I32, _WIDE // 2)
+    words = ir.VectorType(_I16, _WIDE)
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        row, query, count, _ = args
+        total = _variable(b, ir.Constant(half, [0] * (_WIDE // 2)))
+        together = ir.Constant(_I64, _WIDE * 16 // size)
+        with cgutils.for_range_slice(b, ir.Constant(_I64, 0), count, together, _I64) as (first, _):
+            at = b.lshr(b.mul(first, ir.Constant(_I64, size)), ir.Constant(_I64, 4))
+            packed, sums = _load(b, row, at, _I16, _WIDE, 2), b.load(total)
+            for number in range(16 // size):
+                shifted = b.lshr(packed, ir.Constant(words, [size * number] * _WIDE))
+                theirs = b.zext(b.and_(shifted, ir.Constant(words, [2**size - 1] * _WIDE)), kind)
+                place = b.add(first, ir.Constant(_I64, _WIDE * number))
+                ours = b.sext(_load(b, query, place, _I16, _WIDE, 2), kind)
+                sums = b.add(sums, _pairs(b, b.mul(theirs, ours)))
+            b.store(sums, total)
+        add = _function(b.module, ir.FunctionType(_I32, [half]), "llvm.vector.reduce.add.v16i32")
+        return b.sext(b.call(add, [b.load(total)]), _I64)
+
+    return types.int64(*[types.int64] * 3, bits), generate
+
+
+_plane: Any = intrinsic(prefer_literal=True)(_dot_plane)
+
+
+@compiled
+def dot_bits(row: int, query: int, count: int, bits: int) -> int:
+    """Return the dot product of packed numbers (`packed_codes`) and int16, at two addresses."""
+    total = 0
+    if bits & 4:
+        total = _plane(row, query, count, 4)
+        row += count // 2
+    if bits & 2:
+        total = 4 * total + _plane(row, query, count, 2)
+        row += count // 4
+    if bits & 1:
+        total = 2 * total + _plane(row, query, count, 1)
+    return total
 
 
 def _dot_float16(typing: Any, row: Any, query: Any, count: Any) -> Any:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sish.index.compiled import compiled
 
 _LARGEST_WEIGHT = np.float32(32_767)  # of an int16
+_LARGEST_OF_REST = np.float32(4_095)  # their products with 15 do not exceed int32
 _TOGETHER = 4  # rows of a matrix that are added at a time
 
 
@@ -44,9 +45,6 @@ def barcodes_of_units(
 ) -> NDArray[np.uint8]:
     """Return barcodes uint8 (N, n_bytes): the signs of `project` of vectors (N, F), without its scaling.
 
-    A stage adds and subtracts neighbours and puts the sums into the first half: after all stages, each number
-    is back in its place, and every stage reads and writes whole vectors.
-
     Returns
     -------
     uint8 (N, n_bytes)
@@ -55,27 +53,88 @@ def barcodes_of_units(
     size = signs.shape[1]
     here, there = np.zeros(size, np.float32), np.empty(size, np.float32)
     out = np.zeros((vectors.shape[0], n_bytes), np.uint8)
-    half = size // 2
     for row in range(vectors.shape[0]):
         for place in range(vectors.shape[1]):
             here[place] = vectors[row, place] - centre[place]
         here[vectors.shape[1] :] = 0
         for number in range(signs.shape[0]):
             here *= signs[number]
-            stage = 1
-            while stage < size:
-                for place in range(half):
-                    left, right = here[2 * place], here[2 * place + 1]
-                    there[place] = left + right
-                    there[half + place] = left - right
-                here, there = there, here
-                stage *= 2
+            _hadamard(here, there)
         for byte in range(n_bytes):
             bits = 0
             for bit in range(8):
                 bits = 2 * bits + (1 if here[8 * byte + bit] >= 0 else 0)
             out[row, byte] = bits
     return out
+
+
+@compiled
+def _hadamard(row: NDArray[np.float32], spare: NDArray[np.float32]) -> None:
+    """Replace a row, (P,) with P a power of two, by its Hadamard transform, sqrt(P) times as long."""
+    # a stage adds and subtracts neighbours and puts the sums into the first half: after all stages, each
+    # number is back in its place, and every stage reads and writes whole vectors
+    half, here, there = row.size // 2, row, spare
+    stage = 1
+    while stage < row.size:
+        for place in range(half):
+            left, right = here[2 * place], here[2 * place + 1]
+            there[place] = left + right
+            there[half + place] = left - right
+        here, there = there, here
+        stage *= 2
+    if here.ctypes.data != row.ctypes.data:
+        row[:] = here
+
+
+@compiled
+def rotated(vectors: NDArray[np.float32], signs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (N, F), with zeros behind them, rotated by random signs (rounds, W), float32 (N, W).
+
+    W need not be a power of two: each round transforms the largest power of two of numbers, in turn the first
+    and the last ones.
+
+    Returns
+    -------
+    float32 (N, W)
+        They are as long as the vectors.
+    """
+    width, size = signs.shape[1], 1
+    while 2 * size <= width:
+        size *= 2
+    out, spare, scale = np.zeros((len(vectors), width), np.float32), np.empty(size, np.float32), size**-0.5
+    for row in range(vectors.shape[0]):
+        own = out[row]
+        own[: vectors.shape[1]] = vectors[row]
+        for number in range(signs.shape[0]):
+            own *= signs[number]
+            first = width - size if number % 2 else 0
+            _hadamard(own[first : first + size], spare)
+            own[first : first + size] *= np.float32(scale)
+    return out
+
+
+@compiled
+def weights_of_rests(
+    rests: NDArray[np.float32], middle: float
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """Return what lies off a sketch's axes, rotated, as `dot_bits` compares rows with it.
+
+    Returns
+    -------
+    int16 (Q, W), float32 (Q, 2)
+        Weights; their step, and `middle` times their sum.
+    """
+    weights, terms = np.empty(rests.shape, np.int16), np.empty((len(rests), 2), np.float32)
+    for row in range(rests.shape[0]):
+        largest, total = np.float32(0), 0
+        for place in range(rests.shape[1]):
+            largest = max(largest, abs(rests[row, place]))
+        step = largest / _LARGEST_OF_REST if largest > 0 else np.float32(1)
+        for place in range(rests.shape[1]):
+            weights[row, place] = np.int16(np.rint(rests[row, place] / step))
+            total += weights[row, place]
+        terms[row, 0], terms[row, 1] = step, middle * total
+    return weights, terms
 
 
 @compiled

@@ -18,7 +18,7 @@ from sish.errors import (
 )
 from sish.index import VectorIndex, vector_index
 
-RERANKS = ["int8", "float16", None]
+RERANKS = ["int8", "float16", "int3", None]
 EVERYTHING = 10**9
 
 
@@ -67,7 +67,13 @@ def test_few_vectors_are_compared_with_all(rerank):
 
 @pytest.mark.parametrize(
     ("rerank", "dims", "least", "error"),
-    [("int8", 24, 0.95, 0.02), ("int8", 20, 0.8, 0.1), ("float16", 256, 0.98, 2e-3), (None, 256, 0.55, 0.3)],
+    [
+        ("int8", 24, 0.95, 0.02),
+        ("int8", 20, 0.8, 0.1),
+        ("float16", 256, 0.98, 2e-3),
+        ("int4", 1, 0.95, 0.02),
+        (None, 256, 0.55, 0.3),
+    ],
 )
 @pytest.mark.parametrize("features", [24, 70])
 def test_many_vectors_are_found_with_about_their_distance(soon, rerank, dims, least, error, features):
@@ -285,7 +291,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_lost(soon, count, change, e
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"n_bits": 1000}, {"n_bits": 32}, {"rerank": "int4"}, {"rerank_dims": 0}, {"seed": -1}, {"n_bits": "a"}],
+    [{"n_bits": 1000}, {"n_bits": 32}, {"rerank": "int5"}, {"rerank_dims": 0}, {"seed": -1}, {"n_bits": "a"}],
 )
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ParameterError):
@@ -331,6 +337,34 @@ def test_longer_shortlists_and_budgets_find_more(soon):
     ]
     assert found == sorted(found)
     assert found[-1] > 0.97
+
+
+def test_more_bits_find_more_of_the_nearest_in_more_bytes(soon, tmp_path):
+    vectors, queries = drawn(3000, 300, clusters=300), drawn(50, 300, seed=1, clusters=300)
+    apart = exact(queries, vectors)
+    found, sizes, errors = [], [], []
+    for rerank in ("int3", "int4", "int6"):
+        index = VectorIndex(rerank=rerank)
+        index.add(vectors)
+        ids, distances = index.search(queries, budget=EVERYTHING)
+        found.append(recall(ids, apart, np.arange(3000)))
+        errors.append(np.abs(distances - np.take_along_axis(apart, ids, axis=1)).mean())
+        index.save(tmp_path / rerank)
+        sizes.append((tmp_path / rerank).stat().st_size)
+    assert found == sorted(found)
+    assert found[0] > 0.85
+    assert found[2] > 0.97
+    assert errors == sorted(errors, reverse=True)
+    assert sizes[1] - sizes[0] == 3000 * 64  # a bit for each of 512 numbers
+    assert sizes[2] - sizes[1] == 3000 * 128
+
+
+def test_cells_hold_the_neighbours_of_a_query(soon):
+    vectors, queries = drawn(4000, 70, clusters=300), drawn(80, 70, seed=1, clusters=300)
+    index = VectorIndex(rerank="float16")
+    index.add(vectors)
+    ids, _ = index.search(queries, budget=200, shortlist=200)
+    assert recall(ids, exact(queries, vectors), np.arange(4000)) > 0.7
 
 
 @pytest.mark.slow

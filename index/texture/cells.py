@@ -33,7 +33,7 @@ order decides which patches of the last cell still fit into the budget.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -259,6 +259,18 @@ class Cells:
         return out
 
 
+class Keyed(Protocol):
+    """What makes keys: a `TextureTree`, or other cells in groups."""
+
+    @property
+    def n_keys(self) -> int:
+        """Number of keys."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Top nodes, nodes of each, and leaves of each of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """Where keys begin in a table; either `key_begins` or `keys` is empty."""
@@ -272,13 +284,13 @@ class Directory:
 
     @classmethod
     def of(
-        cls, tree: TextureTree, keys: NDArray[np.integer], begins: NDArray[np.int32] | None = None
+        cls, tree: "Keyed", keys: NDArray[np.integer], begins: NDArray[np.int32] | None = None
     ) -> "Directory":
         """Return the directory of ascending keys, which may tell where they begin.
 
         Parameters
         ----------
-        tree : TextureTree
+        tree : Keyed
         keys : int (P,)
             Ascending.
         begins : int32, optional

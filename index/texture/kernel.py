@@ -111,7 +111,7 @@ def search_cells(
         barcode, start = queries.ctypes.data + 8 * at.words * query, offset[query]
         start_query(found, k, most)
         if budget >= total:
-            _scan(_all(spots), spots, barcode, mask, budget, total, found, pad)
+            _scan(every_row(spots), spots, barcode, mask, budget, total, found, pad)
         else:
             nodes, node_bits = _open(at, barcode, budget)
             _walk(at, nodes, node_bits, spots, barcode, mask, budget, found, tally, pad)
@@ -121,7 +121,7 @@ def search_cells(
 
 
 @compiled
-def _all(spots: NDArray[np.int64]) -> NDArray[np.int64]:
+def every_row(spots: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return every table as a range (table, begin, end)."""
     ranges = np.empty((spots.shape[0], 3), np.int64)
     for table in range(spots.shape[0]):
@@ -290,26 +290,6 @@ def _walk(
 
 
 @compiled
-def ranges_of_budget(
-    at: Place, spots: NDArray[np.int64], barcode: int, budget: int, tally: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return ranges (table, begin, end) of the rows of the nearest cells that hold a budget, or of all."""
-    if budget >= load_int64(at.node_totals, at.tops * at.nodes):
-        return _all(spots)
-    nodes, node_bits = _open(at, barcode, budget)
-    bits = _leaf_bits(at, nodes, node_bits, barcode)
-    cells, farthest, nearest = np.empty(bits.size, np.int64), tally.size - 1, _least(bits)
-    count, held, beyond = 0, 0, -1
-    bound = min(farthest, nearest + nearest // _CLOSER + 1)
-    while True:
-        count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
-        held += more
-        if held >= budget or bound == farthest:
-            return _ranges(at, spots, cells[:count], -1, _reach(tally, budget, bound))
-        beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
-
-
-@compiled
 def _last_of_nearest(found: Shortlist) -> tuple[int, int]:
     """Return the distance of the last of the nearest candidates, and how many are nearer than that."""
     nearer, count = np.int64(0), min(_NEAREST, found.state[WANTED])
@@ -363,8 +343,8 @@ def _ranges(
             key = cells[number] & _KEY
             end = key + (at.leaves if cells[number] & _WHOLE else 1)
             for table in range(tables):
-                first = _begin(at, spots, table, key)
-                last = _begin(at, spots, table, end)
+                first = begin_of_key(at, spots, table, key)
+                last = begin_of_key(at, spots, table, end)
                 if first < last:
                     out[used, _TABLE], out[used, _BEGIN], out[used, _END] = table, first, last
                     used += 1
@@ -372,7 +352,7 @@ def _ranges(
 
 
 @compiled
-def _begin(at: Place, spots: NDArray[np.int64], table: int, key: int) -> int:
+def begin_of_key(at: Place, spots: NDArray[np.int64], table: int, key: int) -> int:
     """Return where a key begins in a table: looked up, or searched among the keys of its node."""
     if spots[table, KEY_BEGINS]:
         return int(load_int32(spots[table, KEY_BEGINS], key))
