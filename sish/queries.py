@@ -36,7 +36,7 @@ from sish.slides.slide import Slide, open_slide, slide_from_array
 from sish.spatial import SpatialReader
 from sish.spatial_ingest import names_in
 from sish.spatial_objects import Spatial, described, is_spatial, is_spatial_file, path_of
-from sish.vector_ingest import check_width, slide_codes
+from sish.vector_ingest import check_takes_vectors, check_width, slide_codes
 from sish.vectors import as_vectors
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ class Question:
             )
         if not len(vectors):
             raise QueryError("got no vectors to search for; want at least one row")
+        check_takes_vectors(encoder)
         check_width(vectors, encoder)
         codes = encoder.codes(None, vectors, None)
         return Query("vectors", None, self.patient or "", None, None, len(codes), None), codes
@@ -151,6 +152,7 @@ class Question:
             raise QueryError("got a region or override_mpp with a table of features; want it alone")
         path = path_of(given)
         slide_id = "vectors" if path is None else slide_id_of(path)
+        check_takes_vectors(encoder)
         name, width = names_in(encoder)
         reader = SpatialReader(mpp=self.mpp, encoder=name, width=width)
         (slide,) = reader.slides(given, slide_id, {})

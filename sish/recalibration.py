@@ -151,6 +151,8 @@ def _check_files(rows: tuple[SlideRow, ...]) -> None:
 
 
 def _wrong_with(row: SlideRow) -> str:
+    if not row.path:
+        return "was given as vectors"
     try:
         same = compare(Path(row.path), row) is Standing.SAME
     except SlideError as error:

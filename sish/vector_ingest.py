@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES
-from sish.errors import EncoderMismatchError, ParameterError, SlideError
+from sish.errors import EncoderMismatchError, ParameterError, QueryError, SlideError
 from sish.feature_files import choose
 from sish.index.store import SlideRow, Store
 from sish.ingest import OnError, check_on_error
@@ -57,6 +57,24 @@ def check_width(vectors: NDArray[np.float32], encoder: SlideEncoder) -> None:
         )
 
 
+def check_takes_vectors(encoder: SlideEncoder) -> None:
+    """Refuse vectors (QueryError) where keys are made of pixels, as the paper's are."""
+    if encoder.recipe.keys == "paper":
+        raise QueryError(
+            "got vectors for an index with the paper's keys, which are made of pixels: give slides, or make "
+            "an index of vectors (Index.from_vectors)"
+        )
+
+
+def _check_measured(encoder: SlideEncoder) -> None:
+    """Refuse vectors as the first of an index of pixels (QueryError): it would stay without measurements."""
+    if encoder.needs_calibration:
+        raise QueryError(
+            "got vectors for an index whose encoder was not measured: add slides first, or make an index of "
+            "vectors (Index.from_vectors)"
+        )
+
+
 def check_mosaic(slides: Sequence[VectorSlide], *, mosaic: bool) -> None:
     """Refuse to choose patches (ParameterError) where slides have no places."""
     if mosaic and any(slide.l0_xy is None for slide in slides):
@@ -98,8 +116,12 @@ def add_vector_slides(
     ------
     SlideError
         With ``on_error="raise"``, the first.
+    QueryError
+        If the index takes no vectors, or not yet.
     """
     check_on_error(on_error)
+    check_takes_vectors(encoder)
+    _check_measured(encoder)
     writer, report = SlideWriter(store, encoder.recipe, replace=replace), AddReport()
 
     def commit() -> None:

@@ -378,6 +378,27 @@ def test_whole_numbers_are_ids_everywhere(archive, tmp_path):
             call(True)
 
 
+def test_an_index_of_pixels_takes_vectors_once_it_is_measured(built_index, tmp_path):
+    index = sish.Index.create(tmp_path / "new.sish")
+    vectors = np.random.default_rng(0).normal(size=(ROWS, index.encoder.model.n_features))
+    with pytest.raises(sish.QueryError, match="was not measured: add slides first"):
+        index.add_vectors(vectors, ["v"] * ROWS, show_progress=False)
+    assert len(index) == 0
+    measured = sish.Index.create(tmp_path / "like.sish", like=built_index)
+    measured.add_vectors(vectors, ["v"] * ROWS, show_progress=False)
+    assert measured.search(vectors, k=1)[0].slide_id == "v"
+    with pytest.raises(sish.SlideError, match=r"v \(was given as vectors\)"):
+        measured.recalibrate(show_progress=False)
+
+
+def test_the_papers_keys_are_not_made_of_vectors(archive, tmp_path):
+    index = sish.Index.create(tmp_path / "paper.sish", recipe=sish.Recipe(weights="vqvae", keys="paper"))
+    vectors = np.ones((ROWS, index.encoder.model.n_features))
+    for call in (index.search, lambda it: index.add_vectors(it, ["v"] * ROWS, show_progress=False)):
+        with pytest.raises(sish.QueryError, match="the paper's keys, which are made of pixels"):
+            call(vectors)
+
+
 def test_an_id_of_vectors_may_be_the_name_of_a_file(archive, tmp_path, monkeypatch):
     vectors, ids = archive
     index = sish.Index.from_vectors(
