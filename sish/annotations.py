@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import zipfile
@@ -251,7 +250,7 @@ def _is_coordinate(value: Any) -> bool:
     """Return whether a value is a number that can be a pixel."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and abs(value) < 2**31
+    return abs(value) < 2**31  # NaN is not; math.isfinite takes no integer beyond all floats
 
 
 def _listed(node: Any, about: str) -> list[Any]:

@@ -482,6 +482,7 @@ def test_other_objects_are_no_queries(tmp_path):
         (feature({"type": "LineString", "coordinates": [[1], [1, 9]]}), "no pair of numbers"),
         (feature({"type": "LineString", "coordinates": [["1", 2], [3, 4]]}), "no pair of numbers"),
         (feature({"type": "LineString", "coordinates": [[True, 2], [3, 4]]}), "no pair of numbers"),
+        (feature({"type": "LineString", "coordinates": [[10**400, 2], [3, 4]]}), "no pair of numbers"),
         (b'{"type": "LineString", "coordinates": [[NaN, 1], [2, 2]]}', "no pair of numbers"),
         (b'{"type": "LineString", "coordinates": [[1e400, 1], [2, 2]]}', "no pair of numbers"),
         (feature(SQUARE | {"coordinates": [[[900, 1], [950, 9]]]}, name="a\n"), "outside the slide"),
