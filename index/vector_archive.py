@@ -140,6 +140,8 @@ class VectorArchive:
     """Whether the vector of each number was removed."""
     fit: "Fit"
     """How well the tree fitted when it was learnt, and what came since."""
+    mask: NDArray[np.bool_]
+    """`removed`, or (0,) if nothing was: a search does not look through it."""
     _searched: Any  # Cells of barcodes, or Spots of sketches
 
     @classmethod
@@ -165,7 +167,8 @@ class VectorArchive:
     ) -> "VectorArchive":
         """Return the archive of parts in key order."""
         searched = _cells(tree, parts) if isinstance(tree, TextureTree) else Spots.of(tree, parts)
-        return cls(rule, tree, tuple(parts), frozen(removed), fit, searched)
+        mask = removed if removed.any() else np.zeros(0, np.bool_)
+        return cls(rule, tree, tuple(parts), frozen(removed), fit, frozen(mask), searched)
 
     def __len__(self) -> int:
         """Return the number of vectors that were not removed."""
@@ -179,7 +182,7 @@ class VectorArchive:
     @property
     def _hidden(self) -> int:
         """Number of removed vectors that parts still hold."""
-        return sum(int(self.removed[part.number].sum()) for part in self.parts) if self.removed.any() else 0
+        return sum(int(self.removed[part.number].sum()) for part in self.parts) if self.mask.size else 0
 
     def numbers_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of each id, (N,); -1 where it is not in the archive."""
@@ -210,7 +213,7 @@ class VectorArchive:
         """Return the archive without the vectors of some numbers."""
         removed = self.removed.copy()
         removed[numbers] = True
-        less = replace(self, removed=frozen(removed))
+        less = replace(self, removed=frozen(removed), mask=frozen(removed))
         held = sum(map(len, self.parts))
         if less._hidden * _SPARSE <= held:
             return less
@@ -249,18 +252,15 @@ class VectorArchive:
         sizes = budget, short, coder.row_bytes, rule.bits
         search_vectors(
             spots.place, spots.tables, spots.kept, rule.sketch_weights(units),
-            weights, terms, frozen(units), self._mask(), sizes, ids, distances,
+            weights, terms, frozen(units), self.mask, sizes, ids, distances,
         )  # fmt: skip
         return ids, distances
-
-    def _mask(self) -> NDArray[np.bool_]:
-        return self.removed if self.removed.any() else frozen(np.zeros(0, np.bool_))
 
     def _by_barcodes(
         self, units: NDArray[np.float32], k: int, budget: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return what `search` returns, from barcodes alone."""
-        mask = self.removed if self.removed.any() else None
+        mask = self.mask if self.mask.size else None
         bags = self._searched.search(self.rule.barcodes(units), k=k, budget=budget, exclude=mask)
         all_ids = [part.ids for part in self.parts]
         ids = np.full((len(units), k), -1, np.int64)
