@@ -40,8 +40,8 @@ from benchmarks.rows import table
 from benchmarks.vector_data import Archive, Floats, K, hits, mixture, tissue
 from benchmarks.vector_rivals import Engine, Setting, missing, ready, rivals
 from sish.errors import SishError
-from sish.index.vector_coder import VectorKind
 from sish.index.vector_index import VectorIndex
+from sish.index.vector_rule import RerankKind
 from sish.outputs import write_output
 
 TARGETS = 0.95, 0.99
@@ -123,7 +123,7 @@ class Sish(Engine):
     library = "sish"
     knobs = ("budget", "shortlist")
 
-    def __init__(self, name: str, rerank: VectorKind, dims: int | None = None) -> None:
+    def __init__(self, name: str, rerank: RerankKind, dims: int | None = None) -> None:
         """Take how vectors are stored, and how many numbers of them, None for all."""
         self.name, self._rerank, self._dims = name, rerank, dims
 
@@ -158,7 +158,8 @@ class Sish(Engine):
 def engines() -> list[Engine]:
     """Return ours and those of the other libraries."""
     axes = [Sish(f"sish int8-{dims}", "int8", dims) for dims in (256, 512)]
-    return [*axes, Sish("sish int8", "int8"), Sish("sish float16", "float16"), *rivals()]
+    few_bits = [Sish("sish int3", "int3"), Sish("sish int4", "int4"), Sish("sish int6", "int6")]
+    return [*axes, *few_bits, Sish("sish int8", "int8"), Sish("sish float16", "float16"), *rivals()]
 
 
 # ---- measurements
