@@ -127,12 +127,13 @@ def _reach(apart: NDArray[np.float32], held: NDArray[np.int64], wanted: int) -> 
         if held[cell]:
             total += held[cell]
             nearest, farthest = min(nearest, apart[cell]), max(farthest, apart[cell])
-    if total <= wanted or not nearest < farthest:
+    if total <= wanted or not nearest < farthest < np.inf:
         return farthest
     scale, tally = np.float32(_BINS - 1) / (farthest - nearest), np.zeros(_BINS, np.int64)
     for cell in range(apart.size):
         if held[cell]:
-            tally[int((apart[cell] - nearest) * scale)] += held[cell]
+            bin_ = (apart[cell] - nearest) * scale
+            tally[int(bin_) if 0 <= bin_ < _BINS else _BINS - 1] += held[cell]  # NaN of a damaged file
     sum_ = tally[0]
     for bin_ in range(1, _BINS):
         if sum_ >= wanted:
