@@ -40,8 +40,8 @@ from benchmarks.rows import table
 from benchmarks.vector_data import Archive, Floats, K, hits, mixture, tissue
 from benchmarks.vector_rivals import Engine, Setting, missing, ready, rivals
 from sish.errors import SishError
-from sish.index.vector_index import VectorIndex
-from sish.index.vector_rule import RerankKind
+from sish.index.vectors.index import VectorIndex
+from sish.index.vectors.rule import RerankKind
 from sish.outputs import write_output
 
 TARGETS = 0.95, 0.99

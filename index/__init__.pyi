@@ -16,4 +16,4 @@ from .trees.sorted_array import SortedArray as SortedArray
 from .trees.sorted_list import SortedListSet as SortedListSet
 from .trees.veb import VanEmdeBoas as VanEmdeBoas
 from .vector_coder import VectorCoder as VectorCoder
-from .vector_index import VectorIndex as VectorIndex
+from .vectors.index import VectorIndex as VectorIndex

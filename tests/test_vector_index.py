@@ -16,7 +16,8 @@ from sish.errors import (
     SishError,
     StoreError,
 )
-from sish.index import VectorIndex, vector_index
+from sish.index import VectorIndex
+from sish.index.vectors import index as vector_index
 
 RERANKS = ["int8", "float16", "int3", None]
 EVERYTHING = 10**9
@@ -374,3 +375,22 @@ def test_recall_of_a_mixture_does_not_fall_below_its_floor():
     index.add(vectors)
     found, _ = index.search(queries)
     assert recall(found, exact(queries, vectors), np.arange(30_000)) > 0.9
+
+
+def test_what_numpy_cannot_read_and_numbers_beyond_all_are_refused_or_cut():
+    torch = pytest.importorskip("torch")
+    index = VectorIndex(rerank=None)
+    for odd in (torch.ones(3, 4, requires_grad=True), torch.ones(3, 4, dtype=torch.bfloat16), [[1, 2], [3]]):
+        with pytest.raises(ParameterError, match="vectors are no array"):
+            index.add(odd)
+    with pytest.raises(ParameterError, match="ids are no array"):
+        index.add(np.eye(3), ids=[[1], [2, 3]])
+    with pytest.raises(ParameterError, match="k is True"):
+        index.search(np.eye(3), k=True)
+    with pytest.raises(ParameterError, match="rerank is"):
+        VectorIndex(rerank=np.zeros(3))
+    index.add(np.random.default_rng(0).normal(size=(4_500, 16)))
+    assert 2**70 not in index and -(2**70) not in index and 4_499 in index
+    wanted = index.search(np.ones(16), k=3, budget=4_500, shortlist=4_500)
+    found = index.search(np.ones(16), k=3, budget=2**63, shortlist=10**9)
+    assert (found[0] == wanted[0]).all() and (found[1] == wanted[1]).all()

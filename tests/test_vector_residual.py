@@ -10,8 +10,8 @@ from sish.index.compiled import compiled
 from sish.index.projection import rotation_signs
 from sish.index.vector_coder import VectorCoder
 from sish.index.vector_kernels import dot_bits
-from sish.index.vector_queries import rotated
-from sish.index.vector_residual import FACTOR, ResidualCoder, packed_codes
+from sish.index.vectors.queries import rotated
+from sish.index.vectors.residual import FACTOR, ResidualCoder, packed_codes
 
 
 @compiled

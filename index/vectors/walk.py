@@ -1,7 +1,7 @@
 """The compiled search for float vectors: nearest cells, sketches, then stored rows.
 
 Each vector has a *sketch* of two cache lines: a row of `VectorCoder` of 120 axes. So has the mean of each
-cell, and of each group of cells (`sish.index.vector_means`). The query is compared with all groups, with the
+cell, and of each group of cells (`sish.index.vectors.means`). The query is compared with all groups, with the
 cells of the nearest groups, and with the sketches of the nearest cells, as many as hold the budget. The
 nearest of these, the shortlist, are compared again by their stored rows. Sketches of a cell are adjacent in
 memory; the next cell is fetched meanwhile.
@@ -25,8 +25,8 @@ from sish.index.vector_kernels import (
     load_float32,
     prefetch_row,
 )
-from sish.index.vector_means import sketches_apart
-from sish.index.vector_residual import FACTOR
+from sish.index.vectors.means import sketches_apart
+from sish.index.vectors.residual import FACTOR
 
 _OPENED = 4  # groups are opened until their cells hold so many budgets
 _BINS = 1024  # of distances, among which a bound is looked for

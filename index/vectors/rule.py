@@ -12,8 +12,8 @@ from sish.index.compiled import frozen
 from sish.index.projection import rotation_signs
 from sish.index.vector_coder import VectorCoder, VectorKind
 from sish.index.vector_kernels import SKETCH, TERMS
-from sish.index.vector_queries import barcodes_of_units, weights_of_units
-from sish.index.vector_residual import ResidualCoder
+from sish.index.vectors.queries import barcodes_of_units, weights_of_units
+from sish.index.vectors.residual import ResidualCoder
 
 RerankKind = VectorKind | Literal["int3", "int4", "int6"]
 """How vectors are stored for re-ranking: by `VectorCoder`, or by what a sketch leaves (`ResidualCoder`)."""

@@ -23,7 +23,7 @@ from sish.errors import ParameterError
 from sish.index.compiled import frozen
 from sish.index.projection import rotation_signs
 from sish.index.vector_coder import VectorCoder
-from sish.index.vector_queries import rotated, weights_of_rests
+from sish.index.vectors.queries import rotated, weights_of_rests
 
 FACTOR = 4
 """Bytes in front of the numbers of a row: its factor, a float32."""

@@ -22,9 +22,9 @@ from sish.index.compiled import frozen
 from sish.index.params import BUDGET
 from sish.index.store.disk import replace_with, storage_errors
 from sish.index.store.packed import packed, unpack
-from sish.index.vector_archive import VectorArchive
-from sish.index.vector_queries import unit_rows
-from sish.index.vector_rule import MOST_BITS, RerankKind, VectorRule
+from sish.index.vectors.archive import VectorArchive
+from sish.index.vectors.queries import unit_rows
+from sish.index.vectors.rule import MOST_BITS, RerankKind, VectorRule
 
 _FORMAT = 2
 
@@ -83,10 +83,15 @@ class VectorIndex:
         whole = all(isinstance(value, int | np.integer) for value in (n_bits, rerank_dims, seed))
         if not whole or not 64 <= n_bits <= MOST_BITS or n_bits & (n_bits - 1):
             raise ParameterError(f"n_bits is {n_bits!r}; give a power of two from 64 to {MOST_BITS}")
-        if rerank not in _RERANKS or rerank_dims < 1 or seed < 0:
+        if (
+            not (rerank is None or isinstance(rerank, str))
+            or rerank not in _RERANKS
+            or rerank_dims < 1
+            or seed < 0
+        ):
             raise ParameterError(
-                f"rerank is {rerank!r} with rerank_dims {rerank_dims} and seed {seed}; give 'int8', "
-                "'float16' or None, dims of at least 1 and a seed of at least 0"
+                f"rerank is {rerank!r} with rerank_dims {rerank_dims} and seed {seed}; give one of "
+                f"{', '.join(map(repr, _RERANKS))}, dims of at least 1 and a seed of at least 0"
             )
         self._settings = _Settings(int(n_bits), rerank, int(rerank_dims), int(seed))
         self._held: _Few | VectorArchive | None = None
@@ -101,7 +106,9 @@ class VectorIndex:
         """Return whether there is a vector of this id."""
         if self._held is None or not isinstance(id_, int | np.integer):
             return False
-        return bool(self._held.numbers_of(np.array([id_], np.int64))[0] >= 0)
+        if not -_LARGEST_ID - 1 <= int(id_) <= _LARGEST_ID:
+            return False
+        return bool(self._held.numbers_of(np.array([int(id_)], np.int64))[0] >= 0)
 
     def __repr__(self) -> str:
         """Return the class, its settings and its size."""
@@ -181,7 +188,7 @@ class VectorIndex:
         ParameterError
             If an id is not in the index.
         """
-        own = np.unique(_as_ids(np.atleast_1d(np.asarray(ids))))
+        own = np.unique(_as_ids(np.atleast_1d(_array(ids, "ids"))))
         with self._changing:
             held = self._held
             numbers = np.full(len(own), -1) if held is None else held.numbers_of(own)
@@ -224,13 +231,14 @@ class VectorIndex:
             If queries do not fit, or `k`, the budget or the shortlist is below 1.
         """
         for name, value in (("k", k), ("budget", budget), ("shortlist", shortlist)):
-            if not isinstance(value, int | np.integer) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ParameterError(f"{name} is {value!r}; give a whole number of at least 1")
         held = self._held
         units = _units(queries, None if held is None else held.n_features, "queries", one=True)
         if held is None:
             return np.full((len(units), k), -1), np.full((len(units), k), np.inf, np.float32)
-        return held.search(units, int(k), int(budget), max(int(shortlist), 2 * int(k)))
+        short = min(max(int(shortlist), 2 * int(k)), max(len(held), 1))
+        return held.search(units, int(k), min(int(budget), max(len(held), 1)), short)
 
     def save(self, path: PathLike) -> None:
         """Write the index to one file, under a temporary name that is renamed at the end.
@@ -384,7 +392,7 @@ class _Few:
 
 def _units(vectors: ArrayLike, features: int | None, name: str, *, one: bool = False) -> NDArray[np.float32]:
     """Return vectors of length 1, float32 (N, F), or raise ParameterError; `one`: (F,) is a row, too."""
-    values = np.asarray(vectors)
+    values = _array(vectors, name)
     if one and values.ndim == 1:
         values = values[None]
     wanted = "F" if features is None else features
@@ -401,9 +409,17 @@ def _units(vectors: ArrayLike, features: int | None, name: str, *, one: bool = F
     return units
 
 
+def _array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return what numpy reads as an array; ParameterTypeError for anything else."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterTypeError(f"{name} are no array ({error}); give one of numpy") from error
+
+
 def _as_ids(ids: ArrayLike) -> NDArray[np.int64]:
     """Return ids as int64, or raise ParameterError."""
-    values = np.asarray(ids)
+    values = _array(ids, "ids")
     if values.size and values.dtype.kind not in "iu":
         raise ParameterTypeError(f"ids are {values.dtype}; give integers")
     if values.size and values.dtype == np.uint64 and values.max() > _LARGEST_ID:

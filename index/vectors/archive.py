@@ -19,9 +19,9 @@ from sish.index.texture.cells import Cells, Directory
 from sish.index.texture.shortlist import SPOT
 from sish.index.texture.tree import TextureTree
 from sish.index.vector_kernels import SKETCH
-from sish.index.vector_means import MeanCells
-from sish.index.vector_rule import VectorRule
-from sish.index.vector_walk import search_vectors
+from sish.index.vectors.means import MeanCells
+from sish.index.vectors.rule import VectorRule
+from sish.index.vectors.walk import search_vectors
 
 _MERGED = 2  # a part is merged with the one before it that is less than so many times as large
 _FULLER, _FARTHER, _LOOKED = 3.5, 1.25, 1.25  # as in sish.tree_fit
