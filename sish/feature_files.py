@@ -321,6 +321,11 @@ def check_fits(file: FeatureFile, recipe: Recipe) -> None:
             "keep one index for each encoder"
         )
     if file.l0_xy is None:
+        if recipe != replace(recipe, patch_px=file.recipe().patch_px, mpp=file.recipe().mpp):
+            raise FeatureMismatchError(
+                f"{file.path} holds a vector of a whole slide, and the index is of patches: keep one index "
+                "for each"
+            )
         return
     side = recipe.patch_px * recipe.mpp
     if abs(file.side_um - side) > _SIDE_TOLERANCE * side:

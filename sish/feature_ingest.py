@@ -138,7 +138,8 @@ def _commonest_kind(sampled: Sequence[FeatureFile]) -> list[FeatureFile]:
     """Return the files of the commonest kind; EncoderMismatchError where two are equally common."""
     kinds: list[list[FeatureFile]] = []
     for file in sampled:
-        fitting = (kind for kind in kinds if fits(file, kind[0].recipe()))
+        alike = [kind for kind in kinds if (kind[0].l0_xy is None) == (file.l0_xy is None)]
+        fitting = (kind for kind in alike if fits(file, kind[0].recipe()))
         kind = next(fitting, None)
         if kind is None:
             kinds.append([file])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import sish
 from sish.cli import main
 from sish.errors import EncoderMismatchError, MissingMppError, SlideError, SlideOpenError
-from sish.feature_files import _step, read_features
+from sish.feature_files import read_features, step_of_grid
 
 GRID = np.stack(np.meshgrid(512 * np.arange(6), 512 * np.arange(6)), -1).reshape(-1, 2)
 SIDES = {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40}
@@ -59,7 +59,7 @@ def test_numbers_of_any_type_and_a_batch_of_one_are_read(tmp_path, dtype, batch,
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (np.zeros(32, "f4"), r"shape \(32,\)"),
+        (np.zeros((2, 3, 4), "f4"), r"shape \(2, 3, 4\)"),
         (np.zeros((2, len(GRID), 32), "f4"), r"shape \(2, 36, 32\)"),
         (np.zeros((len(GRID), 0), "f4"), r"want \(N, F\)"),
         (np.zeros((len(GRID) + 1, 4), "f4"), r"features \(37, 4\), coords \(36, 2\)"),
@@ -227,12 +227,14 @@ def test_the_side_is_the_step_of_the_grids_wherever_their_corners_are(side, piec
     pieces = [*pieces, (7, 11, 9, 9)]
     corners = [(x + side * i, y + side * j) for x, y, n, m in pieces for i in range(n) for j in range(m)]
     order = np.random.default_rng(side).permutation(len(corners))
-    assert _step(np.array(corners)[order]) == side
+    assert step_of_grid(np.array(corners)[order]) == side
 
 
 def test_patches_with_gaps_and_without_neighbours():
-    assert _step(np.array([[0, 0], [512, 0], [0, 512], [256, 512], [512, 512], [512, 256]])) == 256
-    assert np.isnan(_step(np.array([[0, 0], [5, 7], [9, 30]]))) and np.isnan(_step(np.empty((0, 2), int)))
+    assert step_of_grid(np.array([[0, 0], [512, 0], [0, 512], [256, 512], [512, 512], [512, 256]])) == 256
+    assert np.isnan(step_of_grid(np.array([[0, 0], [5, 7], [9, 30]]))) and np.isnan(
+        step_of_grid(np.empty((0, 2), int))
+    )
 
 
 # ---- one odd file among good ones

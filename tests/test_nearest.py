@@ -109,7 +109,7 @@ def test_an_add_without_a_slide_makes_no_index(tmp_path, capsys):
     "words, lacking",
     [
         (["search"], "queries, --index"),
-        (["preview"], "slide, --output"),
+        (["preview"], "slide"),
         (["systems", "search"], "system, queries, --data"),
         (["train-codes", "fit"], "--data.folder"),
     ],

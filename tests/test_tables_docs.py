@@ -69,4 +69,4 @@ def test_the_page_names_the_columns_of_the_file():
 
     part = PAGE[PAGE.index("## Parquet") :]
     told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]+)\|", part, re.MULTILINE)))
-    assert [name for name in told if name != "vector"] == _schema(pyarrow, [], {}).names
+    assert [name for name in told if name != "vector"] == _schema(pyarrow, [], None, {}).names

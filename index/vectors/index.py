@@ -237,8 +237,8 @@ class VectorIndex:
         units = _units(queries, None if held is None else held.n_features, "queries", one=True)
         if held is None:
             return np.full((len(units), k), -1), np.full((len(units), k), np.inf, np.float32)
-        short = min(max(int(shortlist), 2 * int(k)), max(len(held), 1))
-        return held.search(units, int(k), min(int(budget), max(len(held), 1)), short)
+        most = max(2 * len(held), 1)  # vectors, with those that were removed and still lie there
+        return held.search(units, int(k), min(int(budget), most), min(max(int(shortlist), 2 * int(k)), most))
 
     def save(self, path: PathLike) -> None:
         """Write the index to one file, under a temporary name that is renamed at the end.
