@@ -97,7 +97,7 @@ class FeatureFile:
     def recipe(self) -> Recipe:
         """Return the recipe of an index of such features."""
         if self.l0_xy is None:
-            return Recipe(weights=f"{FEATURES}{self.name}")
+            return Recipe(weights=f"{FEATURES}{self.name}", mpp=0.0)
         return Recipe(
             weights=f"{FEATURES}{self.name}", patch_px=self.patch_px, mpp=self.side_um / self.patch_px
         )
@@ -320,13 +320,13 @@ def check_fits(file: FeatureFile, recipe: Recipe) -> None:
             f"{file.path} holds features of {file.name}, and the index is of {recipe.weights}: "
             "keep one index for each encoder"
         )
-    if file.l0_xy is None:
-        if recipe != replace(recipe, patch_px=file.recipe().patch_px, mpp=file.recipe().mpp):
-            raise FeatureMismatchError(
-                f"{file.path} holds a vector of a whole slide, and the index is of patches: keep one index "
-                "for each"
-            )
+    if not recipe.mpp:  # vectors of patches whose size nobody told, or of whole slides
         return
+    if file.l0_xy is None:
+        raise FeatureMismatchError(
+            f"{file.path} holds a vector of a whole slide, and the index is of patches: keep one index for "
+            "each"
+        )
     side = recipe.patch_px * recipe.mpp
     if abs(file.side_um - side) > _SIDE_TOLERANCE * side:
         raise FeatureMismatchError(

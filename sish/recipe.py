@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from reprlib import repr as short
 from typing import Any, Literal, get_args
 
-from sish.encoders import OWN, PREFIXES, TIMM, TISSUE, PatchEncoder, current_name, name_of
+from sish.encoders import FEATURES, OWN, PREFIXES, TIMM, TISSUE, PatchEncoder, current_name, name_of
 from sish.errors import IndexFormatError, ParameterError, ParameterTypeError
 from sish.index.keys import Pooling
 from sish.nearest import nearest_to
@@ -51,7 +51,7 @@ class Recipe:
     patch_px: int = 256
     """Edge of a patch in pixels at ``mpp``."""
     mpp: float = 1.0
-    """Scale at which patches are read, um per pixel."""
+    """Scale at which patches are read, um per pixel; 0 for features whose patches have no known size."""
     keys: Keys = "texture"
     """The keys that order patches: ``texture``, paths in a tree learnt from the archive, or ``paper``."""
     pooling: Pooling = "integer"
@@ -152,7 +152,8 @@ class Recipe:
             raise ParameterError(
                 f"got patch_px={self.patch_px}; want at least 64, and of tissue or a VQ-VAE a multiple of 64"
             )
-        if not MIN_PATCH_MPP <= self.mpp <= MAX_PATCH_MPP:
+        sizeless = self.mpp == 0 and self.weights.startswith(FEATURES)
+        if not (sizeless or MIN_PATCH_MPP <= self.mpp <= MAX_PATCH_MPP):
             raise ParameterError(
                 f"got a patch mpp of {self.mpp}; want {MIN_PATCH_MPP:g} to {MAX_PATCH_MPP:g} um per pixel"
             )

@@ -33,7 +33,7 @@ def recipe_of(feature_encoder: str, n_features: int) -> Recipe:
     """Return the recipe of an index of vectors; ParameterError if the encoder's name is none."""
     if not isinstance(feature_encoder, str) or not feature_encoder:
         raise ParameterError(f"got feature_encoder={feature_encoder!r}; want its name, such as 'uni'")
-    return Recipe(weights=f"{FEATURES}{feature_encoder}/{n_features}").check()
+    return Recipe(weights=f"{FEATURES}{feature_encoder}/{n_features}", mpp=0.0).check()
 
 
 def measured_rows(slides: Sequence[VectorSlide]) -> NDArray[np.float32]:

@@ -115,6 +115,29 @@ def test_other_encoders_are_refused_by_name(folder, from_arrays, tmp_path):
         from_arrays.add_features(other, show_progress=False)
 
 
+def test_a_vector_of_a_slide_joins_no_index_of_patches_whatever_their_size(folder, tmp_path):
+    """256 um is the size of a patch that nobody tells otherwise."""
+    patches = tmp_path / "patches.h5"
+    with h5py.File(patches, "w") as file:
+        file["features"] = np.random.default_rng(1).normal(size=(90, WIDTH)).astype(np.float32)
+        file["coords"] = np.stack(np.divmod(np.arange(90), 9), axis=1) * 256
+    told = {"feature_encoder": "titan", "mpp": 1.0}
+    index = sish.Index.create_for_features(tmp_path / "a.sish", patches, **told)
+    index.add_features(patches, show_progress=False, **told)
+    with pytest.raises(sish.EncoderMismatchError, match="index is of patches"):
+        index.add_features(folder / "s00.h5", show_progress=False)
+
+
+def test_an_index_of_arrays_is_asked_by_files_of_patches_of_any_size(from_arrays, tmp_path):
+    for step in (256, 512):
+        path = tmp_path / f"{step}.h5"
+        with h5py.File(path, "w") as file:
+            file["features"] = np.random.default_rng(2).normal(size=(12, WIDTH)).astype(np.float32) + 4
+            file["features"].attrs["encoder"] = "titan"
+            file["coords"] = np.stack(np.divmod(np.arange(12), 4), axis=1) * step
+        assert len(from_arrays.search(path, k=3, mpp=0.5)) == 3
+
+
 def test_the_command_line_reads_them_and_tells_how_vectors_are_kept(folder, tmp_path, capsys):
     index = str(tmp_path / "a.sish")
     assert main(["index", "add", "--features", str(folder), "--index", index, "--quiet"]) == 0
