@@ -102,11 +102,11 @@ class Rerank:
         hamming = bags.hamming.copy()
         angle = np.rint(np.arccos(np.clip(1 - apart, -1, 1)) * (n_bits / np.pi))
         hamming[near] = np.where(hamming[near] == 0, 0, angle)  # rounding would part equal patches
-        query_patch = np.repeat(np.arange(len(bags)), bags.lengths())
-        order = np.argsort(query_patch * (n_bits + 1) + hamming, kind="stable")
-        kept = order[hamming[order] <= threshold]
-        offset = np.searchsorted(query_patch[kept], np.arange(len(bags) + 1))
-        return Bags(offset, bags.patch[kept], hamming[kept])
+        kept = np.flatnonzero(hamming <= threshold)
+        query_patch = np.repeat(np.arange(len(bags)), bags.lengths())[kept]
+        order = np.argsort(query_patch * (n_bits + 1) + hamming[kept], kind="stable")
+        offset = np.searchsorted(query_patch, np.arange(len(bags) + 1))
+        return Bags(offset, bags.patch[kept[order]], hamming[kept[order]])
 
     def to_json(self) -> dict[str, str]:
         """Return plain values for JSON: the arrays of the rule, float32, as base64."""
