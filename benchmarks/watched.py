@@ -15,6 +15,7 @@ from sish.barcoder import Barcoder
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.encoders import Encoding, MeasuredEncoder, name_of
 from sish.index.projection import project
+from sish.progress import OnProgress, silent
 from sish.slides.reader_threads import TimeLimit
 
 
@@ -113,10 +114,15 @@ class Watched(SlideEncoder):
         own.memory, own.looks = remembering, looks
         return own
 
-    def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
+    def encode(
+        self,
+        prepared: PreparedSlide,
+        limit: TimeLimit | None = None,
+        on_progress: OnProgress = silent,
+    ) -> SlideCodes:
         """Encode a slide as the encoder does, and keep what it saw."""
         self.memory.looked.clear()
-        codes = super().encode(prepared, limit)
+        codes = super().encode(prepared, limit, on_progress)
         seen = self.memory.looked
         if seen:
             patches = self._before_bits(np.stack([one.features[0] for one in seen]))

@@ -22,6 +22,7 @@ from sish.calibration import Calibration
 from sish.encoders import OBJECT, Encoding, MeasuredEncoder, PatchEncoder, load, measured
 from sish.errors import EncoderMismatchError, ParameterError
 from sish.index.keys import Pooling, order_codebook, paper_keys
+from sish.progress import OnProgress, silent
 from sish.recipe import Recipe
 from sish.rerank import Rerank
 from sish.slides.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
@@ -243,9 +244,14 @@ class SlideEncoder:
         )
         return PreparedSlide(slide, tissue, mosaic)
 
-    def encode(self, prepared: PreparedSlide, limit: TimeLimit | None = None) -> SlideCodes:
+    def encode(
+        self,
+        prepared: PreparedSlide,
+        limit: TimeLimit | None = None,
+        on_progress: OnProgress = silent,
+    ) -> SlideCodes:
         """Read the mosaic's patches and turn them into keys and barcodes; SlideReadError past the limit."""
-        return self._encode_at(prepared.slide, prepared.mosaic.l0_xy, limit)
+        return self._encode_at(prepared.slide, prepared.mosaic.l0_xy, limit, on_progress)
 
     def encode_rest(
         self, slide: Slide, mosaic: Mosaic, seen: Seen, limit: TimeLimit | None = None
@@ -264,8 +270,15 @@ class SlideEncoder:
             else np.concatenate([codes.vectors, known.vectors])[order],
         )
 
-    def _encode_at(self, slide: Slide, l0_xy: NDArray[np.int64], limit: TimeLimit | None) -> SlideCodes:
+    def _encode_at(
+        self,
+        slide: Slide,
+        l0_xy: NDArray[np.int64],
+        limit: TimeLimit | None,
+        on_progress: OnProgress = silent,
+    ) -> SlideCodes:
         """Encode the patches at some places of a slide."""
+        on_progress(0, len(l0_xy))
         recipe = self.recipe
         reading = read_patches(
             slide,
@@ -277,7 +290,11 @@ class SlideEncoder:
             limit=limit,
         )
         with closing(reading):  # whatever happens, nothing reads when this returns
-            batches = [self.encode_patches(pixels) for pixels in reading]
+            batches, done = [], 0
+            for pixels in reading:
+                batches.append(self.encode_patches(pixels))
+                done += len(pixels)
+                on_progress(done, len(l0_xy))
         if not batches:  # no tissue: no rows, of the right widths
             batches = [self.encode_patches(np.empty((0, recipe.patch_px, recipe.patch_px, 3), np.uint8))]
         vectors = [batch.vectors for batch in batches if batch.vectors is not None]

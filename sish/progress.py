@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from sish.printing import print_error, printable
 
 _LINE_EVERY_S = 10.0
+
+OnProgress = Callable[[int, int], object]
+"""Told how many parts of some work are done, and of how many; what it raises ends the work."""
+
+
+def silent(_done: int, _total: int) -> None:
+    """Tell nobody."""
 
 
 class Progress(Protocol):

@@ -27,6 +27,7 @@ from sish.index.store import SlideRow, Snapshot, State
 from sish.index.store.segment import Segment
 from sish.ingest import remembered
 from sish.nearest import nearest_to
+from sish.progress import OnProgress, silent
 from sish.results import Query, Results
 from sish.slides.files import absolute, slide_id_of
 from sish.slides.mosaic import Region
@@ -64,7 +65,9 @@ class Question:
         """Refuse a scale that is not positive (ParameterError)."""
         check_given(self.mpp, self.override_mpp)
 
-    def encoded(self, state: State, encoder: SlideEncoder) -> tuple[Query, SlideCodes]:
+    def encoded(
+        self, state: State, encoder: SlideEncoder, on_progress: OnProgress = silent
+    ) -> tuple[Query, SlideCodes]:
         """Return the query and its codes.
 
         Parameters
@@ -73,6 +76,8 @@ class Question:
             The state of the index that is searched.
         encoder : SlideEncoder
             The encoder of the index.
+        on_progress : callable, optional
+            Told how many patches are encoded: see :meth:`sish.Index.search`.
 
         Returns
         -------
@@ -93,7 +98,7 @@ class Question:
         row = _named(state, self.query)
         if row is not None and self.region is None:
             _check_told(self.override_mpp, "the id of an indexed slide", "its file")
-            return query_of_indexed(row, state.segments, self.patient)
+            return _told(query_of_indexed(row, state.segments, self.patient), on_progress)
         if row is None and isinstance(self.query, str) and not os.path.lexists(self.query):
             near = nearest_to(self.query, (name for name, _ in state.ids_and_paths()))
             raise SlideNotFoundError(
@@ -101,14 +106,15 @@ class Question:
             )
         given = self.query if row is None else _file_of(row)  # a region is read from the file
         if is_vectors(given) or (_is_array(given) and encoder.recipe.weights.startswith(FEATURES)):
-            return self._of_vectors(as_vectors(cast("NDArray[np.floating]", given), "query vectors"), encoder)
+            vectors = as_vectors(cast("NDArray[np.floating]", given), "query vectors")
+            return _told(self._of_vectors(vectors, encoder), on_progress)
         if is_spatial(given) or is_spatial_file(given):
-            return self._of_spatialdata(given, state, encoder)
+            return _told(self._of_spatialdata(given, state, encoder), on_progress)
         if is_feature_file(given):
-            return self._of_features(absolute(str(given)), state, encoder)
+            return _told(self._of_features(absolute(str(given)), state, encoder), on_progress)
         check_takes_pixels(encoder, state.folder)
         encoder.load()  # so wrong weights are refused before the slide is opened
-        return self._of_pixels(given, _stored(state, given), encoder)
+        return self._of_pixels(given, _stored(state, given), encoder, on_progress)
 
     def noted(self, results: Results) -> Results:
         """Return the results, with a note if `mpp` was not used because the query has its own scale."""
@@ -175,14 +181,14 @@ class Question:
         return query, codes
 
     def _of_pixels(
-        self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder
+        self, given: Queryable, stored: SlideRow | None, encoder: SlideEncoder, on_progress: OnProgress
     ) -> tuple[Query, SlideCodes]:
         """Return pixels as a query. A thread reads them; Ctrl-C leaves it behind if a file hangs."""
         region, region_name = _box_and_name(self.region)
         slide = start(self._open, given, stored).result()
         try:
             prepared = start(encoder.prepare, slide, region).result()
-            codes = encoder.encode(prepared)
+            codes = encoder.encode(prepared, on_progress=on_progress)
         finally:
             if slide is not given:
                 end_soon(slide.close)
@@ -215,6 +221,12 @@ class Question:
         if scale is None:
             raise QueryError("got an image without its scale: give mpp=, in micrometres per pixel")
         return slide_from_array(np.asarray(given), scale, "image")
+
+
+def _told(found: tuple[Query, SlideCodes], on_progress: OnProgress) -> tuple[Query, SlideCodes]:
+    """Return codes that were at hand; all patches are done at once."""
+    on_progress(len(found[1]), len(found[1]))
+    return found
 
 
 def is_vectors(query: object) -> bool:

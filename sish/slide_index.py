@@ -14,44 +14,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
 from sish.encode import SlideEncoder
 from sish.encoders import TISSUE, PatchEncoder
-from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError, QueryError
+from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError
 from sish.feature_ingest import measured_files
-from sish.filters import Where, filters_of
 from sish.index.params import SearchParams
 from sish.index.store import Store
 from sish.index_base import check_keeps, header_of, one_encoder
-from sish.index_spatial import IndexSpatial
-from sish.queries import Question
-from sish.recall import noted
+from sish.index_search import IndexSearch
 from sish.recipe import Recipe
 from sish.rerank import kind_of
-from sish.results import Results
 from sish.sampling import measured_encoder
-from sish.slides.mosaic import Region
 from sish.thresholds import Settings
 from sish.vector_ingest import check_mosaic, measured_rows, recipe_of
-from sish.vectors import Scales, Told, as_id, slides_of
-from sish.view import RankingName
+from sish.vectors import Scales, Told, slides_of
 
 if TYPE_CHECKING:
-    from sish.annotations import Annotation
     from sish.index.vector_coder import VectorKind
-    from sish.queries import Queryable
     from sish.rerank import RerankName
 
     Search = SearchParams | Mapping[str, Any]
 
 
-class Index(IndexSpatial):
+class Index(IndexSearch):
     """An archive of slides that can be searched; a folder on disk.
 
     Make one with :meth:`create`, or open one with :meth:`open`. Many processes may search while one adds.
@@ -388,106 +379,6 @@ class Index(IndexSpatial):
             index = cls(store)
         index._add_slides(slides, notes, mosaic=mosaic, show_progress=show_progress)
         return index
-
-    def search(
-        self,
-        query: Queryable,
-        *,
-        k: int = 5,
-        mpp: float | None = None,
-        override_mpp: float | None = None,
-        region: Region | Annotation | None = None,
-        ranking: RankingName = "auto",
-        exclude_patient: bool = False,
-        patient: str | None = None,
-        where: Where | None = None,
-        search: Search | None = None,
-    ) -> Results:
-        """Find the slides that look most like a slide, a region of one, or an image.
-
-        Parameters
-        ----------
-        query : path-like, Slide, uint8 array (H, W, 3), PIL image, float array (Q, F), SpatialData or AnnData
-            The slide to search for. The id of an indexed slide gives the same answer as its file, which is
-            not read. A path that ends with ``.h5`` is a file of features (:meth:`add_features`). A float
-            array has a vector of the index's encoder in each row: the patches of a slide, or of a part of it.
-            Of a SpatialData (:meth:`add_spatialdata`), also a ``.zarr`` or ``.h5ad``, all rows of the table
-            of the index's encoder are searched for.
-        k : int
-            Number of hits wanted. The answer is shorter only if fewer slides may be found. Hits that the
-            ranking did not place have ``placed`` false; those beyond the threshold have ``below_threshold``.
-        mpp : float, optional
-            Scale of the query in um per pixel, if its file does not tell it; always needed for arrays. If the
-            file has a scale of its own, the answer's note says so.
-        override_mpp : float, optional
-            Scale of the query in um per pixel, whatever its file tells.
-        region : (x, y, width, height) or Annotation, optional
-            The part of the query to search for, in level-0 pixels; or one of :func:`sish.read_annotations`,
-            whose name the answer then has.
-        ranking : {"auto", "uncertainty", "similarity"}
-            ``uncertainty`` is the published ranking, which needs labels; ``similarity`` needs none. See
-            :mod:`sish.ranking`. ``auto`` is ``uncertainty`` if every slide has a label, else ``similarity``,
-            and the note says why. Both rankings compute the score of a hit in the same way (:class:`Hit`), so
-            it may rise down a list ranked by uncertainty.
-        exclude_patient : bool
-            Leave out every slide of the query's own patient.
-        patient : str, optional
-            The query's patient. Default: the patient of the same file in the index, else the query's id.
-            Vectors have none unless it is given.
-        where : mapping, optional
-            Find only slides whose values meet these conditions, by column: ``label``, ``site``, ``patient``
-            or another column of the labels file, as in ``{"site": ["lung", "breast"], "age": ">=50"}``. See
-            :mod:`sish.filters`.
-        search : SearchParams or mapping, optional
-            Search parameters for this query alone, as for :meth:`open`. In an archive too small for a texture
-            tree (up to 4,000 patches), the query is compared with all patches, whatever the budget.
-
-        Returns
-        -------
-        Results
-            The hits, best first.
-
-        Raises
-        ------
-        QueryError
-            If the query has no tissue, is both an id and another slide's file, or cannot be answered by this
-            index; if no slide has a column of ``where``; or if vectors of an unknown patient shall leave out
-            their patient.
-        ParameterError
-            If ``k``, the ranking or a search parameter is out of range, or ``where`` makes no sense.
-        EncoderMismatchError
-            If the weights at hand are not the ones that the index was made with.
-        SlideError
-            If the query cannot be read.
-        """
-        filters_of(where)  # refused before the query is read, which may take minutes
-        question = Question(
-            as_id(query) if isinstance(query, Integral) else query,
-            mpp=mpp,
-            override_mpp=override_mpp,
-            region=region,
-            patient=None if patient is None else str(patient),
-        )
-        state = self._current()
-        changed = self._settings_of(state).with_changes(search)
-        asked, codes = question.encoded(state, self._encoder_of(state))
-        if exclude_patient and not asked.patient:
-            raise QueryError("got exclude_patient=True with vectors of an unknown patient; give patient=")
-        results = self._view_of(state).search(
-            asked,
-            codes,
-            k=k,
-            ranking=ranking,
-            exclude_patient=exclude_patient,
-            where=where,
-            search=changed.of(state),
-        )
-        return noted(question.noted(results), state, changed.of(state))
-
-    def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
-        """Yield the answer of :meth:`search` to each of several queries, with the same options."""
-        for query in queries:
-            yield self.search(query, **options)
 
 
 def open_or_make(open_index: Callable[[], Index], make: Callable[[], Index]) -> Index:

@@ -1,0 +1,134 @@
+"""Searching an archive: what :class:`sish.Index` does with a question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+from sish.errors import QueryError
+from sish.filters import Where, filters_of
+from sish.index.params import SearchParams
+from sish.index_spatial import IndexSpatial
+from sish.progress import OnProgress, silent
+from sish.queries import Question
+from sish.recall import noted
+from sish.results import Results
+from sish.slides.mosaic import Region
+from sish.vectors import as_id
+from sish.view import RankingName
+
+if TYPE_CHECKING:
+    from sish.annotations import Annotation
+    from sish.queries import Queryable
+
+    Search = SearchParams | Mapping[str, Any]
+
+
+class IndexSearch(IndexSpatial):
+    """An archive that answers questions."""
+
+    def search(
+        self,
+        query: Queryable,
+        *,
+        k: int = 5,
+        mpp: float | None = None,
+        override_mpp: float | None = None,
+        region: Region | Annotation | None = None,
+        ranking: RankingName = "auto",
+        exclude_patient: bool = False,
+        patient: str | None = None,
+        where: Where | None = None,
+        search: Search | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Results:
+        """Find the slides that look most like a slide, a region of one, or an image.
+
+        Parameters
+        ----------
+        query : path-like, Slide, uint8 array (H, W, 3), PIL image, float array (Q, F), SpatialData or AnnData
+            The slide to search for. The id of an indexed slide gives the same answer as its file, which is
+            not read. A path that ends with ``.h5`` is a file of features (:meth:`add_features`). A float
+            array has a vector of the index's encoder in each row: the patches of a slide, or of a part of it.
+            Of a SpatialData (:meth:`add_spatialdata`), also a ``.zarr`` or ``.h5ad``, all rows of the table
+            of the index's encoder are searched for.
+        k : int
+            Number of hits wanted. The answer is shorter only if fewer slides may be found. Hits that the
+            ranking did not place have ``placed`` false; those beyond the threshold have ``below_threshold``.
+        mpp : float, optional
+            Scale of the query in um per pixel, if its file does not tell it; always needed for arrays. If the
+            file has a scale of its own, the answer's note says so.
+        override_mpp : float, optional
+            Scale of the query in um per pixel, whatever its file tells.
+        region : (x, y, width, height) or Annotation, optional
+            The part of the query to search for, in level-0 pixels; or one of :func:`sish.read_annotations`,
+            whose name the answer then has.
+        ranking : {"auto", "uncertainty", "similarity"}
+            ``uncertainty`` is the published ranking, which needs labels; ``similarity`` needs none. See
+            :mod:`sish.ranking`. ``auto`` is ``uncertainty`` if every slide has a label, else ``similarity``,
+            and the note says why. Both rankings compute the score of a hit in the same way (:class:`Hit`), so
+            it may rise down a list ranked by uncertainty.
+        exclude_patient : bool
+            Leave out every slide of the query's own patient.
+        patient : str, optional
+            The query's patient. Default: the patient of the same file in the index, else the query's id.
+            Vectors have none unless it is given.
+        where : mapping, optional
+            Find only slides whose values meet these conditions, by column: ``label``, ``site``, ``patient``
+            or another column of the labels file, as in ``{"site": ["lung", "breast"], "age": ">=50"}``. See
+            :mod:`sish.filters`.
+        search : SearchParams or mapping, optional
+            Search parameters for this query alone, as for :meth:`open`. In an archive too small for a texture
+            tree (up to 4,000 patches), the query is compared with all patches, whatever the budget.
+        on_progress : callable, optional
+            It is called as ``on_progress(done, total)`` with the query's patches, in the thread that called
+            this: first with 0, then after each batch that was encoded. The patches of an indexed slide, or
+            given as features, are done at once. What it raises ends the search, and nothing reads any more.
+
+        Returns
+        -------
+        Results
+            The hits, best first.
+
+        Raises
+        ------
+        QueryError
+            If the query has no tissue, is both an id and another slide's file, or cannot be answered by this
+            index; if no slide has a column of ``where``; or if vectors of an unknown patient shall leave out
+            their patient.
+        ParameterError
+            If ``k``, the ranking or a search parameter is out of range, or ``where`` makes no sense.
+        EncoderMismatchError
+            If the weights at hand are not the ones that the index was made with.
+        SlideError
+            If the query cannot be read.
+        """
+        filters_of(where)  # refused before the query is read, which may take minutes
+        question = Question(
+            as_id(query) if isinstance(query, Integral) else query,
+            mpp=mpp,
+            override_mpp=override_mpp,
+            region=region,
+            patient=None if patient is None else str(patient),
+        )
+        state = self._current()
+        changed = self._settings_of(state).with_changes(search)
+        asked, codes = question.encoded(state, self._encoder_of(state), on_progress or silent)
+        if exclude_patient and not asked.patient:
+            raise QueryError("got exclude_patient=True with vectors of an unknown patient; give patient=")
+        results = self._view_of(state).search(
+            asked,
+            codes,
+            k=k,
+            ranking=ranking,
+            exclude_patient=exclude_patient,
+            where=where,
+            search=changed.of(state),
+        )
+        return noted(question.noted(results), state, changed.of(state))
+
+    def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
+        """Yield the answer of :meth:`search` to each of several queries, with the same options."""
+        for query in queries:
+            yield self.search(query, **options)
