@@ -151,6 +151,11 @@ class IndexBase:
         return self._settings_of(state).told(state)
 
     @property
+    def generation(self) -> int:
+        """The number of changes that were committed since the index was made, by any process."""
+        return self._store.current().generation
+
+    @property
     def slides(self) -> tuple[SlideRow, ...]:
         """Its slides in the order in which they were added; those of a damaged segment if they are known."""
         return self._store.current().slides

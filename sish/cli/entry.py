@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import set_parsing_settings
 
-from sish.cli import demo, evaluate, export, index, preview, search
+from sish.cli import demo, evaluate, export, index, preview, search, serve
 from sish.cli.options import add_commands
 from sish.errors import SishError
 from sish.parsing import ArgumentParser
@@ -101,6 +101,7 @@ _COMMANDS = {
     "evaluate": evaluate.COMMAND,
     "preview": preview.COMMAND,
     "export": export.COMMAND,
+    "serve": serve.COMMAND,
     "demo": demo.COMMAND,
 }
 _PARSED_ELSEWHERE: dict[str, tuple[str, Callable[[list[str]], int]]] = {

@@ -1,0 +1,146 @@
+"""What the server shows: an index, the catalogue of its state, its slides' pictures and its searches."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sish.encoders import FEATURES
+from sish.errors import SlideError
+from sish.index.store import SlideRow
+from sish.indexed_slides import IndexedSlides
+from sish.serve.byte_cache import ByteCache
+from sish.serve.catalogue import Catalogue
+from sish.serve.questions import MOST_HITS
+from sish.serve.searches import Searches
+from sish.serve.shown_slide import ShownSlide
+from sish.serve.slide_pool import SlidePool
+from sish.slide_index import Index
+from sish.slides.reader_threads import start
+from sish.version import __version__
+
+T = TypeVar("T")
+
+CACHE_BYTES = 256 << 20
+"""Bytes of encoded tiles that are kept."""
+UPLOAD_BYTES = 32 << 20
+"""Bytes of the largest body: a picture of 24 MB as base64."""
+_FRESH_S = 1.0  # that a catalogue is used before the index is looked at again
+SLOW_S = 30.0
+"""Seconds that a picture may take."""
+
+
+class SlowSlide(SlideError):
+    """A slide that did not answer in time."""
+
+
+class Archive:
+    """An index as the page shows it.
+
+    Parameters
+    ----------
+    index : Index
+        The index.
+    slides : Path, optional
+        Where its slides are now (:class:`sish.indexed_slides.IndexedSlides`).
+    """
+
+    def __init__(self, index: Index, slides: Path | None = None) -> None:
+        """Open nothing yet."""
+        self.index = index
+        self.pool = SlidePool(IndexedSlides(slides))
+        self.cache = ByteCache(CACHE_BYTES)
+        self.searches = Searches()
+        self._catalogue: Catalogue | None = None
+        self._fresh_until = 0.0
+        self._making = threading.Lock()
+
+    async def catalogue(self) -> Catalogue:
+        """Return the catalogue of the newest state; it is made again after a change."""
+        known = self._catalogue
+        if known is not None and time.monotonic() < self._fresh_until:
+            return known
+        return await asyncio.wrap_future(start(self._read))
+
+    def _read(self) -> Catalogue:
+        with self._making:
+            known = self._catalogue
+            if known is None or known.generation != self.index.generation:
+                self._catalogue = known = Catalogue.of(self.index.state_and_view()[0])
+            self._fresh_until = time.monotonic() + _FRESH_S
+            return known
+
+    async def picture(
+        self, row: SlideRow, name: tuple[Any, ...], draw: Callable[[ShownSlide], bytes | None]
+    ) -> bytes | None:
+        """Return a picture of a slide as JPEG, from the cache if it is there.
+
+        Parameters
+        ----------
+        row : SlideRow
+            The slide.
+        name : tuple
+            What the picture is, beside its slide.
+        draw : callable
+            Makes it, or None if there is no such picture.
+
+        Returns
+        -------
+        bytes or None
+            The picture.
+
+        Raises
+        ------
+        SlideError
+            If the slide cannot be opened or read, or takes too long.
+        """
+        key = (row.slide_id, row.path, row.file_digest, *name)
+        known = self.cache.get(key)
+        if known is not None:
+            return known
+        made = await self.of_slide(row, draw)
+        if made is not None:
+            self.cache.put(key, made)
+        return made
+
+    async def of_slide(self, row: SlideRow, work: Callable[[ShownSlide], T]) -> T:
+        """Return the result of some work on an open slide; SlowSlide if it takes too long."""
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self.pool.submit(row, work)), SLOW_S)
+        except TimeoutError:
+            raise SlowSlide(f"{row.slide_id}: gave no picture within {SLOW_S:g} s; try again") from None
+
+    async def info(self) -> dict[str, Any]:
+        """Return the facts on the archive: ``GET /api/info``."""
+        catalogue = await self.catalogue()
+        return await asyncio.wrap_future(start(self._info, catalogue))
+
+    def _info(self, catalogue: Catalogue) -> dict[str, Any]:
+        index = self.index
+        state, view = index.state_and_view()
+        return {
+            "version": __version__,
+            "name": index.path.name,
+            "n_slides": state.n_slides,
+            "n_patches": state.n_patches,
+            "encoder": index.fingerprint,
+            "patch_px": index.recipe.patch_px,
+            "mpp": index.recipe.mpp or None,
+            "n_bits": view.searcher.n_bits,
+            "threshold": index.params.threshold,
+            "ranking": view.choose_ranking("auto")[0],
+            "takes_images": not index.recipe.weights.startswith(FEATURES) and not index.encoder.lacks_encoder,
+            "rerank": index.rerank,
+            "generation": catalogue.generation,
+            "columns": catalogue.columns,
+            "limits": {"upload_bytes": UPLOAD_BYTES, "k": MOST_HITS},
+        }
+
+
+def reason_of(error: Exception) -> str:
+    """Return what went wrong, on one line."""
+    return " ".join(str(error).split())

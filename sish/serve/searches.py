@@ -1,0 +1,137 @@
+"""Searches that can be watched and cancelled, and their answers for a while after."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from sish.errors import SishError
+from sish.slides.reader_threads import start
+
+T = TypeVar("T")
+
+MOST_KEPT = 64
+"""Searches that are remembered."""
+_AT_ONCE = 2  # that may encode at a time
+_WAITING = 32
+
+State = Literal["waiting", "running", "done", "cancelled", "failed"]
+Progress = Callable[[int, int], None]
+"""Told of each step of some work: steps done, steps in all."""
+
+
+class Cancelled(SishError):
+    """The work was cancelled by whoever asked for it."""
+
+
+class Busy(SishError):
+    """Too much work is waiting."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Some work that somebody waits for."""
+
+    state: State = "waiting"
+    """Where it is."""
+    done: int = 0
+    """Steps done."""
+    total: int = 0
+    """Steps in all; 0 until they are known."""
+    result: Any = None
+    """Its result, once it is done."""
+    _cancel: threading.Event = field(default_factory=threading.Event)
+
+    def do(self, work: Callable[[Progress], T]) -> T:
+        """Do the work, and note how it ends."""
+        self.state = "running"
+        try:
+            found = work(self.progress)
+        except Exception as error:
+            self.state = "cancelled" if isinstance(error, Cancelled) else "failed"
+            raise
+        self.state = "done"
+        return found
+
+    def cancel(self) -> None:
+        """Let it end at its next step."""
+        self._cancel.set()
+
+    def progress(self, done: int, total: int) -> None:
+        """Note a step; Cancelled ends the work if somebody cancelled it."""
+        if self._cancel.is_set():
+            raise Cancelled("the search was cancelled")
+        self.done, self.total = done, total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"state": self.state, "done": self.done, "total": self.total}
+
+
+class Searches:
+    """Runs work in threads, a few at a time, and keeps what it found by the name that the asker gave."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
+
+    def get(self, name: str) -> Job | None:
+        """Return a job by its name; None if it is forgotten or never was."""
+        return self._jobs.get(name)
+
+    async def run(self, name: str, work: Callable[[Progress], T], is_gone: Callable[[], Any]) -> T:
+        """Do some work in a thread, and return its result.
+
+        Parameters
+        ----------
+        name : str
+            Under which the job can be watched and cancelled, and its result is kept.
+        work : callable
+            It is given a function to call after each step, whose errors must end it.
+        is_gone : callable
+            An asynchronous function that tells whether the asker left; then the work is cancelled.
+
+        Returns
+        -------
+        object
+            What the work returned.
+
+        Raises
+        ------
+        Cancelled
+            If it was cancelled.
+        Busy
+            If too much is waiting.
+        """
+        if self._waiting >= _WAITING:
+            raise Busy(f"{self._waiting} searches are waiting; ask again in a moment")
+        job = self._remember(name)
+        self._waiting += 1
+        try:
+            async with self._free:
+                found: T = await self._watched(job, work, is_gone)
+                job.result = found
+                return found
+        finally:
+            self._waiting -= 1
+
+    def _remember(self, name: str) -> Job:
+        job = self._jobs[name] = Job()
+        self._jobs.move_to_end(name)
+        while len(self._jobs) > MOST_KEPT:
+            self._jobs.popitem(last=False)
+        return job
+
+    async def _watched(self, job: Job, work: Callable[[Progress], T], is_gone: Callable[[], Any]) -> T:
+        job.progress(0, 0)  # it may have been cancelled while it waited
+        future: asyncio.Future[T] = asyncio.wrap_future(start(job.do, work))
+        while not (await asyncio.wait([future], timeout=0.25))[0]:
+            if await is_gone():
+                job.cancel()
+        return future.result()
