@@ -23,6 +23,7 @@ from sish.parquet import write_parquet
 from sish.recalibration import told_of as told_of_calibration
 from sish.recall import told_of
 from sish.recipe import Recipe
+from sish.results import Commit
 from sish.searchers import searcher_of
 from sish.stored_patches import SlidePatches, patches_of
 from sish.tables import slides_frame
@@ -266,7 +267,8 @@ class IndexBase:
             params = self._settings_of(state).of(state)
             if self._view is None or self._view[0] is not state or self._view[1] != params:
                 searcher = searcher_of(state, self.recipe.keys, params, rerank=self._header.rerank)
-                self._view = state, params, View.of(searcher)
+                commit = Commit(state.folder, state.generation, self._header.fingerprint)
+                self._view = state, params, View.of(searcher, commit)
             return self._view[2]
 
 

@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
+    from sish.encode import SlideCodes
+    from sish.filters import Where
+    from sish.index.params import SearchParams
     from sish.index.store import SlideRow
 
 SCORE = (
@@ -224,6 +229,36 @@ class HitList(Generic[Q, H]):
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """The state of an index that gave an answer."""
+
+    folder: Path
+    """The index's folder."""
+    generation: int
+    """The number of commits since the index was created."""
+    encoder: str
+    """Fingerprint of the encoder of its codes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """How an index was searched, for those who come back to an answer: a heatmap, an explanation."""
+
+    codes: SlideCodes
+    """The query's codes."""
+    k: int
+    """How many hits were wanted."""
+    patient: str | None
+    """The patient that was left out."""
+    where: Where | None
+    """The conditions on slides."""
+    params: SearchParams
+    """Budget and threshold."""
+    commit: Commit | None
+    """What was searched; None for patches in memory."""
+
+
+@dataclass(frozen=True, slots=True)
 class Results(HitList[Query, Hit]):
     """The answer of an index: a :class:`HitList` of slides.
 
@@ -233,6 +268,9 @@ class Results(HitList[Query, Hit]):
     """
 
     HIT_FIELDS: ClassVar[tuple[str, ...]] = tuple(it.name for it in fields(Hit))
+
+    asked: Asked | None = field(default=None, repr=False, compare=False)
+    """How the index was searched, the query's codes included. It is not part of ``to_dict``."""
 
     def pairs_to_pandas(self) -> pd.DataFrame:
         """Return a row for each matched pair of patches, hit after hit; needs the extra ``tables``.

@@ -18,7 +18,7 @@ from sish.index.params import SearchParams
 from sish.index.store import SlideRow
 from sish.nearest import nearest_to
 from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
-from sish.results import Hit, PatchPair, Query, Results
+from sish.results import Asked, Commit, Hit, PatchPair, Query, Results
 from sish.searchers import Searcher, SlideMask
 
 RankingName = Literal["auto", "uncertainty", "similarity"]
@@ -41,9 +41,11 @@ class View:
     """Numbers of the slides that can be found and have no label, in order of their ids."""
     labels: SlideLabels
     """The counted labels of slides that can be found; slides without a label share the empty label."""
+    commit: Commit | None = None
+    """What the searcher searches; None for patches in memory."""
 
     @classmethod
-    def of(cls, searcher: Searcher) -> View:
+    def of(cls, searcher: Searcher, commit: Commit | None = None) -> View:
         """Return the view of a searcher's slides; nothing is copied."""
         slides, found = searcher.slides, searcher.found
         order = slides.id_order
@@ -54,7 +56,7 @@ class View:
         labels = SlideLabels.counted(names, np.where(own < 0, names.index(""), own))
         number = np.full(len(found), -1, np.int64)  # slides that cannot be found do not count
         number[found[order]] = labels.number
-        return cls(searcher, found, order, shown[own < 0], replace(labels, number=number))
+        return cls(searcher, found, order, shown[own < 0], replace(labels, number=number), commit)
 
     def search(
         self,
@@ -110,12 +112,14 @@ class View:
             raise ParameterError(f"got k={k!r}; want a whole number of at least 1")
         filters = filters_of(where)
         name, note = self.choose_ranking(ranking)
-        if not self.found.any():
-            return Results(query, name, (), "the index holds no patches: add slides first")
-        exclude = self._excluded(query.patient if exclude_patient else None, filters, mask)
-        if exclude is not None and exclude[self.found].all():
-            return Results(query, name, (), _joined(note, self._why_none(filters)))
         params = self.searcher.params.with_changes(search or {})
+        patient = query.patient if exclude_patient else None
+        asked = Asked(codes, k, patient, where, params, self.commit)
+        if not self.found.any():
+            return Results(query, name, (), "the index holds no patches: add slides first", asked)
+        exclude = self._excluded(patient, filters, mask)
+        if exclude is not None and exclude[self.found].all():
+            return Results(query, name, (), _joined(note, self._why_none(filters)), asked)
         hits: list[Hit] = []
         found: set[int] = set()
         reason = ""
@@ -126,7 +130,7 @@ class View:
             reason = reason or answer.ranking.reason
             if len(hits) == k:
                 break
-        return Results(query, name, _in_order(hits), _joined(note, reason))
+        return Results(query, name, _in_order(hits), _joined(note, reason), asked)
 
     def choose_ranking(self, asked: RankingName) -> tuple[Literal["uncertainty", "similarity"], str]:
         """Choose the ranking.
