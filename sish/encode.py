@@ -25,7 +25,7 @@ from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.progress import OnProgress, silent
 from sish.recipe import Recipe
 from sish.rerank import Rerank
-from sish.slides.mosaic import Mosaic, Region, is_one_patch, only_patch, select_mosaic, tile
+from sish.slides.mosaic import Mosaic, Patches, Region, is_one_patch, only_patch, select_mosaic, tile
 from sish.slides.reader_threads import TimeLimit
 from sish.slides.reading import default_workers, read_patches
 from sish.slides.slide import Slide
@@ -237,12 +237,24 @@ class SlideEncoder:
         if region is None and is_one_patch(slide, recipe.patch_px, recipe.mpp):
             mosaic = only_patch(slide, recipe.patch_px, recipe.mpp)
             return PreparedSlide(slide, all_tissue(slide), mosaic)
-        tissue = find_tissue(slide, min_speck_um2=recipe.min_speck_um2, leave_out_ink=recipe.leave_out_ink)
-        patches = tile(slide, tissue, size_px=recipe.patch_px, mpp=recipe.mpp, region=region)
+        tissue, patches = self._tiled(slide, region)
         mosaic = select_mosaic(
             slide, patches, n_clusters=recipe.n_clusters, fraction=recipe.fraction, seed=recipe.seed
         )
         return PreparedSlide(slide, tissue, mosaic)
+
+    def tiles(self, slide: Slide) -> Mosaic | Patches:
+        """Return all tiles of a slide's tissue; its mosaic is chosen from them."""
+        recipe = self.recipe
+        if is_one_patch(slide, recipe.patch_px, recipe.mpp):
+            return only_patch(slide, recipe.patch_px, recipe.mpp)
+        return self._tiled(slide, None)[1]
+
+    def _tiled(self, slide: Slide, region: Region | None) -> tuple[TissueMask, Patches]:
+        """Return the tissue of a slide and the tiles on it."""
+        recipe = self.recipe
+        tissue = find_tissue(slide, min_speck_um2=recipe.min_speck_um2, leave_out_ink=recipe.leave_out_ink)
+        return tissue, tile(slide, tissue, size_px=recipe.patch_px, mpp=recipe.mpp, region=region)
 
     def encode(
         self,
@@ -251,14 +263,14 @@ class SlideEncoder:
         on_progress: OnProgress = silent,
     ) -> SlideCodes:
         """Read the mosaic's patches and turn them into keys and barcodes; SlideReadError past the limit."""
-        return self._encode_at(prepared.slide, prepared.mosaic.l0_xy, limit, on_progress)
+        return self.encode_at(prepared.slide, prepared.mosaic.l0_xy, limit, on_progress)
 
     def encode_rest(
         self, slide: Slide, mosaic: Mosaic, seen: Seen, limit: TimeLimit | None = None
     ) -> SlideCodes:
         """Encode a slide of which some patches were seen already: only the others are read."""
         rest = np.setdiff1d(np.arange(len(mosaic)), seen.rows)
-        codes = self._encode_at(slide, mosaic.l0_xy[rest], limit)
+        codes = self.encode_at(slide, mosaic.l0_xy[rest], limit)
         known = self.codes(seen.keys, seen.features, None)
         order = np.argsort(np.concatenate([rest, seen.rows]))
         return SlideCodes(
@@ -270,14 +282,14 @@ class SlideEncoder:
             else np.concatenate([codes.vectors, known.vectors])[order],
         )
 
-    def _encode_at(
+    def encode_at(
         self,
         slide: Slide,
         l0_xy: NDArray[np.int64],
-        limit: TimeLimit | None,
+        limit: TimeLimit | None = None,
         on_progress: OnProgress = silent,
     ) -> SlideCodes:
-        """Encode the patches at some places of a slide."""
+        """Encode the patches at some places of a slide, int64 (N, 2) in level-0 pixels."""
         on_progress(0, len(l0_xy))
         recipe = self.recipe
         reading = read_patches(

@@ -79,7 +79,8 @@ def draw_mosaic(slide: Slide, tissue: TissueMask, mosaic: Mosaic, max_px: int = 
     return picture
 
 
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+"""The endings of pictures that are written, and their formats."""
 
 
 def write_picture(
@@ -88,15 +89,15 @@ def write_picture(
     """Write a picture of a slide (.png, .jpg); ParameterError or OutputError as `write_output`."""
     check_picture(path, slide)
     stream = io.BytesIO()
-    picture.save(stream, _FORMATS[Path(path).suffix.lower()])
-    return write_output(path, stream.getvalue(), inputs=[slide], replaces=tuple(_FORMATS))
+    picture.save(stream, PICTURES[Path(path).suffix.lower()])
+    return write_output(path, stream.getvalue(), inputs=[slide], replaces=tuple(PICTURES))
 
 
 def check_picture(path: str | os.PathLike[str], slide: str | os.PathLike[str]) -> None:
     """Refuse a path that :func:`write_picture` would refuse, before the slide is opened."""
-    if Path(path).suffix.lower() not in _FORMATS:
+    if Path(path).suffix.lower() not in PICTURES:
         raise ParameterError(f"cannot write {path}: its ending is none of a picture; want .png or .jpg")
-    check_output(path, inputs=[slide], replaces=tuple(_FORMATS))
+    check_output(path, inputs=[slide], replaces=tuple(PICTURES))
 
 
 def outline(tissue: TissueMask, step: float, shape: tuple[int, int], stroke: int) -> Mask:

@@ -100,13 +100,44 @@ class Rerank:
         views = [rows.view(coder.dtype) for rows in stored if len(rows)]
         apart = coder.bag_distances(self.decode(asked), offset, bags.patch[near], views)
         hamming = bags.hamming.copy()
-        angle = np.rint(np.arccos(np.clip(1 - apart, -1, 1)) * (n_bits / np.pi))
-        hamming[near] = np.where(hamming[near] == 0, 0, angle)  # rounding would part equal patches
+        hamming[near] = _in_bits(apart, hamming[near], n_bits)
         kept = np.flatnonzero(hamming <= threshold)
         query_patch = np.repeat(np.arange(len(bags)), bags.lengths())[kept]
         order = np.argsort(query_patch * (n_bits + 1) + hamming[kept], kind="stable")
         offset = np.searchsorted(query_patch, np.arange(len(bags) + 1))
         return Bags(offset, bags.patch[kept[order]], hamming[kept[order]])
+
+    def distances(
+        self,
+        asked: NDArray[np.uint8],
+        stored: NDArray[np.uint8],
+        hamming: NDArray[np.int32],
+        *,
+        n_bits: int,
+    ) -> NDArray[np.int32]:
+        """Return the distances that `bags` gives to results, of every stored vector.
+
+        Parameters
+        ----------
+        asked : uint8 (Q, V)
+            Stored vectors of the query patches.
+        stored : uint8 (P, V)
+            Stored vectors of other patches.
+        hamming : int32 (Q, P)
+            Distances of their barcodes.
+        n_bits : int
+            Bits of a barcode.
+
+        Returns
+        -------
+        int32 (Q, P)
+            Distances in bits.
+        """
+        coder, (rows, columns) = self.coder, hamming.shape
+        offset, patch = np.arange(rows + 1) * columns, np.tile(np.arange(columns), rows)
+        rows_of = np.ascontiguousarray(stored).view(coder.dtype)
+        apart = coder.bag_distances(self.decode(asked), offset, patch, [rows_of] if columns else [])
+        return _in_bits(apart, hamming.ravel(), n_bits).reshape(hamming.shape)
 
     def to_json(self) -> dict[str, str]:
         """Return plain values for JSON: the arrays of the rule, float32, as base64."""
@@ -146,6 +177,12 @@ class Rerank:
             return cls(_coder(arrays["mean"], arrays.get("spread")))
         except (KeyError, TypeError, ValueError, ParameterError) as error:
             raise odd_header(f"its rerank is {short(stored)} ({error})") from error
+
+
+def _in_bits(apart: NDArray[np.float32], hamming: NDArray[np.int32], n_bits: int) -> NDArray[np.int32]:
+    """Return cosine distances in bits; patches of one barcode are 0 bits apart."""
+    angle = np.rint(np.arccos(np.clip(1 - apart, -1, 1)) * (n_bits / np.pi))
+    return np.where(hamming == 0, 0, angle).astype(np.int32)  # rounding would part equal patches
 
 
 def _coder(mean: NDArray[np.float32], spread: NDArray[np.float32] | None) -> VectorCoder:

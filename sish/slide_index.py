@@ -27,7 +27,7 @@ from sish.feature_ingest import measured_files
 from sish.index.params import SearchParams
 from sish.index.store import Store
 from sish.index_base import check_keeps, header_of, one_encoder
-from sish.index_search import IndexSearch
+from sish.index_insight import IndexInsight
 from sish.recipe import Recipe
 from sish.rerank import kind_of
 from sish.sampling import measured_encoder
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Search = SearchParams | Mapping[str, Any]
 
 
-class Index(IndexSearch):
+class Index(IndexInsight):
     """An archive of slides that can be searched; a folder on disk.
 
     Make one with :meth:`create`, or open one with :meth:`open`. Many processes may search while one adds.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import set_parsing_settings
 
-from sish.cli import demo, evaluate, export, index, preview, search, serve
+from sish.cli import demo, evaluate, export, heatmap, index, preview, search, serve
 from sish.cli.options import add_commands
 from sish.errors import SishError
 from sish.parsing import ArgumentParser
@@ -100,6 +100,7 @@ _COMMANDS = {
     "search": search.COMMAND,
     "evaluate": evaluate.COMMAND,
     "preview": preview.COMMAND,
+    "heatmap": heatmap.COMMAND,
     "export": export.COMMAND,
     "serve": serve.COMMAND,
     "demo": demo.COMMAND,
