@@ -12,6 +12,10 @@ const state = {
   answer: null, // the answer that the panel shows: {id, question, query, ranking, note, results}
   hit: null, // the result of the answer that the second viewer shows, one of answer.results
   pair: null, // the matched pair that is pointed at: {query_xy, xy, hamming, query_row, row}
+  first: null, // the pane (pane.js) that shows the slide; null while there is none, or it has no pictures
+  second: null, // the pane that shows the hit
+  mosaic: false, // whether the patches of the mosaic are outlined
+  tissue: false, // whether the tissue is outlined
   heat: false, // whether both viewers show the similarity of every tile
 };
 

@@ -1,0 +1,67 @@
+// A slide with all that lies over it: the picture, its layers, the scale bar, and the tool that draws boxes.
+
+import { mosaic, tissue } from "./api.js";
+import { BoxTool } from "./box.js";
+import { el } from "./dom.js";
+import { Layers, squares, tissueShape } from "./layers.js";
+import { complain } from "./notices.js";
+import { scaleBar } from "./scale_bar.js";
+import { viewTools } from "./toolbar.js";
+import { SlideViewer } from "./viewer.js";
+
+export class Pane {
+  // Fill host, an empty element, with a slide (GET /api/slides/{id}) that has pictures.
+  constructor(host, slide) {
+    this.slide = slide;
+    this.host = host;
+    const picture = el("div", { class: "picture" });
+    host.append(picture);
+    this.viewer = new SlideViewer(picture, slide);
+    this.layers = new Layers(this.viewer);
+    this.boxTool = new BoxTool(this.viewer, this.layers);
+    host.prepend(viewTools(this.viewer));
+    scaleBar(this.viewer);
+    this.marks = { mosaic: drawMosaic, tissue: drawTissue };
+  }
+
+  // Show or hide a layer; what it shows is asked for when it is first seen.
+  async showLayer(name, shown) {
+    this.layers.show(name, shown);
+    const draw = this.marks[name];
+    if (!shown || !draw) return;
+    delete this.marks[name];
+    try {
+      this.layers.draw(name, await draw(this.slide));
+    } catch (error) {
+      this.marks[name] = draw; // it may go better the next time
+      complain(error);
+    }
+  }
+
+  close() {
+    this.boxTool.stop();
+    this.viewer.close();
+    this.host.replaceChildren();
+  }
+}
+
+async function drawMosaic({ slide_id }) {
+  const { patch_l0_px, patches } = await mosaic(slide_id);
+  return squares(patches, patch_l0_px);
+}
+
+async function drawTissue({ slide_id }) {
+  return tissueShape((await tissue(slide_id)).polygons);
+}
+
+// What stands in place of a slide that has no pictures.
+export function goneCard(slide) {
+  return el(
+    "div",
+    { class: "gone", role: "group", "aria-label": `${slide.slide_id} cannot be shown` },
+    el("h2", {}, slide.slide_id),
+    el("p", { class: "reason" }, slide.reason || "There is no picture of this slide."),
+    el("p", {}, `Its ${slide.n_patches} patches are in the archive: a search by the whole slide still works.`),
+  );
+}
+
