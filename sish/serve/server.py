@@ -99,6 +99,7 @@ def _listening(where: Address) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((where.host, where.port))
+        listening.listen(_CONNECTIONS)  # so that the address answers as soon as it is printed
     except (OSError, OverflowError) as error:
         listening.close()
         raise ParameterError(
