@@ -11,22 +11,26 @@ from typing import Any, TypeVar
 
 from sish.encoders import FEATURES
 from sish.errors import SlideError
+from sish.feature_files import is_feature_file
 from sish.index.store import SlideRow
-from sish.indexed_slides import IndexedSlides
-from sish.serve.byte_cache import ByteCache
+from sish.serve.bounded_cache import BoundedCache
 from sish.serve.catalogue import Catalogue
 from sish.serve.questions import MOST_HITS
-from sish.serve.searches import Searches
+from sish.serve.searches import Progress, Searches
 from sish.serve.shown_slide import ShownSlide
+from sish.serve.slide_files import SlideFiles
 from sish.serve.slide_pool import SlidePool
 from sish.slide_index import Index
 from sish.slides.reader_threads import start
+from sish.tile_codes import TileCodes
 from sish.version import __version__
 
 T = TypeVar("T")
 
 CACHE_BYTES = 256 << 20
 """Bytes of encoded tiles that are kept."""
+CODES_BYTES = 128 << 20
+"""Bytes of codes of tissue tiles that are kept for heatmaps."""
 UPLOAD_BYTES = 32 << 20
 """Bytes of the largest body: a picture of 24 MB as base64."""
 _FRESH_S = 1.0  # that a catalogue is used before the index is looked at again
@@ -46,14 +50,16 @@ class Archive:
     index : Index
         The index.
     slides : Path, optional
-        Where its slides are now (:class:`sish.indexed_slides.IndexedSlides`).
+        Where its slides are now (:class:`sish.serve.slide_files.SlideFiles`).
     """
 
     def __init__(self, index: Index, slides: Path | None = None) -> None:
         """Open nothing yet."""
         self.index = index
-        self.pool = SlidePool(IndexedSlides(slides))
-        self.cache = ByteCache(CACHE_BYTES)
+        self._files = SlideFiles(slides)
+        self.pool = SlidePool(self._files)
+        self.cache: BoundedCache[bytes] = BoundedCache(CACHE_BYTES)
+        self._tiles: BoundedCache[TileCodes] = BoundedCache(CODES_BYTES)
         self.searches = Searches()
         self._catalogue: Catalogue | None = None
         self._fresh_until = 0.0
@@ -104,7 +110,7 @@ class Archive:
             return known
         made = await self.of_slide(row, draw)
         if made is not None:
-            self.cache.put(key, made)
+            self.cache.put(key, made, len(made))
         return made
 
     async def of_slide(self, row: SlideRow, work: Callable[[ShownSlide], T]) -> T:
@@ -113,6 +119,24 @@ class Archive:
             return await asyncio.wait_for(asyncio.wrap_future(self.pool.submit(row, work)), SLOW_S)
         except TimeoutError:
             raise SlowSlide(f"{row.slide_id}: gave no picture within {SLOW_S:g} s; try again") from None
+
+    def placed(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Return a question about a part of a slide with the slide's file, which may lie elsewhere now."""
+        query, known = asked["query"], self._catalogue
+        row = known.row(query) if known is not None and isinstance(query, str) else None
+        if row is None or "region" not in asked or is_feature_file(row.path):
+            return asked
+        path = self._files.path_of(row)
+        return asked if str(path) == row.path else {**asked, "query": path}
+
+    def tiles_of(self, row: SlideRow, progress: Progress) -> TileCodes:
+        """Return the codes of every tissue tile of a slide, from the cache if they are there."""
+        key = (row.slide_id, row.path, row.file_digest, self.index.fingerprint)
+        tiles = self._tiles.get(key)
+        if tiles is None:
+            tiles = self.index.encode_tiles(row.slide_id, on_progress=progress)
+            self._tiles.put(key, tiles, tiles.nbytes)
+        return tiles
 
     async def info(self) -> dict[str, Any]:
         """Return the facts on the archive: ``GET /api/info``."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sish.index.store import SlideRow
-from sish.indexed_slides import IndexedSlides
 from sish.serve.shown_slide import ShownSlide
+from sish.serve.slide_files import SlideFiles
 from sish.slides.reader_threads import ReaderThreads, start
 
 T = TypeVar("T")
@@ -46,13 +46,13 @@ class SlidePool:
 
     Parameters
     ----------
-    files : IndexedSlides
+    files : SlideFiles
         Opens them.
     most_slides : int
         Slides that are held open at a time; the least recently used ones that nobody reads are closed.
     """
 
-    def __init__(self, files: IndexedSlides, most_slides: int = MOST_SLIDES) -> None:
+    def __init__(self, files: SlideFiles, most_slides: int = MOST_SLIDES) -> None:
         """Begin with no slide."""
         self._files, self._most = files, most_slides
         self._held: OrderedDict[Hashable, _Held] = OrderedDict()

@@ -1,22 +1,23 @@
-"""The pixels of indexed slides: from where they were when they were added, or from where they are now."""
+"""Where the files of indexed slides are now."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from sish.errors import SlideOpenError
 from sish.feature_files import is_feature_file
-from sish.identity import Standing, compare
 from sish.index.store import SlideRow
+from sish.indexed_files import open_indexed
 from sish.slides.files import find_slides, slide_id_of
 from sish.slides.slide import Slide, open_slide
 
 
-class IndexedSlides:
-    """Opens the files of indexed slides, and never another file that has taken a slide's place.
+class SlideFiles:
+    """Finds and opens the files of indexed slides, and never another file that has taken a slide's place.
 
     Parameters
     ----------
@@ -47,20 +48,24 @@ class IndexedSlides:
         SlideOpenError
             If it has no file, or the file is gone, cannot be read, or is another one now.
         """
-        return open_slide(self.path_of(row), override_mpp=row.mpp or None)
+        path = self.path_of(row)
+        if row.path and not is_feature_file(row.path):
+            return open_indexed(replace(row, path=str(path)))
+        return open_slide(path, override_mpp=row.mpp or None)  # features do not tell what file they are of
 
     def path_of(self, row: SlideRow) -> Path:
-        """Return the file of a slide's pixels; SlideOpenError if there is none, or it is another slide."""
-        if not row.path and row.slide_id not in self._elsewhere:
-            raise SlideOpenError(f"{row.slide_id}: was given as vectors, so it has no pixels")
-        path = self._elsewhere.get(row.slide_id) or Path(row.path)
-        if is_feature_file(path):
+        """Return where a slide's pixels should be; SlideOpenError if it never had any."""
+        found = self._elsewhere.get(row.slide_id)
+        if found is not None:
+            return found
+        if not row.path:
+            raise SlideOpenError(f"{row.slide_id}: was given as vectors, so there are no pixels to show")
+        if is_feature_file(row.path):
             raise SlideOpenError(
-                f"{path}: holds features, no pixels; name the folder of the slides (--slides)", path=path
+                f"{row.slide_id}: was added as features; name the folder of the slides (--slides ROOT)",
+                path=row.path,
             )
-        if row.path and not is_feature_file(row.path) and compare(path, row) is not Standing.SAME:
-            raise SlideOpenError(f"{path}: is another file now than when it was added", path=path)
-        return path
+        return Path(row.path)
 
     @cached_property
     def _elsewhere(self) -> dict[str, Path]:
