@@ -1,1 +1,154 @@
-export function startAsk() {}
+// The panel: what is searched for, the button that asks, how far the search is. The other parts of the panel
+// (options, image, answer, refinement, history) build themselves into the places that are made here.
+
+import { startAnswer } from "./answer.js";
+import { ask, cancel } from "./asking.js";
+import { startConcept } from "./concept.js";
+import { $, el, fill } from "./dom.js";
+import { startHistory } from "./history.js";
+import { imagePart, startImageQuery } from "./image_query.js";
+import { optionsPart } from "./ask_options.js";
+import { slidePicture } from "./picture.js";
+import { change, count, EMPTY, isReady } from "./question.js";
+import { startRefine } from "./refine.js";
+import { startSession } from "./session.js";
+import { get, on, set } from "./store.js";
+import { startTakeAlong } from "./take_along.js";
+
+const SUBJECTS = { slide: "Whole slide", box: "Box", image: "Image" };
+
+export function startAsk() {
+  set({ draft: EMPTY });
+  const go = el("button", { id: "ask-go", class: "primary", onclick: () => ask() }, "Find similar slides");
+  const part = (id, label) => el("section", { id, "aria-label": label, hidden: true });
+  fill(
+    $("#panel"),
+    el(
+      "section",
+      { id: "ask", "aria-label": "Question" },
+      el("h2", {}, "Find similar tissue"),
+      el(
+        "div",
+        { id: "ask-of", role: "radiogroup", "aria-label": "Search for" },
+        Object.keys(SUBJECTS).map(choice),
+      ),
+      el("div", { id: "ask-what" }),
+      optionsPart(),
+      go,
+      el("div", { id: "ask-progress", hidden: true }),
+    ),
+    part("refine", "Refine"),
+    part("answer", "Hits"),
+    part("take-along", "Take along"),
+    part("concept", "Concept"),
+    part("history", "Questions asked"),
+    part("session", "Session"),
+  );
+  on(["draft", "slideId", "slide", "box", "drawing"], showSubject);
+  on(
+    ["draft", "slideId", "box", "asking"],
+    (state) => (go.disabled = !isReady(state) || Boolean(state.asking)),
+  );
+  on(["asking"], showProgress);
+  on(["view", "answer", "draft"], showPanel);
+  on(["box", "slideId"], followBox);
+  on(["drawn"], ({ drawn }) => drawn?.purpose === "query" && ask());
+  startImageQuery();
+  for (const start of [startRefine, startAnswer, startTakeAlong, startConcept, startHistory, startSession])
+    start();
+  showSubject(get());
+  showPanel(get());
+}
+
+function showPanel({ view, answer, draft }) {
+  $("#panel").hidden = view !== "slide" && !answer && draft.of !== "image";
+}
+
+// A box that was drawn, or came with a link, is what is asked for; without it, the whole slide is.
+function followBox({ box, draft }) {
+  if (box && draft.of === "slide") change({ of: "box" });
+  if (!box && draft.of === "box") change({ of: "slide" });
+}
+
+function choice(of) {
+  const input = el("input", { type: "radio", name: "ask-of", value: of, onchange: () => choose(of) });
+  return el("label", {}, input, SUBJECTS[of]);
+}
+
+let shown = [];
+
+function showSubject(state) {
+  const { draft, slideId, slide, box, drawing } = state;
+  const chosen = drawing === "query" ? "box" : draft.of;
+  for (const input of document.querySelectorAll("#ask-of input")) {
+    input.checked = input.value === chosen;
+    input.disabled = isClosed(input.value, state);
+  }
+  const now = [draft.of, draft.image, slideId, slide, box, drawing];
+  if (now.every((value, place) => value === shown[place])) return; // pictures are not loaded again
+  shown = now;
+  fill($("#ask-what"), draft.of === "image" ? imagePart(state) : slidePart(state));
+}
+
+const isClosed = (of, { slideId, slide, info }) =>
+  of === "image" ? !info.takes_images : !slideId || (of === "box" && slide?.available === false);
+
+function choose(of) {
+  if (of === "box" && !get().box) set({ drawing: "query" });
+  else set({ drawing: null, draft: { ...get().draft, of } });
+}
+
+function slidePart({ slideId, box, draft, drawing, slide }) {
+  if (!slideId) return el("p", { class: "soft" }, "Open a slide, or search with an image.");
+  const isBox = draft.of === "box" && box;
+  const frames = isBox ? [{ ...box, kind: "query" }] : [];
+  return el(
+    "div",
+    { class: "ask-slide" },
+    slidePicture(slideId, frames),
+    el("div", {}, el("b", {}, isBox ? "The box on " : "All of ", slideId), size(isBox ? box : null, slide)),
+    slide?.available === false ? null : drawButton(drawing, box),
+    drawing === "query"
+      ? el("p", { class: "hint" }, "Drag over the tissue that you want to find. Escape stops.")
+      : null,
+  );
+}
+
+function size(box, slide) {
+  if (!slide) return null;
+  if (!box) return el("div", { class: "soft" }, count(slide.n_patches, "patch", "patches"));
+  const [, , width, height] = box.region.map((side) => (slide.mpp ? (side * slide.mpp) / 1000 : side));
+  const words = slide.mpp ? `${width.toFixed(2)} × ${height.toFixed(2)} mm` : `${width} × ${height} px`;
+  return el("div", { class: "soft" }, box.angle ? `${words}, turned by ${Math.round(box.angle)}°` : words);
+}
+
+function drawButton(drawing, box) {
+  const isOn = drawing === "query";
+  const toggle = () => set({ drawing: isOn ? null : "query" });
+  return el(
+    "button",
+    { id: "ask-draw", "aria-pressed": String(isOn), onclick: toggle },
+    box ? "Draw another box" : "Draw a box",
+  );
+}
+
+function showProgress({ asking }) {
+  const place = $("#ask-progress");
+  place.hidden = !asking;
+  if (!asking) return fill(place);
+  if (!place.children.length) fill(place, ...progressParts());
+  const [bar, words] = place.children;
+  if (asking.total) Object.assign(bar, { max: asking.total, value: asking.done });
+  words.textContent = progressInWords(asking);
+}
+
+const progressParts = () => [
+  el("progress", { "aria-label": "Progress of the search" }),
+  el("span", {}),
+  el("button", { id: "ask-cancel", onclick: cancel }, "Cancel"),
+];
+
+function progressInWords({ state, done, total }) {
+  if (state === "waiting") return "Waiting for the server";
+  return total ? `${done} of ${count(total, "patch", "patches")}` : "Reading the query";
+}

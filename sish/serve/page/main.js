@@ -15,7 +15,6 @@ const VIEWS = { gallery: "Slides", map: "Map", slide: "Slide" };
 
 function showView({ view, slideId }) {
   for (const name of Object.keys(VIEWS)) $(`#${name}`).hidden = name !== view;
-  $("#panel").hidden = view !== "slide" && !get().answer;
   fill(
     $("#views"),
     Object.entries(VIEWS)
@@ -35,7 +34,7 @@ async function start() {
   if (location.search) history.replaceState(null, "", location.pathname + location.hash);
   set({ info: await info() });
   $("#archive").textContent = `${get().info.name} · ${get().info.n_slides} slides`;
-  on(["view", "slideId", "answer"], showView);
+  on(["view", "slideId"], showView);
   startGallery();
   startMap();
   startSlideView();

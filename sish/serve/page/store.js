@@ -8,6 +8,7 @@ const state = {
   box: null, // what was drawn on it to search for: {region: [x, y, w, h], angle}, level-0 pixels
   drawing: null, // null, or what the next box is for: "query", "positive" or "negative"
   drawn: null, // the last box that was finished: {purpose, slideId, region, angle}
+  draft: null, // the question that the panel puts together: see question.js
   asking: null, // the question that is being answered: {id, question, done, total}
   answer: null, // the answer that the panel shows: {id, question, query, ranking, note, results}
   hit: null, // the result of the answer that the second viewer shows, one of answer.results

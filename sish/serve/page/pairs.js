@@ -1,0 +1,77 @@
+// Matched patches side by side: the query's above, the hit's below. Pointing at a pair shows where both are.
+
+import { el, fill } from "./dom.js";
+import { patchPicture, queryPatchPicture } from "./picture.js";
+import { get, set } from "./store.js";
+
+const SMALL_PX = 96; // of the pictures that are fetched; they are shown at two thirds of it
+const LARGE_PX = 320;
+
+// Pictures are made when the hit comes into view: an answer may have a thousand hits.
+const watcher = new IntersectionObserver((seen) => {
+  for (const { isIntersecting, target } of seen) {
+    if (!isIntersecting) continue;
+    watcher.unobserve(target);
+    target.makePairs();
+  }
+});
+
+export function bringPairs(item, answer, hit) {
+  const place = item.querySelector(".pairs");
+  item.makePairs = () =>
+    fill(
+      place,
+      hit.patches.map((pair) => pairButton(answer, hit, pair)),
+    );
+  watcher.observe(item);
+}
+
+function pairButton(answer, hit, pair) {
+  const words = `Query patch and its match in ${hit.slide_id}, ${bits(pair)} apart`;
+  const show = (event) => point(event.currentTarget, answer, hit, pair);
+  const events = { onpointerenter: show, onfocus: show, onpointerleave: leave, onblur: leave };
+  return el(
+    "button",
+    { class: "pair", "aria-label": words, onclick: () => open(hit, pair), ...events },
+    queryPatchPicture(answer, pair.query_xy, SMALL_PX),
+    patchPicture(hit.slide_id, pair.xy, SMALL_PX),
+    el("span", { "aria-hidden": "true" }, `${pair.hamming} bits`),
+  );
+}
+
+const bits = ({ hamming }) => `${hamming} of ${get().info.n_bits} bits`;
+
+const open = async (hit, pair) => {
+  const { openHit } = await import("./answer.js"); // answer.js imports this file
+  openHit(hit);
+  set({ pair });
+};
+
+// The viewers show the places of the hit that is open; of another hit, a card shows both patches large.
+function point(button, answer, hit, pair) {
+  leave();
+  button
+    .closest(".hit")
+    .querySelectorAll(".picture rect")
+    [hit.patches.indexOf(pair)]?.classList.add("pointed");
+  if (get().hit === hit) set({ pair });
+  else document.body.append(lens(button, answer, hit, pair));
+}
+
+function leave() {
+  document.querySelector("#lens")?.remove();
+  for (const rect of document.querySelectorAll("rect.pointed")) rect.classList.remove("pointed");
+  if (get().pair) set({ pair: null });
+}
+
+function lens(button, answer, hit, pair) {
+  const edge = button.getBoundingClientRect();
+  const side = (name, picture) => el("figure", {}, picture, el("figcaption", {}, name));
+  return el(
+    "div",
+    { id: "lens", style: { top: `${Math.max(8, Math.min(edge.top - 120, innerHeight - 400))}px` } },
+    side("Query", queryPatchPicture(answer, pair.query_xy, LARGE_PX)),
+    side(hit.slide_id, patchPicture(hit.slide_id, pair.xy, LARGE_PX)),
+    el("p", {}, `They differ in ${bits(pair)}; a match may differ in ${get().info.threshold}.`),
+  );
+}
