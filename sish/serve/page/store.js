@@ -3,6 +3,7 @@
 const state = {
   info: null, // GET /api/info
   view: "gallery", // "gallery", "map" or "slide"
+  filter: { query: "", where: {} }, // of the gallery: words, and conditions by column (sish.filters)
   slideId: null, // the slide in the first viewer
   slide: null, // its GET /api/slides/{id}
   box: null, // what was drawn on it to search for: {region: [x, y, w, h], angle}, level-0 pixels

@@ -1,0 +1,42 @@
+// A slide of the gallery: its thumbnail, its id, its label and where it comes from.
+
+import { thumbnailUrl } from "./api.js";
+import { el, fill } from "./dom.js";
+
+const THUMBNAIL_PX = 256;
+const without = new Set(); // ids whose thumbnail was asked for and is not to be had
+
+// Write a card into a cell; the function that it returns starts the loading of the thumbnail.
+export function fillCard(cell, slide, palette, isOpen) {
+  const picture = el("div", { class: "card-picture" });
+  const facts = [slide.site, slide.patient].filter(Boolean).join(" · ");
+  cell.setAttribute("aria-label", [slide.slide_id, slide.label, facts].filter(Boolean).join(", "));
+  cell.setAttribute("title", slide.slide_id);
+  if (isOpen) cell.setAttribute("aria-current", "true");
+  else cell.removeAttribute("aria-current");
+  fill(
+    cell,
+    picture,
+    el("div", { class: "card-id" }, slide.slide_id),
+    el("div", { class: "card-label" }, slide.label && palette.icon(slide.label), slide.label || "no label"),
+    el("div", { class: "card-facts" }, facts || `${slide.n_patches} patches`),
+  );
+  return () => showThumbnail(picture, slide);
+}
+
+function showThumbnail(picture, { slide_id, width }) {
+  if (!width) return noPicture(picture, "Indexed from features"); // no file: do not ask for what is not there
+  if (without.has(slide_id)) return noPicture(picture);
+  const image = el("img", { alt: "", decoding: "async", draggable: "false" });
+  image.addEventListener("load", () => image.classList.add("loaded"));
+  image.addEventListener("error", () => {
+    without.add(slide_id);
+    noPicture(picture);
+  });
+  image.src = thumbnailUrl(slide_id, THUMBNAIL_PX);
+  fill(picture, image);
+}
+
+function noPicture(picture, why = "No picture: the file is gone") {
+  fill(picture, el("span", { class: "card-none" }, why));
+}

@@ -1,0 +1,31 @@
+// Light or dark: as the system says until the person chooses; the choice is kept in this browser.
+
+import { el } from "./dom.js";
+
+const KEPT = "sish-theme";
+
+export function startTheme(parent) {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const button = el("button", { id: "theme", onclick: () => choose(isDark() ? "light" : "dark") });
+  parent.append(button);
+
+  const isDark = () => {
+    const chosen = document.documentElement.dataset.theme;
+    return chosen ? chosen === "dark" : system.matches;
+  };
+  function show() {
+    button.textContent = isDark() ? "☀ Light" : "☾ Dark";
+    button.title = `Switch to the ${isDark() ? "light" : "dark"} theme`;
+    dispatchEvent(new Event("themechange")); // what is drawn on a canvas is drawn again
+  }
+  function choose(theme) {
+    document.documentElement.dataset.theme = theme;
+    localStorage.setItem(KEPT, theme);
+    show();
+  }
+
+  const kept = localStorage.getItem(KEPT);
+  if (["light", "dark"].includes(kept)) document.documentElement.dataset.theme = kept;
+  system.addEventListener("change", show);
+  show();
+}
