@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from sish.encode import SlideCodes
 from sish.errors import EncoderMismatchError, QueryError
+from sish.explanation import Explanation, explain
 from sish.heatmap import Heatmap
-from sish.index.store import State
+from sish.index.store import SlideRow, State
 from sish.index_search import IndexSearch
 from sish.progress import OnProgress, silent
 from sish.queries import Question, query_of_indexed
@@ -90,6 +91,57 @@ class IndexInsight(IndexSearch):
         codes, threshold = self._codes_of(query, region, mpp, state)
         return Heatmap.of(own, codes, threshold=threshold, rerank=self._encoder_of(state).rerank)
 
+    def explain(self, results: Results, slide_id: str | int) -> Explanation:
+        """Tell why a slide is where it is in an answer of this index, or why it is not in it.
+
+        Parameters
+        ----------
+        results : Results
+            An answer of :meth:`search`. The same search is made again in the state of the index that is
+            current; nothing is encoded.
+        slide_id : str or int
+            The slide's id in the index; it may be a hit or not.
+
+        Returns
+        -------
+        Explanation
+            For each patch of the query its nearest match in the slide and its share of the score; a
+            histogram of distances; what placed the slide; and all that in words.
+
+        Raises
+        ------
+        UnknownSlideError
+            If there is no such slide, or none any more.
+        QueryError
+            If the answer is not of this index.
+        EncoderMismatchError
+            If the index was recalibrated since.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile
+        >>> from sish.slide_index import Index
+        >>> vectors = np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32)
+        >>> ids = np.repeat(["a", "b", "c"], 20)
+        >>> index = Index.from_vectors(f"{tempfile.mkdtemp()}/a.sish", vectors, ids, show_progress=False)
+        >>> why = index.explain(index.search("b", k=1), "b")
+        >>> why.rank, why.score, why.words[0][:37]
+        (1, 1.0, '20 of 20 patches of the query have a ')
+        """
+        state, view = self.state_and_view()
+        asked, name = self._asked(results, state), as_id(slide_id)
+        row = _row_of(state, name)
+        codes = query_of_indexed(row, state.segments, None)[1] if row.n_patches else None
+        return explain(
+            results,
+            asked,
+            name,
+            codes,
+            view,
+            rerank=self._encoder_of(state).rerank,
+            is_changed=asked.commit != view.commit,
+        )
+
     def encode_tiles(self, slide_id: str | int, *, on_progress: OnProgress | None = None) -> TileCodes:
         """Read and encode every tissue tile of an indexed slide, for several heatmaps of it.
 
@@ -108,18 +160,14 @@ class IndexInsight(IndexSearch):
         return self._tiles_of(self._current(), as_id(slide_id), on_progress or silent)
 
     def _tiles_of(self, state: State, slide_id: str, on_progress: OnProgress) -> TileCodes:
-        row = state.row(slide_id)
-        if row is None:
-            raise unknown(state, slide_id)
+        row = _row_of(state, slide_id)
         _, stored = query_of_indexed(row, state.segments, None)
         encoder = self._encoder_of(state)
         return TileCodes.of_slide(row, stored, encoder, self._commit(state), on_progress)
 
     def _check_tiles(self, tiles: TileCodes, state: State, slide_id: str) -> None:
         """Refuse tiles of another slide or encoder."""
-        row = state.row(slide_id)
-        if row is None:
-            raise unknown(state, slide_id)
+        row = _row_of(state, slide_id)
         if (tiles.row.slide_id, tiles.row.file_digest) != (slide_id, row.file_digest):
             raise QueryError(f"got tiles of {tiles.row.slide_id!r} that are not those of {slide_id!r} now")
         self._check_encoder(tiles.encoder, "tiles", state)
@@ -157,3 +205,11 @@ class IndexInsight(IndexSearch):
     def _commit(self, state: State) -> Commit:
         self._encoder_of(state)
         return Commit(state.folder, state.generation, self._header.fingerprint)
+
+
+def _row_of(state: State, slide_id: str) -> SlideRow:
+    """Return the row of a slide; UnknownSlideError if there is none."""
+    row = state.row(slide_id)
+    if row is None:
+        raise unknown(state, slide_id)
+    return row

@@ -258,6 +258,39 @@ def _votes(bags: Bags, label: NDArray[np.int64], weight: NDArray[np.float64]) ->
     return out
 
 
+def labels_of_bag(
+    bags: Bags, slide: ArrayLike, labels: SlideLabels, query_patch: int
+) -> tuple[tuple[str, float], ...]:
+    """Return the labels in a bag with their weights, whose entropy is the bag's uncertainty.
+
+    Parameters
+    ----------
+    bags : Bags
+        The results of all patches of the query.
+    slide : int (R,)
+        Slide number of each result.
+    labels : SlideLabels
+        The labels of all slides of the archive.
+    query_patch : int
+        The number of the bag.
+
+    Returns
+    -------
+    tuple of (str, float)
+        Labels and weights, which sum to 1; the largest weight first.
+
+    Examples
+    --------
+    >>> bags = Bags(np.array([0, 2]), np.array([0, 1]), np.array([3, 4], np.int32))
+    >>> labels_of_bag(bags, [0, 1], SlideLabels.of(["a", "b"]), 0)
+    (('a', 0.666...), ('b', 0.333...))
+    """
+    votes = _votes(bags, labels.number[_slide_numbers(slide, bags)], labels.weight)[query_patch]
+    return tuple(
+        sorted(((labels.names[label], vote) for label, vote in votes.items()), key=lambda it: -it[1])
+    )
+
+
 def _entropy(votes: dict[int, float]) -> float:
     """Return the entropy in bits, exactly 0 for a single label."""
     return sum((-share * math.log2(share) for share in votes.values()), 0.0)
@@ -402,6 +435,8 @@ class NearestMatches:
     """The slides that have a match, (S,), ascending."""
     score: NDArray[np.float64]
     """Their scores, (S,)."""
+    weight: NDArray[np.float64]
+    """w_p of each query patch, (Q,)."""
 
     @classmethod
     def of(cls, bags: Bags, slide: ArrayLike, *, n_bits: int = 1024) -> "NearestMatches":
@@ -436,7 +471,7 @@ class NearestMatches:
         whole = np.bincount(np.zeros(len(bags), dtype=np.int64), weights=weight)
         place = (np.cumsum(seen) - 1)[own]
         score = np.bincount(place, weights=weight[query_patch] * closeness) / whole
-        return cls(query_patch, own, bags.patch[entry], hamming, names, score)
+        return cls(query_patch, own, bags.patch[entry], hamming, names, score, weight)
 
     def ranking(self, k: int) -> Ranking:
         """Return the `k` slides of the highest scores, ties by slide number."""

@@ -114,23 +114,57 @@ class View:
         name, note = self.choose_ranking(ranking)
         params = self.searcher.params.with_changes(search or {})
         patient = query.patient if exclude_patient else None
-        asked = Asked(codes, k, patient, where, params, self.commit)
+        asked = None if mask is not None else Asked(codes, k, patient, where, params, self.commit)
         if not self.found.any():
             return Results(query, name, (), "the index holds no patches: add slides first", asked)
-        exclude = self._excluded(patient, filters, mask)
+        exclude = self.excluded(patient, filters, mask)
         if exclude is not None and exclude[self.found].all():
             return Results(query, name, (), _joined(note, self._why_none(filters)), asked)
-        hits: list[Hit] = []
+        taken, reason = self.taken(name, codes, exclude, k, params)
+        hits = [self._hit(ranked, stage, codes, params.threshold) for ranked, stage in taken]
+        return Results(query, name, _in_order(hits), _joined(note, reason), asked)
+
+    def taken(
+        self, name: str, codes: SlideCodes, exclude: SlideMask | None, k: int, params: SearchParams
+    ) -> tuple[list[tuple[RankedSlide, Stage]], str]:
+        """Take slides for an answer.
+
+        Parameters
+        ----------
+        name : str
+            The ranking.
+        codes : SlideCodes
+            The query.
+        exclude : bool (slides,), optional
+            True for slides that may not be found.
+        k : int
+            How many are wanted.
+        params : SearchParams
+            Budget and threshold.
+
+        Returns
+        -------
+        list of (RankedSlide, Stage)
+            At most `k` slides, best first, each with the step of the search that placed it.
+        str
+            Why the ranking placed fewer, or nothing.
+        """
+        taken: list[tuple[RankedSlide, Stage]] = []
         found: set[int] = set()
         reason = ""
-        for answer in self._answers(name, codes, exclude, k, params):
-            new = [ranked for ranked in answer.ranking.slides if ranked.slide not in found][: k - len(hits)]
+        for stage in self.stages(name, codes, exclude, k, params):
+            new = [ranked for ranked in stage.ranking.slides if ranked.slide not in found][: k - len(taken)]
             found |= {ranked.slide for ranked in new}
-            hits += [self._hit(ranked, answer, codes, params.threshold) for ranked in new]
-            reason = reason or answer.ranking.reason
-            if len(hits) == k:
+            taken += [(ranked, stage) for ranked in new]
+            reason = reason or stage.ranking.reason
+            if len(taken) == k:
                 break
-        return Results(query, name, _in_order(hits), _joined(note, reason), asked)
+        return taken, reason
+
+    def number_of(self, slide_id: str) -> int | None:
+        """Return the number of a slide that can be found, by its id; None if there is none."""
+        numbers = np.flatnonzero(self.searcher.slides.has("slide_id", slide_id) & self.found)
+        return int(numbers[0]) if len(numbers) else None
 
     def choose_ranking(self, asked: RankingName) -> tuple[Literal["uncertainty", "similarity"], str]:
         """Choose the ranking.
@@ -171,26 +205,28 @@ class View:
         note = f"{len(bare)} of {n_slides} slides {have} no label ({some})"
         return "similarity", "" if len(bare) == n_slides else note
 
-    def _answers(
+    def stages(
         self, name: str, codes: SlideCodes, exclude: SlideMask | None, k: int, params: SearchParams
-    ) -> Iterator[_Answer]:
-        """Yield the ranking that was asked for, then those that fill its list."""
+    ) -> Iterator[Stage]:
+        """Yield the ranking that was asked for, then those that fill its list; arguments as of `taken`."""
         counted = replace(params, threshold=max(params.threshold, params.reach))
         near = self._neighbours(self.searcher.bags(codes, exclude, counted))
         if name == "uncertainty":
             bags, slide = near.within(params.threshold)
-            yield _Answer(near, rank_by_uncertainty(bags, slide, self.labels, k=k), placed=True)
-        yield _Answer(near, near.nearest.ranking(2 * k), placed=name == "similarity")
-        everything = replace(params, threshold=self.searcher.n_bits)
-        wider = [self.searcher.bags(codes, exclude, everything)]
-        for bags in chain(wider, self._scans(codes, exclude)):
+            yield Stage(near, rank_by_uncertainty(bags, slide, self.labels, k=k), placed=True)
+        yield Stage(near, near.nearest.ranking(2 * k), placed=name == "similarity")
+        for bags in chain([self.everything(codes, exclude, params)], self._scans(codes, exclude)):
             far = self._neighbours(bags)
-            yield _Answer(far, replace(far.nearest.ranking(2 * k), reason=""), placed=False)
+            yield Stage(far, replace(far.nearest.ranking(2 * k), reason=""), placed=False)
 
-    def _neighbours(self, bags: Bags) -> _Neighbours:
+    def everything(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
+        """Return the bags of a search without a threshold."""
+        return self.searcher.bags(codes, exclude, replace(params, threshold=self.searcher.n_bits))
+
+    def _neighbours(self, bags: Bags) -> Neighbours:
         """Return bags with the slide of each result, and what both rankings take from them."""
         slide = self.searcher.rank[self.searcher.slide_of(bags.patch)]
-        return _Neighbours(bags, slide, NearestMatches.of(bags, slide, n_bits=self.searcher.n_bits))
+        return Neighbours(bags, slide, NearestMatches.of(bags, slide, n_bits=self.searcher.n_bits))
 
     def _scans(self, codes: SlideCodes, exclude: SlideMask | None) -> Iterator[Bags]:
         """Yield bags of the nearest patches: of all allowed slides, then of the slides not found yet, ..."""
@@ -204,7 +240,7 @@ class View:
             if done.all():
                 return
 
-    def _excluded(
+    def excluded(
         self, patient: str | None, filters: Sequence[Filter], mask: SlideMask | None
     ) -> SlideMask | None:
         """Return which slides may not be found, bool (slides,); None if all may."""
@@ -223,10 +259,10 @@ class View:
         together = "no slide is left after the filters and the patient's exclusion"
         return next((f"no slide is left: {reason}" for reason in reasons if reason), together)
 
-    def _hit(self, ranked: RankedSlide, answer: _Answer, codes: SlideCodes, threshold: int) -> Hit:
+    def _hit(self, ranked: RankedSlide, stage: Stage, codes: SlideCodes, threshold: int) -> Hit:
         row = self.searcher.slides[int(self.order[ranked.slide])]
         pairs = self._pairs(ranked, row, codes)
-        found = answer.neighbours.nearest.of_slide(ranked.slide, threshold)
+        found = stage.neighbours.nearest.of_slide(ranked.slide, threshold)
         return Hit(
             rank=0,
             slide_id=row.slide_id,
@@ -239,7 +275,7 @@ class View:
             n_matched=found.n_matched,
             median_distance=found.median_distance,
             uncertainty=None if ranked.uncertainty is None else float(ranked.uncertainty),
-            placed=answer.placed,
+            placed=stage.placed,
             below_threshold=min(pair.hamming for pair in pairs) > threshold,
             patches=pairs,
             metadata=row.metadata,
@@ -264,7 +300,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class _Neighbours:
+class Neighbours:
     """The bags of a query, and what both rankings take from them."""
 
     bags: Bags
@@ -284,10 +320,10 @@ class _Neighbours:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """A ranking of the neighbours of a query."""
+class Stage:
+    """A step of a search: the neighbours of a query, and their ranking."""
 
-    neighbours: _Neighbours
+    neighbours: Neighbours
     """The bags that were ranked."""
     ranking: Ranking
     """Slides of these bags."""

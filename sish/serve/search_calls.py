@@ -72,7 +72,7 @@ async def _heatmap(archive: Archive, request: Request) -> Response:
 async def _explain(archive: Archive, request: Request) -> Response:
     results = _answer(archive, request.path_params["name"])
     slide_id = request.query_params.get("slide_id", "")
-    explanation = await in_thread(archive.index.explain, results, slide_id)  # type: ignore[attr-defined]
+    explanation = await in_thread(archive.index.explain, results, slide_id)
     return JSONResponse(explanation.to_dict())
 
 
