@@ -1,9 +1,11 @@
-"""The list of slides that the page shows: in order of ids, searched by words, filtered by columns."""
+"""The list of slides that the page shows: in order of ids, searched by words, filtered by columns.
+
+It reads the columns of the index's tables, and the rows of only those slides that are shown: an archive of
+100,000 slides opens without making 100,000 rows.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,46 +13,62 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import QueryError
-from sish.filters import TEXT_COLUMNS, Filter, Where, filters_of
+from sish.filters import TEXT_COLUMNS, Where, filters_of
 from sish.index.store import SlideRow, State
-from sish.nearest import nearest_to
+from sish.index.store.segment import DamagedSegment
+from sish.index.store.slide_list import SlideList
+from sish.index.store.slide_table import SlideTable
 
 _MOST_VALUES = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """The slides of one state of an index."""
+    """The N slides of one state of an index."""
 
-    rows: Sequence[SlideRow]
-    """All slides, in order of their ids."""
-    generation: int
-    """The state's number."""
+    state: State
+    """The state."""
+    slides: SlideList
+    """Its slides as they are stored, removed ones among them."""
+    order: NDArray[np.int64]
+    """int64 (N,): numbers of its live slides in `slides`, in order of their ids."""
 
     @classmethod
     def of(cls, state: State) -> Catalogue:
         """Return the catalogue of a state."""
-        return cls(sorted(state.slides, key=lambda row: row.slide_id), state.generation)
+        tables, live = [], [np.zeros(0, bool)]
+        for part in state.parts:
+            if isinstance(part, DamagedSegment):
+                tables.append(SlideTable.of(part.slides))
+                live.append(np.ones(len(part.slides), bool))
+            else:
+                tables.append(part.patches.slides)
+                live.append(~part.removed_mask)
+        slides = SlideList(tuple(tables))
+        return cls(state, slides, slides.id_order[np.concatenate(live)[slides.id_order]])
 
-    @cached_property
-    def _by_id(self) -> dict[str, SlideRow]:
-        return {row.slide_id: row for row in self.rows}
+    def __len__(self) -> int:
+        """Return N, the number of slides."""
+        return len(self.order)
 
-    @cached_property
-    def _texts(self) -> list[str]:
-        """What the words of a query are looked for in, a text for each slide."""
-        return ["\n".join(_words(row)).casefold() for row in self.rows]
+    @property
+    def generation(self) -> int:
+        """The state's number."""
+        return self.state.generation
 
     @cached_property
     def columns(self) -> list[dict[str, Any]]:
         """Each column with its commonest values and their counts, as ``GET /api/info`` tells them."""
-        names = {name for row in self.rows for name in row.metadata}
-        return [self._column(name) for name in (*TEXT_COLUMNS, *sorted(names - set(TEXT_COLUMNS)))]
+        names = self.slides.metadata_names() - set(TEXT_COLUMNS)
+        return [self._column(name) for name in (*TEXT_COLUMNS, *sorted(names))]
 
     def row(self, slide_id: str) -> SlideRow | None:
         """Return the row of a slide; None if there is none of this id."""
-        return self._by_id.get(slide_id)
+        return self.state.row(slide_id)
+
+    def rows(self, places: NDArray[np.int64]) -> list[SlideRow]:
+        """Return the rows of the slides at some places in the order of ids."""
+        return [self.slides[number] for number in self.order[places].tolist()]
 
     def find(self, words: str = "", where: Where | None = None) -> NDArray[np.int64]:
         """Return the places of the slides that have all words and pass all filters, ascending.
@@ -66,7 +84,7 @@ class Catalogue:
         Returns
         -------
         int64 (F,)
-            Places in `rows`.
+            Places in the order of ids.
 
         Raises
         ------
@@ -75,28 +93,43 @@ class Catalogue:
         QueryError
             If no slide has a column of `where`.
         """
-        passing = np.ones(len(self.rows), bool)
+        passing = np.ones(len(self), bool)
         for it in filters_of(where):
-            passing &= self._passed(it)
-        wanted = words.casefold().split()
+            passing &= it.passed(self.slides)[self.order]
         places = np.flatnonzero(passing)
+        wanted = words.casefold().split()
         if not wanted:
             return places
         kept = [place for place in places.tolist() if all(word in self._texts[place] for word in wanted)]
         return np.array(kept, np.int64)
 
-    def _passed(self, it: Filter) -> NDArray[np.bool_]:
-        values = [_value(row, it.column) for row in self.rows]
-        if not any(value is not None for value in values):
-            near = nearest_to(it.column, (column["name"] for column in self.columns))
-            raise QueryError(f"got a filter on {it.column!r}, which no slide has{near}; want another column")
-        return it.passes(values)
+    @cached_property
+    def _texts(self) -> list[str]:
+        """Return what the words of a query are looked for in, a text for each slide."""
+        columns = [self._words(name) for name in ("slide_id", *TEXT_COLUMNS)]
+        for name in sorted(self.slides.metadata_names()):
+            columns.append([value and f"{name}\n{value}" for value in self._words(name)])
+        return ["\n".join(filter(None, words)).casefold() for words in zip(*columns, strict=True)]
+
+    def _words(self, column: str) -> list[str]:
+        """Return a column's value of each slide; an empty text for none."""
+        number, values = self._values(column)
+        named = [*values, ""]  # the last is for -1
+        return [named[it] for it in number.tolist()]
+
+    def _values(self, column: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Return the number of each slide's value, int64 (N,), -1 for none; and the values."""
+        stored = column in ("slide_id", *TEXT_COLUMNS)
+        number, values = self.slides.values(column) if stored else self.slides.metadata_values(column)
+        return number[self.order], values
 
     def _column(self, name: str) -> dict[str, Any]:
-        counts = Counter(value for row in self.rows if (value := _value(row, name)) is not None)
-        values = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_MOST_VALUES]
-        told = [{"value": value, "count": count} for value, count in values]
-        return {"name": name, "values": told, "distinct": len(counts)}
+        number, values = self._values(name)
+        counts = np.bincount(number[number >= 0], minlength=len(values)).tolist()
+        there = [(value, count) for value, count in zip(values, counts, strict=True) if value and count]
+        commonest = sorted(there, key=lambda pair: (-pair[1], pair[0]))[:_MOST_VALUES]
+        told = [{"value": value, "count": count} for value, count in commonest]
+        return {"name": name, "values": told, "distinct": len(there)}
 
 
 def short(row: SlideRow) -> dict[str, Any]:
@@ -112,14 +145,3 @@ def short(row: SlideRow) -> dict[str, Any]:
         "mpp": row.mpp or None,
         "metadata": dict(row.metadata),
     }
-
-
-def _value(row: SlideRow, column: str) -> str | None:
-    value = getattr(row, column) if column in TEXT_COLUMNS else row.metadata.get(column)
-    return value or None
-
-
-def _words(row: SlideRow) -> Iterator[str]:
-    yield from filter(None, (row.slide_id, row.label, row.site, row.patient))
-    for pair in row.metadata.items():
-        yield from pair

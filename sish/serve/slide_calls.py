@@ -151,7 +151,7 @@ async def _slides(archive: Archive, request: Request) -> Response:
             "total": len(places),
             "offset": offset,
             "generation": catalogue.generation,
-            "slides": [short(catalogue.rows[place]) for place in places[offset : offset + limit].tolist()],
+            "slides": [short(row) for row in catalogue.rows(places[offset : offset + limit])],
         }
     )
 
