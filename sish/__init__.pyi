@@ -40,6 +40,7 @@ from .results import (
     Results as Results,
 )
 from .slide_index import Index as Index
+from .slides.region import Box as Box
 from .slides.slide import Slide as Slide, open_slide as open_slide
 from .stored_patches import SlidePatches as SlidePatches
 from .version import __version__ as __version__

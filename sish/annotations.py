@@ -26,7 +26,7 @@ import numpy as np
 from sish.errors import AnnotationsError, AnnotationsNotFoundError, about_its_path
 from sish.geojson import Origin, check_origin
 from sish.printing import counted, printable
-from sish.slides.mosaic import Region
+from sish.slides.region import Region
 from sish.slides.slide import Slide, read_bounds
 
 _GEOMETRIES: Final = {

@@ -25,9 +25,10 @@ from sish.index.keys import Pooling, order_codebook, paper_keys
 from sish.progress import OnProgress, silent
 from sish.recipe import Recipe
 from sish.rerank import Rerank
-from sish.slides.mosaic import Mosaic, Patches, Region, is_one_patch, only_patch, select_mosaic, tile
+from sish.slides.mosaic import Mosaic, Patches, is_one_patch, only_patch, select_mosaic, tile
 from sish.slides.reader_threads import TimeLimit
 from sish.slides.reading import default_workers, read_patches
+from sish.slides.region import Box, Region
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask, all_tissue, find_tissue
 
@@ -231,7 +232,7 @@ class SlideEncoder:
         """
         return _STEP_PX if self.model.codebook is not None else self.recipe.patch_px
 
-    def prepare(self, slide: Slide, region: Region | None = None) -> PreparedSlide:
+    def prepare(self, slide: Slide, region: Region | Box | None = None) -> PreparedSlide:
         """Find the tissue of a slide (or of a region of it) and choose its mosaic."""
         recipe = self.recipe
         if region is None and is_one_patch(slide, recipe.patch_px, recipe.mpp):
@@ -250,7 +251,7 @@ class SlideEncoder:
             return only_patch(slide, recipe.patch_px, recipe.mpp)
         return self._tiled(slide, None)[1]
 
-    def _tiled(self, slide: Slide, region: Region | None) -> tuple[TissueMask, Patches]:
+    def _tiled(self, slide: Slide, region: Region | Box | None) -> tuple[TissueMask, Patches]:
         """Return the tissue of a slide and the tiles on it."""
         recipe = self.recipe
         tissue = find_tissue(slide, min_speck_um2=recipe.min_speck_um2, leave_out_ink=recipe.leave_out_ink)

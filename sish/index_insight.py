@@ -13,7 +13,7 @@ from sish.index_search import IndexSearch
 from sish.progress import OnProgress, silent
 from sish.queries import Question, query_of_indexed
 from sish.results import Asked, Commit, Results
-from sish.slides.mosaic import Region
+from sish.slides.region import Region
 from sish.stored_patches import unknown
 from sish.tile_codes import TileCodes
 from sish.vectors import as_id

@@ -14,7 +14,7 @@ from sish.progress import OnProgress, silent
 from sish.queries import Question
 from sish.recall import noted
 from sish.results import Results
-from sish.slides.mosaic import Region
+from sish.slides.region import Box, Region
 from sish.vectors import as_id
 from sish.view import RankingName
 
@@ -35,7 +35,7 @@ class IndexSearch(IndexSpatial):
         k: int = 5,
         mpp: float | None = None,
         override_mpp: float | None = None,
-        region: Region | Annotation | None = None,
+        region: Region | Box | Annotation | None = None,
         ranking: RankingName = "auto",
         exclude_patient: bool = False,
         patient: str | None = None,
@@ -61,9 +61,10 @@ class IndexSearch(IndexSpatial):
             file has a scale of its own, the answer's note says so.
         override_mpp : float, optional
             Scale of the query in um per pixel, whatever its file tells.
-        region : (x, y, width, height) or Annotation, optional
-            The part of the query to search for, in level-0 pixels; or one of :func:`sish.read_annotations`,
-            whose name the answer then has.
+        region : (x, y, width, height), Box or Annotation, optional
+            The part of the query to search for, in level-0 pixels: the patches whose centres lie in it, or
+            one patch centred on a smaller one. A :class:`sish.Box` may be turned. The name of an annotation
+            (:func:`sish.read_annotations`) is in the answer.
         ranking : {"auto", "uncertainty", "similarity"}
             ``uncertainty`` is the published ranking, which needs labels; ``similarity`` needs none. See
             :mod:`sish.ranking`. ``auto`` is ``uncertainty`` if every slide has a label, else ``similarity``,

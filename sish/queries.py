@@ -30,8 +30,8 @@ from sish.nearest import nearest_to
 from sish.progress import OnProgress, silent
 from sish.results import Query, Results
 from sish.slides.files import absolute, slide_id_of
-from sish.slides.mosaic import Region
 from sish.slides.reader_threads import end_soon, start
+from sish.slides.region import Box, Region, plain
 from sish.slides.scale import GIVEN, check_given, is_unused
 from sish.slides.slide import Slide, open_slide, slide_from_array
 from sish.spatial import SpatialReader
@@ -56,8 +56,8 @@ class Question:
     """Micrometres per level-0 pixel of a file that does not state it."""
     override_mpp: float | None = None
     """Micrometres per level-0 pixel, whatever the file states."""
-    region: Region | Annotation | None = None
-    """x, y, width, height in level-0 pixels, or an annotation."""
+    region: Region | Box | Annotation | None = None
+    """x, y, width, height in level-0 pixels, a box that may be turned, or an annotation."""
     patient: str | None = None
     """The query's patient. Default: as the index has it."""
 
@@ -201,11 +201,12 @@ class Question:
             path=str(absolute(slide.path)) if slide.path else None,
             patient=self.patient or (stored.patient if stored else name),
             mpp=slide.mpp,
-            region=region,
+            region=region.around if isinstance(region, Box) else region,
             n_patches=len(codes),
             patch_l0_px=prepared.mosaic.l0_size,
             region_name=region_name,
             l0_xy=codes.l0_xy,
+            box=region if isinstance(region, Box) else None,
         )
         return query, codes
 
@@ -239,9 +240,9 @@ def _is_array(query: object) -> bool:
     return isinstance(query, list | tuple) or getattr(query, "ndim", 3) != 3
 
 
-def _box_and_name(region: Region | Annotation | None) -> tuple[Region | None, str | None]:
+def _box_and_name(region: Region | Box | Annotation | None) -> tuple[Region | Box | None, str | None]:
     """Return a region as a box, and its name if it has one."""
-    return (region.region, region.name) if isinstance(region, Annotation) else (region, None)
+    return (region.region, region.name) if isinstance(region, Annotation) else (plain(region), None)
 
 
 def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:

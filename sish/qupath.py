@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from sish.results import Hit, PatchPair, Query, Results, Skipped
 from sish.slide_index import Index
 from sish.slides.mosaic import Mosaic
 from sish.slides.outlines import Ring, outlines
+from sish.slides.region import Box, Region
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask
 
@@ -318,17 +319,17 @@ class _Asker:
     @property
     def identity(self) -> tuple[str | int | float, ...]:
         """What makes its objects unlike those of other queries."""
-        return (*self.source, *(self.query.region or ()))
+        box = self.query.box
+        return (*self.source, *(self.query.region or ()), *(() if box is None else astuple(box)))
 
     def features(self, answer: Results, slide_id: str) -> Iterator[Feature]:
         """Yield the query's region and the patches of its mosaic."""
         query = self.query
         metadata = {"slide": slide_id, "region": query.region_name}
         if query.region is not None:
-            x, y, width, height = query.region
             name, identity = query.region_name or "query region", ("region", *self.identity)
             yield Feature(
-                "annotation", name, box_ring((x, y), (width, height)), identity,
+                "annotation", name, _outline(query.region, query.box), identity,
                 metadata={"slide": slide_id}, is_locked=True,
             )  # fmt: skip
         found = [pair for hit in answer for pair in hit.patches]
@@ -362,6 +363,13 @@ class _Asker:
                 "similar": "no: beyond the threshold" if hit.below_threshold else "yes",
             },
         )  # fmt: skip
+
+
+def _outline(region: Region, box: Box | None) -> Outline:
+    """Return the outline of a part of a slide, turned if its box is."""
+    if box is None:
+        return box_ring(region[:2], region[2:])
+    return tuple((float(x), float(y)) for x, y in box.corners)
 
 
 def _box(xy: Sequence[int] | None, l0_size: float | None, slide_id: str) -> Outline:

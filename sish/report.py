@@ -123,7 +123,7 @@ class _Gallery:
             return _gone(_IN_MEMORY, _THUMBNAIL_PX)
         try:
             slide = self._open(query.path, query.mpp)
-            prepared = self._encoder.prepare(slide, query.region)
+            prepared = self._encoder.prepare(slide, query.box or query.region)
             picture = draw_mosaic(slide, prepared.tissue, prepared.mosaic, max_px=_QUERY_PX)
         except SlideError as error:
             return _gone(str(error), _THUMBNAIL_PX)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sish.filters import Where
     from sish.index.params import SearchParams
     from sish.index.store import SlideRow
+    from sish.slides.region import Box
 
 SCORE = (
     "score: how close the query's patches come to their nearest match in the slide, on average: "
@@ -125,11 +126,15 @@ class Query:
     l0_xy: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     """Shape (n_patches, 2): top left corners of the patches of its mosaic, level-0 pixels; None if not known.
     It is not part of ``to_dict``."""
+    box: Box | None = None
+    """The part that was searched for if it is a turned box, and `region` is the upright box around it. It is
+    part of ``to_dict`` only then, as ``x``, ``y``, ``width``, ``height`` and ``angle``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name != "l0_xy"}
-        return plain | {"region": None if self.region is None else list(self.region)}
+        plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in ("l0_xy", "box")}
+        turned = {} if self.box is None else {"box": self.box.to_dict()}
+        return plain | {"region": None if self.region is None else list(self.region)} | turned
 
 
 class _Plain(Protocol):

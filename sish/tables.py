@@ -59,8 +59,8 @@ def flat(row: Mapping[str, Any], taken: Collection[str] = ()) -> dict[str, Any]:
     Parameters
     ----------
     row : mapping
-        Its values are texts, numbers or None; also places ``..xy``, lists of texts, and ``metadata``. Patches
-        are left out: they are a table of their own.
+        Its values are texts, numbers or None; also places ``..xy``, lists of texts, boxes, and ``metadata``.
+        Patches are left out: they are a table of their own.
     taken : collection of str
         Names of other columns beside these.
 
@@ -95,6 +95,8 @@ def _columns_of(name: str) -> tuple[str, ...]:
 def _cells_of(name: str, value: Any) -> tuple[Any, ...]:
     if name.endswith(_PLACE):
         return (None, None) if value is None else tuple(value)
+    if isinstance(value, dict):
+        return (" ".join(map(str, value.values())),)
     if isinstance(value, list):
         words = all(isinstance(one, str) for one in value)
         return (("|" if words else " ").join(map(str, value)),)

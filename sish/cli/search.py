@@ -32,7 +32,7 @@ from sish.results import SCORE, Results
 
 if TYPE_CHECKING:
     from sish.slide_index import Index
-    from sish.slides.mosaic import Region
+    from sish.slides.region import Region
 
 _ROW = "{:>3}  {:32}  {:20}  {:>5}  {:>9}  {:>10}"
 

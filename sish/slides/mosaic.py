@@ -19,12 +19,11 @@ from PIL import Image
 from sish.errors import ParameterError
 from sish.slides.clusters import assign, kmeans
 from sish.slides.glass import Glass
+from sish.slides.region import Box, Region, clip, grid, plain
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask
 
 Places = NDArray[np.int64]
-Region = tuple[int, int, int, int]
-"""A part of a slide: x, y, width, height in level-0 pixels."""
 
 COLOUR_MPP = 2.0
 """Scale of the look at low power: 5x, where the paper takes its histograms."""
@@ -116,7 +115,7 @@ def tile(
     tissue: TissueMask,
     size_px: int = 256,
     mpp: float = 1.0,
-    region: Region | None = None,
+    region: Region | Box | None = None,
     min_tissue: float = 0.25,
 ) -> Patches:
     """Cover the tissue by a grid of tiles without overlap.
@@ -136,9 +135,10 @@ def tile(
         Side of a tile in pixels at `mpp`.
     mpp : float
         Scale at which the tiles will be read, micrometres per pixel.
-    region : tuple of int, optional
+    region : tuple of int or Box, optional
         x, y, width and height in level-0 pixels: the grid begins at its corner and stays in it. A side
-        shorter than a tile gives one tile centred on it.
+        shorter than a tile gives one tile centred on it. The grid of a turned box runs along its sides, and
+        tiles whose centres are off the slide are left out.
     min_tissue : float
         Share of a tile, or of its part on the slide, that must be tissue.
 
@@ -170,6 +170,7 @@ def tile(
             "want at least 1 px, an mpp above 0, and a share in [0, 1]"
         )
     l0_size = size_px * mpp / slide.mpp
+    region = plain(region)
     l0_xy = grid(slide, l0_size, region)
     low, high = inside(slide, l0_xy, l0_size)
     share = tissue.coverage(low, (high - low).astype(np.float64))
@@ -183,7 +184,7 @@ def tile(
 
 
 def own_tiles(
-    slide: Slide, tissue: TissueMask, l0_xy: Places, l0_size: float, region: Region | None
+    slide: Slide, tissue: TissueMask, l0_xy: Places, l0_size: float, region: Region | Box | None
 ) -> Places:
     """Return the corners of tiles on the pieces of tissue that no tile at `l0_xy` meets.
 
@@ -200,21 +201,24 @@ def own_tiles(
         Corners of the grid's tiles, level-0 pixels.
     l0_size : float
         Side of a tile, level-0 pixels.
-    region : tuple of int or None
-        As of `tile`.
+    region : tuple of int, Box or None
+        As of `tile`; a box that is turned.
 
     Returns
     -------
     int64 (M, 2)
         Top left corners, level-0 pixels.
     """
-    x, y, width, height = slide.bounds if region is None else clip(slide, region)
+    box = region if isinstance(region, Box) else None
+    x, y, width, height = slide.bounds if region is None or isinstance(region, Box) else clip(slide, region)
     low, high = np.array([x, y], np.float64), np.array([x + width, y + height], np.float64)
     corners: list[NDArray[np.float64]] = []
     for centre in tissue.pieces_apart(l0_xy, l0_size):
         is_taken = any(((corner <= centre) & (centre < corner + l0_size)).all() for corner in corners)
-        if not is_taken and ((low <= centre) & (centre < high)).all():
-            corners.append(np.maximum(np.minimum(centre - l0_size / 2, high - l0_size), low))
+        corner = np.maximum(np.minimum(centre - l0_size / 2, high - l0_size), low)
+        is_inside = ((low <= centre) & (centre < high)).all()
+        if not is_taken and is_inside and (box is None or box.contains(corner + l0_size / 2)):
+            corners.append(corner)
     return np.rint(corners).astype(np.int64).reshape(-1, 2)
 
 
@@ -303,38 +307,6 @@ def read_patch(
     step = step_px or size_px
     lacking = [min(size_px, math.ceil(side / step) * step) - side for side in (rows, columns)]
     return np.pad(pixels, ((0, lacking[0]), (0, lacking[1]), (0, 0)), mode="symmetric")
-
-
-def grid(slide: Slide, l0_size: float, region: Region | None) -> Places:
-    """Return the corners of all tiles of a slide's bounds or of a region, int64 (N, 2), row by row."""
-    x, y, width, height = slide.bounds if region is None else clip(slide, region)
-    columns = line(x, width, l0_size, centred=region is not None)
-    rows = line(y, height, l0_size, centred=region is not None)
-    across, down = np.meshgrid(columns, rows)
-    return np.rint(np.stack([across.ravel(), down.ravel()], axis=1)).astype(np.int64)
-
-
-def line(start: int, length: int, l0_size: float, *, centred: bool) -> NDArray[np.float64]:
-    """Return the starts of the tiles along one axis: those whose centre lies inside, at least one."""
-    if length < l0_size:
-        return np.array([start + (length - l0_size) / 2 if centred else float(start)])
-    return start + l0_size * np.arange(int(length / l0_size + 0.5), dtype=np.float64)
-
-
-def clip(slide: Slide, region: Region) -> Region:
-    """Return the part of a region that lies in the slide's bounds; ParameterError if there is none."""
-    if len(region) != 4 or not all(isinstance(n, int | float | np.number) for n in region):
-        raise ParameterError(f"{slide.name}: got region {region}; want four numbers: x, y, width, height")
-    left, top, width, height = slide.bounds
-    x, y = max(region[0], left), max(region[1], top)
-    right = min(region[0] + region[2], left + width)
-    below = min(region[1] + region[3], top + height)
-    if right <= x or below <= y:
-        raise ParameterError(
-            f"{slide.name}: region {region} does not meet the slide; "
-            f"give x, y, width, height in level-0 pixels inside {slide.bounds}"
-        )
-    return x, y, right - x, below - y
 
 
 def inside(slide: Slide, l0_xy: Places, l0_size: float) -> tuple[Places, Places]:

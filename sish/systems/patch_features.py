@@ -21,7 +21,8 @@ from sish.encode import PaperKeys
 from sish.encoders import VQVAE, MeasuredEncoder, PatchEncoder, load, measured, name_of
 from sish.errors import ParameterError, QueryError, SlideError
 from sish.sampling import rows_to_measure
-from sish.slides.mosaic import Region, is_one_patch, only_patch, read_patch, select_mosaic, tile
+from sish.slides.mosaic import is_one_patch, only_patch, read_patch, select_mosaic, tile
+from sish.slides.region import Region
 from sish.slides.slide import Slide, open_slide
 from sish.slides.tissue import TissueMask, find_tissue
 from sish.systems.item import Item

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sish.encoders import PatchEncoder
 from sish.errors import ParameterError
-from sish.slides.mosaic import Region, clip
+from sish.slides.region import Region, clip
 from sish.slides.slide import Slide
 from sish.systems.base import Allowed, Scores, System
 from sish.systems.item import Item

@@ -37,8 +37,9 @@ from sish.encoders import PatchEncoder
 from sish.errors import EncoderMismatchError, ParameterError, QueryError
 from sish.index.params import BUDGET
 from sish.results import HitList
-from sish.slides.mosaic import Region, clip, read_patch
+from sish.slides.mosaic import read_patch
 from sish.slides.orientations import ORIENTATIONS, oriented
+from sish.slides.region import Region, clip
 from sish.systems.base import Allowed, ItemHit, OnError, Scores, System, check_item_ids, short_note
 from sish.systems.item import Item
 from sish.systems.items import open_item
