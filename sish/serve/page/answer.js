@@ -1,12 +1,13 @@
 // The answer: what was asked, how it was ranked, and the hits.
 
-import { showWhy } from "./explain.js";
+import { showWhy, whyNot } from "./explain.js";
 import { $, el, fill } from "./dom.js";
 import { bringPairs } from "./pairs.js";
 import { slidePicture } from "./picture.js";
 import { boxOf, count, inWords } from "./question.js";
 import { markButtons } from "./refine.js";
 import { get, on, set } from "./store.js";
+import { takeAlong } from "./take_along.js";
 
 const SCORE =
   "How close the query's patches come to their nearest match in the slide, on average: 1 equal, 0 unrelated " +
@@ -33,13 +34,16 @@ function showAnswer({ answer }) {
     el("h2", { id: "answer-title", role: "status" }, count(results.length, "similar slide")),
     el("p", { class: "soft" }, `${inWords(answer.question)}; ${RANKINGS[answer.ranking] ?? answer.ranking}.`),
     note ? el("p", { class: "note" }, note) : null,
+    takeAlong(answer),
     labelCounts(results),
     el(
       "ol",
       { "aria-labelledby": "answer-title", class: "hits", onkeydown: walk },
       results.map((hit) => card(answer, hit)),
     ),
+    whyNot(answer),
   );
+  place.scrollIntoView(); // the hits are what was waited for
   showOpened(get());
 }
 
@@ -66,7 +70,7 @@ function card(answer, hit) {
       { class: "open", "aria-label": openName(hit), onclick: () => openHit(hit) },
       slidePicture(hit.slide_id, frames),
     ),
-    el("div", { class: "facts" }, title(hit), score(hit), matched(answer, hit), badges(hit)),
+    el("div", { class: "hit-facts" }, title(hit), score(hit), matched(answer, hit), badges(hit)),
     el("div", { class: "pairs" }),
     el("div", { class: "row" }, markButtons(hit), whyButton(answer, hit, why)),
     why,
@@ -82,7 +86,7 @@ const openName = ({ rank, slide_id, label }) => `Open hit ${rank}, ${slide_id}${
 const title = ({ rank, slide_id, label }) =>
   el(
     "div",
-    { class: "title" },
+    { class: "hit-title" },
     `${rank}. `,
     el("b", {}, label ?? slide_id),
     label ? el("span", { class: "soft" }, ` ${slide_id}`) : null,
@@ -115,7 +119,7 @@ function whyButton(answer, hit, place) {
   const toggle = () => {
     place.hidden = !place.hidden;
     button.setAttribute("aria-expanded", String(!place.hidden));
-    if (!place.hidden) showWhy(place, answer, hit);
+    if (!place.hidden) showWhy(place, answer, hit.slide_id);
   };
   const button = el("button", { "aria-expanded": "false", onclick: toggle }, "Why here?");
   return button;

@@ -32,6 +32,7 @@ export const tissue = (id) => json(slideUrl(id, "/tissue"));
 export const map = () => json("/api/map");
 export const heatmap = (id, searchId, options) => json(slideUrl(id, `/heatmap?search=${searchId}`), options);
 export const explain = (searchId, id) => json(`/api/searches/${searchId}/explain?${query({ slide_id: id })}`);
+export const download = async (searchId, file) => (await call(downloadUrl(searchId, file))).blob();
 export const progress = (searchId) => json(`/api/searches/${searchId}`);
 export const cancel = (searchId) => json(`/api/searches/${searchId}`, { method: "DELETE" });
 

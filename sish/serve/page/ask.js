@@ -3,7 +3,7 @@
 
 import { startAnswer } from "./answer.js";
 import { ask, cancel } from "./asking.js";
-import { startConcept } from "./concept.js";
+import { conceptPart } from "./concept.js";
 import { $, el, fill } from "./dom.js";
 import { startHistory } from "./history.js";
 import { imagePart, startImageQuery } from "./image_query.js";
@@ -11,16 +11,13 @@ import { optionsPart } from "./ask_options.js";
 import { slidePicture } from "./picture.js";
 import { change, count, EMPTY, isReady } from "./question.js";
 import { startRefine } from "./refine.js";
-import { startSession } from "./session.js";
 import { get, on, set } from "./store.js";
-import { startTakeAlong } from "./take_along.js";
 
 const SUBJECTS = { slide: "Whole slide", box: "Box", image: "Image" };
 
 export function startAsk() {
   set({ draft: EMPTY });
   const go = el("button", { id: "ask-go", class: "primary", onclick: () => ask() }, "Find similar slides");
-  const part = (id, label) => el("section", { id, "aria-label": label, hidden: true });
   fill(
     $("#panel"),
     el(
@@ -34,15 +31,13 @@ export function startAsk() {
       ),
       el("div", { id: "ask-what" }),
       optionsPart(),
+      conceptPart(),
       go,
       el("div", { id: "ask-progress", hidden: true }),
     ),
-    part("refine", "Refine"),
-    part("answer", "Hits"),
-    part("take-along", "Take along"),
-    part("concept", "Concept"),
-    part("history", "Questions asked"),
-    part("session", "Session"),
+    el("section", { id: "history", "aria-label": "Questions asked" }),
+    el("section", { id: "answer", "aria-label": "Hits", hidden: true }),
+    el("section", { id: "refine", "aria-label": "Refine", hidden: true }),
   );
   on(["draft", "slideId", "slide", "box", "drawing"], showSubject);
   on(
@@ -54,8 +49,7 @@ export function startAsk() {
   on(["box", "slideId"], followBox);
   on(["drawn"], ({ drawn }) => drawn?.purpose === "query" && ask());
   startImageQuery();
-  for (const start of [startRefine, startAnswer, startTakeAlong, startConcept, startHistory, startSession])
-    start();
+  for (const start of [startAnswer, startRefine, startHistory]) start();
   showSubject(get());
   showPanel(get());
 }
@@ -98,7 +92,8 @@ function choose(of) {
   else set({ drawing: null, draft: { ...get().draft, of } });
 }
 
-function slidePart({ slideId, box, draft, drawing, slide }) {
+function slidePart(state) {
+  const { slideId, box, draft, slide } = state;
   if (!slideId) return el("p", { class: "soft" }, "Open a slide, or search with an image.");
   const isBox = draft.of === "box" && box;
   const frames = isBox ? [{ ...box, kind: "query" }] : [];
@@ -107,11 +102,14 @@ function slidePart({ slideId, box, draft, drawing, slide }) {
     { class: "ask-slide" },
     slidePicture(slideId, frames),
     el("div", {}, el("b", {}, isBox ? "The box on " : "All of ", slideId), size(isBox ? box : null, slide)),
-    slide?.available === false ? null : drawButton(drawing, box),
-    drawing === "query"
-      ? el("p", { class: "hint" }, "Drag over the tissue that you want to find. Escape stops.")
-      : null,
+    hint(state, isBox),
   );
+}
+
+function hint({ drawing, slide }, isBox) {
+  if (slide?.available === false) return null;
+  if (drawing === "query") return el("p", { class: "hint" }, "Drag over the tissue that you want to find.");
+  return isBox ? null : el("p", { class: "soft" }, "Choose Box to search for a part of it.");
 }
 
 function size(box, slide) {
@@ -120,16 +118,6 @@ function size(box, slide) {
   const [, , width, height] = box.region.map((side) => (slide.mpp ? (side * slide.mpp) / 1000 : side));
   const words = slide.mpp ? `${width.toFixed(2)} × ${height.toFixed(2)} mm` : `${width} × ${height} px`;
   return el("div", { class: "soft" }, box.angle ? `${words}, turned by ${Math.round(box.angle)}°` : words);
-}
-
-function drawButton(drawing, box) {
-  const isOn = drawing === "query";
-  const toggle = () => set({ drawing: isOn ? null : "query" });
-  return el(
-    "button",
-    { id: "ask-draw", "aria-pressed": String(isOn), onclick: toggle },
-    box ? "Draw another box" : "Draw a box",
-  );
 }
 
 function showProgress({ asking }) {

@@ -2,13 +2,13 @@
 
 import * as api from "./api.js";
 import { complain, notice } from "./notices.js";
-import { isReady, questionOf } from "./question.js";
+import { freshQuestion, isReady } from "./question.js";
 import { get, set } from "./store.js";
 
 const LOOK_MS = 400;
 let leaving = new AbortController();
 
-export async function ask(question = isReady(get()) ? questionOf(get()) : null) {
+export async function ask(question = isReady(get()) ? freshQuestion(get()) : null) {
   if (!question) return;
   cancel();
   const id = api.newId();

@@ -1,1 +1,92 @@
-export function showWhy() {}
+// Why a slide is ranked where it is: sentences, the histogram of distances, and what each patch counts.
+
+import { explain } from "./api.js";
+import { $, el, fill } from "./dom.js";
+import { histogram } from "./histogram.js";
+import { patchPicture, queryPatchPicture } from "./picture.js";
+
+const MOST_PATCHES = 8;
+const percent = (share) => `${Math.round(share * 100)} %`;
+
+export async function showWhy(place, answer, slideId) {
+  fill(place, el("p", { class: "soft" }, "Comparing all patches…"));
+  try {
+    fill(place, ...parts(answer, await explain(answer.id, slideId)));
+  } catch (error) {
+    fill(place, el("p", { class: "note" }, error.message));
+  }
+}
+
+function parts(answer, why) {
+  return [
+    ...why.words.map((words) => el("p", {}, words)),
+    bag(why),
+    why.patches.length ? histogram(why) : null,
+    why.patches.length ? shares(answer, why) : null,
+  ];
+}
+
+function bag({ bag: found }) {
+  if (!found) return null;
+  return el(
+    "div",
+    {},
+    el("h3", {}, `Labels of what patch ${found.query_row + 1} of the query found`),
+    el(
+      "ul",
+      { class: "bars" },
+      found.labels.map(([label, weight]) => bar(label, weight)),
+    ),
+  );
+}
+
+const bar = (words, share) =>
+  el("li", {}, el("span", {}, words), el("meter", { value: share, "aria-hidden": "true" }), percent(share));
+
+// The shares sum to the score: shown as shares of it, largest first.
+function shares(answer, { slide_id, patches, score }) {
+  const largest = [...patches]
+    .sort((a, b) => b.share - a.share || a.hamming - b.hamming)
+    .slice(0, MOST_PATCHES);
+  const rest = patches.length - largest.length;
+  return el(
+    "div",
+    {},
+    el("h3", {}, "What each patch of the query adds to the score"),
+    el(
+      "ul",
+      { class: "shares" },
+      largest.map((patch) => shareOf(answer, slide_id, patch, score)),
+    ),
+    rest ? el("p", { class: "soft" }, `And ${rest} more that add less.`) : null,
+  );
+}
+
+function shareOf(answer, slideId, patch, score) {
+  const part = score ? patch.share / score : 0;
+  const found = patch.found_in === undefined ? "" : `, found in ${patch.found_in} slides`;
+  return el(
+    "li",
+    {},
+    queryPatchPicture(answer, patch.query_xy, 96),
+    patchPicture(slideId, patch.xy, 96),
+    el("meter", { value: part, "aria-hidden": "true" }),
+    el("span", {}, `${percent(part)}: ${patch.hamming} bits${found}`),
+  );
+}
+
+// Any slide can be asked about, also one that is not among the hits.
+export function whyNot(answer) {
+  const place = el("div", { class: "why", "aria-live": "polite" });
+  const input = el("input", { id: "why-not", placeholder: "id of a slide" });
+  const show = () => input.value.trim() && showWhy(place, answer, input.value.trim());
+  input.addEventListener("keydown", (event) => event.key === "Enter" && show());
+  const label = el("label", { for: "why-not" }, "Why is another slide not here?");
+  return el(
+    "div",
+    { class: "why-not" },
+    label,
+    el("div", { class: "row" }, input, el("button", { onclick: show }, "Tell")),
+    place,
+  );
+}

@@ -23,29 +23,41 @@ export const isReady = ({ draft, slideId, box }) =>
     ? Boolean(draft.image?.mpp)
     : Boolean(slideId) && (draft.of === "slide" || Boolean(box));
 
-// The body of the request; fields that say nothing are left out, as in the library's defaults.
-export function questionOf({ draft, slideId, box }) {
-  const { k, ranking, where, relevant, irrelevant, positive, negative, strength } = draft;
-  const question = { ...subjectOf(draft, slideId, box), k, ranking };
-  if (Object.keys(where).length) question.where = where;
+// The body of POST /api/search for what is chosen in the panel. Fields that say nothing are left out.
+export const freshQuestion = (state) => ({ ...subjectOf(state), ...optionsOf(state.draft) });
+
+// What was asked before, again, with what was marked and drawn since.
+export function refinedQuestion(state) {
+  const { draft, answer } = state;
+  const question = { ...(answer ? askedSubject(answer.question) : subjectOf(state)), ...optionsOf(draft) };
+  const { relevant, irrelevant, positive, negative, strength } = draft;
   if (relevant.length) question.relevant = relevant;
   if (irrelevant.length) question.irrelevant = irrelevant;
-  if (positive.length) question.concept = { positive, negative, strength };
+  if (positive.length || negative.length) question.concept = { positive, negative, strength };
   return question;
 }
 
-function subjectOf(draft, slideId, box) {
-  if (draft.of === "image") return { image: draft.image.url, mpp: draft.image.mpp };
-  const subject = { slide_id: slideId, exclude_patient: draft.exclude_patient };
-  if (draft.of === "slide") return subject;
-  return { ...subject, region: box.region, ...(box.angle ? { angle: box.angle } : {}) };
+function optionsOf({ of, k, ranking, where, exclude_patient }) {
+  const options = { k, ranking };
+  if (of !== "image") options.exclude_patient = exclude_patient;
+  return Object.keys(where).length ? { ...options, where } : options;
 }
+
+function subjectOf({ draft, slideId, box }) {
+  if (draft.of === "image") return { image: draft.image.url, mpp: draft.image.mpp };
+  if (draft.of === "slide") return { slide_id: slideId };
+  return { slide_id: slideId, region: box.region, ...(box.angle ? { angle: box.angle } : {}) };
+}
+
+const SUBJECT = ["slide_id", "region", "angle", "image", "mpp"];
+const askedSubject = (question) =>
+  Object.fromEntries(Object.entries(question).filter(([name]) => SUBJECT.includes(name)));
 
 export const boxOf = ({ region, angle = 0 }) => (region ? { region, angle } : null);
 
 // The draft that leads to a question: to take up an earlier one, or one from a file.
 export function draftOf(question) {
-  const { positive = [], negative = [], strength = EMPTY.strength } = question.concept ?? {};
+  const { positive, negative, strength } = question.concept ?? get().draft; // drawn boxes are not lost
   return {
     ...EMPTY,
     of: question.image ? "image" : question.region ? "box" : "slide",

@@ -12,6 +12,7 @@ const state = {
   draft: null, // the question that the panel puts together: see question.js
   asking: null, // the question that is being answered: {id, question, done, total}
   answer: null, // the answer that the panel shows: {id, question, query, ranking, note, results}
+  past: [], // the answers so far, oldest first
   hit: null, // the result of the answer that the second viewer shows, one of answer.results
   pair: null, // the matched pair that is pointed at: {query_xy, xy, hamming, query_row, row}
   first: null, // the pane (pane.js) that shows the slide; null while there is none, or it has no pictures
