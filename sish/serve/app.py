@@ -58,8 +58,10 @@ def make_app(archive: Archive, door: Door) -> Guard:
         Mount("/page", StaticFiles(directory=str(page))),
         Route("/", lambda _request: FileResponse(str(page.joinpath("index.html")))),
     ]
-    handlers = {SishError: _error, HTTPException: _http_error}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), door)
+    handlers = {SishError: _error, HTTPException: _http_error, Exception: _fault}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return Guard(app, door)
 
 
 def _endpoint(archive: Archive, call: Call) -> Callable[[Request], Awaitable[Response]]:
@@ -74,6 +76,12 @@ def _endpoint(archive: Archive, call: Call) -> Callable[[Request], Awaitable[Res
 async def _error(_request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 400)
     return JSONResponse({"error": reason_of(error)}, status)
+
+
+async def _fault(_request: Request, error: Exception) -> Response:
+    """Return the answer to a fault of the server itself, whose traceback it prints."""
+    told = f"the server failed ({type(error).__name__}); its terminal shows where"
+    return JSONResponse({"error": told}, 500)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

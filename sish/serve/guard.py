@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,6 +52,7 @@ _NO_TOKEN = (
     "got no token, or a wrong one; open the address that sish serve printed, or send its token as "
     "'Authorization: Bearer TOKEN'"
 )
+_TOO_LARGE = "got more than {} bytes; want a smaller picture"
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
@@ -84,7 +86,7 @@ class Door:
         if scope["method"] not in _SAFE and not _is_own(headers, host):
             return _refused(403, "got a request from a page of another origin; want one from this server")
         if int(headers.get("content-length") or 0) > self.most_bytes:
-            return _too_large(self.most_bytes)
+            return _refused(413, _TOO_LARGE.format(self.most_bytes))
         return None
 
     def is_arrival(self, scope: Scope) -> bool:
@@ -132,17 +134,10 @@ class Guard:
             await send(message)
 
         refusal = self._door.refusal(scope, headers)
-        try:
-            await (refusal or self._app)(scope, _bounded(receive, self._door.most_bytes), guarded)
-        except BodyTooLarge:
-            await _too_large(self._door.most_bytes)(scope, receive, guarded)
+        await (refusal or self._app)(scope, _bounded(receive, self._door.most_bytes), guarded)
 
     def _set_cookie(self) -> str:
         return f"{self._door.cookie}={self._door.token}; Path=/; HttpOnly; SameSite=Strict"
-
-
-class BodyTooLarge(Exception):
-    """A body that said nothing of its length, or too little, and is larger than may be."""
 
 
 def _bounded(receive: Receive, most_bytes: int) -> Callable[[], Awaitable[Message]]:
@@ -152,8 +147,8 @@ def _bounded(receive: Receive, most_bytes: int) -> Callable[[], Awaitable[Messag
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > most_bytes:
-            raise BodyTooLarge
+        if seen > most_bytes:  # whatever its length was said to be
+            raise HTTPException(413, _TOO_LARGE.format(most_bytes))
         return message
 
     return bounded
@@ -169,10 +164,6 @@ def _is_own(headers: Headers, host: str) -> bool:
 
 def _refused(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status)
-
-
-def _too_large(most_bytes: int) -> Response:
-    return _refused(413, f"got more than {most_bytes} bytes; want a smaller picture")
 
 
 def _no_token(headers: Headers) -> Response:

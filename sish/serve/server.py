@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 import webbrowser
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from sish.slide_index import Index
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """The hosts of this machine."""
+_ALL = ("0.0.0.0", "::")  # the names of all addresses of this machine
 _CONNECTIONS = 512
 
 
@@ -40,10 +43,8 @@ class Address:
         return self.host in ("127.0.0.1", "localhost", "::1")
 
 
-def run_server(
-    index: Index, address: Address | None = None, *, slides: Path | None = None, opens_browser: bool = True
-) -> None:
-    """Serve an index until it is interrupted.
+class Service:
+    """A server that listens already; it answers once it runs.
 
     Parameters
     ----------
@@ -53,32 +54,26 @@ def run_server(
         Where to listen. Default: port 8080 of this machine.
     slides : Path, optional
         Where its slides are now, if they were moved, or if only features were added.
-    opens_browser : bool
-        Whether to show the page in a browser.
 
     Raises
     ------
     ParameterError
         If the address is in use, or is none of this machine.
     """
-    where = address or Address()
-    with _listening(where) as listening:
-        port = listening.getsockname()[1]
-        token = secrets.token_urlsafe(24)
-        door = Door.of(token, [*LOOPBACK, where.host, *where.names], port, UPLOAD_BYTES)
-        archive = Archive(index, slides)
-        shown = "127.0.0.1" if where.is_local else where.host
-        url = f"http://{shown}:{port}/?token={token}"
-        if not where.is_local:
-            print_error(
-                f"sish: warning: {where.host} may be reached from other machines, without encryption: "
-                "whoever has the address below sees all slides; put a proxy with TLS before it"
-            )
-        print_line(url)
-        if opens_browser:
-            webbrowser.open(url)
+
+    def __init__(self, index: Index, address: Address | None = None, slides: Path | None = None) -> None:
+        """Listen."""
+        where = address or Address()
+        self._socket = _listening(where)
+        port = self._socket.getsockname()[1]
+        self.token = secrets.token_urlsafe(24)
+        host = socket.gethostname() if where.host in _ALL else where.host
+        host = f"[{host}]" if ":" in host else host
+        self.origin = f"http://{host}:{port}"
+        self.archive = Archive(index, slides)
+        names = [*LOOPBACK, host, *where.names]
         config = uvicorn.Config(
-            make_app(archive, door),
+            make_app(self.archive, Door.of(self.token, names, port, UPLOAD_BYTES)),
             log_level="warning",
             access_log=False,
             limit_concurrency=_CONNECTIONS,
@@ -86,10 +81,42 @@ def run_server(
             server_header=False,
             lifespan="off",
         )
+        self._server = uvicorn.Server(config)
+
+    @property
+    def url(self) -> str:
+        """The address of its page, with the token that lets in."""
+        return f"{self.origin}/?token={self.token}"
+
+    def run(self) -> None:
+        """Answer until it is stopped or interrupted."""
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            self._server.run(sockets=[self._socket])
         finally:
-            archive.pool.close()
+            self._socket.close()
+            self.archive.pool.close()
+
+    def stop(self) -> None:
+        """Let `run` return soon; it may run in another thread."""
+        self._server.should_exit = True
+
+
+def run_server(
+    index: Index, address: Address | None = None, *, slides: Path | None = None, opens_browser: bool = True
+) -> None:
+    """Serve an index until it is interrupted; print the address first. See :class:`Service`."""
+    service = Service(index, address, slides)
+    if address is not None and not address.is_local:
+        print_error(
+            f"sish: warning: other machines may reach {address.host}, without encryption, and whoever has "
+            "the address below sees all slides: put a proxy with TLS before it"
+        )
+    print_line(service.url)
+    sys.stdout.flush()
+    if opens_browser:
+        webbrowser.open(service.url)
+    with suppress(KeyboardInterrupt):
+        service.run()
 
 
 def _listening(where: Address) -> socket.socket:
