@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from sish.encoders import FEATURES
 from sish.errors import SlideError
-from sish.feature_files import is_feature_file
 from sish.index.store import SlideRow
 from sish.serve.bounded_cache import BoundedCache
 from sish.serve.catalogue import Catalogue
@@ -124,10 +123,8 @@ class Archive:
         """Return a question about a part of a slide with the slide's file, which may lie elsewhere now."""
         query, known = asked["query"], self._catalogue
         row = known.row(query) if known is not None and isinstance(query, str) else None
-        if row is None or "region" not in asked or is_feature_file(row.path):
-            return asked
-        path = self._files.path_of(row)
-        return asked if str(path) == row.path else {**asked, "query": path}
+        moved = None if row is None or "region" not in asked else self._files.moved(row)
+        return asked if moved is None else {**asked, "query": moved}
 
     def tiles_of(self, row: SlideRow, progress: Progress) -> TileCodes:
         """Return the codes of every tissue tile of a slide, from the cache if they are there."""

@@ -14,6 +14,7 @@ import numpy as np
 from sish.errors import ParameterError, QueryError, SlideOpenError
 from sish.nearest import nearest_to
 from sish.slides.formats.pictures import decode_picture
+from sish.slides.region import Box
 
 MOST_HITS = 1000
 """Hits of the longest answer."""
@@ -99,12 +100,21 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def region_of(region: Any, angle: Any = 0) -> tuple[int, int, int, int]:
+def slides_in(asked: Mapping[str, Any]) -> list[str]:
+    """Return the ids of all slides that the arguments of a search name."""
+    named = [asked["query"], *asked.get("like", ()), *asked.get("unlike", ())]
+    ids = [one[0] if isinstance(one, tuple) else one for one in named]
+    return [one for one in ids if isinstance(one, str)]
+
+
+def region_of(region: Any, angle: Any = 0) -> Box:
     """Return a region as :meth:`sish.Index.search` takes it; ParameterError if it is none."""
     if not isinstance(region, list) or len(region) != 4 or not all(map(_is_number, region)):
-        raise ParameterError(f"got region={region!r}; want [x, y, width, height] in level-0 pixels")
+        raise ParameterError(f"got region={_brief(region)}; want [x, y, width, height] in level-0 pixels")
+    if not _is_number(angle):
+        raise ParameterError(f"got angle={_brief(angle)}; want degrees")
     x, y, width, height = (round(side) for side in region)
-    return x, y, width, height
+    return Box(x, y, width, height, float(angle))
 
 
 def examples_of(given: Any, name: str) -> list[Any]:

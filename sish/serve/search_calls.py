@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from sish.errors import ParameterError
 from sish.results import Results
 from sish.serve.archive import Archive
-from sish.serve.calls import Call, in_thread, row_of
+from sish.serve.calls import Call, in_thread, row_named, row_of
 from sish.serve.downloads import as_csv, as_geojson, as_report
-from sish.serve.questions import FIELDS, question_of
+from sish.serve.questions import FIELDS, question_of, slides_in
 from sish.serve.searches import Job, Progress
 
 _NAME = re.compile(r"[A-Za-z0-9-]{8,64}")
@@ -31,6 +31,8 @@ async def _search(archive: Archive, request: Request) -> Response:
     except ValueError:
         raise ParameterError("got a body that is no JSON; want an object") from None
     asked = await in_thread(question_of, body)
+    for slide_id in slides_in(asked):  # Index.search also takes paths, which nobody may name here
+        await row_named(archive, slide_id)
 
     def work(progress: Progress) -> Results:
         return archive.index.search(**archive.placed(asked), on_progress=progress)

@@ -53,6 +53,11 @@ class SlideFiles:
             return open_indexed(replace(row, path=str(path)))
         return open_slide(path, override_mpp=row.mpp or None)  # features do not tell what file they are of
 
+    def moved(self, row: SlideRow) -> Path | None:
+        """Return where a slide's own file was found below the root; None if it was not."""
+        is_own = bool(row.path) and not is_feature_file(row.path)
+        return self._elsewhere.get(row.slide_id) if is_own else None
+
     def path_of(self, row: SlideRow) -> Path:
         """Return where a slide's pixels should be; SlideOpenError if it never had any."""
         found = self._elsewhere.get(row.slide_id)
