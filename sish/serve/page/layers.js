@@ -1,14 +1,14 @@
 // What lies over a slide: boxes, frames, mosaic, outline, heat. One SVG in level-0 pixels whose matrix follows
-// zoom, turn and mirror, so each mark is made once; its lines keep their width (non-scaling-stroke in CSS).
+// zoom, turn and mirror, so each mark is made once; lines keep their width (non-scaling-stroke in viewer.css).
 
 import { svg } from "./dom.js";
 import { corners, matrix } from "./place.js";
 
-const NAMES = ["heat", "tissue", "mosaic", "frames", "box", "draft", "pair"]; // from below to above
+const NAMES = ["heat", "tissue", "mosaic", "examples", "frames", "box", "draft", "pair"]; // from below to above
 
 export class Layers {
   constructor(viewer) {
-    this.groups = Object.fromEntries(NAMES.map((name) => [name, svg("g", { class: `layer ${name}` })]));
+    this.groups = Object.fromEntries(NAMES.map((name) => [name, svg("g", { class: `layer-${name}` })]));
     this.moving = svg("g", {}, Object.values(this.groups));
     this.root = svg("svg", { class: "layers", "aria-hidden": "true" }, this.moving);
     viewer.osd.canvas.append(this.root);
@@ -19,7 +19,7 @@ export class Layers {
 
   // Replace what a layer shows by other shapes.
   draw(name, ...shapes) {
-    this.groups[name].replaceChildren(...shapes.flat());
+    this.groups[name].replaceChildren(...shapes.flat(2));
   }
 
   show(name, shown) {
@@ -29,23 +29,21 @@ export class Layers {
 
 const points = (box) => corners(box).map((corner) => corner.join(",")).join(" ");
 
-export const boxShape = (box, kind = "query") => svg("polygon", { class: `outline ${kind}`, points: points(box) });
+export const boxShape = (box, kind = "query") =>
+  svg("polygon", { class: `outline outline-${kind}`, points: points(box) });
 
-export function square([x, y], side, kind, title = "") {
-  const shape = svg("rect", { x, y, width: side, height: side, class: `outline ${kind}` });
-  if (title) shape.append(svg("title", {}, title));
-  return shape;
-}
+export const square = ([x, y], side, kind) =>
+  svg("rect", { x, y, width: side, height: side, class: `outline outline-${kind}` });
 
 // All squares of a mosaic as one path.
 export function squares(places, side) {
   const path = places.map(([x, y]) => `M${x} ${y}h${side}v${side}h${-side}z`).join("");
-  return svg("path", { d: path, class: "outline patches" });
+  return svg("path", { d: path, class: "outline outline-mosaic" });
 }
 
 // Tissue as polygons of rings; holes are rings that go around inside others.
 export function tissueShape(polygons) {
   const ring = (places) => `M${places.map((place) => place.join(" ")).join("L")}z`;
   const path = polygons.flat().map(ring).join("");
-  return svg("path", { d: path, class: "outline tissue", "fill-rule": "evenodd" });
+  return svg("path", { d: path, class: "outline outline-tissue", "fill-rule": "evenodd" });
 }

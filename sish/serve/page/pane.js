@@ -14,12 +14,12 @@ export class Pane {
   constructor(host, slide) {
     this.slide = slide;
     this.host = host;
-    const picture = el("div", { class: "picture" });
-    host.append(picture);
-    this.viewer = new SlideViewer(picture, slide);
+    const place = el("div", { class: "deep-zoom" });
+    host.append(place);
+    this.viewer = new SlideViewer(place, slide);
     this.layers = new Layers(this.viewer);
     this.boxTool = new BoxTool(this.viewer, this.layers);
-    host.prepend(viewTools(this.viewer));
+    place.before(viewTools(this.viewer));
     scaleBar(this.viewer);
     this.marks = { mosaic: drawMosaic, tissue: drawTissue };
   }
@@ -58,10 +58,10 @@ async function drawTissue({ slide_id }) {
 export function goneCard(slide) {
   return el(
     "div",
-    { class: "gone", role: "group", "aria-label": `${slide.slide_id} cannot be shown` },
+    { class: "no-pictures", role: "group", "aria-label": `${slide.slide_id} cannot be shown` },
     el("h2", {}, slide.slide_id),
     el("p", { class: "reason" }, slide.reason || "There is no picture of this slide."),
-    el("p", {}, `Its ${slide.n_patches} patches are in the archive: a search by the whole slide still works.`),
+    el("p", {}, `${slide.n_patches} patches of it are in the archive: a search for all of it still works.`),
   );
 }
 

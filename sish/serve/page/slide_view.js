@@ -1,38 +1,29 @@
 // The slide in the first viewer: it is loaded, shown with its tools and facts, or told to be gone.
 
 import { slide as askSlide } from "./api.js";
+import { startCompare } from "./compare.js";
 import { $, el, fill } from "./dom.js";
 import { slideFacts } from "./facts.js";
+import { startHeat } from "./heat.js";
 import { boxShape } from "./layers.js";
 import { complain } from "./notices.js";
 import { Pane, goneCard } from "./pane.js";
+import { startSlideTools } from "./slide_tools.js";
 import { get, on, set } from "./store.js";
-import { toggle } from "./toolbar.js";
-
-const LAYERS = { mosaic: "Mosaic", tissue: "Tissue" };
 
 export function startSlideView() {
   const first = el("figure", { class: "pane", id: "first" });
-  const stage = el("div", { class: "stage" }, first);
+  const second = el("figure", { class: "pane", id: "second" });
   const facts = el("details", { class: "facts", id: "facts" });
-  $("#slide").append(slideTools(), stage, facts);
+  startSlideTools($("#slide"));
+  $("#slide").append(el("div", { class: "stage" }, first, second), facts);
   on(["slideId"], () => load(first, facts));
-  on(["drawing", "first"], startDrawing);
+  on(["drawing", "first", "second"], startDrawing);
   on(["box", "first"], showBox);
+  on(["draft", "first", "second"], showExamples);
   on(["mosaic", "tissue", "first", "second"], showLayers);
-}
-
-function slideTools() {
-  const draw = toggle("▭ Draw a box", "Draw a box to search for (b)", "drawing", {
-    onValue: "query",
-    offValue: null,
-    id: "draw-box",
-    class: "tool primary",
-    "aria-keyshortcuts": "b",
-  });
-  const layers = Object.entries(LAYERS).map(([key, name]) => toggle(name, `Show ${key}`, key));
-  const is = { class: "slide-tools", role: "toolbar", "aria-label": "Slide", id: "slide-tools" };
-  return el("div", is, draw, layers);
+  startCompare(second);
+  startHeat();
 }
 
 async function load(host, facts) {
@@ -52,24 +43,41 @@ async function load(host, facts) {
 
 function show(host, facts, slide) {
   fill(facts, slideFacts(slide));
-  if (slide.available) set({ slide, first: new Pane(host, slide) });
-  else {
+  if (slide.available) {
+    set({ slide, first: new Pane(host, slide) });
+    if (document.activeElement === document.body) get().first.viewer.osd.canvas.focus();
+  } else {
     fill(host, goneCard(slide));
     set({ slide });
   }
 }
 
-function startDrawing({ first, drawing }) {
-  if (drawing && first) first.boxTool.start(drawing);
-  else first?.boxTool.stop();
+// What is searched for is drawn on the first slide; examples of a concept on either.
+function startDrawing({ first, second, drawing }) {
+  for (const pane of [second, first]) {
+    if (drawing && pane && (pane === first || drawing !== "query")) pane.boxTool.start(drawing);
+    else pane?.boxTool.stop();
+  }
 }
 
 function showBox({ first, box }) {
   first?.layers.draw("box", box ? [boxShape(box)] : []);
 }
 
+function showExamples({ first, second, draft }) {
+  for (const pane of [first, second]) {
+    const kinds = ["positive", "negative"].map((kind) => shapesOn(pane, draft?.[kind] ?? [], kind));
+    pane?.layers.draw("examples", kinds);
+  }
+}
+
+const shapesOn = (pane, boxes, kind) =>
+  boxes
+    .filter((box) => box.slide_id === pane?.slide.slide_id && box.region)
+    .map((box) => boxShape({ region: box.region, angle: box.angle ?? 0 }, kind));
+
 function showLayers(state) {
   for (const pane of [state.first, state.second]) {
-    for (const name of Object.keys(LAYERS)) pane?.showLayer(name, state[name]);
+    for (const name of ["mosaic", "tissue"]) pane?.showLayer(name, state[name]);
   }
 }

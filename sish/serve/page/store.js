@@ -19,6 +19,7 @@ const state = {
   second: null, // the pane that shows the hit
   mosaic: false, // whether the patches of the mosaic are outlined
   tissue: false, // whether the tissue is outlined
+  linked: true, // whether the two viewers move together at equal um per pixel
   heat: false, // whether both viewers show the similarity of every tile
 };
 

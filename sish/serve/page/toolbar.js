@@ -44,7 +44,7 @@ function powerChoice(viewer) {
   const choice = el(
     "select",
     { "aria-label": "Magnification", title: "Magnification", disabled: !known },
-    el("option", { value: "" }, known ? "zoom to …" : "scale not known"),
+    el("option", { value: "" }, known ? "Zoom to" : "no scale"),
     POWERS.map((power) => el("option", { value: power }, `${power}×`)),
   );
   choice.addEventListener("change", () => {
@@ -55,9 +55,10 @@ function powerChoice(viewer) {
 }
 
 // A button that is pressed while something in the store is so; pressing it changes the store.
-export function toggle(sign, name, key, { onValue = true, offValue = false, ...more } = {}) {
+export function toggle(name, what, key, { onValue = true, offValue = false, ...more } = {}) {
   const pressed = () => get()[key] === onValue;
-  const made = button(sign, name, () => set({ [key]: pressed() ? offValue : onValue }), more);
+  const press = () => set({ [key]: pressed() ? offValue : onValue });
+  const made = el("button", { type: "button", class: "tool", title: what, onclick: press, ...more }, name);
   const show = () => made.setAttribute("aria-pressed", pressed());
   on([key], show);
   show();

@@ -6,6 +6,8 @@ import { toLevel0, toScreen } from "./place.js";
 
 const MOST_SCREEN_PX = 8; // screen pixels per level-0 pixel
 const COARSEST_LEVEL = 7; // smaller pictures than 128 px are not asked for
+const ROOM = 1.5; // a rectangle that is to be seen, with its surroundings, in its own sides
+const MOVES = ["open", "update-viewport", "flip", "resize"];
 
 function tileSource(slide) {
   const { width, height, tile_px, overlap, levels } = slide.dzi;
@@ -27,12 +29,14 @@ const options = (element, slide) => ({
   showNavigationControl: false, // toolbar.js has buttons; OpenSeadragon's need pictures
   showNavigator: true,
   navigatorPosition: "TOP_RIGHT",
-  navigatorSizeRatio: 0.16,
+  navigatorSizeRatio: 0.18,
+  navigatorMaintainSizeRatio: true,
   crossOriginPolicy: false,
   animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.4,
   maxZoomPixelRatio: MOST_SCREEN_PX,
   minZoomImageRatio: 0.5,
   visibilityRatio: 0.2,
+  preserveImageSizeOnResize: true, // so a second viewer beside the first keeps its um per pixel
   zoomPerScroll: 1.3,
   gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
   rotationIncrement: 90,
@@ -45,11 +49,18 @@ export class SlideViewer {
     this.osd = new OpenSeadragon.Viewer(options(element, slide));
     this.osd.canvas.setAttribute("aria-label", `${slide.slide_id}: arrow keys move, plus and minus zoom`);
     this.osd.canvas.setAttribute("role", "application");
+    this.osd.addHandler("canvas-key", (event) => {
+      // other letters are the page's
+      if (/^[adsw]$/i.test(event.originalEvent.key)) event.preventDefaultAction = true;
+    });
   }
 
   // Call work when the viewer is ready, and whenever what it shows has moved.
+  // It returns what ends that.
   onMove(work) {
-    for (const event of ["open", "update-viewport", "flip", "resize"]) this.osd.addHandler(event, () => work());
+    const each = () => work();
+    for (const event of MOVES) this.osd.addHandler(event, each);
+    return () => MOVES.forEach((event) => this.osd.removeHandler(event, each));
   }
 
   whenOpen(work) {
@@ -85,11 +96,10 @@ export class SlideViewer {
     }
   }
 
-  // Show a rectangle [x, y, w, h] with some room around it, but no larger than full size.
-  showRegion([x, y, width, height], immediately = false) {
+  // Screen pixels per level-0 pixel at which a rectangle fits with some room, but no larger than full size.
+  fittingScale([, , width, height]) {
     const { size } = this.view(false);
-    const scale = Math.min(1, size[0] / (width * 1.6), size[1] / (height * 1.6));
-    this.setView({ center: [x + width / 2, y + height / 2], scale }, immediately);
+    return Math.min(1, size[0] / (width * ROOM), size[1] / (height * ROOM));
   }
 
   home() {

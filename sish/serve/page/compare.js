@@ -1,0 +1,120 @@
+// The hit in a second viewer beside the first: linked, with the matched places framed in both.
+
+import { slide as askSlide } from "./api.js";
+import { el, fill } from "./dom.js";
+import { square } from "./layers.js";
+import { Link } from "./link.js";
+import { complain } from "./notices.js";
+import { Pane, goneCard } from "./pane.js";
+import { around, corners } from "./place.js";
+import { get, on, set } from "./store.js";
+import { toggle } from "./toolbar.js";
+
+let link = null;
+
+// Fill host, an empty element beside the first viewer, whenever a hit is opened.
+export function startCompare(host) {
+  host.hidden = true;
+  on(["hit"], () => open(host));
+  on(["first", "second"], connect);
+  on(["first", "second", "hit", "answer"], drawFrames);
+  on(["pair", "first", "second"], drawPair);
+  on(["linked"], ({ linked }) => link?.switch(linked));
+}
+
+async function open(host) {
+  const { hit, second } = get();
+  second?.close();
+  set({ second: null });
+  fill(host);
+  host.hidden = !hit;
+  if (!hit) return;
+  try {
+    const slide = await askSlide(hit.slide_id);
+    if (get().hit === hit) show(host, slide, hit);
+  } catch (error) {
+    complain(error);
+  }
+}
+
+function show(host, slide, hit) {
+  fill(host, head(slide, hit));
+  if (slide.available) set({ second: new Pane(host, slide) });
+  else host.append(goneCard(slide));
+}
+
+function head(slide, { rank, label }) {
+  const words = [rank ? `Hit ${rank}` : "Beside it", slide.slide_id, label ?? slide.label];
+  const close = () => set({ hit: null });
+  return el(
+    "div",
+    { class: "hit-head" },
+    el("h2", {}, words.filter(Boolean).join(" · ")),
+    toggle("Linked", "Move both slides together, at equal µm per pixel (l)", "linked", { id: "linked" }),
+    el("button", { class: "tool", id: "close-hit", "aria-label": "Close the second slide", onclick: close }, "×"),
+  );
+}
+
+function connect({ first, second }) {
+  link?.close();
+  link = null;
+  if (!first || !second) return;
+  const joinLater = () => requestAnimationFrame(() => join(first, second)); // each has its half of the room then
+  first.viewer.whenOpen(() => second.viewer.whenOpen(joinLater));
+}
+
+function join(first, second) {
+  if (get().first !== first || get().second !== second) return;
+  link?.close();
+  link = new Link(first, second);
+  link.on = get().linked;
+  showMatches(first, second);
+}
+
+// Both viewers show their matched places in the middle, at the same um per pixel.
+function showMatches(first, second) {
+  const { hit, slideId, answer, box } = get();
+  const isOf = answer?.query.slide_id === slideId;
+  const asked = isOf && box ? around(corners(box)) : matched(isOf && answer.query, hit, "query_xy");
+  const places = [asked, matched(hit, hit, "xy")];
+  const panes = [first, second];
+  const needed = panes.map(({ viewer, slide }, i) => places[i] && slide.mpp / viewer.fittingScale(places[i]));
+  const umPerPx = Math.max(...needed.filter(Boolean));
+  panes.forEach(({ viewer, slide }, i) => {
+    if (!places[i]) return;
+    const [x, y, width, height] = places[i];
+    const scale = link.possible ? slide.mpp / umPerPx : viewer.fittingScale(places[i]);
+    viewer.setView({ center: [x + width / 2, y + height / 2], scale }, true);
+  });
+  link.lead(places[0] || !places[1] ? first : second);
+  link.follow(link.leader);
+}
+
+// The rectangle around the matched patches of one side; null if they have no places.
+function matched(side, hit, place) {
+  const patch = side && side.patch_l0_px;
+  const corner = (hit.patches ?? []).map((pair) => pair[place]).filter(Boolean);
+  if (!patch || !corner.length) return null;
+  const [x, y, width, height] = around(corner);
+  return [x, y, width + patch, height + patch];
+}
+
+function frames(side, hit, place, kind) {
+  if (!side || !side.patch_l0_px) return [];
+  const places = (hit?.patches ?? []).map((pair) => pair[place]).filter(Boolean);
+  return places.map((xy) => square(xy, side.patch_l0_px, kind));
+}
+
+function drawFrames({ first, second, hit, answer }) {
+  first?.layers.draw("frames", frames(queryOn(first, answer), hit, "query_xy", "asked"));
+  second?.layers.draw("frames", frames(hit, hit, "xy", "match"));
+}
+
+function drawPair({ first, second, hit, answer, pair }) {
+  const pairs = { patches: pair ? [pair] : [] };
+  first?.layers.draw("pair", frames(queryOn(first, answer), pairs, "query_xy", "pointed"));
+  second?.layers.draw("pair", frames(hit, pairs, "xy", "pointed"));
+}
+
+// The query, if it is of the slide in a pane.
+const queryOn = (pane, answer) => (answer?.query.slide_id === pane.slide.slide_id ? answer.query : null);
