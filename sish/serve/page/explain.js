@@ -1,11 +1,13 @@
 // Why a slide is ranked where it is: sentences, the histogram of distances, and what each patch counts.
 
 import { explain } from "./api.js";
-import { $, el, fill } from "./dom.js";
+import { el, fill } from "./dom.js";
 import { histogram } from "./histogram.js";
 import { patchPicture, queryPatchPicture } from "./picture.js";
+import { count } from "./question.js";
 
 const MOST_PATCHES = 8;
+const SHOWN_PX = 96;
 const percent = (share) => `${Math.round(share * 100)} %`;
 
 export async function showWhy(place, answer, slideId) {
@@ -43,35 +45,38 @@ function bag({ bag: found }) {
 const bar = (words, share) =>
   el("li", {}, el("span", {}, words), el("meter", { value: share, "aria-hidden": "true" }), percent(share));
 
-// The shares sum to the score: shown as shares of it, largest first.
+// The shares sum to the score: shown as parts of it, the largest first.
 function shares(answer, { slide_id, patches, score }) {
   const largest = [...patches]
     .sort((a, b) => b.share - a.share || a.hamming - b.hamming)
     .slice(0, MOST_PATCHES);
   const rest = patches.length - largest.length;
+  const title = score
+    ? "What each patch of the query adds to the score"
+    : "The nearest patches, which are not matches";
   return el(
     "div",
     {},
-    el("h3", {}, "What each patch of the query adds to the score"),
+    el("h3", {}, title),
     el(
       "ul",
       { class: "shares" },
       largest.map((patch) => shareOf(answer, slide_id, patch, score)),
     ),
-    rest ? el("p", { class: "soft" }, `And ${rest} more that add less.`) : null,
+    rest ? el("p", { class: "soft" }, `And ${rest} more.`) : null,
   );
 }
 
 function shareOf(answer, slideId, patch, score) {
   const part = score ? patch.share / score : 0;
-  const found = patch.found_in === undefined ? "" : `, found in ${patch.found_in} slides`;
+  const bar = score ? el("meter", { value: part, "aria-hidden": "true" }) : null;
+  const words = `${patch.hamming} bits, matched in ${count(patch.found_in, "slide")}`;
   return el(
     "li",
     {},
-    queryPatchPicture(answer, patch.query_xy, 96),
-    patchPicture(slideId, patch.xy, 96),
-    el("meter", { value: part, "aria-hidden": "true" }),
-    el("span", {}, `${percent(part)}: ${patch.hamming} bits${found}`),
+    queryPatchPicture(answer, patch.query_xy, SHOWN_PX),
+    patchPicture(slideId, patch.xy, SHOWN_PX),
+    el("div", {}, bar, score ? ` ${percent(part)}` : "", el("div", { class: "soft" }, words)),
   );
 }
 

@@ -4,7 +4,8 @@ import { el, svg } from "./dom.js";
 
 const WIDTH = 360;
 const HEIGHT = 120; // of the bars; the axis is below
-const AXIS = 32;
+const AXIS = 20;
+const HEAD = 18; // for the name of the threshold
 
 export function histogram({ histogram: { edges, slide, archive }, threshold, n_bits }) {
   const last = edges.at(-1);
@@ -21,7 +22,7 @@ export function histogram({ histogram: { edges, slide, archive }, threshold, n_b
     svg(
       "svg",
       {
-        viewBox: `0 -4 ${WIDTH} ${HEIGHT + AXIS + 4}`,
+        viewBox: `0 ${-HEAD} ${WIDTH} ${HEAD + HEIGHT + AXIS}`,
         role: "img",
         "aria-label": `Histogram of distances: ${near} of ${total} patches within about ${threshold} bits`,
       },
@@ -61,8 +62,8 @@ function barOf(name, left, right, share) {
 function mark(x, words, anchor) {
   const gap = anchor === "end" ? -4 : 4;
   return [
-    svg("line", { class: "threshold", x1: x, x2: x, y1: 0, y2: HEIGHT }),
-    svg("text", { x: x + gap, y: 10, "text-anchor": anchor }, words),
+    svg("line", { class: "threshold", x1: x, x2: x, y1: -HEAD, y2: HEIGHT }),
+    svg("text", { x: x + gap, y: -6, "text-anchor": anchor }, words),
   ];
 }
 

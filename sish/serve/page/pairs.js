@@ -52,7 +52,7 @@ function point(button, answer, hit, pair) {
   leave();
   button
     .closest(".hit")
-    .querySelectorAll(".picture rect")
+    .querySelectorAll(".thumb rect")
     [hit.patches.indexOf(pair)]?.classList.add("pointed");
   if (get().hit === hit) set({ pair });
   else document.body.append(lens(button, answer, hit, pair));

@@ -17,7 +17,7 @@ export function factsOf(slideId) {
 
 // The thumbnail of a slide. Frames are {region, angle, kind} in level-0 pixels; kind is a class of ask.css.
 export function slidePicture(slideId, frames = []) {
-  const box = el("span", { class: "picture" });
+  const box = el("span", { class: "thumb" });
   const image = el("img", {
     src: api.thumbnailUrl(slideId),
     alt: "",
