@@ -4,6 +4,7 @@ import { thumbnailUrl } from "./api.js";
 import { el, fill } from "./dom.js";
 
 const THUMBNAIL_PX = 256;
+const GONE = "No picture: the file cannot be read";
 const without = new Set(); // ids whose thumbnail was asked for and is not to be had
 
 // Write a card into a cell; the function that it returns starts the loading of the thumbnail.
@@ -21,22 +22,19 @@ export function fillCard(cell, slide, palette, isOpen) {
     el("div", { class: "card-label" }, slide.label && palette.icon(slide.label), slide.label || "no label"),
     el("div", { class: "card-facts" }, facts || `${slide.n_patches} patches`),
   );
-  return () => showThumbnail(picture, slide);
+  return () => showThumbnail(picture, slide, palette);
 }
 
-function showThumbnail(picture, { slide_id, width }) {
-  if (!width) return noPicture(picture, "Indexed from features"); // no file: do not ask for what is not there
-  if (without.has(slide_id)) return noPicture(picture);
+function showThumbnail(picture, { slide_id, width, label }, palette) {
+  const noPicture = (why) => fill(picture, el("span", { class: "card-none" }, palette.icon(label), why));
+  if (!width) return noPicture("Indexed from features"); // no file: do not ask for what is not there
+  if (without.has(slide_id)) return noPicture(GONE);
   const image = el("img", { alt: "", decoding: "async", draggable: "false" });
   image.addEventListener("load", () => image.classList.add("loaded"));
   image.addEventListener("error", () => {
     without.add(slide_id);
-    noPicture(picture);
+    noPicture(GONE);
   });
   image.src = thumbnailUrl(slide_id, THUMBNAIL_PX);
   fill(picture, image);
-}
-
-function noPicture(picture, why = "No picture: the file is gone") {
-  fill(picture, el("span", { class: "card-none" }, why));
 }

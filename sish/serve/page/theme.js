@@ -16,7 +16,6 @@ export function startTheme(parent) {
   function show() {
     button.textContent = isDark() ? "☀ Light" : "☾ Dark";
     button.title = `Switch to the ${isDark() ? "light" : "dark"} theme`;
-    dispatchEvent(new Event("themechange")); // what is drawn on a canvas is drawn again
   }
   function choose(theme) {
     document.documentElement.dataset.theme = theme;

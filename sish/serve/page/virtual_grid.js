@@ -2,6 +2,7 @@
 // Arrow keys move between cells; one cell at a time can be reached with Tab.
 
 import { el } from "./dom.js";
+import { stepOf } from "./grid_keys.js";
 
 const AROUND = 2; // rows kept above and below the visible ones
 const FETCH_EVERY_MS = 80; // while scrolling
@@ -184,22 +185,12 @@ export class VirtualGrid {
 
   #key(event) {
     if (event.altKey || event.metaKey) return;
-    const last = this.source.total - 1;
-    const inRow = this.#active % this.columns;
-    const page = this.columns * Math.max(1, Math.floor(this.scroller.clientHeight / this.rowHeight));
-    const moves = {
-      ArrowRight: 1,
-      ArrowLeft: -1,
-      ArrowDown: this.columns,
-      ArrowUp: -this.columns,
-      PageDown: page,
-      PageUp: -page,
-      Home: event.ctrlKey ? -this.#active : -inRow,
-      End: event.ctrlKey ? last - this.#active : this.columns - 1 - inRow,
-    };
+    const rowsInView = Math.floor(this.scroller.clientHeight / this.rowHeight);
+    const here = { at: this.#active, last: this.source.total - 1, columns: this.columns, rowsInView };
+    const step = stepOf(event, here);
     if (event.key === "Enter" || event.key === " ") this.#openCell(event.target);
-    else if (!(event.key in moves)) return;
-    else if (this.#active + moves[event.key] >= 0) this.focus(this.#active + moves[event.key]);
+    else if (step === null) return;
+    else if (here.at + step >= 0) this.focus(here.at + step);
     event.preventDefault();
   }
 }

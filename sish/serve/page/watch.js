@@ -17,7 +17,8 @@ export function startWatch() {
       answers = true;
       if (info.generation !== get().info.generation) changed(info);
     } catch (error) {
-      if (answers) notice(`The server does not answer (${error.message}). Is sish serve still running?`, "error");
+      const told = `The server does not answer (${error.message}). Is sish serve still running?`;
+      if (answers) notice(told, "error");
       answers = false;
     }
   }, EVERY_MS);
