@@ -207,6 +207,7 @@ class Question:
             region_name=region_name,
             l0_xy=codes.l0_xy,
             box=region if isinstance(region, Box) else None,
+            label=stored.label if stored else None,
         )
         return query, codes
 
@@ -315,6 +316,7 @@ def indexed_query(row: SlideRow, codes: SlideCodes, patient: str | None = None) 
         n_patches=len(codes),
         patch_l0_px=row.patch_l0_px or None,
         l0_xy=codes.l0_xy,
+        label=row.label,
     )
 
 

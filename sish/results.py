@@ -129,6 +129,8 @@ class Query:
     box: Box | None = None
     """The part that was searched for if it is a turned box, and `region` is the upright box around it. It is
     part of ``to_dict`` only then, as ``x``, ``y``, ``width``, ``height`` and ``angle``."""
+    label: str | None = None
+    """Its diagnosis as in the index; None if it is not known, or the query is no indexed slide."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
