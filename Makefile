@@ -84,7 +84,7 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: setup.cfg constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt torch
-	$(PIP) install --constraint constraints.txt --editable .
+	$(PIP) install --constraint constraints.txt --editable '.[serve]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

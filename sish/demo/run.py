@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -53,8 +55,14 @@ def run_demo(folder: str | os.PathLike[str], *, n_slides: int = 36, seed: int = 
     _tell(evaluate(index), "labels help to rank (uncertainty)")
     _tell(evaluate(index, ranking="similarity"), "no labels read (similarity)")
     print()
-    print_line(f"Look at {page}")
+    print_line(f"Look at {page}, or at the slides themselves:")
+    print_line(f"  {_typed_as()} serve --index {shlex.quote(str(index.path))}")
     return page
+
+
+def _typed_as() -> str:
+    """Return the name under which the command line was started, such as ``.venv/bin/sish``."""
+    return shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "sish" else "sish"
 
 
 def _one_a_label(index: Index) -> list[str]:

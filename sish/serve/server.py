@@ -111,11 +111,11 @@ def run_server(
             f"sish: warning: other machines may reach {address.host}, without encryption, and whoever has "
             "the address below sees all slides: put a proxy with TLS before it"
         )
-    print_line(service.url)
-    sys.stdout.flush()
-    if opens_browser:
-        webbrowser.open(service.url)
     with suppress(KeyboardInterrupt):
+        print_line(service.url)
+        sys.stdout.flush()
+        if opens_browser:
+            webbrowser.open(service.url)
         service.run()
 
 
