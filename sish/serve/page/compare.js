@@ -68,7 +68,8 @@ function join(first, second) {
   link?.close();
   link = new Link(first, second);
   link.on = get().linked;
-  showMatches(first, second);
+  if (get().hit.patches) showMatches(first, second); // else an address says what to show
+  else link.follow(first);
 }
 
 // Both viewers show their matched places in the middle, at the same um per pixel.

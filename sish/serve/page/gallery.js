@@ -58,7 +58,7 @@ export function startGallery() {
     palette = Palette.of(get().info);
     look(true);
   });
-  on(["slideId"], () => grid.refill());
+  on(["slideId"], () => grid.source && grid.refill());
   on(["view"], ({ view }) => view === "gallery" && grid.returned());
   look(false);
 }

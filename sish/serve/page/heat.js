@@ -34,7 +34,7 @@ async function bring(pane, id) {
   const legend = el("div", { class: "heat-legend", role: "status" }, "Reading every tissue tile …");
   const controller = new AbortController();
   shown.set(pane, { id, controller, legend });
-  pane.viewer.element.append(legend);
+  pane.host.append(legend);
   try {
     const found = await heatmap(pane.slide.slide_id, id, { signal: controller.signal });
     pane.layers.draw("heat", picture(found));
@@ -77,9 +77,9 @@ function legendOf({ threshold, n_bits, hamming }) {
   mark.style.left = `${Math.min(100, (100 * threshold) / (n_bits / 2))}%`;
   const within = hamming.filter((bits) => bits <= threshold).length;
   return [
-    el("div", {}, "Distance of each tile to the query"),
+    el("span", {}, "0 bits: equal"),
     el("div", { class: "heat-ramp" }, mark),
-    el("div", { class: "heat-ends" }, ...["0 bits: equal", `${n_bits / 2}: unrelated`].map((end) => el("span", {}, end))),
-    el("div", {}, `${within} of ${hamming.length} tiles are within the threshold of ${threshold} bits`),
+    el("span", {}, `${n_bits / 2}: unrelated`),
+    el("p", {}, `${within} of ${hamming.length} tiles lie within the threshold, ${threshold} bits, of the query`),
   ];
 }

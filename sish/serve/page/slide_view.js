@@ -17,7 +17,7 @@ export function startSlideView() {
   const facts = el("details", { class: "facts", id: "facts" });
   startSlideTools($("#slide"));
   $("#slide").append(el("div", { class: "stage" }, first, second), facts);
-  on(["slideId"], () => load(first, facts));
+  on(["view", "slideId", "slide"], () => loadIfSeen(first, facts));
   on(["drawing", "first", "second"], startDrawing);
   on(["box", "first"], showBox);
   on(["draft", "first", "second"], showExamples);
@@ -26,22 +26,36 @@ export function startSlideView() {
   startHeat();
 }
 
+let asked = null; // id of the slide that was asked for last
+let shown = null; // the slide that came
+
+// A viewer needs its place on the page, so a slide is not loaded before it can be seen.
+function loadIfSeen(host, facts) {
+  const { view, slideId, slide } = get();
+  if (view !== "slide" || slideId === null) return;
+  if (slideId !== asked) load(host, facts);
+  else if (slide === null && shown) set({ slide: shown }); // opened once more
+}
+
 async function load(host, facts) {
   const { slideId, first } = get();
+  asked = slideId;
+  shown = null;
   first?.close();
   fill(host);
   fill(facts);
   set({ first: null, slide: null });
-  if (slideId === null) return;
   try {
     const slide = await askSlide(slideId);
     if (get().slideId === slideId) show(host, facts, slide);
   } catch (error) {
+    asked = null; // it may go better the next time
     complain(error);
   }
 }
 
 function show(host, facts, slide) {
+  shown = slide;
   fill(facts, slideFacts(slide));
   if (slide.available) {
     set({ slide, first: new Pane(host, slide) });

@@ -7,7 +7,7 @@ import { toLevel0, toScreen } from "./place.js";
 const MOST_SCREEN_PX = 8; // screen pixels per level-0 pixel
 const COARSEST_LEVEL = 7; // smaller pictures than 128 px are not asked for
 const ROOM = 1.5; // a rectangle that is to be seen, with its surroundings, in its own sides
-const MOVES = ["open", "update-viewport", "flip", "resize"];
+const MOVES = ["open", "update-viewport", "flip"];
 
 function tileSource(slide) {
   const { width, height, tile_px, overlap, levels } = slide.dzi;
@@ -31,6 +31,7 @@ const options = (element, slide) => ({
   navigatorPosition: "TOP_RIGHT",
   navigatorSizeRatio: 0.18,
   navigatorMaintainSizeRatio: true,
+  navigatorAutoFade: false,
   crossOriginPolicy: false,
   animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.4,
   maxZoomPixelRatio: MOST_SCREEN_PX,
@@ -98,8 +99,8 @@ export class SlideViewer {
 
   // Screen pixels per level-0 pixel at which a rectangle fits with some room, but no larger than full size.
   fittingScale([, , width, height]) {
-    const { size } = this.view(false);
-    return Math.min(1, size[0] / (width * ROOM), size[1] / (height * ROOM));
+    const { clientWidth, clientHeight } = this.element;
+    return Math.min(1, clientWidth / (width * ROOM), clientHeight / (height * ROOM));
   }
 
   home() {
