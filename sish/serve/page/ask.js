@@ -23,7 +23,12 @@ export function startAsk() {
     el(
       "section",
       { id: "ask", "aria-label": "Question" },
-      el("h2", {}, "Find similar tissue"),
+      el(
+        "h2",
+        {},
+        "Find similar tissue",
+        el("button", { id: "ask-close", "aria-label": "Close the search", onclick: close }, "×"),
+      ),
       el(
         "div",
         { id: "ask-of", role: "radiogroup", "aria-label": "Search for" },
@@ -46,6 +51,7 @@ export function startAsk() {
   );
   on(["asking"], showProgress);
   on(["view", "answer", "draft"], showPanel);
+  on(["slideId"], followSlide);
   on(["box", "slideId"], followBox);
   on(["drawn"], ({ drawn }) => drawn?.purpose === "query" && ask());
   startImageQuery();
@@ -56,6 +62,14 @@ export function startAsk() {
 
 function showPanel({ view, answer, draft }) {
   $("#panel").hidden = view !== "slide" && !answer && draft.of !== "image";
+  $("#ask-close").hidden = view === "slide";
+}
+
+const close = () => set({ answer: null, hit: null, draft: { ...get().draft, of: "slide" } });
+
+// Who opens a slide wants to ask about it; a hit of an image is opened to be looked at.
+function followSlide({ hit, draft }) {
+  if (!hit && draft.of === "image") change({ of: "slide" });
 }
 
 // A box that was drawn, or came with a link, is what is asked for; without it, the whole slide is.

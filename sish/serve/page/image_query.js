@@ -69,14 +69,20 @@ async function sizeOf(url) {
 export function imagePart({ draft, info }) {
   if (!info.takes_images)
     return el("p", { class: "soft" }, "This archive holds features made elsewhere: it takes no images.");
-  const file = el("input", { id: "ask-file", type: "file", accept: "image/*", "aria-label": "Image file" });
+  const file = el("input", { id: "ask-file", type: "file", accept: "image/*", hidden: true });
   file.addEventListener("change", () => file.files[0] && load(file.files[0]).catch(complain));
+  const choose = el(
+    "button",
+    { onclick: () => file.click() },
+    draft.image ? "Choose another image" : "Choose an image",
+  );
   return el(
     "div",
     { class: "ask-image" },
     draft.image
       ? chosenImage(draft.image)
-      : el("p", { class: "soft" }, "Choose a file, paste an image, or drop one on the page."),
+      : el("p", { class: "soft" }, "Choose an image, paste one, or drop one on the page."),
+    choose,
     file,
     draft.image ? scaleField(draft.image, info) : null,
   );

@@ -30,9 +30,10 @@ function pairButton(answer, hit, pair) {
   const words = `Query patch and its match in ${hit.slide_id}, ${bits(pair)} apart`;
   const show = (event) => point(event.currentTarget, answer, hit, pair);
   const events = { onpointerenter: show, onfocus: show, onpointerleave: leave, onblur: leave };
+  const escape = (event) => event.key === "Escape" && leave();
   return el(
     "button",
-    { class: "pair", "aria-label": words, onclick: () => open(hit, pair), ...events },
+    { class: "pair", "aria-label": words, onclick: () => open(hit, pair), onkeydown: escape, ...events },
     queryPatchPicture(answer, pair.query_xy, SMALL_PX),
     patchPicture(hit.slide_id, pair.xy, SMALL_PX),
     el("span", { "aria-hidden": "true" }, `${pair.hamming} bits`),
@@ -41,19 +42,19 @@ function pairButton(answer, hit, pair) {
 
 const bits = ({ hamming }) => `${hamming} of ${get().info.n_bits} bits`;
 
-const open = async (hit, pair) => {
+let kept = {}; // the hit and the pair that was clicked: it stays framed while its hit is open
+
+async function open(hit, pair) {
   const { openHit } = await import("./answer.js"); // answer.js imports this file
+  kept = { hit, pair };
   openHit(hit);
-  set({ pair });
-};
+  leave();
+}
 
 // The viewers show the places of the hit that is open; of another hit, a card shows both patches large.
 function point(button, answer, hit, pair) {
   leave();
-  button
-    .closest(".hit")
-    .querySelectorAll(".thumb rect")
-    [hit.patches.indexOf(pair)]?.classList.add("pointed");
+  button.closest(".hit").querySelectorAll(".thumb rect")[hit.patches.indexOf(pair)]?.classList.add("pointed");
   if (get().hit === hit) set({ pair });
   else document.body.append(lens(button, answer, hit, pair));
 }
@@ -61,7 +62,7 @@ function point(button, answer, hit, pair) {
 function leave() {
   document.querySelector("#lens")?.remove();
   for (const rect of document.querySelectorAll("rect.pointed")) rect.classList.remove("pointed");
-  if (get().pair) set({ pair: null });
+  set({ pair: get().hit && get().hit === kept.hit ? kept.pair : null });
 }
 
 function lens(button, answer, hit, pair) {
