@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from served import client_of, served
 
 import sish
+from sish.serve import search_calls
 from sish.serve.app import CALLS
 from sish.serve.questions import question_of
 from sish.serve.searches import MOST_KEPT
@@ -217,6 +219,26 @@ def test_progress_is_told_and_a_search_can_be_cancelled(built_index, monkeypatch
         assert client.get("/api/searches/cancel-me/hits.csv").status_code == 404
         again = client.post("/api/search", json={"slide_id": index.slides[0].slide_id})
         assert again.status_code == 200
+
+
+def test_a_search_can_be_watched_and_cancelled_while_its_question_is_read(built_index, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(body):
+        begun.set()
+        go_on.wait(20)
+        return question_of(body)
+
+    monkeypatch.setattr(search_calls, "question_of", slow)
+    index = sish.Index.open(built_index)
+    with served(index) as service, client_of(service) as client, ThreadPoolExecutor() as pool:
+        body, head = {"slide_id": index.slides[0].slide_id}, {"X-Search-Id": "slow-to-read"}
+        answer = pool.submit(client.post, "/api/search", json=body, headers=head)
+        assert begun.wait(20)
+        assert client.get("/api/searches/slow-to-read").json()["state"] == "waiting"
+        client.delete("/api/searches/slow-to-read")
+        go_on.set()
+        assert answer.result(20).status_code == 409
 
 
 def test_a_search_whose_asker_left_is_cancelled(built_index, monkeypatch):

@@ -26,6 +26,7 @@ _HEADER = "X-Search-Id"
 
 async def _search(archive: Archive, request: Request) -> Response:
     name = _name_of(request)
+    archive.searches.expect(name)  # reading a large picture may take seconds
     try:
         body = json.loads(await request.body())
     except ValueError:

@@ -111,7 +111,7 @@ class Searches:
         """
         if self._waiting >= _WAITING:
             raise Busy(f"{self._waiting} searches are waiting; ask again in a moment")
-        job = self._remember(name)
+        job = self.expect(name)
         self._waiting += 1
         try:
             async with self._free:
@@ -121,8 +121,11 @@ class Searches:
         finally:
             self._waiting -= 1
 
-    def _remember(self, name: str) -> Job:
-        job = self._jobs[name] = Job()
+    def expect(self, name: str) -> Job:
+        """Return a waiting job of a name: it can be watched and cancelled before its work is known."""
+        job = self._jobs.get(name)
+        if job is None or job.state != "waiting":
+            job = self._jobs[name] = Job()
         self._jobs.move_to_end(name)
         while len(self._jobs) > MOST_KEPT:
             self._jobs.popitem(last=False)

@@ -2,7 +2,7 @@
 // (options, image, answer, refinement, history) build themselves into the places that are made here.
 
 import { startAnswer } from "./answer.js";
-import { ask, cancel } from "./asking.js";
+import { ask, cancelByHand } from "./asking.js";
 import { conceptPart } from "./concept.js";
 import { $, el, fill } from "./dom.js";
 import { startHistory } from "./history.js";
@@ -147,7 +147,7 @@ function showProgress({ asking }) {
 const progressParts = () => [
   el("progress", { "aria-label": "Progress of the search" }),
   el("span", {}),
-  el("button", { id: "ask-cancel", onclick: cancel }, "Cancel"),
+  el("button", { id: "ask-cancel", onclick: cancelByHand }, "Cancel"),
 ];
 
 function progressInWords({ state, done, total }) {

@@ -25,8 +25,13 @@ export async function ask(question = isReady(get()) ? freshQuestion(get()) : nul
   if (get().asking?.id === id) set({ asking: null });
 }
 
+export function cancelByHand() {
+  cancel();
+  notice("The search was cancelled.");
+}
+
 // The closed connection would cancel it, too; the call says so at once.
-export function cancel() {
+function cancel() {
   const { asking } = get();
   if (!asking) return;
   api.cancel(asking.id).catch(() => {}); // it may have ended meanwhile
