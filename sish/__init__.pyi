@@ -30,6 +30,7 @@ from .index.params import SearchParams as SearchParams
 from .index.store.verify import verify as verify
 from .qupath import write_geojson as write_geojson
 from .recipe import Recipe as Recipe
+from .refinement import Concept as Concept
 from .report import write_report as write_report
 from .results import (
     AddReport as AddReport,

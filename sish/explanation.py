@@ -49,7 +49,8 @@ class PatchShare:
     weight: float
     """Weight of this patch, the larger the fewer slides have a match of it; the weights sum to 1."""
     share: float
-    """`weight` times `closeness`; the shares sum to the score."""
+    """`weight` times `closeness`; the shares sum to the score. In a refined search the rest of the score, and
+    of the weights, is that of liked examples."""
     found_in: int
     """Number of slides in which the search counted a match of this patch."""
 
@@ -76,7 +77,7 @@ class BagLabels:
     """The bag that placed a slide in a ranking by uncertainty: the labels of what one query patch found."""
 
     query_row: int
-    """Number of the query's patch."""
+    """Number of the query's patch; in a refined search those of liked examples come after the query's."""
     labels: tuple[tuple[str, float], ...]
     """Labels and their weights, which sum to 1; the largest first."""
     uncertainty: float
@@ -145,14 +146,14 @@ class _Search:
     @classmethod
     def again(cls, view: View, asked: Asked, ranking: str, number: int | None) -> _Search:
         """Search again; `number` is the slide's in the searcher."""
-        exclude = view.excluded(asked.patient, filters_of(asked.where), None)
-        taken, _ = view.taken(ranking, asked.codes, exclude, asked.k, asked.params)
+        exclude = view.excluded(asked.patient, filters_of(asked.where), None, asked.examples)
+        taken, _ = view.taken(ranking, asked.codes, exclude, asked.k, asked.params, asked.examples)
         slide = None if number is None else int(view.searcher.rank[number])
         place = next((n for n, (ranked, _) in enumerate(taken) if ranked.slide == slide), None)
         if place is not None:
             stage = taken[place][1]
         else:
-            stage = next(view.stages(ranking, asked.codes, exclude, asked.k, asked.params))
+            stage = next(view.stages(ranking, asked.codes, exclude, asked.k, asked.params, asked.examples))
         return cls(view, asked, ranking, exclude, slide, tuple(taken), stage.neighbours.nearest, place)
 
     @property
@@ -184,7 +185,9 @@ class _Search:
             own = np.flatnonzero(self.nearest.slides == self.slide)
             return f"would be the {ordinal(self._place_by_score(int(own[0])))}" if len(own) else ""
         asked = self.asked
-        stage = next(self.view.stages(self.ranking, asked.codes, self.exclude, _LONGER, asked.params))
+        stage = next(
+            self.view.stages(self.ranking, asked.codes, self.exclude, _LONGER, asked.params, asked.examples)
+        )
         slides = [ranked.slide for ranked in stage.ranking.slides]
         if self.slide in slides:
             return f"would be the {ordinal(slides.index(self.slide) + 1)}"
@@ -213,6 +216,9 @@ class _Search:
         slides = self.view.searcher.slides
         if self.asked.patient is not None and slides[number].patient == self.asked.patient:
             return f"it is of the query's own patient, {self.asked.patient}"
+        examples = self.asked.examples
+        if examples is not None and slides[number].slide_id in examples.excluded:
+            return "it was marked as unlike what is wanted"
         columns = [it.column for it in filters_of(self.asked.where) if not it.passed(slides)[number]]
         return f"it does not meet the condition on {columns[0]}" if columns else ""
 
@@ -278,6 +284,7 @@ def explain(
         shares=tuple(patch.share for patch in patches),
         n_slides=len(search.nearest.slides),
         bag=None if bag is None else (bag.query_row, bag.labels[0], bag.uncertainty),
+        is_refined=asked.examples is not None and bool(asked.examples.like),
     )
     return Explanation(
         slide_id=slide_id,

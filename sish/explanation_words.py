@@ -48,6 +48,8 @@ class Facts:
     """How many slides the search found."""
     bag: tuple[int, tuple[str, float], float] | None
     """Query patch, commonest label with its weight, and uncertainty of the bag that placed it."""
+    is_refined: bool = False
+    """Whether patches of liked examples count, too."""
 
 
 def words_of(facts: Facts) -> tuple[str, ...]:
@@ -86,8 +88,14 @@ def _matches(facts: Facts) -> str:
 def _score(facts: Facts) -> str:
     if facts.score == 0:
         return "Its score is 0: the search counted no match in it."
+    own = sum(facts.shares)
+    if facts.is_refined:
+        return (
+            f"Its score is {facts.score:.3f} (1 is equal, 0 unrelated): {own:.3f} from the query, the rest "
+            "from liked examples."
+        )
     largest, so_far, number = sorted(facts.shares, reverse=True), 0.0, 0
-    while so_far < facts.score / 2:
+    while so_far < own / 2:
         so_far, number = so_far + largest[number], number + 1
     many = len(facts.shares) > 1
     half = f"; half of it comes from {counted(number, 'patch', 'es')} of the query" if many else ""
@@ -103,8 +111,9 @@ def _why(facts: Facts) -> str:
         return f"It was placed {ordinal(facts.rank)}, and a search now would not find it among {facts.k}."
     if facts.is_placed and facts.bag is not None:
         row, (label, weight), uncertainty = facts.bag
+        whose = "the query" if row < len(facts.hamming) else "the query and its examples"
         return (
-            f"{place} because of patch {row + 1} of the query: {weight:.0%} of what it found, by weight, is "
+            f"{place} because of patch {row + 1} of {whose}: {weight:.0%} of what it found, by weight, is "
             f"{label!r} (uncertainty {uncertainty:.2f} bits). Patches whose matches agree most on a label "
             "place their slides first."
         )

@@ -10,9 +10,10 @@ from sish.errors import QueryError
 from sish.filters import Where, filters_of
 from sish.index.params import SearchParams
 from sish.index_spatial import IndexSpatial
-from sish.progress import OnProgress, silent
+from sish.progress import OnProgress, silent, summed
 from sish.queries import Question
 from sish.recall import noted
+from sish.refinement import Concept, Marks, Refinement
 from sish.results import Results
 from sish.slides.region import Box, Region
 from sish.vectors import as_id
@@ -41,6 +42,9 @@ class IndexSearch(IndexSpatial):
         patient: str | None = None,
         where: Where | None = None,
         search: Search | None = None,
+        like: Marks = None,
+        unlike: Marks = None,
+        concept: Concept | None = None,
         on_progress: OnProgress | None = None,
     ) -> Results:
         """Find the slides that look most like a slide, a region of one, or an image.
@@ -82,10 +86,25 @@ class IndexSearch(IndexSpatial):
         search : SearchParams or mapping, optional
             Search parameters for this query alone, as for :meth:`open`. In an archive too small for a texture
             tree (up to 4,000 patches), the query is compared with all patches, whatever the budget.
+        like : slide id, (slide_id, region) or sequence of these, optional
+            Slides of the index, or regions of them, that are like what is wanted, as hits that a person
+            marked. Their patches join the query, and each example weighs as much as the query. They may be
+            found again, and then are near the top: patches match themselves. Whoever wants `k` new slides
+            asks for as many more.
+        unlike : slide id, (slide_id, region) or sequence of these, optional
+            Slides or regions that are not what is wanted. A patch that is nearer to one of theirs than to
+            the patch that found it is no match. Of a whole slide the patches nearest to the query's count,
+            and the slide itself is not found.
+        concept : Concept, optional
+            Something that tissue shows or lacks, which the query is moved toward or away from. Distances are
+            those of the moved query. See :mod:`sish.refinement`. Where the index keeps vectors, examples and
+            concepts act on these as well, so that ranking again does not undo them. With ``keys="paper"`` a
+            moved query is still looked for around its own keys.
         on_progress : callable, optional
             It is called as ``on_progress(done, total)`` with the query's patches, in the thread that called
             this: first with 0, then after each batch that was encoded. The patches of an indexed slide, or
-            given as features, are done at once. What it raises ends the search, and nothing reads any more.
+            given as features, are done at once. Patches of marked regions are counted after those of the
+            query. What it raises ends the search, and nothing reads any more.
 
         Returns
         -------
@@ -100,11 +119,14 @@ class IndexSearch(IndexSpatial):
             their patient.
         ParameterError
             If ``k``, the ranking or a search parameter is out of range, or ``where`` makes no sense.
+        UnknownSlideError
+            If an example is of a slide that is not in the index.
         EncoderMismatchError
             If the weights at hand are not the ones that the index was made with.
         SlideError
             If the query cannot be read.
         """
+        refinement = Refinement.of(like, unlike, concept)
         filters_of(where)  # refused before the query is read, which may take minutes
         question = Question(
             as_id(query) if isinstance(query, Integral) else query,
@@ -114,20 +136,24 @@ class IndexSearch(IndexSpatial):
             patient=None if patient is None else str(patient),
         )
         state = self._current()
+        refinement.check(state)
         changed = self._settings_of(state).with_changes(search)
-        asked, codes = question.encoded(state, self._encoder_of(state), on_progress or silent)
+        encoder, tell = self._encoder_of(state), summed(on_progress or silent)
+        asked, codes = question.encoded(state, encoder, tell)
         if exclude_patient and not asked.patient:
             raise QueryError("got exclude_patient=True with vectors of an unknown patient; give patient=")
+        moved, examples = refinement.applied(codes, state, encoder, tell)
         results = self._view_of(state).search(
             asked,
-            codes,
+            moved,
             k=k,
             ranking=ranking,
             exclude_patient=exclude_patient,
             where=where,
             search=changed.of(state),
+            examples=examples,
         )
-        return noted(question.noted(results), state, changed.of(state))
+        return noted(question.noted(refinement.noted(results)), state, changed.of(state))
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:
         """Yield the answer of :meth:`search` to each of several queries, with the same options."""

@@ -16,6 +16,38 @@ OnProgress = Callable[[int, int], object]
 """Told how many parts of some work are done, and of how many; what it raises ends the work."""
 
 
+def summed(on_progress: OnProgress) -> OnProgress:
+    """Return a callable to tell of several parts, one after another: their counts are added up.
+
+    Parameters
+    ----------
+    on_progress : callable
+        Told the sums.
+
+    Returns
+    -------
+    callable
+        Told how many of a part are done, and of how many; a part ends when all are.
+
+    Examples
+    --------
+    >>> tell = summed(lambda done, total: print(done, total))
+    >>> tell(2, 2), tell(0, 3), tell(3, 3)
+    2 2
+    2 5
+    5 5
+    (None, None, None)
+    """
+    before = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal before
+        on_progress(before + done, before + total)
+        before += total if done == total else 0
+
+    return tell
+
+
 def silent(_done: int, _total: int) -> None:
     """Tell nobody."""
 

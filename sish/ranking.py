@@ -401,7 +401,7 @@ class SlideScore:
     n_matched: int
     """Number of query patches that have a match in the slide, as near as was asked for."""
     median_distance: float
-    """Median distance in bits of these patches to their nearest match."""
+    """Median distance in bits of these patches to their nearest match; without any, of those of examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,9 +437,19 @@ class NearestMatches:
     """Their scores, (S,)."""
     weight: NDArray[np.float64]
     """w_p of each query patch, (Q,)."""
+    n_query: int
+    """Number of query patches; patches of liked examples come after them."""
 
     @classmethod
-    def of(cls, bags: Bags, slide: ArrayLike, *, n_bits: int = 1024) -> "NearestMatches":
+    def of(
+        cls,
+        bags: Bags,
+        slide: ArrayLike,
+        *,
+        n_bits: int = 1024,
+        importance: NDArray[np.float64] | None = None,
+        n_query: int | None = None,
+    ) -> "NearestMatches":
         """Find the nearest match of each query patch in each slide, O(R + largest slide number).
 
         Parameters
@@ -450,6 +460,10 @@ class NearestMatches:
             Slide number of each result.
         n_bits : int
             Bits of a barcode.
+        importance : float64 (Q,), optional
+            Factors of the weights w_p. Default: 1.
+        n_query : int, optional
+            Number of query patches; the others are of liked examples (:mod:`sish.examples`). Default: all.
 
         Returns
         -------
@@ -466,12 +480,23 @@ class NearestMatches:
         names, own = np.flatnonzero(seen), slides[entry]
         query_patch, hamming = np.repeat(np.arange(len(bags)), found_in), bags.hamming[entry]
         weight = np.log1p(len(names) / np.maximum(found_in, 1))
+        if importance is not None:
+            weight = weight * importance
         closeness = np.maximum(0.0, 1.0 - 2.0 * hamming / n_bits)
         # both sums run in the order of the query's patches: a slide equal to the query scores exactly 1
         whole = np.bincount(np.zeros(len(bags), dtype=np.int64), weights=weight)
         place = (np.cumsum(seen) - 1)[own]
         score = np.bincount(place, weights=weight[query_patch] * closeness) / whole
-        return cls(query_patch, own, bags.patch[entry], hamming, names, score, weight)
+        return cls(
+            query_patch,
+            own,
+            bags.patch[entry],
+            hamming,
+            names,
+            score,
+            weight,
+            len(bags) if n_query is None else n_query,
+        )
 
     def ranking(self, k: int) -> Ranking:
         """Return the `k` slides of the highest scores, ties by slide number."""
@@ -501,16 +526,18 @@ class NearestMatches:
         SlideScore
             The score and the figures.
         """
-        distances = self.hamming[self.slide == slide]
+        matched = self.slide == slide
+        of_query = self.hamming[matched & (self.query_patch < self.n_query)]
+        distances = of_query if len(of_query) else self.hamming[matched]
         similar = distances if threshold is None else distances[distances <= threshold]
         score = self.score[np.searchsorted(self.slides, slide)]
         told = similar if len(similar) else distances
-        return SlideScore(float(score), len(told), float(np.median(told)))
+        return SlideScore(float(score), len(told) if len(of_query) else 0, float(np.median(told)))
 
     def _ranked(self, rank: int, slide: int, score: float) -> RankedSlide:
         """Return a slide of the answer with its nearest matches."""
         own = np.flatnonzero(self.slide == slide)
-        nearest = own[np.argsort(self.hamming[own], kind="stable")][:_N_MATCHES]
+        nearest = own[np.lexsort((self.hamming[own], self.query_patch[own] >= self.n_query))][:_N_MATCHES]
         matches = tuple(
             PatchMatch(int(self.query_patch[i]), int(self.patch[i]), int(self.hamming[i])) for i in nearest
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sish.encode import SlideCodes
+    from sish.examples import Examples
     from sish.filters import Where
     from sish.index.params import SearchParams
     from sish.index.store import SlideRow
@@ -57,6 +58,29 @@ class PatchPair:
 
 
 @dataclass(frozen=True, slots=True)
+class ExamplePair:
+    """A patch of a liked example (:mod:`sish.refinement`) and the patch of a hit that it found."""
+
+    slide_id: str
+    """The slide of the example."""
+    example_xy: tuple[int, int] | None
+    """Top left corner of the example's patch, level-0 pixels of its slide; None if its place is not known."""
+    xy: tuple[int, int] | None
+    """Top left corner of the hit's patch, level-0 pixels of the hit; None if its place is not known."""
+    hamming: int
+    """Number of bits in which their barcodes differ."""
+    example_row: int
+    """Number of the example's patch among those of its slide, or of its region, from 0."""
+    row: int
+    """Number of the hit's patch among the hit's patches, from 0, in the order in which they were added."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain = {it.name: getattr(self, it.name) for it in fields(self)}
+        return plain | {name: plain[name] and list(plain[name]) for name in ("example_xy", "xy")}
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A slide that a search found."""
 
@@ -76,7 +100,8 @@ class Hit:
     """Its patient; the slide's own id if none was given."""
     score: float
     """How close the query's patches come to their nearest match in this slide, on average: 1 equal, 0
-    unrelated or no match. Patches that few slides match weigh more.
+    unrelated or no match. Patches that few slides match weigh more. In a refined search the patches of liked
+    examples count, too, each example as much as the query.
 
     Both rankings compute it in the same way. A ranking by similarity is in falling order of it. In a ranking
     by uncertainty it may rise from one hit to the next. It may also rise at the first hit that only fills the
@@ -93,14 +118,22 @@ class Hit:
     below_threshold: bool
     """True if none of its patches is within the distance threshold: it is only among the nearest."""
     patches: tuple[PatchPair, ...]
-    """The patch pairs that made it a hit, best first."""
+    """The patch pairs that made it a hit, best first; none if only liked examples found it."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The other columns of the labels file."""
+    examples: tuple[ExamplePair, ...] = ()
+    """The patches of liked examples that found it, best first, where the query's patches made fewer than five
+    pairs. They are part of ``to_dict`` only if there are any."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = {it.name: getattr(self, it.name) for it in fields(self)}
-        return plain | {"patches": [pair.to_dict() for pair in self.patches], "metadata": dict(self.metadata)}
+        plain = {name: getattr(self, name) for name in HIT_FIELDS}
+        plain |= {"patches": [pair.to_dict() for pair in self.patches], "metadata": dict(self.metadata)}
+        return plain | ({"examples": [pair.to_dict() for pair in self.examples]} if self.examples else {})
+
+
+HIT_FIELDS = tuple(it.name for it in fields(Hit) if it.name != "examples")
+"""The fields of a hit that every answer has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +296,8 @@ class Asked:
     """Budget and threshold."""
     commit: Commit | None
     """What was searched; None for patches in memory."""
+    examples: Examples | None = None
+    """The examples that it was asked with beside the query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +306,11 @@ class Results(HitList[Query, Hit]):
 
     In ``to_dict``, a matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left
     corner) of the file at ``path``, and at ``query_xy`` of the query's file. ``mpp`` is the scale of these
-    pixels. ``note`` says why the ranking is not by uncertainty, or why it placed nothing.
+    pixels. ``note`` says how the search was refined, why the ranking is not by uncertainty, or why it placed
+    nothing.
     """
 
-    HIT_FIELDS: ClassVar[tuple[str, ...]] = tuple(it.name for it in fields(Hit))
+    HIT_FIELDS: ClassVar[tuple[str, ...]] = HIT_FIELDS
 
     asked: Asked | None = field(default=None, repr=False, compare=False)
     """How the index was searched, the query's codes included. It is not part of ``to_dict``."""

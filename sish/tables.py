@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sish.index.store.state import State
 
 _PATCHES, _METADATA = "patches", "metadata"
+_EXAMPLES = "examples"
 _PLACE = "xy"  # the end of the name of a place, as in query_xy
 _LENGTHS = ("patch_l0_px", "mpp")
 _NUMBERS = ("n_patches", "width", "height", *_LENGTHS)
@@ -78,7 +79,7 @@ def flat(row: Mapping[str, Any], taken: Collection[str] = ()) -> dict[str, Any]:
     """
     cells: dict[str, Any] = {}
     for name, value in row.items():
-        if name not in (_PATCHES, _METADATA):
+        if name not in (_PATCHES, _METADATA, _EXAMPLES):
             cells |= zip(_columns_of(name), _cells_of(name, value), strict=True)
     taken = {*taken, *cells}
     return cells | {_free_name(name, taken): value for name, value in row.get(_METADATA, {}).items()}

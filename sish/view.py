@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from sish.encode import SlideCodes
 from sish.errors import ParameterError, QueryError
+from sish.examples import Examples
 from sish.filters import Filter, Where, filters_of
 from sish.index.bags import Bags
 from sish.index.params import SearchParams
 from sish.index.store import SlideRow
 from sish.nearest import nearest_to
 from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
-from sish.results import Asked, Commit, Hit, PatchPair, Query, Results
+from sish.results import Asked, Commit, ExamplePair, Hit, PatchPair, Query, Results
 from sish.searchers import Searcher, SlideMask
 
 RankingName = Literal["auto", "uncertainty", "similarity"]
@@ -69,6 +70,7 @@ class View:
         where: Where | None = None,
         mask: SlideMask | None = None,
         search: SearchParams | Mapping[str, Any] | None = None,
+        examples: Examples | None = None,
     ) -> Results:
         """Rank the slides of this view for an encoded query; see :meth:`sish.Index.search`.
 
@@ -94,6 +96,8 @@ class View:
             True for slides that may be found, in the order of `searcher.slides`.
         search : SearchParams or mapping, optional
             Changes to the searcher's parameters for this query, such as budget and threshold.
+        examples : Examples, optional
+            Examples to ask with beside the query (:mod:`sish.examples`).
 
         Returns
         -------
@@ -114,18 +118,24 @@ class View:
         name, note = self.choose_ranking(ranking)
         params = self.searcher.params.with_changes(search or {})
         patient = query.patient if exclude_patient else None
-        asked = None if mask is not None else Asked(codes, k, patient, where, params, self.commit)
+        asked = None if mask is not None else Asked(codes, k, patient, where, params, self.commit, examples)
         if not self.found.any():
             return Results(query, name, (), "the index holds no patches: add slides first", asked)
-        exclude = self.excluded(patient, filters, mask)
+        exclude = self.excluded(patient, filters, mask, examples)
         if exclude is not None and exclude[self.found].all():
             return Results(query, name, (), _joined(note, self._why_none(filters)), asked)
-        taken, reason = self.taken(name, codes, exclude, k, params)
-        hits = [self._hit(ranked, stage, codes, params.threshold) for ranked, stage in taken]
+        taken, reason = self.taken(name, codes, exclude, k, params, examples)
+        hits = [self._hit(ranked, stage, codes, params.threshold, examples) for ranked, stage in taken]
         return Results(query, name, _in_order(hits), _joined(note, reason), asked)
 
     def taken(
-        self, name: str, codes: SlideCodes, exclude: SlideMask | None, k: int, params: SearchParams
+        self,
+        name: str,
+        codes: SlideCodes,
+        exclude: SlideMask | None,
+        k: int,
+        params: SearchParams,
+        examples: Examples | None = None,
     ) -> tuple[list[tuple[RankedSlide, Stage]], str]:
         """Take slides for an answer.
 
@@ -141,6 +151,8 @@ class View:
             How many are wanted.
         params : SearchParams
             Budget and threshold.
+        examples : Examples, optional
+            Examples to ask with beside the query.
 
         Returns
         -------
@@ -152,7 +164,7 @@ class View:
         taken: list[tuple[RankedSlide, Stage]] = []
         found: set[int] = set()
         reason = ""
-        for stage in self.stages(name, codes, exclude, k, params):
+        for stage in self.stages(name, codes, exclude, k, params, examples):
             new = [ranked for ranked in stage.ranking.slides if ranked.slide not in found][: k - len(taken)]
             found |= {ranked.slide for ranked in new}
             taken += [(ranked, stage) for ranked in new]
@@ -206,27 +218,44 @@ class View:
         return "similarity", "" if len(bare) == n_slides else note
 
     def stages(
-        self, name: str, codes: SlideCodes, exclude: SlideMask | None, k: int, params: SearchParams
+        self,
+        name: str,
+        codes: SlideCodes,
+        exclude: SlideMask | None,
+        k: int,
+        params: SearchParams,
+        examples: Examples | None = None,
     ) -> Iterator[Stage]:
         """Yield the ranking that was asked for, then those that fill its list; arguments as of `taken`."""
         counted = replace(params, threshold=max(params.threshold, params.reach))
-        near = self._neighbours(self.searcher.bags(codes, exclude, counted))
+        asking, everyone, n_query = codes, codes, len(codes)
+        if examples is not None:
+            asking, everyone = examples.asking(codes), examples.all_of(codes)
+        near = self._neighbours(self.searcher.bags(everyone, exclude, counted), n_query, examples)
         if name == "uncertainty":
             bags, slide = near.within(params.threshold)
             yield Stage(near, rank_by_uncertainty(bags, slide, self.labels, k=k), placed=True)
         yield Stage(near, near.nearest.ranking(2 * k), placed=name == "similarity")
-        for bags in chain([self.everything(codes, exclude, params)], self._scans(codes, exclude)):
-            far = self._neighbours(bags)
+        # a scan for slides that are lacking still asks with the asking patches alone: what is nearer to an
+        # unliked patch comes last
+        for bags in chain([self.everything(everyone, exclude, params)], self._scans(asking, exclude)):
+            far = self._neighbours(bags, n_query, examples)
             yield Stage(far, replace(far.nearest.ranking(2 * k), reason=""), placed=False)
 
     def everything(self, codes: SlideCodes, exclude: SlideMask | None, params: SearchParams) -> Bags:
         """Return the bags of a search without a threshold."""
         return self.searcher.bags(codes, exclude, replace(params, threshold=self.searcher.n_bits))
 
-    def _neighbours(self, bags: Bags) -> Neighbours:
+    def _neighbours(self, bags: Bags, n_query: int, examples: Examples | None) -> Neighbours:
         """Return bags with the slide of each result, and what both rankings take from them."""
+        importance = None
+        if examples is not None:
+            bags, importance = examples.kept(bags, n_query), examples.importance(n_query)
         slide = self.searcher.rank[self.searcher.slide_of(bags.patch)]
-        return Neighbours(bags, slide, NearestMatches.of(bags, slide, n_bits=self.searcher.n_bits))
+        nearest = NearestMatches.of(
+            bags, slide, n_bits=self.searcher.n_bits, importance=importance, n_query=n_query
+        )
+        return Neighbours(bags, slide, nearest)
 
     def _scans(self, codes: SlideCodes, exclude: SlideMask | None) -> Iterator[Bags]:
         """Yield bags of the nearest patches: of all allowed slides, then of the slides not found yet, ..."""
@@ -241,27 +270,41 @@ class View:
                 return
 
     def excluded(
-        self, patient: str | None, filters: Sequence[Filter], mask: SlideMask | None
+        self,
+        patient: str | None,
+        filters: Sequence[Filter],
+        mask: SlideMask | None,
+        examples: Examples | None = None,
     ) -> SlideMask | None:
         """Return which slides may not be found, bool (slides,); None if all may."""
-        if patient is None and not filters and mask is None:
+        unlike = () if examples is None else examples.excluded
+        if patient is None and not filters and mask is None and not unlike:
             return None
         excluded = np.zeros_like(self.found) if mask is None else ~_of_slides(mask, self.found)
         if patient is not None:
             excluded |= self.searcher.slides.has("patient", patient)
         for it in filters:
             excluded |= ~it.passed(self.searcher.slides)
+        for slide_id in unlike:
+            excluded |= self.searcher.slides.has("slide_id", slide_id)
         return excluded
 
     def _why_none(self, filters: Sequence[Filter]) -> str:
         """Return why no slide is left: a filter that none passes, else all filters together."""
         reasons = (it.why_none(self.searcher.slides, self.found) for it in filters)
-        together = "no slide is left after the filters and the patient's exclusion"
+        together = "no slide is left after the filters and the exclusion of a patient or of unlike slides"
         return next((f"no slide is left: {reason}" for reason in reasons if reason), together)
 
-    def _hit(self, ranked: RankedSlide, stage: Stage, codes: SlideCodes, threshold: int) -> Hit:
+    def _hit(
+        self,
+        ranked: RankedSlide,
+        stage: Stage,
+        codes: SlideCodes,
+        threshold: int,
+        examples: Examples | None,
+    ) -> Hit:
         row = self.searcher.slides[int(self.order[ranked.slide])]
-        pairs = self._pairs(ranked, row, codes)
+        pairs, of_examples = self._pairs(ranked, row, codes, examples)
         found = stage.neighbours.nearest.of_slide(ranked.slide, threshold)
         return Hit(
             rank=0,
@@ -276,27 +319,31 @@ class View:
             median_distance=found.median_distance,
             uncertainty=None if ranked.uncertainty is None else float(ranked.uncertainty),
             placed=stage.placed,
-            below_threshold=min(pair.hamming for pair in pairs) > threshold,
+            below_threshold=min(match.hamming for match in ranked.matches) > threshold,
             patches=pairs,
             metadata=row.metadata,
+            examples=of_examples,
         )
 
-    def _pairs(self, ranked: RankedSlide, row: SlideRow, codes: SlideCodes) -> tuple[PatchPair, ...]:
-        """Return the pairs of patches that made a slide a hit."""
+    def _pairs(
+        self, ranked: RankedSlide, row: SlideRow, codes: SlideCodes, examples: Examples | None
+    ) -> tuple[tuple[PatchPair, ...], tuple[ExamplePair, ...]]:
+        """Return the pairs of patches that made a slide a hit: the query's, and those of liked examples."""
         patches = np.array([match.patch for match in ranked.matches], np.int64)
-        found = zip(
-            ranked.matches, self.searcher.l0_xy_of(patches), self.searcher.row_of(patches), strict=True
-        )
-        return tuple(
-            PatchPair(
-                query_xy=None if codes.l0_xy is None else _point(codes.l0_xy[match.query_patch]),
-                xy=_point(xy) if row.has_places else None,
-                hamming=int(match.hamming),
-                query_row=int(match.query_patch),
-                row=int(number),
-            )
-            for match, xy, number in found
-        )
+        places, rows = self.searcher.l0_xy_of(patches), self.searcher.row_of(patches)
+        own: list[PatchPair] = []
+        others: list[ExamplePair] = []
+        for match, place, number in zip(ranked.matches, places, rows.tolist(), strict=True):
+            asked, bits = int(match.query_patch), int(match.hamming)
+            xy = _point(place) if row.has_places else None
+            if examples is None or asked < len(codes):
+                own.append(PatchPair(_place_of(codes, asked), xy, bits, asked, number))
+            else:
+                example, at = examples.source(asked, len(codes))
+                others.append(
+                    ExamplePair(example.slide_id, _place_of(example.codes, at), xy, bits, at, number)
+                )
+        return tuple(own), tuple(others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +384,10 @@ def _of_slides(mask: SlideMask, found: SlideMask) -> SlideMask:
     if given.dtype != np.bool_ or given.shape != found.shape:
         raise ParameterError(f"mask is {given.dtype} {given.shape}; give bool, one a slide, {found.shape}")
     return given
+
+
+def _place_of(codes: SlideCodes, number: int) -> tuple[int, int] | None:
+    return None if codes.l0_xy is None else _point(codes.l0_xy[number])
 
 
 def _point(xy: NDArray[np.integer]) -> tuple[int, int]:

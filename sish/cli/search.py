@@ -60,6 +60,17 @@ def _add_options(parser: ArgumentParser) -> None:
         "'COLUMN!=VALUE', and COLUMN==VALUE for a value that begins with such a sign; of several for one "
         "column, any is enough",
     )  # fmt: skip
+    parser.add_argument(
+        "--like", type=str, nargs="+", metavar="ID",
+        help="slides of the index that are like what is wanted: refine the search by them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unlike",
+        type=str,
+        nargs="+",
+        metavar="ID",
+        help="slides of the index that are not: they are left out",
+    )
     parser.add_argument("--weights", type=str | None, help="where the encoder's weights are now")
     add_search(parser)
     add_verify(parser)
@@ -141,7 +152,9 @@ def _answers(
 ) -> list[Results]:
     """Search for each query; of several, one that cannot be read is told and left out."""
     options: dict[str, Any] = {
-        **given(arguments, "k", "mpp", "override_mpp", "ranking", "exclude_patient", "patient"),
+        **given(
+            arguments, "k", "mpp", "override_mpp", "ranking", "exclude_patient", "patient", "like", "unlike"
+        ),
         "where": where_of(arguments.where),
     }
     answers = []
