@@ -60,7 +60,8 @@ class _Pair:
 
 def title(query: Query) -> str:
     """Return the name of a query, with that of its region if it has one."""
-    return query.slide_id if query.region_name is None else f"{query.slide_id} ({query.region_name})"
+    part = query.region_name or ("" if query.region is None else "a region")
+    return f"{query.slide_id} ({part})" if part else query.slide_id
 
 
 def answer_section(results: Results, number: int, page: Page) -> str:
