@@ -249,3 +249,50 @@ def _insert(best_row: NDArray[np.int64], best: NDArray[np.int32], row: int, bits
         place -= 1
     best[place] = bits
     best_row[place] = row
+
+
+def mean_bits(barcodes: NDArray[np.uint8], ends: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return the mean of each bit over runs of barcodes: of slides whose patches follow each other.
+
+    Parameters
+    ----------
+    barcodes : uint8 (P, B)
+        The barcodes, run after run.
+    ends : int (S,)
+        Where each run ends, exclusive; ascending, and every run holds one barcode at least.
+
+    Returns
+    -------
+    float32 (S, 8 B)
+        Means in [0, 1].
+
+    Raises
+    ------
+    ParameterError
+        If the runs are not those of the barcodes.
+
+    Examples
+    --------
+    >>> mean_bits(np.array([[0b11], [0b01], [0b10]], np.uint8), np.array([2, 3]))[:, 6:].tolist()
+    [[0.5, 1.0], [1.0, 0.0]]
+    """
+    rows, bounds = as_barcodes(barcodes), np.asarray(ends, np.int64)
+    lengths = np.diff(bounds, prepend=0)
+    if (lengths < 1).any() or lengths.sum() != len(rows):
+        raise ParameterError(f"got runs of {lengths.tolist()[:9]} of {len(rows)} barcodes; want all of them")
+    sums = np.zeros((len(bounds), 8 * rows.shape[1]), np.float32)
+    _add_bits(np.ascontiguousarray(rows), bounds, sums)
+    sums /= lengths[:, None].astype(np.float32)
+    return sums
+
+
+@compiled
+def _add_bits(rows: NDArray[np.uint8], ends: NDArray[np.int64], sums: NDArray[np.float32]) -> None:
+    start = 0
+    for run in range(ends.size):
+        for row in range(start, ends[run]):
+            for place in range(rows.shape[1]):
+                value = rows[row, place]
+                for bit in range(8):
+                    sums[run, 8 * place + bit] += (value >> (7 - bit)) & 1
+        start = ends[run]

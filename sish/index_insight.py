@@ -13,6 +13,7 @@ from sish.index_search import IndexSearch
 from sish.progress import OnProgress, silent
 from sish.queries import Question, query_of_indexed
 from sish.results import Asked, Commit, Results
+from sish.slide_map import SlideMap, layout
 from sish.slides.region import Region
 from sish.stored_patches import unknown
 from sish.tile_codes import TileCodes
@@ -158,6 +159,16 @@ class IndexInsight(IndexSearch):
             Its tiles. They fit as long as its file and the encoder of the index are the same.
         """
         return self._tiles_of(self._current(), as_id(slide_id), on_progress or silent)
+
+    def slide_map(self) -> SlideMap:
+        """Return a place in two dimensions for each slide, so that slides that look alike lie together.
+
+        Returns
+        -------
+        SlideMap
+            The places of all slides that have patches (:mod:`sish.slide_map`).
+        """
+        return layout(self._current())
 
     def _tiles_of(self, state: State, slide_id: str, on_progress: OnProgress) -> TileCodes:
         row = _row_of(state, slide_id)
