@@ -5,13 +5,14 @@ import { el, fill } from "./dom.js";
 import { get, on, set } from "./store.js";
 
 const TYPING_MS = 180;
+const CONDITION = /^[<>=!]|\.\./;
 const FEW = 12; // values that are shown without a box to find one
 const TITLES = { label: "Label", site: "Site", patient: "Patient" };
 const OPEN = ["label", "site"]; // columns that are unfolded at first
 
 // leave() moves on to the slides: for Enter or the arrow down in the search.
 export function startFilters(parent, leave) {
-  const chips = el("div", { class: "chips", "aria-label": "Filters in use", role: "group" });
+  const chips = el("div", { class: "filter-chips", "aria-label": "Filters in use", role: "group" });
   const columns = el("div", { class: "facets" });
   const search = searchBox(leave);
   parent.setAttribute("role", "search");
@@ -90,21 +91,23 @@ function valueItem(name, value, count, most) {
   return el("label", { class: "value" }, box, el("span", { class: "value-name" }, value), told, bar);
 }
 
-// Typing hides the values that do not have the word; Enter takes what was typed as a condition.
+// Typing hides the values without the word; Enter takes those that are left, or a condition as it is typed.
 function findBox({ name, values }, items) {
+  const holds = (value, word) => value.toLowerCase().includes(word.toLowerCase());
   const input = el("input", {
     type: "text",
     class: "find",
     "aria-label": `Find in ${titleOf(name)}, or type a condition and press Enter`,
     placeholder: "find, or a condition: >=50",
     oninput: () => {
-      const word = input.value.toLowerCase();
-      items.forEach((item, i) => (item.hidden = !values[i].value.toLowerCase().includes(word)));
+      items.forEach((item, i) => (item.hidden = !holds(values[i].value, input.value)));
     },
     onkeydown: (event) => {
-      if (event.key !== "Enter" || !input.value.trim()) return;
+      const typed = input.value.trim();
+      if (event.key !== "Enter" || !typed) return;
       event.preventDefault();
-      toggle(name, input.value.trim(), true);
+      const left = CONDITION.test(typed) ? [] : values.filter(({ value }) => holds(value, typed));
+      take(name, left.length ? left.map(({ value }) => `=${value}`) : [typed]);
       input.value = "";
       items.forEach((item) => (item.hidden = false));
     },
@@ -117,10 +120,10 @@ function chipsOf() {
   const chips = pairs.map(([name, condition]) => {
     const text = `${titleOf(name)}: ${condition.replace(/^=/, "")}`;
     const drop = () => toggle(name, condition, false);
-    return el("button", { class: "chip", "aria-label": `Remove ${text}`, onclick: drop }, `${text} ×`);
+    return el("button", { class: "filter-chip", "aria-label": `Remove ${text}`, onclick: drop }, `${text} ×`);
   });
   const clear = () => change({ where: {} });
-  if (pairs.length > 1) chips.push(el("button", { class: "chip", onclick: clear }, "Clear all"));
+  if (pairs.length > 1) chips.push(el("button", { class: "filter-chip", onclick: clear }, "Clear all"));
   return chips;
 }
 
@@ -129,10 +132,14 @@ const titleOf = (name) => TITLES[name] ?? name;
 const conditions = (name) => get().filter.where[name] ?? [];
 
 function toggle(name, condition, wanted) {
-  const others = conditions(name).filter((one) => one !== condition);
-  const where = { ...get().filter.where, [name]: wanted ? [...others, condition] : others };
+  if (wanted) return take(name, [condition]);
+  const where = { ...get().filter.where, [name]: conditions(name).filter((one) => one !== condition) };
   if (!where[name].length) delete where[name];
   change({ where });
+}
+
+function take(name, more) {
+  change({ where: { ...get().filter.where, [name]: [...new Set([...conditions(name), ...more])] } });
 }
 
 const change = (changes) => set({ filter: { ...get().filter, ...changes } });

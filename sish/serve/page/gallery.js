@@ -29,6 +29,11 @@ export function startGallery() {
     open: ({ slide_id }) => openSlide(slide_id),
   });
 
+  function showEmpty(shown) {
+    empty.hidden = !shown;
+    scroller.hidden = shown;
+  }
+
   let pages = null;
   function look(keepPlace) {
     pages?.close();
@@ -37,7 +42,7 @@ export function startGallery() {
     mine.want(0, 0);
 
     function arrived() {
-      empty.hidden = mine.total > 0;
+      showEmpty(mine.total === 0);
       fill(empty, el("p", {}, "No slide has all of this."), clearButton());
       fill(told, countOf(mine.total));
       if (grid.source === mine) grid.update();
@@ -48,7 +53,7 @@ export function startGallery() {
       if (grid.source === mine) return; // a page of a list that shows: it is asked for again on scrolling
       fill(told, "");
       fill(empty, el("p", { role: "alert" }, error.message), clearButton());
-      empty.hidden = false;
+      showEmpty(true);
     }
   }
 

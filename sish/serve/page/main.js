@@ -14,21 +14,28 @@ import { startWatch } from "./watch.js";
 
 const VIEWS = { gallery: "Slides", map: "Map", slide: "Slide" };
 
+function startViews() {
+  const open = (view) => set({ view });
+  const buttons = Object.entries(VIEWS).map(([name, title]) => el("button", { onclick: () => open(name) }, title));
+  fill($("#views"), buttons);
+}
+
 function showView({ view, slideId }) {
-  for (const name of Object.keys(VIEWS)) $(`#${name}`).hidden = name !== view;
+  Object.keys(VIEWS).forEach((name, i) => {
+    const button = $("#views").children[i];
+    if (name === view) button.setAttribute("aria-current", "page");
+    else button.removeAttribute("aria-current");
+    $(`#${name}`).hidden = name !== view;
+  });
+  const last = $("#views").lastChild;
+  last.hidden = !slideId;
+  last.title = last.textContent = slideId ?? "";
   document.title = `${view === "slide" ? slideId : VIEWS[view]} · sish`;
-  fill(
-    $("#views"),
-    Object.entries(VIEWS)
-      .filter(([name]) => name !== "slide" || slideId)
-      .map(([name, title]) =>
-        el(
-          "button",
-          { "aria-current": name === view ? "page" : null, onclick: () => set({ view: name }) },
-          name === "slide" ? slideId : title,
-        ),
-      ),
-  );
+}
+
+// The focus would be lost with the view that it was in: Tab goes on in the new one.
+function keepFocus() {
+  if (document.activeElement.closest("body, [hidden]").hidden) $("#main").focus({ preventScroll: true });
 }
 
 function showArchive({ info }) {
@@ -41,7 +48,9 @@ async function start() {
   set({ info: await info() });
   on(["info"], showArchive);
   showArchive(get());
+  startViews();
   on(["view", "slideId"], showView);
+  on(["view"], keepFocus);
   startGallery();
   startMap();
   startSlideView();

@@ -3,10 +3,10 @@
 
 import { el } from "./dom.js";
 import { stepOf } from "./grid_keys.js";
+import { dropRow, fillRow, indexOf, makeRow } from "./grid_row.js";
 
 const AROUND = 2; // rows kept above and below the visible ones
 const FETCH_EVERY_MS = 80; // while scrolling
-const REST_MS = 100; // a row that stays this long gets its pictures: rows that fly past do not
 
 export class VirtualGrid {
   #rows = new Map(); // number of a row: its element
@@ -36,6 +36,7 @@ export class VirtualGrid {
 
   // Items of the source have come: show them.
   update() {
+    if (!this.source || !this.scroller.clientWidth) return; // hidden: returned() will
     this.#measure();
     for (const [number, row] of this.#rows) this.#fillRow(number, row);
     this.#render();
@@ -55,10 +56,12 @@ export class VirtualGrid {
     this.#cell(this.#active)?.focus({ preventScroll: true });
   }
 
-  // The view is shown again: so is the place that it showed.
+  // The view is shown again: so are its place and its focus.
   returned() {
-    this.scroller.scrollTop = this.place ?? 0;
     this.#resize();
+    this.update();
+    this.scroller.scrollTop = this.place ?? 0;
+    if (document.activeElement.id === "main") this.focus(); // it went with the view before
   }
 
   #scrolled() {
@@ -71,11 +74,17 @@ export class VirtualGrid {
     const columns = this.columns;
     const first = Math.floor(this.scroller.scrollTop / this.rowHeight) * columns;
     this.#measure();
-    if (columns !== this.columns) {
-      for (const number of [...this.#rows.keys()]) this.#drop(number);
-      this.scroller.scrollTop = Math.floor(first / this.columns) * this.rowHeight;
-    }
+    if (columns !== this.columns) this.#rearrange(first);
+    else this.#render();
+  }
+
+  // Other columns: all rows are made anew, and the first visible item stays the first.
+  #rearrange(first) {
+    const focused = this.plane.contains(document.activeElement);
+    for (const number of [...this.#rows.keys()]) this.#drop(number);
+    this.scroller.scrollTop = Math.floor(first / this.columns) * this.rowHeight;
     this.#render();
+    if (focused) this.focus();
   }
 
   #measure() {
@@ -125,8 +134,7 @@ export class VirtualGrid {
   }
 
   #add(number) {
-    const row = el("div", { role: "row", class: "grid-row", "aria-rowindex": number + 1 });
-    row.style.transform = `translateY(${number * this.rowHeight}px)`;
+    const row = makeRow(number, this.rowHeight);
     this.#fillRow(number, row);
     const after = Math.min(...[...this.#rows.keys()].filter((other) => other > number));
     this.plane.insertBefore(row, this.#rows.get(after) ?? null); // in order, for screen readers
@@ -136,25 +144,13 @@ export class VirtualGrid {
   #drop(number) {
     const row = this.#rows.get(number);
     if (!row) return;
-    clearTimeout(row.resting);
-    row.remove();
+    dropRow(row);
     this.#rows.delete(number);
   }
 
   #fillRow(number, row) {
-    const start = number * this.columns;
-    const count = Math.max(0, Math.min(this.columns, this.source.total - start));
-    while (row.children.length > count) row.lastChild.remove();
-    while (row.children.length < count) row.append(emptyCell(row.children.length));
-    const loads = [];
-    [...row.children].forEach((cell, column) => {
-      const item = this.source.at(start + column);
-      cell.dataset.index = start + column;
-      cell.tabIndex = start + column === this.#active ? 0 : -1;
-      if (item && cell.filled !== item) loads.push(this.fill(cell, item));
-      cell.filled = item;
-    });
-    if (loads.length) row.resting = setTimeout(() => loads.forEach((load) => load()), REST_MS);
+    const { source, columns, fill } = this;
+    fillRow(row, { source, start: number * columns, columns, active: this.#active, fill });
   }
 
   #cell(index) {
@@ -194,7 +190,3 @@ export class VirtualGrid {
     event.preventDefault();
   }
 }
-
-const emptyCell = (column) => el("div", { role: "gridcell", class: "cell", "aria-colindex": column + 1 });
-
-const indexOf = (target) => Number(target.closest("[role=gridcell]").dataset.index);
