@@ -4,14 +4,14 @@ import { el } from "./dom.js";
 import { boxShape } from "./layers.js";
 import { notice } from "./notices.js";
 import { boxBetween, boxCenter, boxOf, stepToLevel0, tidy } from "./place.js";
-import { set } from "./store.js";
+import { get, set } from "./store.js";
 
 const LEAST_PX = 6; // a shorter drag is a click
 const STEP_PX = 12; // of an arrow key
 const TURN_DEGREES = 5; // of a bracket key
 const HINT =
-  "Draw a box: drag over the tissue. By keyboard: Enter puts a box in the middle, arrow keys move it, " +
-  "Shift with arrow keys resizes it, [ and ] turn it, Enter is done. Escape stops.";
+  "Drag over the tissue to draw a box. By keyboard: Enter puts a box in the middle, arrow keys move it, " +
+  "Shift with arrow keys resizes it, [ and ] turn it, Enter again is done. Escape stops.";
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class BoxTool {
@@ -35,11 +35,13 @@ export class BoxTool {
   // Draw boxes for a purpose ("query", "positive", "negative") until one is finished.
   start(purpose) {
     this.purpose = purpose;
+    if (purpose === "query") this.sketch(get().box); // the keyboard changes the one that is there
     this.surface.hidden = this.hint.hidden = false;
     this.surface.focus({ preventScroll: true });
   }
 
   stop() {
+    if (document.activeElement === this.surface) this.viewer.osd.canvas.focus();
     this.surface.hidden = this.hint.hidden = true;
     this.sketch(null);
   }

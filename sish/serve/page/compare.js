@@ -45,13 +45,18 @@ function show(host, slide, hit) {
 
 function head(slide, { rank, label }) {
   const words = [rank ? `Hit ${rank}` : "Beside it", slide.slide_id, label ?? slide.label];
-  const close = () => set({ hit: null });
+  const closing = {
+    class: "tool",
+    id: "close-hit",
+    "aria-label": "Close the second slide",
+    onclick: () => set({ hit: null }),
+  };
   return el(
     "div",
     { class: "hit-head" },
     el("h2", {}, words.filter(Boolean).join(" · ")),
     toggle("Linked", "Move both slides together, at equal µm per pixel (l)", "linked", { id: "linked" }),
-    el("button", { class: "tool", id: "close-hit", "aria-label": "Close the second slide", onclick: close }, "×"),
+    el("button", closing, "×"),
   );
 }
 
@@ -59,7 +64,7 @@ function connect({ first, second }) {
   link?.close();
   link = null;
   if (!first || !second) return;
-  const joinLater = () => requestAnimationFrame(() => join(first, second)); // each has its half of the room then
+  const joinLater = () => requestAnimationFrame(() => join(first, second)); // each has its half of the page
   first.viewer.whenOpen(() => second.viewer.whenOpen(joinLater));
 }
 

@@ -1,10 +1,11 @@
-// What lies over a slide: boxes, frames, mosaic, outline, heat. One SVG in level-0 pixels whose matrix follows
-// zoom, turn and mirror, so each mark is made once; lines keep their width (non-scaling-stroke in viewer.css).
+// What lies over a slide: boxes, frames, mosaic, outline, heat. One SVG in level-0 pixels whose matrix
+// follows zoom, turn and mirror, so each mark is made once; viewer.css lets lines keep their width.
 
 import { svg } from "./dom.js";
 import { corners, matrix } from "./place.js";
 
-const NAMES = ["heat", "tissue", "mosaic", "examples", "frames", "box", "draft", "pair"]; // from below to above
+// the lowest first
+const NAMES = ["heat", "tissue", "mosaic", "examples", "frames", "box", "draft", "pair", "handles"];
 
 export class Layers {
   constructor(viewer) {
@@ -20,6 +21,11 @@ export class Layers {
   // Replace what a layer shows by other shapes.
   draw(name, ...shapes) {
     this.groups[name].replaceChildren(...shapes.flat(2));
+  }
+
+  // The box that is searched for, which follows its handles while they are dragged.
+  drawBox(box) {
+    this.draw("box", box ? [boxShape(box)] : []);
   }
 
   show(name, shown) {

@@ -3,6 +3,7 @@
 import { mosaic, tissue } from "./api.js";
 import { BoxTool } from "./box.js";
 import { el } from "./dom.js";
+import { Handles } from "./handles.js";
 import { Layers, squares, tissueShape } from "./layers.js";
 import { complain } from "./notices.js";
 import { scaleBar } from "./scale_bar.js";
@@ -18,6 +19,7 @@ export class Pane {
     host.append(place);
     this.viewer = new SlideViewer(place, slide);
     this.layers = new Layers(this.viewer);
+    this.handles = new Handles(this.viewer, this.layers);
     this.boxTool = new BoxTool(this.viewer, this.layers);
     place.before(viewTools(this.viewer));
     scaleBar(this.viewer);

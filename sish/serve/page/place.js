@@ -6,17 +6,20 @@
 
 const radians = (degrees) => (degrees * Math.PI) / 180;
 
-// The step on the screen of a step in level-0 pixels.
-export function stepToScreen({ scale, turn, mirrored }, [dx, dy]) {
-  const [cos, sin] = [Math.cos(radians(turn)), Math.sin(radians(turn))];
-  const across = (cos * dx - sin * dy) * scale;
-  return [mirrored ? -across : across, (sin * dx + cos * dy) * scale];
+// A step that is turned clockwise.
+export function turned([dx, dy], degrees) {
+  const [cos, sin] = [Math.cos(radians(degrees)), Math.sin(radians(degrees))];
+  return [cos * dx - sin * dy, sin * dx + cos * dy];
 }
 
-export function stepToLevel0({ scale, turn, mirrored }, [dx, dy]) {
-  const [cos, sin] = [Math.cos(radians(turn)), Math.sin(radians(turn))];
-  const across = mirrored ? -dx : dx;
-  return [(cos * across + sin * dy) / scale, (cos * dy - sin * across) / scale];
+// The step on the screen of a step in level-0 pixels.
+export function stepToScreen({ scale, turn, mirrored }, step) {
+  const [across, down] = turned(step, turn);
+  return [(mirrored ? -across : across) * scale, down * scale];
+}
+
+export function stepToLevel0({ scale, turn, mirrored }, [across, down]) {
+  return turned([(mirrored ? -across : across) / scale, down / scale], -turn);
 }
 
 export function toScreen(view, [x, y]) {
@@ -58,15 +61,15 @@ export function boxCenter({ region: [x, y, width, height] }) {
 export function corners(box) {
   const [cx, cy] = boxCenter(box);
   const [, , width, height] = box.region;
-  const [cos, sin] = [Math.cos(radians(box.angle)), Math.sin(radians(box.angle))];
   const signs = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
   return signs.map(([across, down]) => {
-    const [dx, dy] = [(across * width) / 2, (down * height) / 2];
-    return [cx + cos * dx - sin * dy, cy + sin * dx + cos * dy];
+    const [dx, dy] = turned([(across * width) / 2, (down * height) / 2], box.angle);
+    return [cx + dx, cy + dy];
   });
 }
 
-// Whole pixels, and the part within the slide's bounds [x, y, w, h] if the box is not turned; null if outside.
+// In whole pixels, and of a box that is not turned only what lies within bounds [x, y, w, h]; null if nothing
+// does.
 export function tidy(box, [left, top, width, height]) {
   const angle = Math.round(box.angle * 10) / 10 || 0; // never -0
   let [x0, y0, w, h] = box.region;

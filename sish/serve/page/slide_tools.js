@@ -17,6 +17,7 @@ const ACTIONS = {
   t: flip("tissue"),
   h: () => get().answer && set({ heat: !get().heat }),
   l: flip("linked"),
+  Delete: () => set({ box: null }),
   Escape: () => (get().drawing ? set({ drawing: null }) : set({ hit: null })),
 };
 
@@ -25,7 +26,8 @@ const KEYS = [
   ["+ − 0", "nearer, farther, all of it"],
   ["r R", "turn right, turn left"],
   ["f", "mirror"],
-  ["b", "draw a box to search for"],
+  ["b", "draw a box to search for, or change it"],
+  ["Del", "remove the box"],
   ["p t h", "patches of the mosaic, tissue, heat"],
   ["l", "link both slides"],
   ["Esc", "stop drawing; close the second slide"],

@@ -75,7 +75,8 @@ function startDrawing({ first, second, drawing }) {
 }
 
 function showBox({ first, box }) {
-  first?.layers.draw("box", box ? [boxShape(box)] : []);
+  first?.layers.drawBox(box);
+  first?.handles.show(box);
 }
 
 function showExamples({ first, second, draft }) {
