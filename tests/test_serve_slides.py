@@ -1,6 +1,7 @@
 """The calls about slides: the list, the facts, tiles, thumbnails, and slides that are slow, gone or moved."""
 
 import io
+import json
 import shutil
 import threading
 import time
@@ -23,6 +24,7 @@ from sish.serve.deep_zoom import OVERLAP_PX, TILE_PX, DeepZoom
 from sish.serve.shown_slide import ShownSlide
 from sish.serve.slide_files import SlideFiles
 from sish.serve.slide_pool import SlidePool
+from sish.slide_map import layout
 from sish.slides.slide import open_slide, slide_from_array
 
 SIZES = [(1, 1), (254, 254), (255, 508), (1000, 600), (3001, 12), (70_000, 40_001)]
@@ -321,6 +323,14 @@ def test_a_change_by_another_process_shows(own_index, synthetic_slides):
         assert after["total"] == 7 and after["generation"] > before["generation"]
         assert client.get(f"/api/slides/{before['slides'][0]['slide_id']}").status_code == 404
         assert client.get("/api/info").json()["n_slides"] == 7
+
+
+def test_the_map_is_that_of_the_index_and_follows_its_changes(own_index):
+    with served(own_index) as service, client_of(service) as client:
+        told = client.get("/api/map").json()
+        assert told == json.loads(json.dumps(layout(own_index.state_and_view()[0]).to_dict()))
+        own_index.remove(told["slide_ids"][0])
+        assert client.get("/api/map").json()["slide_ids"] == told["slide_ids"][1:]
 
 
 def test_a_catalogue_counts_the_values_of_every_column(built_index):

@@ -20,6 +20,7 @@ from sish.serve.shown_slide import ShownSlide
 from sish.serve.slide_files import SlideFiles
 from sish.serve.slide_pool import SlidePool
 from sish.slide_index import Index
+from sish.slide_map import SlideMap, layout
 from sish.slides.reader_threads import start
 from sish.tile_codes import TileCodes
 from sish.version import __version__
@@ -63,6 +64,8 @@ class Archive:
         self._catalogue: Catalogue | None = None
         self._fresh_until = 0.0
         self._making = threading.Lock()
+        self._map: SlideMap | None = None
+        self._laying_out = threading.Lock()
 
     async def catalogue(self) -> Catalogue:
         """Return the catalogue of the newest state; it is made again after a change."""
@@ -134,6 +137,17 @@ class Archive:
             tiles = self.index.encode_tiles(row.slide_id, on_progress=progress)
             self._tiles.put(key, tiles, tiles.nbytes)
         return tiles
+
+    async def slide_map(self) -> SlideMap:
+        """Return the map of the newest state; it is laid out again after a change."""
+        return await asyncio.wrap_future(start(self._lay_out))
+
+    def _lay_out(self) -> SlideMap:
+        with self._laying_out:  # one at a time: the others wait for its result
+            state, known = self.index.state_and_view()[0], self._map
+            if known is None or known.generation != state.generation:
+                self._map = known = layout(state)
+            return known
 
     async def info(self) -> dict[str, Any]:
         """Return the facts on the archive: ``GET /api/info``."""
