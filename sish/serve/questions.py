@@ -107,6 +107,16 @@ def slides_in(asked: Mapping[str, Any]) -> list[str]:
     return [one for one in ids if isinstance(one, str)]
 
 
+def reads_pixels(asked: Mapping[str, Any]) -> bool:
+    """Return whether the arguments of a search ask for codes that no index holds, so pixels are encoded."""
+    marked = (*asked.get("like", ()), *asked.get("unlike", ()))
+    return (
+        not isinstance(asked["query"], str)
+        or "region" in asked
+        or not all(isinstance(one, str) for one in marked)
+    )
+
+
 def region_of(region: Any, angle: Any = 0) -> Box:
     """Return a region as :meth:`sish.Index.search` takes it; ParameterError if it is none."""
     if not isinstance(region, list) or len(region) != 4 or not all(map(_is_number, region)):

@@ -17,7 +17,7 @@ from sish.results import Results
 from sish.serve.archive import Archive
 from sish.serve.calls import Call, in_thread, row_named, row_of
 from sish.serve.downloads import as_csv, as_geojson, as_report
-from sish.serve.questions import FIELDS, question_of, slides_in
+from sish.serve.questions import FIELDS, question_of, reads_pixels, slides_in
 from sish.serve.searches import Job, Progress
 
 _NAME = re.compile(r"[A-Za-z0-9-]{8,64}")
@@ -38,7 +38,8 @@ async def _search(archive: Archive, request: Request) -> Response:
     def work(progress: Progress) -> Results:
         return archive.index.search(**archive.placed(asked), on_progress=progress)
 
-    results = await archive.searches.run(name, work, request.is_disconnected)
+    run = archive.searches.run
+    results = await run(name, work, request.is_disconnected, encodes=reads_pixels(asked))
     return JSONResponse(results.to_dict(), headers={_HEADER: name})
 
 
@@ -68,7 +69,8 @@ async def _heatmap(archive: Archive, request: Request) -> Response:
         tiles = archive.tiles_of(row, progress)
         return archive.index.heatmap(row.slide_id, results, tiles=tiles).to_dict()
 
-    found = await archive.searches.run(_name_of(request), work, request.is_disconnected)
+    run = archive.searches.run
+    found = await run(_name_of(request), work, request.is_disconnected, encodes=True)
     return JSONResponse(found)
 
 

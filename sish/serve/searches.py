@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,7 @@ MOST_KEPT = 64
 """Searches that are remembered."""
 _AT_ONCE = 2  # that may encode at a time
 _WAITING = 32
+_LOOK_S = 0.25  # between two looks whether the asker is still there
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 Progress = Callable[[int, int], None]
@@ -54,17 +56,22 @@ class Job:
         except Exception as error:
             self.state = "cancelled" if isinstance(error, Cancelled) else "failed"
             raise
-        self.state = "done"
+        self.state = "cancelled" if self.is_cancelled else "done"
         return found
 
     def cancel(self) -> None:
         """Let it end at its next step."""
         self._cancel.set()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody cancelled it."""
+        return self._cancel.is_set()
+
     def progress(self, done: int, total: int) -> None:
         """Note a step; Cancelled ends the work if somebody cancelled it."""
-        if self._cancel.is_set():
-            raise Cancelled("the search was cancelled")
+        if self.is_cancelled:
+            raise _cancelled()
         self.done, self.total = done, total
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +92,9 @@ class Searches:
         """Return a job by its name; None if it is forgotten or never was."""
         return self._jobs.get(name)
 
-    async def run(self, name: str, work: Callable[[Progress], T], is_gone: Callable[[], Any]) -> T:
+    async def run(
+        self, name: str, work: Callable[[Progress], T], is_gone: Callable[[], Any], *, encodes: bool
+    ) -> T:
         """Do some work in a thread, and return its result.
 
         Parameters
@@ -96,6 +105,8 @@ class Searches:
             It is given a function to call after each step, whose errors must end it.
         is_gone : callable
             An asynchronous function that tells whether the asker left; then the work is cancelled.
+        encodes : bool
+            Whether it reads and encodes pixels, which only a few may do at a time; others take milliseconds.
 
         Returns
         -------
@@ -114,7 +125,7 @@ class Searches:
         job = self.expect(name)
         self._waiting += 1
         try:
-            async with self._free:
+            async with self._free if encodes else nullcontext():
                 found: T = await self._watched(job, work, is_gone)
                 job.result = found
                 return found
@@ -134,7 +145,21 @@ class Searches:
     async def _watched(self, job: Job, work: Callable[[Progress], T], is_gone: Callable[[], Any]) -> T:
         job.progress(0, 0)  # it may have been cancelled while it waited
         future: asyncio.Future[T] = asyncio.wrap_future(start(job.do, work))
-        while not (await asyncio.wait([future], timeout=0.25))[0]:
+        while not (await asyncio.wait([future], timeout=_LOOK_S))[0]:
             if await is_gone():
                 job.cancel()
+            if job.is_cancelled:  # its thread ends at its next step; a file that hangs keeps nobody waiting
+                future.add_done_callback(_ignore)
+                job.state = "cancelled"
+                raise _cancelled()
         return future.result()
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("the search was cancelled")
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    """Take the error of work that nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()

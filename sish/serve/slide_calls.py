@@ -184,7 +184,7 @@ SLIDE_CALLS = (
           "patient": "the same for patients",
           "where": "COLUMN=VALUE, as --where of sish search; may be given again",
           "offset": "slides to pass over", "limit": "slides to return, at most 1,000; default 100"}),
-    Call("GET", "/api/map", _map, "Return a place in two dimensions for each slide: like slides lie together."),
+    Call("GET", "/api/map", _map, "Return a place in two dimensions for each slide; like ones lie together."),
     Call("GET", "/api/info", _info, "Return the facts on the index, and the values of its columns."),
 )  # fmt: skip
 """The calls, in the order in which routes are tried."""
