@@ -39,6 +39,26 @@ def client(service):
         yield client
 
 
+def named(it, index):
+    """The same with ids for the names that stand for them."""
+    if isinstance(it, str):
+        return index.slides[int(it[1:])].slide_id if it.startswith("@") else it
+    if isinstance(it, dict):
+        return {name: named(value, index) for name, value in it.items()}
+    if isinstance(it, list | tuple):
+        return type(it)(named(value, index) for value in it)
+    if isinstance(it, sish.Concept):
+        sides = (
+            [
+                (named(mark.slide_id, index), mark.region) if mark.region else named(mark.slide_id, index)
+                for mark in side
+            ]
+            for side in (it.positive, it.negative)
+        )
+        return sish.Concept(*sides, strength=it.strength)
+    return it
+
+
 def plain(results: sish.Results) -> dict:
     return json.loads(json.dumps(results.to_dict()))
 
@@ -57,10 +77,27 @@ BOX = [100, 150, 900, 800]
         ({"where": {"site": ["colon", "skin"]}}, {"where": {"site": ["colon", "skin"]}}),
         ({"search": {"threshold": 100}}, {"search": {"threshold": 100}}),
         ({"k": None, "region": None}, {}),
+        ({"relevant": ["@3"], "irrelevant": ["@5"]}, {"like": ["@3"], "unlike": ["@5"]}),
+        (
+            {"relevant": [{"slide_id": "@3", "region": BOX, "angle": 20}], "region": BOX},
+            {"like": [("@3", sish.Box(*BOX, angle=20))], "region": tuple(BOX)},
+        ),
+        (
+            {
+                "concept": {
+                    "positive": ["@3"],
+                    "negative": [{"slide_id": "@5", "region": BOX}],
+                    "strength": -0.4,
+                }
+            },
+            {"concept": sish.Concept(["@3"], [("@5", tuple(BOX))], -0.4)},
+        ),
     ],
 )
 def test_an_answer_is_that_of_index_search(client, index, asked, options):
+    """A name that begins with @ stands for the id of the slide of that number."""
     slide = index.slides[1].slide_id
+    asked, options = (named(it, index) for it in (asked, options))
     answer = client.post("/api/search", json={"slide_id": slide, **asked})
     assert answer.status_code == 200
     assert answer.json() == plain(index.search(slide, **options))
@@ -97,6 +134,9 @@ WRONG = [
     ({"slide_id": "a", "exclude_patient": "yes"}, "exclude_patient"),
     ({"slide_id": "a", "relevant": "b"}, "relevant"),
     ({"slide_id": "a", "irrelevant": [{"id": 1}]}, "irrelevant"),
+    ({"slide_id": "a", "concept": ["b"]}, "concept"),
+    ({"slide_id": "a", "concept": {"positive": ["b"], "negative": []}}, "negative"),
+    ({"slide_id": "a", "concept": {"positive": ["b"], "negative": ["c"], "strength": 2}}, "strength"),
     ([], "no JSON object"),
     ("text", "no JSON object"),
 ]

@@ -15,7 +15,6 @@ from openslide import OpenSlide
 from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image
 from served import client_of, served
-from sish.slide_map import layout
 
 import sish
 from sish.serve import archive as archive_module
@@ -25,6 +24,7 @@ from sish.serve.deep_zoom import OVERLAP_PX, TILE_PX, DeepZoom
 from sish.serve.shown_slide import ShownSlide
 from sish.serve.slide_files import SlideFiles
 from sish.serve.slide_pool import SlidePool
+from sish.slide_map import layout
 from sish.slides.slide import open_slide, slide_from_array
 
 SIZES = [(1, 1), (254, 254), (255, 508), (1000, 600), (3001, 12), (70_000, 40_001)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from sish.errors import ParameterError, QueryError, SlideOpenError
 from sish.nearest import nearest_to
+from sish.refinement import Concept
 from sish.slides.formats.pictures import decode_picture
 from sish.slides.region import Box
 
@@ -97,24 +98,40 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, option in (("relevant", "like"), ("irrelevant", "unlike")):
         if given.get(name):
             options[option] = examples_of(given[name], name)
+    if "concept" in given:
+        options["concept"] = _concept(given["concept"])
     return options
+
+
+def _concept(given: Any) -> Concept:
+    """Return a concept as :meth:`sish.Index.search` takes it; ParameterError if it is none."""
+    if not isinstance(given, Mapping) or not set(given) <= {"positive", "negative", "strength"}:
+        raise ParameterError(
+            f"got concept={_brief(given)}; want an object with positive, negative and strength"
+        )
+    positive, negative = (examples_of(given.get(name, []), name) for name in ("positive", "negative"))
+    return Concept(positive, negative, given.get("strength", 0.5))
 
 
 def slides_in(asked: Mapping[str, Any]) -> list[str]:
     """Return the ids of all slides that the arguments of a search name."""
-    named = [asked["query"], *asked.get("like", ()), *asked.get("unlike", ())]
-    ids = [one[0] if isinstance(one, tuple) else one for one in named]
-    return [one for one in ids if isinstance(one, str)]
+    query = [asked["query"]] if isinstance(asked["query"], str) else []
+    return query + [slide_id for slide_id, _ in _marks(asked)]
 
 
 def reads_pixels(asked: Mapping[str, Any]) -> bool:
     """Return whether the arguments of a search ask for codes that no index holds, so pixels are encoded."""
-    marked = (*asked.get("like", ()), *asked.get("unlike", ()))
-    return (
-        not isinstance(asked["query"], str)
-        or "region" in asked
-        or not all(isinstance(one, str) for one in marked)
-    )
+    is_stored = isinstance(asked["query"], str) and "region" not in asked
+    return not is_stored or any(region is not None for _, region in _marks(asked))
+
+
+def _marks(asked: Mapping[str, Any]) -> list[tuple[str, Box | None]]:
+    """Return all slides, and boxes on slides, that are marked."""
+    marked = [*asked.get("like", ()), *asked.get("unlike", ())]
+    concept = asked.get("concept")
+    if concept is not None:
+        marked += [(mark.slide_id, mark.region) for mark in (*concept.positive, *concept.negative)]
+    return [one if isinstance(one, tuple) else (one, None) for one in marked]
 
 
 def region_of(region: Any, angle: Any = 0) -> Box:
