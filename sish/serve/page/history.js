@@ -1,7 +1,8 @@
 // The questions asked so far: go back, forward, or to any of them. The same entries make a session's file.
 
 import { $, el, fill } from "./dom.js";
-import { boxOf, count, draftOf, inWords } from "./question.js";
+import { goTo } from "./go.js";
+import { count, inWords } from "./question.js";
 import { openSession, saveSession } from "./session.js";
 import { get, on, set } from "./store.js";
 
@@ -16,15 +17,6 @@ export function startHistory() {
 
 function remember({ answer, past }) {
   if (answer && !past.includes(answer)) set({ past: [...past, answer].slice(-MOST_KEPT) });
-}
-
-// Show an earlier answer, with the slide, the box and the choices that led to it.
-export function goTo(answer) {
-  const { question } = answer;
-  const slideId = question.slide_id ?? get().slideId;
-  const moved = slideId === get().slideId ? {} : { slideId, slide: null };
-  const view = slideId ? "slide" : get().view;
-  set({ draft: draftOf(question), view, ...moved, box: boxOf(question), answer, hit: null, pair: null });
 }
 
 function step(by) {

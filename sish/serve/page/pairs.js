@@ -1,6 +1,7 @@
 // Matched patches side by side: the query's above, the hit's below. Pointing at a pair shows where both are.
 
-import { el, fill } from "./dom.js";
+import { el } from "./dom.js";
+import { openHit } from "./go.js";
 import { patchPicture, queryPatchPicture } from "./picture.js";
 import { get, set } from "./store.js";
 
@@ -12,18 +13,27 @@ const watcher = new IntersectionObserver((seen) => {
   for (const { isIntersecting, target } of seen) {
     if (!isIntersecting) continue;
     watcher.unobserve(target);
-    target.makePairs();
+    target.makePictures();
   }
 });
 
-export function bringPairs(item, answer, hit) {
-  const place = item.querySelector(".pairs");
-  item.makePairs = () =>
-    fill(
-      place,
-      hit.patches.map((pair) => pairButton(answer, hit, pair)),
-    );
+export function picturesInView(item, make) {
+  item.makePictures = make;
   watcher.observe(item);
+}
+
+const FEW = 2; // pairs that have room for larger pictures
+
+export function pairs(answer, hit) {
+  const isSeen = hit.patches.some(({ query_xy, xy }) => query_xy || xy);
+  if (!isSeen) return [el("p", { class: "soft" }, `Nearest patches: ${hit.patches.map(bits).join(", ")}`)];
+  return [
+    el(
+      "div",
+      { class: hit.patches.length > FEW ? "pairs" : "pairs few" },
+      hit.patches.map((pair) => pairButton(answer, hit, pair)),
+    ),
+  ];
 }
 
 function pairButton(answer, hit, pair) {
@@ -44,8 +54,7 @@ const bits = ({ hamming }) => `${hamming} of ${get().info.n_bits} bits`;
 
 let kept = {}; // the hit and the pair that was clicked: it stays framed while its hit is open
 
-async function open(hit, pair) {
-  const { openHit } = await import("./answer.js"); // answer.js imports this file
+function open(hit, pair) {
   kept = { hit, pair };
   openHit(hit);
   leave();

@@ -16,24 +16,24 @@ export function factsOf(slideId) {
 }
 
 // The thumbnail of a slide. Frames are {region, angle, kind} in level-0 pixels; kind is a class of ask.css.
+// Pictures are asked for once it is known that there are any, so that a slide that is gone makes no errors.
 export function slidePicture(slideId, frames = []) {
   const box = el("span", { class: "thumb" });
-  const image = el("img", {
-    src: api.thumbnailUrl(slideId),
-    alt: "",
-    loading: "lazy",
-    onload: () => frameIt(box, slideId, frames),
-    onerror: () => fill(box, noPicture()),
-  });
-  return fill(box, image);
+  ifAvailable(box, slideId, (slide) => [
+    el("img", { src: api.thumbnailUrl(slideId), alt: "" }),
+    frames.length ? framesOn(slide, frames) : null,
+  ]);
+  return box;
+}
+
+async function ifAvailable(box, slideId, parts) {
+  const slide = await factsOf(slideId).catch(() => null);
+  fill(box, slide?.available ? parts(slide) : noPicture());
 }
 
 // The thumbnail shows the slide's bounds, so an SVG whose user space is the bounds lies on it exactly.
-async function frameIt(box, slideId, frames) {
-  const slide = await factsOf(slideId).catch(() => null);
-  if (!slide?.bounds || !frames.length) return;
-  box.append(svg("svg", { viewBox: slide.bounds.join(" "), "aria-hidden": "true" }, frames.map(frame)));
-}
+const framesOn = ({ bounds }, frames) =>
+  svg("svg", { viewBox: bounds.join(" "), "aria-hidden": "true" }, frames.map(frame));
 
 function frame({ region: [x, y, width, height], angle = 0, kind }) {
   const turn = `rotate(${angle} ${x + width / 2} ${y + height / 2})`;
@@ -43,9 +43,11 @@ function frame({ region: [x, y, width, height], angle = 0, kind }) {
 // A patch of a slide, or of the image that was asked for (its pixels are its level 0).
 export function patchPicture(slideId, xy, size) {
   if (!xy) return noPicture("place not known");
-  const image = el("img", { src: api.patchUrl(slideId, xy, size), alt: "", loading: "lazy", class: "patch" });
-  image.addEventListener("error", () => image.replaceWith(noPicture()));
-  return image;
+  const box = el("span", { class: "patch" });
+  ifAvailable(box, slideId, () => [
+    el("img", { src: api.patchUrl(slideId, xy, size), alt: "", loading: "lazy" }),
+  ]);
+  return box;
 }
 
 export function queryPatchPicture({ question, query }, xy, size) {
