@@ -1,7 +1,7 @@
 // The hit in a second viewer beside the first: linked, with the matched places framed in both.
 
 import { slide as askSlide } from "./api.js";
-import { el, fill } from "./dom.js";
+import { $, el, fill } from "./dom.js";
 import { square } from "./layers.js";
 import { Link } from "./link.js";
 import { complain } from "./notices.js";
@@ -9,6 +9,8 @@ import { Pane, goneCard } from "./pane.js";
 import { around, corners } from "./place.js";
 import { get, on, set } from "./store.js";
 import { toggle } from "./toolbar.js";
+
+const PATCH_PX = 160; // on the screen, of a patch that is aimed at
 
 let link = null;
 
@@ -19,11 +21,13 @@ export function startCompare(host) {
   on(["first", "second"], connect);
   on(["first", "second", "hit", "answer"], drawFrames);
   on(["pair", "first", "second"], drawPair);
+  on(["aim"], aimBoth);
   on(["linked"], ({ linked }) => link?.switch(linked));
 }
 
 async function open(host) {
-  const { hit, second } = get();
+  const { hit, first, second } = get();
+  if (!hit && host.contains(document.activeElement)) first?.viewer.osd.canvas.focus();
   second?.close();
   set({ second: null });
   fill(host);
@@ -39,6 +43,7 @@ async function open(host) {
 
 function show(host, slide, hit) {
   fill(host, head(slide, hit));
+  host.setAttribute("aria-label", `Hit: ${slide.slide_id}`);
   if (slide.available) set({ second: new Pane(host, slide) });
   else host.append(goneCard(slide));
 }
@@ -73,9 +78,25 @@ function join(first, second) {
   link?.close();
   link = new Link(first, second);
   link.on = get().linked;
+  $("#linked").disabled = !link.possible;
   if (get().hit.patches) showMatches(first, second); // else an address says what to show
   else link.follow(first);
+  aimBoth(get());
 }
+
+// Both viewers show one matched pair in the middle, near enough to see what is in it.
+function aimBoth({ aim, first, second, hit, answer }) {
+  if (!link || !hit?.patches?.includes(aim)) return;
+  const asked = queryOn(first, answer);
+  const scale = Math.max(PATCH_PX / hit.patch_l0_px, second.viewer.view(false).scale);
+  link.lead(second);
+  if (asked && aim.query_xy) first.viewer.setView({ center: middle(aim.query_xy, asked) }, true);
+  if (aim.xy) second.viewer.setView({ center: middle(aim.xy, hit), scale }, true);
+  link.lead(second);
+  link.follow(second);
+}
+
+const middle = (corner, { patch_l0_px: side }) => corner.map((at) => at + side / 2);
 
 // Both viewers show their matched places in the middle, at the same um per pixel.
 function showMatches(first, second) {

@@ -57,6 +57,8 @@ let kept = {}; // the hit and the pair that was clicked: it stays framed while i
 function open(hit, pair) {
   kept = { hit, pair };
   openHit(hit);
+  set({ aim: null });
+  set({ aim: pair });
   leave();
 }
 

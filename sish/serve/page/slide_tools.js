@@ -5,13 +5,22 @@ import { describeKeys } from "./keys.js";
 import { get, on, set } from "./store.js";
 import { toggle } from "./toolbar.js";
 
+// The viewer that has the focus, else the first.
+const viewer = () => {
+  const { first, second } = get();
+  return (second?.host.contains(document.activeElement) ? second : first)?.viewer;
+};
+
 const flip = (key) => () => set({ [key]: !get()[key] });
 
 // Keys of the slide's part of the page; OpenSeadragon has its own while a picture has the focus.
 const ACTIONS = {
-  r: () => get().first?.viewer.turnBy(90),
-  R: () => get().first?.viewer.turnBy(-90),
-  f: () => get().first?.viewer.mirror(),
+  r: () => viewer()?.turnBy(90),
+  R: () => viewer()?.turnBy(-90),
+  f: () => viewer()?.mirror(),
+  0: () => viewer()?.home(),
+  "+": () => viewer()?.zoomBy(2),
+  "-": () => viewer()?.zoomBy(0.5),
   b: () => get().first && set({ drawing: "query" }),
   p: flip("mosaic"),
   t: flip("tissue"),

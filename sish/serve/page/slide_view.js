@@ -42,13 +42,15 @@ async function load(host, facts) {
   asked = slideId;
   shown = null;
   first?.close();
-  fill(host);
+  fill(host, el("p", { class: "opening", role: "status" }, `Opening ${slideId} …`));
+  host.setAttribute("aria-label", `Slide: ${slideId}`);
   fill(facts);
   set({ first: null, slide: null });
   try {
     const slide = await askSlide(slideId);
     if (get().slideId === slideId) show(host, facts, slide);
   } catch (error) {
+    fill(host);
     asked = null; // it may go better the next time
     complain(error);
   }
@@ -57,6 +59,8 @@ async function load(host, facts) {
 function show(host, facts, slide) {
   shown = slide;
   fill(facts, slideFacts(slide));
+  fill(host);
+  facts.open = !slide.available;
   if (slide.available) {
     set({ slide, first: new Pane(host, slide) });
     if (document.activeElement === document.body) get().first.viewer.osd.canvas.focus();

@@ -15,6 +15,7 @@ const state = {
   past: [], // the answers so far, oldest first
   hit: null, // the result of the answer that the second viewer shows, one of answer.results
   pair: null, // the matched pair that is pointed at: {query_xy, xy, hamming, query_row, row}
+  aim: null, // the pair that both viewers bring to their middle
   first: null, // the pane (pane.js) that shows the slide; null while there is none, or it has no pictures
   second: null, // the pane that shows the hit
   mosaic: false, // whether the patches of the mosaic are outlined

@@ -2,6 +2,7 @@
 // OpenSeadragon shows the bounds of the slide only, with the width of the bounds as its unit of length.
 
 import { tileUrl } from "./api.js";
+import { notice } from "./notices.js";
 import { toLevel0, toScreen } from "./place.js";
 
 const MOST_SCREEN_PX = 8; // screen pixels per level-0 pixel
@@ -50,6 +51,9 @@ export class SlideViewer {
     this.osd = new OpenSeadragon.Viewer(options(element, slide));
     this.osd.canvas.setAttribute("aria-label", `${slide.slide_id}: arrow keys move, plus and minus zoom`);
     this.osd.canvas.setAttribute("role", "application");
+    this.osd.addOnceHandler("tile-load-failed", () =>
+      notice(`Parts of ${slide.slide_id} could not be read: they are left white.`, "error"),
+    );
     this.osd.addHandler("canvas-key", (event) => {
       // other letters are the page's
       if (/^[adsw]$/i.test(event.originalEvent.key)) event.preventDefaultAction = true;
