@@ -81,6 +81,7 @@ function valueItem(name, value, count, most) {
   const condition = `=${value}`;
   const box = el("input", {
     type: "checkbox",
+    "aria-label": `${value}, ${count.toLocaleString("en")} slides`,
     name,
     value: condition,
     onchange: () => toggle(name, condition, box.checked),
@@ -88,7 +89,8 @@ function valueItem(name, value, count, most) {
   box.checked = conditions(name).includes(condition);
   const bar = el("span", { class: "bar", style: { width: `${(100 * count) / most}%` } });
   const told = el("span", { class: "count" }, count.toLocaleString("en"));
-  return el("label", { class: "value" }, box, el("span", { class: "value-name" }, value), told, bar);
+  const text = el("span", { class: "value-name", title: value }, value);
+  return el("label", { class: "value" }, box, text, told, bar);
 }
 
 // Typing hides the values without the word; Enter takes those that are left, or a condition as it is typed.
@@ -120,7 +122,8 @@ function chipsOf() {
   const chips = pairs.map(([name, condition]) => {
     const text = `${titleOf(name)}: ${condition.replace(/^=/, "")}`;
     const drop = () => toggle(name, condition, false);
-    return el("button", { class: "filter-chip", "aria-label": `Remove ${text}`, onclick: drop }, `${text} ×`);
+    const told = { class: "filter-chip", "aria-label": `Remove ${text}` };
+    return el("button", { ...told, onclick: drop }, `${text} ×`);
   });
   const clear = () => change({ where: {} });
   if (pairs.length > 1) chips.push(el("button", { class: "filter-chip", onclick: clear }, "Clear all"));

@@ -15,9 +15,8 @@ import { startWatch } from "./watch.js";
 const VIEWS = { gallery: "Slides", map: "Map", slide: "Slide" };
 
 function startViews() {
-  const open = (view) => set({ view });
-  const buttons = Object.entries(VIEWS).map(([name, title]) => el("button", { onclick: () => open(name) }, title));
-  fill($("#views"), buttons);
+  const button = ([view, title]) => el("button", { onclick: () => set({ view }) }, title);
+  fill($("#views"), Object.entries(VIEWS).map(button));
 }
 
 function showView({ view, slideId }) {

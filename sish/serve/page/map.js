@@ -9,9 +9,11 @@ import { Palette } from "./palette.js";
 import { Scatter } from "./scatter.js";
 import { get, on } from "./store.js";
 
+const METHODS = { "t-sne": "t-SNE", pca: "principal components" };
 const LISTED = 30; // slides in the list beside the map
 const NAME = "Map of slides: arrows move, plus and minus zoom, 0 shows all; Tab leads to a list of slides";
 
+let asked = null; // the state of the archive whose map was asked for
 let places = null; // GET /api/map, and the number of each id in it
 let scatter = null;
 let palette = null;
@@ -40,8 +42,8 @@ export function startMap() {
 function side() {
   const legend = el("div", { class: "legend", role: "group", "aria-label": "Labels" });
   const list = el("ol", { class: "map-list", "aria-label": "Slides in the middle of the map" });
-  const title = el("h2", {}, "In the middle");
-  return el("div", { class: "map-side" }, legend, title, list);
+  const title = (text) => el("h2", {}, text);
+  return el("div", { class: "map-side" }, title("Labels"), legend, title("In the middle"), list);
 }
 
 function buttons(camera) {
@@ -58,11 +60,13 @@ function buttons(camera) {
 // Fetch the map, once for each state of the archive.
 async function look() {
   const { info } = get();
-  if (places?.generation === info.generation) return;
+  if (asked === info.generation) return;
+  asked = info.generation;
   fill($(".map-told"), "Laying out the slides …");
   try {
     show(await api.map(), info);
   } catch (error) {
+    asked = null; // try again when the view is opened again
     fill($(".map-told"), `There is no map: ${error.message}`);
   }
 }
@@ -76,7 +80,7 @@ function show(found, info) {
     scatter.show(x, y, groups);
     showList();
   });
-  const drawn = `${count(numbers.size)} slides by ${found.method}.`;
+  const drawn = `${count(numbers.size)} slides by ${METHODS[found.method] ?? found.method}.`;
   fill($(".map-told"), `${drawn} Slides of similar tissue lie near each other; the axes have no meaning.`);
   ringAnswer();
 }

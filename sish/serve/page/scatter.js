@@ -8,6 +8,7 @@ const QUICK = 15_000; // points that are drawn while the map moves
 const STILL_MS = 160; // after the last move all are drawn
 const SHAPED_PX = 2.5; // smaller points are squares: their shapes could not be told apart
 const MOST_PX = 8;
+const LAYERS = 8; // each has an eighth of every group: no group hides another
 const EDGE_PX = 9; // points that far outside are not drawn
 
 export class Scatter {
@@ -72,12 +73,18 @@ export class Scatter {
     const pen = this.#cleanPen();
     const view = this.#view();
     pen.globalAlpha = view.radius < SHAPED_PX ? 0.75 : 0.9;
-    for (const { mark, members } of this.#points.groups) {
-      pen.fillStyle = mark.colour;
-      pen.beginPath();
-      this.#trace(pen, mark.corners, members, view);
-      pen.fill();
+    for (let layer = 0; layer < LAYERS; layer++) {
+      for (const { mark, members } of this.#points.groups) {
+        pen.fillStyle = mark.colour;
+        pen.beginPath();
+        this.#trace(pen, mark.corners, layerOf(members, layer), view);
+        pen.fill();
+      }
     }
+    this.#paintRings(pen, view);
+  }
+
+  #paintRings(pen, view) {
     pen.globalAlpha = 1;
     pen.lineWidth = 3;
     for (const { i, colour } of this.#rings) {
@@ -91,10 +98,12 @@ export class Scatter {
 
   #cleanPen() {
     const { canvas } = this;
-    canvas.width = Math.round(canvas.clientWidth * devicePixelRatio);
-    canvas.height = Math.round(canvas.clientHeight * devicePixelRatio);
+    const sharp = (px) => Math.round(px * devicePixelRatio);
+    const [width, height] = [sharp(canvas.clientWidth), sharp(canvas.clientHeight)];
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const pen = canvas.getContext("2d");
-    pen.scale(devicePixelRatio, devicePixelRatio);
+    pen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    pen.clearRect(0, 0, width, height);
     return pen;
   }
 
@@ -137,6 +146,9 @@ export class Scatter {
     return found;
   }
 }
+
+const layerOf = (members, layer) =>
+  members.slice((members.length * layer) / LAYERS, (members.length * (layer + 1)) / LAYERS);
 
 // The members with the smallest values, in no order.
 function smallest(members, valueOf, count) {
