@@ -5,6 +5,7 @@ import os
 import pickle
 
 import numpy as np
+import openslide
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -289,3 +290,13 @@ def test_every_error_is_one_of_ours(tmp_path):
             assert "\n" not in str(error)
             outcomes.add(type(error).__name__)
     assert {"SlideReadError", "SlideOpenError"} <= outcomes
+
+
+def test_open_slides_share_one_cache_of_decoded_tiles(tmp_path, monkeypatch):
+    """Each handle would keep 32 MB of its own, and a viewer holds many."""
+    caches = []
+    monkeypatch.setattr(openslide.OpenSlide, "set_cache", lambda _slide, cache: caches.append(cache))
+    for name in ("a.tif", "b.tif"):
+        write_pyramid(tmp_path / name, np.full((300, 300, 3), 120, np.uint8))
+        open_slide(tmp_path / name)
+    assert len(caches) == 2 and caches[0] is caches[1]

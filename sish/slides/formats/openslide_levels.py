@@ -15,6 +15,11 @@ from sish.slides.formats.levels import Pixels, Size
 from sish.slides.formats.pictures import on_white
 from sish.slides.formats.pyramid import level_downsample
 
+CACHE_BYTES = 64 << 20
+"""Bytes of decoded tiles that are kept for all open slides together; OpenSlide would keep 32 MB for each."""
+
+_CACHES: dict[int, openslide.OpenSlideCache] = {}  # by process
+
 
 class OpenSlideLevels:
     """Levels of a file that OpenSlide reads."""
@@ -22,7 +27,7 @@ class OpenSlideLevels:
     def __init__(self, path: Path) -> None:
         """Open ``path``; raise openslide.OpenSlideError where OpenSlide does not."""
         self._path = path.absolute()
-        slide = openslide.OpenSlide(self._path)
+        slide = _opened(self._path)
         # Closed when nobody holds it any more: to close it while a thread reads from it aborts the process.
         self._slide: openslide.OpenSlide | None = slide
         self._pid = os.getpid()
@@ -58,14 +63,14 @@ class OpenSlideLevels:
         if slide is None:
             raise SlideReadError(f"{self._path}: is closed; open it again")
         if self._pid != os.getpid():
-            self._slide = slide = openslide.OpenSlide(self._path)
+            self._slide = slide = _opened(self._path)
             self._pid = os.getpid()
         return slide
 
     def _read_afresh(self, l0_xy: Size, level: int, size: Size) -> Image.Image:
         """Read by a new handle: one failure makes a handle dead for all later reads and for all threads."""
         try:
-            slide = openslide.OpenSlide(self._path)
+            slide = _opened(self._path)
             image = slide.read_region(l0_xy, level, size)
         except openslide.OpenSlideError as error:
             where = f"{size[0]} x {size[1]} px of level {level} at {l0_xy[0]}, {l0_xy[1]}"
@@ -77,6 +82,15 @@ class OpenSlideLevels:
     def close(self) -> None:
         """See Levels. Reads that are running in other threads end well; the last of them closes the file."""
         self._slide = None
+
+
+def _opened(path: Path) -> openslide.OpenSlide:
+    """Return a handle that shares the cache of decoded tiles with all others of this process."""
+    slide = openslide.OpenSlide(path)
+    if os.getpid() not in _CACHES:  # a forked child has one of its own: its parent's may be locked
+        _CACHES[os.getpid()] = openslide.OpenSlideCache(CACHE_BYTES)
+    slide.set_cache(_CACHES[os.getpid()])
+    return slide
 
 
 def stated_tile(properties: Mapping[str, str], level: int) -> Size | None:
