@@ -19,7 +19,7 @@ export function conceptPart() {
     el(
       "p",
       { class: "soft" },
-      "Draw boxes that show what you look for, and boxes that do not, on any slides. ",
+      "Draw boxes that show what you look for, and boxes that do not: one of each at least, on any slides. ",
       "The search then leans towards the concept, or away from it.",
     ),
     el("div", { class: "sides" }, Object.keys(SIDES).map(side)),
@@ -72,7 +72,8 @@ function showConcept(state) {
   $("#concept summary").textContent = n ? `Concept (${n === 1 ? "1 box" : `${n} boxes`})` : "Concept";
   $("#concept-strength").value = draft.strength;
   $("#concept output").textContent = `${draft.strength} ${draft.strength < 0 ? "(away)" : "(towards)"}`;
-  $("#concept-ask").disabled = !n || !(answer || isReady(state));
+  const isWhole = draft.positive.length && draft.negative.length;
+  $("#concept-ask").disabled = !isWhole || !(answer || isReady(state));
 }
 
 function example(purpose, one) {

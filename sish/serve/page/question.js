@@ -33,7 +33,7 @@ export function refinedQuestion(state) {
   const { relevant, irrelevant, positive, negative, strength } = draft;
   if (relevant.length) question.relevant = relevant;
   if (irrelevant.length) question.irrelevant = irrelevant;
-  if (positive.length || negative.length) question.concept = { positive, negative, strength };
+  if (positive.length && negative.length) question.concept = { positive, negative, strength };
   return question;
 }
 

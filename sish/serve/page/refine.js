@@ -2,6 +2,7 @@
 
 import { ask } from "./asking.js";
 import { $, el, fill } from "./dom.js";
+import { factsOf } from "./picture.js";
 import { change, count, refinedQuestion } from "./question.js";
 import { get, on } from "./store.js";
 
@@ -28,24 +29,27 @@ export function markButtons(hit) {
   return Object.keys(MARKS).map(button);
 }
 
-function toggle(hit, mark) {
-  const { draft } = get();
+async function toggle(hit, mark) {
   const isOther = (one) => idOf(one) !== hit.slide_id;
-  const marks = { relevant: draft.relevant.filter(isOther), irrelevant: draft.irrelevant.filter(isOther) };
-  const wasMarked = marks[mark].length < draft[mark].length;
-  if (!wasMarked) marks[mark] = [...marks[mark], ...examplesOf(hit)];
-  change(marks);
+  const wasMarked = !get().draft[mark].every(isOther);
+  const example = wasMarked ? [] : [await exampleOf(hit, mark)];
+  const { relevant, irrelevant } = get().draft;
+  const marks = { relevant: relevant.filter(isOther), irrelevant: irrelevant.filter(isOther) };
+  change({ ...marks, [mark]: [...marks[mark], ...example] });
 }
 
 const idOf = (example) => example.slide_id ?? example;
 
-// Of a whole slide, all of the hit is meant; of a box or an image, the matched places that the person sees.
-function examplesOf({ slide_id, patches, patch_l0_px }) {
+// An example weighs as much as the query, so a hit is one example. Of a box or an image, it is the place that
+// matches best: the rest of the slide may look like anything. A hit that is not relevant is meant as a whole:
+// the search then takes its patches nearest to the query, and does not find it again.
+async function exampleOf({ slide_id, patches, patch_l0_px }, mark) {
   const { question } = get().answer;
-  const places = new Map(patches.filter(({ xy }) => xy).map(({ xy }) => [String(xy), xy]));
-  if ((question.slide_id && !question.region) || !places.size) return [{ slide_id }];
+  const best = patches.find(({ xy }) => xy);
+  if (mark === "irrelevant" || (question.slide_id && !question.region) || !best) return { slide_id };
+  const { available } = await factsOf(slide_id).catch(() => ({ available: false }));
   const side = Math.round(patch_l0_px);
-  return [...places.values()].map(([x, y]) => ({ slide_id, region: [x, y, side, side] }));
+  return available ? { slide_id, region: [...best.xy, side, side] } : { slide_id };
 }
 
 function showMarks({ draft, answer }) {
