@@ -1,15 +1,15 @@
 // A concept: boxes that show it, boxes that do not, drawn on any slides, and how strongly it counts.
 
-import { ask } from "./asking.js";
 import { $, el, fill } from "./dom.js";
+import { askAgain } from "./go.js";
 import { slidePicture } from "./picture.js";
-import { change, isReady, refinedQuestion } from "./question.js";
+import { change, isReady, refinedQuestion, subjectInWords } from "./question.js";
 import { get, on, set } from "./store.js";
 
 const SIDES = { positive: "Show it", negative: "Do not show it" };
 
 export function conceptPart() {
-  on(["draft", "drawing", "slideId", "answer"], showConcept);
+  on(["draft", "drawing", "slideId", "slide", "box", "answer"], showConcept);
   on(["drawn"], take);
   const slider = { id: "concept-strength", type: "range", min: -1, max: 1, step: 0.1 };
   return el(
@@ -30,7 +30,9 @@ export function conceptPart() {
       el("input", { ...slider, oninput: setStrength }),
       el("output"),
     ),
-    el("button", { id: "concept-ask", onclick: () => ask(refinedQuestion(get())) }, "Ask with this concept"),
+    el("button", { id: "concept-ask", onclick: askAgain }, "Ask with this concept"),
+    " ",
+    el("span", { id: "concept-subject", class: "soft" }),
   );
 }
 
@@ -73,7 +75,9 @@ function showConcept(state) {
   $("#concept-strength").value = draft.strength;
   $("#concept output").textContent = `${draft.strength} ${draft.strength < 0 ? "(away)" : "(towards)"}`;
   const isWhole = draft.positive.length && draft.negative.length;
-  $("#concept-ask").disabled = !isWhole || !(answer || isReady(state));
+  const canAsk = Boolean(answer) || isReady(state);
+  $("#concept-subject").textContent = canAsk ? `For: ${subjectInWords(refinedQuestion(state))}` : "";
+  $("#concept-ask").disabled = !isWhole || !canAsk;
 }
 
 function example(purpose, one) {

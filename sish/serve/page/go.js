@@ -1,21 +1,27 @@
-// Where clicks lead: to a hit beside what was asked for, and to an earlier answer.
+// Where clicks lead: to a hit beside what was asked for, to an earlier answer, and to the same question again.
 
-import { boxOf, draftOf } from "./question.js";
+import { ask } from "./asking.js";
+import { boxOf, draftOf, refinedQuestion } from "./question.js";
 import { get, set } from "./store.js";
 
-// A hit is shown beside what was asked for, so the first viewer goes back to that slide and box.
-export function openHit(hit) {
-  const { answer, slideId } = get();
-  const asked = answer.question.slide_id ?? slideId ?? hit.slide_id;
-  const home = asked === slideId ? {} : { slideId: asked, slide: null };
-  set({ view: "slide", ...home, box: boxOf(answer.question), hit, pair: null });
+// The slide and the box of a question in the first viewer. An image has none: any slide may stay.
+function home(question, otherwise = null) {
+  const slideId = question.slide_id ?? get().slideId ?? otherwise;
+  const moved = slideId === get().slideId ? {} : { slideId, slide: null };
+  return { view: slideId ? "slide" : get().view, ...moved, box: boxOf(question) };
 }
 
-// Show an earlier answer, with the slide, the box and the choices that led to it.
+export function openHit(hit) {
+  set({ ...home(get().answer.question, hit.slide_id), hit, pair: null });
+}
+
 export function goTo(answer) {
-  const { question } = answer;
-  const slideId = question.slide_id ?? get().slideId;
-  const moved = slideId === get().slideId ? {} : { slideId, slide: null };
-  const view = slideId ? "slide" : get().view;
-  set({ draft: draftOf(question), view, ...moved, box: boxOf(question), answer, hit: null, pair: null });
+  set({ ...home(answer.question), draft: draftOf(answer.question), answer, hit: null, pair: null });
+}
+
+// What was asked before, with what was marked since, also on other slides.
+export function askAgain() {
+  const question = refinedQuestion(get());
+  set({ ...home(question), hit: null, pair: null });
+  ask(question);
 }

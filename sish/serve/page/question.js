@@ -86,7 +86,7 @@ export function inWords(question) {
   return words.join(", ");
 }
 
-function subjectInWords({ image, mpp, region, slide_id }) {
+export function subjectInWords({ image, mpp, region, slide_id }) {
   if (image) return `An image at ${mpp} µm/px`;
   return region ? `Box on ${slide_id}` : `All of ${slide_id}`;
 }

@@ -1,9 +1,9 @@
 // Refine (SMILY, 2019): mark hits as relevant or not, and ask again.
 
-import { ask } from "./asking.js";
 import { $, el, fill } from "./dom.js";
+import { askAgain } from "./go.js";
 import { factsOf } from "./picture.js";
-import { change, count, refinedQuestion } from "./question.js";
+import { change } from "./question.js";
 import { get, on } from "./store.js";
 
 const MARKS = { relevant: "Relevant", irrelevant: "Not relevant" };
@@ -62,12 +62,26 @@ function showMarks({ draft, answer }) {
   const place = $("#refine");
   place.hidden = !answer || !(marked.relevant.size || marked.irrelevant.size);
   if (place.hidden) return;
-  const words = `${count(marked.relevant.size, "hit")} relevant, ${marked.irrelevant.size} not`;
-  const again = el(
-    "button",
-    { class: "primary", onclick: () => ask(refinedQuestion(get())) },
-    "Ask again with these",
-  );
+  const again = el("button", { class: "primary", onclick: askAgain }, "Ask again with these");
   const clear = el("button", { onclick: () => change({ relevant: [], irrelevant: [] }) }, "Clear marks");
-  fill(place, el("p", { role: "status" }, words), el("div", { class: "row" }, again, clear));
+  fill(place, marksInWords(marked), el("div", { class: "row" }, again, clear));
+}
+
+// Each mark with a way to take it back: a hit that is not relevant is not found again.
+function marksInWords(marked) {
+  const list = (mark) =>
+    marked[mark].size
+      ? el(
+          "ul",
+          { class: "chips" },
+          el("li", { class: "name" }, `${MARKS[mark]}:`),
+          [...marked[mark]].map((id) => chip(id, mark)),
+        )
+      : null;
+  return el("div", { role: "status" }, Object.keys(MARKS).map(list));
+}
+
+function chip(id, mark) {
+  const drop = () => change({ [mark]: get().draft[mark].filter((one) => idOf(one) !== id) });
+  return el("li", {}, id, el("button", { "aria-label": `Take back the mark of ${id}`, onclick: drop }, "×"));
 }
