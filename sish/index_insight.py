@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sish.encode import SlideCodes
@@ -143,13 +145,21 @@ class IndexInsight(IndexSearch):
             is_changed=asked.commit != view.commit,
         )
 
-    def encode_tiles(self, slide_id: str | int, *, on_progress: OnProgress | None = None) -> TileCodes:
+    def encode_tiles(
+        self,
+        slide_id: str | int,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> TileCodes:
         """Read and encode every tissue tile of an indexed slide, for several heatmaps of it.
 
         Parameters
         ----------
         slide_id : str or int
             The slide's id in the index.
+        path : path-like, optional
+            Where its file is now, if it was moved.
         on_progress : callable, optional
             As of :meth:`heatmap`.
 
@@ -158,7 +168,7 @@ class IndexInsight(IndexSearch):
         TileCodes
             Its tiles. They fit as long as its file and the encoder of the index are the same.
         """
-        return self._tiles_of(self._current(), as_id(slide_id), on_progress or silent)
+        return self._tiles_of(self._current(), as_id(slide_id), on_progress or silent, path)
 
     def slide_map(self) -> SlideMap:
         """Return a place in two dimensions for each slide, so that slides that look alike lie together.
@@ -170,9 +180,17 @@ class IndexInsight(IndexSearch):
         """
         return layout(self._current())
 
-    def _tiles_of(self, state: State, slide_id: str, on_progress: OnProgress) -> TileCodes:
+    def _tiles_of(
+        self,
+        state: State,
+        slide_id: str,
+        on_progress: OnProgress,
+        path: str | os.PathLike[str] | None = None,
+    ) -> TileCodes:
         row = _row_of(state, slide_id)
         _, stored = query_of_indexed(row, state.segments, None)
+        if path is not None:
+            row = replace(row, path=os.fspath(path))
         encoder = self._encoder_of(state)
         return TileCodes.of_slide(row, stored, encoder, self._commit(state), on_progress)
 

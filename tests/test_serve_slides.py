@@ -24,7 +24,6 @@ from sish.serve.deep_zoom import OVERLAP_PX, TILE_PX, DeepZoom
 from sish.serve.shown_slide import ShownSlide
 from sish.serve.slide_files import SlideFiles
 from sish.serve.slide_pool import SlidePool
-from sish.slide_map import layout
 from sish.slides.slide import open_slide, slide_from_array
 
 SIZES = [(1, 1), (254, 254), (255, 508), (1000, 600), (3001, 12), (70_000, 40_001)]
@@ -220,7 +219,10 @@ def test_a_slide_that_is_gone_changed_or_elsewhere(own_index, synthetic_slides, 
     with served(index, elsewhere.parent) as service, client_of(service) as client:
         assert client.get(f"/api/slides/{first}/thumbnail").status_code == 200
         box = {"slide_id": first, "k": 2, "region": [0, 0, 1000, 1000]}
-        found = client.post("/api/search", json=box).json()
+        found = client.post("/api/search", json=box)
+        heat = client.get(f"/api/slides/{first}/heatmap?search={found.headers['x-search-id']}").json()
+        assert min(heat["hamming"]) <= heat["threshold"] and heat["slide_id"] == first
+        found = found.json()
         assert found["query"]["slide_id"] == first
         assert found["results"] == index.search(elsewhere / f"{first}.tif", k=2, region=(0, 0, 1000, 1000)
                                                 ).to_dict()["results"]  # fmt: skip
@@ -328,7 +330,7 @@ def test_a_change_by_another_process_shows(own_index, synthetic_slides):
 def test_the_map_is_that_of_the_index_and_follows_its_changes(own_index):
     with served(own_index) as service, client_of(service) as client:
         told = client.get("/api/map").json()
-        assert told == json.loads(json.dumps(layout(own_index.state_and_view()[0]).to_dict()))
+        assert told == json.loads(json.dumps(own_index.slide_map().to_dict()))
         own_index.remove(told["slide_ids"][0])
         assert client.get("/api/map").json()["slide_ids"] == told["slide_ids"][1:]
 

@@ -20,7 +20,7 @@ from sish.serve.shown_slide import ShownSlide
 from sish.serve.slide_files import SlideFiles
 from sish.serve.slide_pool import SlidePool
 from sish.slide_index import Index
-from sish.slide_map import SlideMap, layout
+from sish.slide_map import SlideMap
 from sish.slides.reader_threads import start
 from sish.tile_codes import TileCodes
 from sish.version import __version__
@@ -134,7 +134,8 @@ class Archive:
         key = (row.slide_id, row.path, row.file_digest, self.index.fingerprint)
         tiles = self._tiles.get(key)
         if tiles is None:
-            tiles = self.index.encode_tiles(row.slide_id, on_progress=progress)
+            path = self._files.moved(row)
+            tiles = self.index.encode_tiles(row.slide_id, path=path, on_progress=progress)
             self._tiles.put(key, tiles, tiles.nbytes)
         return tiles
 
@@ -144,9 +145,9 @@ class Archive:
 
     def _lay_out(self) -> SlideMap:
         with self._laying_out:  # one at a time: the others wait for its result
-            state, known = self.index.state_and_view()[0], self._map
-            if known is None or known.generation != state.generation:
-                self._map = known = layout(state)
+            known = self._map
+            if known is None or known.generation != self.index.generation:
+                self._map = known = self.index.slide_map()
             return known
 
     async def info(self) -> dict[str, Any]:
