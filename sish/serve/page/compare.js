@@ -1,11 +1,10 @@
 // The hit in a second viewer beside the first: linked, with the matched places framed in both.
 
 import { slide as askSlide } from "./api.js";
-import { $, el, fill } from "./dom.js";
+import { el, fill } from "./dom.js";
 import { square } from "./layers.js";
 import { Link } from "./link.js";
-import { complain } from "./notices.js";
-import { Pane, goneCard } from "./pane.js";
+import { Pane, failedCard, goneCard } from "./pane.js";
 import { around, corners } from "./place.js";
 import { get, on, set } from "./store.js";
 import { toggle } from "./toolbar.js";
@@ -14,15 +13,27 @@ const PATCH_PX = 160; // on the screen, of a patch that is aimed at
 
 let link = null;
 
+const title = el("h2", {});
+const linked = toggle("Linked", "Move both slides together, at equal µm per pixel (l)", "linked", {
+  id: "linked",
+});
+const place = el("div", { class: "pane-place" }); // of the slide itself
+
 // Fill host, an empty element beside the first viewer, whenever a hit is opened.
 export function startCompare(host) {
   host.hidden = true;
+  host.append(el("div", { class: "hit-head" }, title, linked, closeButton()), place);
   on(["hit"], () => open(host));
   on(["first", "second"], connect);
   on(["first", "second", "hit", "answer"], drawFrames);
   on(["pair", "first", "second"], drawPair);
   on(["aim"], aimBoth);
-  on(["linked"], ({ linked }) => link?.switch(linked));
+  on(["linked"], ({ linked: isOn }) => link?.switch(isOn));
+}
+
+function closeButton() {
+  const is = { class: "tool", id: "close-hit", "aria-label": "Close the second slide" };
+  return el("button", { ...is, onclick: () => set({ hit: null }) }, "×");
 }
 
 async function open(host) {
@@ -30,39 +41,27 @@ async function open(host) {
   if (!hit && host.contains(document.activeElement)) first?.viewer.osd.canvas.focus();
   second?.close();
   set({ second: null });
-  fill(host);
   host.hidden = !hit;
   if (!hit) return;
+  announce(host, hit);
   try {
     const slide = await askSlide(hit.slide_id);
-    if (get().hit === hit) show(host, slide, hit);
+    if (get().hit === hit) show(slide);
   } catch (error) {
-    complain(error);
+    if (get().hit === hit) fill(place, failedCard(hit.slide_id, error, () => open(host)));
   }
 }
 
-function show(host, slide, hit) {
-  fill(host, head(slide, hit));
-  host.setAttribute("aria-label", `Hit: ${slide.slide_id}`);
-  if (slide.available) set({ second: new Pane(host, slide) });
-  else host.append(goneCard(slide));
+function announce(host, { slide_id, rank, label }) {
+  fill(title, [rank ? `Hit ${rank}` : "Beside it", slide_id, label].filter(Boolean).join(" · "));
+  fill(place, el("p", { class: "opening", role: "status" }, `Opening ${slide_id} …`));
+  host.setAttribute("aria-label", `Hit: ${slide_id}`);
+  linked.disabled = true;
 }
 
-function head(slide, { rank, label }) {
-  const words = [rank ? `Hit ${rank}` : "Beside it", slide.slide_id, label ?? slide.label];
-  const closing = {
-    class: "tool",
-    id: "close-hit",
-    "aria-label": "Close the second slide",
-    onclick: () => set({ hit: null }),
-  };
-  return el(
-    "div",
-    { class: "hit-head" },
-    el("h2", {}, words.filter(Boolean).join(" · ")),
-    toggle("Linked", "Move both slides together, at equal µm per pixel (l)", "linked", { id: "linked" }),
-    el("button", closing, "×"),
-  );
+function show(slide) {
+  fill(place, slide.available ? [] : goneCard(slide));
+  if (slide.available) set({ second: new Pane(place, slide) });
 }
 
 function connect({ first, second }) {
@@ -78,7 +77,7 @@ function join(first, second) {
   link?.close();
   link = new Link(first, second);
   link.on = get().linked;
-  $("#linked").disabled = !link.possible;
+  linked.disabled = !link.possible;
   if (get().hit.patches) showMatches(first, second); // else an address says what to show
   else link.follow(first);
   aimBoth(get());

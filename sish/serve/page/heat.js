@@ -76,7 +76,7 @@ function legendOf({ threshold, n_bits, hamming }) {
   const mark = el("div", { class: "heat-threshold" });
   mark.style.left = `${Math.min(100, (100 * threshold) / (n_bits / 2))}%`;
   const within = hamming.filter((bits) => bits <= threshold).length;
-  const told = `${within} of ${hamming.length} tiles lie within the threshold, ${threshold} bits, of the query`;
+  const told = `${within} of ${hamming.length} tiles are within the threshold of ${threshold} bits`;
   return [
     el("span", {}, "0 bits: equal"),
     el("div", { class: "heat-ramp" }, mark),

@@ -57,13 +57,19 @@ async function drawTissue({ slide_id }) {
 }
 
 // What stands in place of a slide that has no pictures.
-export function goneCard(slide) {
-  return el(
-    "div",
-    { class: "no-pictures", role: "group", "aria-label": `${slide.slide_id} cannot be shown` },
-    el("h2", {}, slide.slide_id),
-    el("p", { class: "reason" }, slide.reason || "There is no picture of this slide."),
-    el("p", {}, `${slide.n_patches} patches of it are in the archive: a search for all of it still works.`),
-  );
+export function goneCard({ slide_id, reason, n_patches }) {
+  const still = `Its ${n_patches} patches are in the archive: it can be found, and searched for as a whole.`;
+  return card(slide_id, reason || "There is no picture of this slide.", el("p", {}, still));
+}
+
+// What stands in place of a slide that did not come.
+export function failedCard(slideId, error, tryAgain) {
+  return card(slideId, error.message, el("button", { onclick: tryAgain }, "Try again"));
+}
+
+function card(slideId, why, more) {
+  const title = `${slideId} cannot be shown`;
+  const parts = [el("h2", {}, title), el("p", { class: "reason" }, why), more];
+  return el("div", { class: "no-pictures", role: "group", "aria-label": title }, parts);
 }
 

@@ -6,8 +6,7 @@ import { $, el, fill } from "./dom.js";
 import { slideFacts } from "./facts.js";
 import { startHeat } from "./heat.js";
 import { boxShape } from "./layers.js";
-import { complain } from "./notices.js";
-import { Pane, goneCard } from "./pane.js";
+import { Pane, failedCard, goneCard } from "./pane.js";
 import { startSlideTools } from "./slide_tools.js";
 import { get, on, set } from "./store.js";
 
@@ -50,9 +49,7 @@ async function load(host, facts) {
     const slide = await askSlide(slideId);
     if (get().slideId === slideId) show(host, facts, slide);
   } catch (error) {
-    fill(host);
-    asked = null; // it may go better the next time
-    complain(error);
+    if (get().slideId === slideId) fill(host, failedCard(slideId, error, () => load(host, facts)));
   }
 }
 
