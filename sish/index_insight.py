@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from sish.encode import SlideCodes
@@ -16,7 +17,7 @@ from sish.progress import OnProgress, silent
 from sish.queries import Question, query_of_indexed
 from sish.results import Asked, Commit, Results
 from sish.slide_map import SlideMap, layout
-from sish.slides.region import Region
+from sish.slides.region import Box, Region
 from sish.stored_patches import unknown
 from sish.tile_codes import TileCodes
 from sish.vectors import as_id
@@ -34,7 +35,7 @@ class IndexInsight(IndexSearch):
         slide_id: str | int,
         query: Queryable | Results,
         *,
-        region: Region | Annotation | None = None,
+        region: Region | Box | Annotation | None = None,
         mpp: float | None = None,
         tiles: TileCodes | None = None,
         on_progress: OnProgress | None = None,
@@ -47,8 +48,9 @@ class IndexInsight(IndexSearch):
             The slide's id in the index. Its file is read again. Of a slide that was given as vectors, or as a
             file of features, the patches that the index keeps are compared.
         query : Results or anything that :meth:`search` takes
-            What the tiles are compared with. The query of an answer of this index is not encoded again.
-        region : (x, y, width, height) or Annotation, optional
+            What the tiles are compared with. The query of an answer of this index is not encoded again; the
+            examples of a refined search are no part of it, but a concept has moved it.
+        region : (x, y, width, height), Box or Annotation, optional
             The part of the query, as of :meth:`search`.
         mpp : float, optional
             Scale of the query in um per pixel, if its file does not tell it.
@@ -204,7 +206,7 @@ class IndexInsight(IndexSearch):
     def _codes_of(
         self,
         query: Queryable | Results,
-        region: Region | Annotation | None,
+        region: Region | Box | Annotation | None,
         mpp: float | None,
         state: State,
     ) -> tuple[SlideCodes, int]:
@@ -214,7 +216,7 @@ class IndexInsight(IndexSearch):
                 raise QueryError("got region= or mpp= with an answer, whose query has both; give it alone")
             asked = self._asked(query, state)
             return asked.codes, asked.params.threshold
-        question = Question(as_id(query) if isinstance(query, int) else query, mpp=mpp, region=region)
+        question = Question(as_id(query) if isinstance(query, Integral) else query, mpp=mpp, region=region)
         codes = question.encoded(state, self._encoder_of(state))[1]
         return codes, self._settings_of(state).of(state).threshold
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from sish.printing import print_error, printable
@@ -75,7 +75,7 @@ class _Lines:
         self._done += 1
         now = time.monotonic()
         if now >= self._next_line_at or self._done == self._total:
-            print_error(f"{self._task}: {self._done}/{self._total} {name}")
+            print_error(f"{self._task}: {self._done}/{self._total} {name}".rstrip())
             sys.stderr.flush()
             self._next_line_at = now + _LINE_EVERY_S
 
@@ -108,3 +108,20 @@ def progress(task: str, total: int, *, show: bool = True) -> Iterator[Progress]:
                 bar.update(number, advance=1, description=printable(name))
 
         yield _Bar()
+
+
+@contextmanager
+def shown(task: str) -> Iterator[OnProgress]:
+    """Show on standard error the progress of work that tells its own total, while the context is open."""
+    with ExitStack() as stack:
+        bars, before = list[Progress](), 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal before
+            if not bars:
+                bars.append(stack.enter_context(progress(task, total)))
+            for _ in range(done - before):
+                bars[0].step("")
+            before = done
+
+        yield tell

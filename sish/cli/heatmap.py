@@ -9,6 +9,7 @@ from sish.cli.options import Command, add_device, add_index, add_json, open_inde
 from sish.outputs import check_output
 from sish.parsing import ArgumentParser
 from sish.printing import counted
+from sish.progress import shown
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -32,7 +33,10 @@ def _run(arguments: Namespace) -> int:
     check_picture(output, arguments.query)
     check_output(output, inputs=(row.path for row in index.slides if row.path), replaces=tuple(PICTURES))
     region = tuple(arguments.region) if arguments.region else None
-    heatmap = index.heatmap(arguments.slide_id, arguments.query, region=region, mpp=arguments.mpp)
+    with shown("tiles") as tell:
+        heatmap = index.heatmap(
+            arguments.slide_id, arguments.query, region=region, mpp=arguments.mpp, on_progress=tell
+        )
     write_picture(heatmap.draw(), output, slide=heatmap.row.path)
     nearest = f", the nearest at {heatmap.hamming.min()} bits" if len(heatmap) else ""
     line = (
