@@ -66,6 +66,7 @@ async function look() {
   try {
     show(await api.map(), info);
   } catch (error) {
+    $("#map").classList.remove("shown");
     asked = null; // try again when the view is opened again
     fill($(".map-told"), `There is no map: ${error.message}`);
   }
@@ -82,6 +83,7 @@ function show(found, info) {
   });
   const drawn = `${count(numbers.size)} slides by ${METHODS[found.method] ?? found.method}.`;
   fill($(".map-told"), `${drawn} Slides of similar tissue lie near each other; the axes have no meaning.`);
+  $("#map").classList.add("shown");
   ringAnswer();
 }
 
