@@ -78,9 +78,7 @@ def _page(asked: Sequence[Results], index: Index, at: datetime) -> str:
     """Return the page."""
     state, view = index.state_and_view()
     n_bits = view.searcher.n_bits
-    with Gallery(
-        index.encoder, lambda slide_id: getattr(state.row(slide_id), "file_digest", None)
-    ) as gallery:
+    with Gallery(index.encoder, state.row) as gallery:
         page = Page(gallery, state, n_bits, index.params.threshold)
         body = "".join(answer_section(answer, number, page) for number, answer in enumerate(asked, 1))
     style = resources.files("sish").joinpath("report.css").read_text(encoding="utf-8")

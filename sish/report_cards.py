@@ -1,4 +1,4 @@
-"""The answers of a report: a card for each query and each hit, and the pairs of patches that matched."""
+"""The answers of a report: a card for each query and each hit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from sish.index.store import State
 from sish.preview import CLUSTER_COLOURS, OUTLINE_COLOUR
 from sish.printing import counted
 from sish.report_html import (
-    again,
-    enlargeable,
     enlargeable_slide,
     escape,
     facts,
@@ -23,14 +21,13 @@ from sish.report_html import (
     no_picture,
     numbered_frame,
     polygon,
-    svg,
     swatches,
 )
-from sish.report_pictures import PATCH_PX, Gallery, Picture, QueryPicture
-from sish.results import Hit, PatchPair, Query, Results
+from sish.report_pairs import pair_card, pairs_of, patch_name, place_name
+from sish.report_pictures import Gallery, Picture, QueryPicture
+from sish.results import ExamplePair, Hit, PatchPair, Query, Results
 from sish.slides.region import Box, Region
 
-_PATCH = (PATCH_PX, PATCH_PX)
 _REGION_COLOUR = "var(--region)"
 
 
@@ -46,16 +43,6 @@ class Page:
     """Number of bits of a barcode."""
     threshold: int
     """The threshold of the index in bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A pair of patches as its card shows it; a patch without a picture has an empty one."""
-
-    number: int
-    pair: PatchPair
-    query: str
-    hit: str
 
 
 def title(query: Query) -> str:
@@ -88,11 +75,7 @@ def _query_patch(query: Query, pair: PatchPair, name: str, gallery: Gallery) -> 
         picture = gallery.query_patch(query, pair)
     except SlideError:
         return ""  # the query's card tells why
-    return image(picture, "patch of the query", _patch_name(name, pair))
-
-
-def _patch_name(name: str, pair: PatchPair) -> str:
-    return f"{name}-patch{pair.query_row}"
+    return image(picture, "patch of the query", patch_name(name, pair))
 
 
 # ---- the query
@@ -130,7 +113,7 @@ def _query_frames(query: Query, name: str, pairs: Iterable[PatchPair], picture: 
     """Return the region that was searched for, and the places of matched patches, shown when linked to."""
     size, side = picture.image.size, query.patch_l0_px or 0.0
     spots = (
-        frame(picture.box(pair.query_xy, side), size, "spot", f"{_patch_name(name, pair)}-place")
+        frame(picture.box(pair.query_xy, side), size, "spot", f"{patch_name(name, pair)}-place")
         for pair in pairs
         if pair.query_xy is not None
     )
@@ -207,16 +190,14 @@ def _hit_card(hit: Hit, results: Results, name: str, shown: set[int], page: Page
         look = enlargeable_slide(own, f"{hit.rank}. {hit.slide_id}", picture, _hit_frames(hit, own, picture))
     except SlideError as error:
         look = no_picture(str(error))
-    pairs = "".join(
-        _pair_card(_pair(number, pair, hit, name, shown, page.gallery), own, name, _threshold(results, page))
-        for number, pair in enumerate(hit.patches, 1)
-    )
+    pairs = pairs_of(hit, name, shown, page.gallery)
+    cards = "".join(pair_card(it, own, _threshold(results, page)) for it in pairs)
     return (
         f'<article class="card" id="{own}">{look}<div class="facts">'
         f"<h3>{hit.rank}. {escape(hit.slide_id)}</h3><div>{''.join(_chips(hit, query))}</div>"
         f'<div class="bar" aria-hidden="true"><i style="width:{100 * hit.score:.0f}%"></i></div>'
         f"{_score(hit, query)}{facts(_told(hit, page))}"
-        f'<ol class="pairs" aria-label="matched patches">{pairs}</ol></div></article>'
+        f'<ol class="pairs" aria-label="matched patches">{cards}</ol></div></article>'
     )
 
 
@@ -226,8 +207,9 @@ def _threshold(results: Results, page: Page) -> int:
 
 def _hit_frames(hit: Hit, own: str, picture: Picture) -> str:
     """Return the matched places of a hit; pairs of the same place share a frame."""
+    pairs: tuple[PatchPair | ExamplePair, ...] = (*hit.patches, *hit.examples)
     places: dict[tuple[int, int], list[int]] = {}
-    for number, pair in enumerate(hit.patches, 1):
+    for number, pair in enumerate(pairs, 1):
         if pair.xy is not None:
             places.setdefault(pair.xy, []).append(number)
     side = hit.patch_l0_px or 0.0
@@ -236,15 +218,11 @@ def _hit_frames(hit: Hit, own: str, picture: Picture) -> str:
             picture.box(xy, side),
             picture.image.size,
             numbers,
-            _place_name(own, xy),
+            place_name(own, xy),
             f"{own}-match{numbers[0]}",
         )
         for xy, numbers in places.items()
     )
-
-
-def _place_name(own: str, l0_xy: tuple[int, int]) -> str:
-    return "{}-place{}-{}".format(own, *l0_xy)
 
 
 def _chips(hit: Hit, query: Query) -> Iterator[str]:
@@ -281,50 +259,3 @@ def _told(hit: Hit, page: Page) -> list[tuple[str, str]]:
         "size": f"{row.width} x {row.height} px" if row is not None and has_size else "",
     }
     return [*told.items(), *hit.metadata.items()]
-
-
-# ---- the pairs
-
-
-def _pair(number: int, pair: PatchPair, hit: Hit, name: str, shown: set[int], gallery: Gallery) -> _Pair:
-    """Return a pair with its pictures."""
-    asked = (
-        again(_patch_name(name, pair), f"patch {pair.query_row} of the query")
-        if pair.query_row in shown
-        else ""
-    )
-    try:
-        picture = gallery.hit_patch(hit, pair)
-    except SlideError:
-        return _Pair(number, pair, asked, "")  # the hit's card tells why
-    return _Pair(number, pair, asked, image(picture, f"patch {pair.row} of {hit.slide_id}"))
-
-
-def _pair_card(it: _Pair, own: str, name: str, threshold: int) -> str:
-    """Return two patches that matched, with their distance."""
-    far = f"<b>{it.pair.hamming} bits</b>"
-    far += f", {100 * it.pair.hamming / threshold:.0f} % of the threshold" if threshold else ""
-    asked = f"query patch {it.pair.query_row}"
-    if it.query and it.pair.query_xy is not None:
-        asked = f'<a href="#{_patch_name(name, it.pair)}-place">{asked}</a>'
-    number = f'<b class="number">{it.number}</b>'
-    if it.hit and it.pair.xy is not None:
-        number = f'<a class="number" href="#{_place_name(own, it.pair.xy)}">{it.number}</a>'
-    return (
-        f'<li class="pair" id="{own}-match{it.number}">{_pair_pictures(it, own)}'
-        f"<p>{number} {far}<br>{asked}, hit patch {it.pair.row}</p></li>"
-    )
-
-
-def _pair_pictures(it: _Pair, own: str) -> str:
-    """Return both patches side by side; nothing if neither has a picture."""
-    if not it.query and not it.hit:
-        return ""
-    what = f"match {it.number}: query patch {it.pair.query_row} and hit patch {it.pair.row}"
-    kept = f"{own}-patch{it.number}"
-    left = svg(_PATCH, it.query) if it.query else '<span class="gone">no picture</span>'
-    right = svg(_PATCH, f'<g id="{kept}">{it.hit}</g>') if it.hit else '<span class="gone">no picture</span>'
-    again_right = svg(_PATCH, again(kept, "patch of the hit")) if it.hit else ""
-    return enlargeable(
-        f"{kept}-zoom", what, left + right, left + again_right, f"{what}, {it.pair.hamming} bits apart"
-    )

@@ -14,8 +14,9 @@ from sish.encode import SlideEncoder
 from sish.errors import SlideOpenError
 from sish.feature_files import is_feature_file
 from sish.identity import file_digest
+from sish.index.store import SlideRow
 from sish.preview import draw_mosaic
-from sish.results import Hit, PatchPair, Query
+from sish.results import ExamplePair, Hit, PatchPair, Query
 from sish.scale_bar import draw_scale_bar
 from sish.slides.mosaic import read_patch
 from sish.slides.slide import Slide, open_slide
@@ -78,15 +79,15 @@ class Gallery:
     ----------
     encoder : SlideEncoder
         The encoder of the index.
-    digest_of : callable
-        The digest that an indexed slide's file had when it was added, by slide id; None if it is not known.
-        Another file in its place is not shown.
+    row_of : callable
+        The row of an indexed slide by its id, None if there is none. If another file has taken the place of
+        the slide's, it is not shown.
     """
 
-    def __init__(self, encoder: SlideEncoder, digest_of: Callable[[str], str | None]) -> None:
+    def __init__(self, encoder: SlideEncoder, row_of: Callable[[str], SlideRow | None]) -> None:
         """Hold no slide open yet."""
         self._encoder = encoder
-        self._digest_of = digest_of
+        self._row_of = row_of
         self._slides: OrderedDict[tuple[str, float], Slide] = OrderedDict()
 
     def __enter__(self) -> Gallery:
@@ -111,7 +112,7 @@ class Gallery:
 
     def thumbnail(self, hit: Hit) -> Picture:
         """Return a hit's slide, small."""
-        slide = self._open_indexed(hit)
+        slide = self._open_indexed(hit.slide_id, hit.path, hit.mpp)
         step = max(slide.bounds[2:]) / THUMBNAIL_PX
         pixels = slide.overview(step * slide.mpp)[:THUMBNAIL_PX, :THUMBNAIL_PX]
         return Picture(Image.fromarray(pixels), slide.mpp, slide.bounds[:2], step)
@@ -120,9 +121,16 @@ class Gallery:
         """Return the query's patch of a pair, as the encoder saw it."""
         return self._patch(self._open(query.path, query.mpp), pair.query_xy)
 
-    def hit_patch(self, hit: Hit, pair: PatchPair) -> Image.Image:
+    def example_patch(self, pair: ExamplePair) -> Image.Image:
+        """Return the liked example's patch of a pair, as the encoder saw it."""
+        row = self._row_of(pair.slide_id)
+        if row is None:
+            raise SlideOpenError(f"{pair.slide_id} is no longer in the index")
+        return self._patch(self._open_indexed(row.slide_id, row.path, row.mpp or None), pair.example_xy)
+
+    def hit_patch(self, hit: Hit, pair: PatchPair | ExamplePair) -> Image.Image:
         """Return the hit's patch of a pair, as the encoder saw it."""
-        return self._patch(self._open_indexed(hit), pair.xy)
+        return self._patch(self._open_indexed(hit.slide_id, hit.path, hit.mpp), pair.xy)
 
     def _patch(self, slide: Slide, l0_xy: tuple[int, int] | None) -> Image.Image:
         """Return a patch of a slide."""
@@ -133,13 +141,14 @@ class Gallery:
         height, width = (round(PATCH_PX * side / max(pixels.shape)) for side in pixels.shape[:2])
         return Image.fromarray(pixels).resize((max(1, width), max(1, height)))
 
-    def _open_indexed(self, hit: Hit) -> Slide:
-        """Return the slide of a hit; SlideOpenError if its file is another one now."""
-        path, digest = hit.path, self._digest_of(hit.slide_id)
-        is_new = bool(path) and not is_feature_file(path) and (path, hit.mpp) not in self._slides
+    def _open_indexed(self, slide_id: str, path: str, mpp: float | None) -> Slide:
+        """Return an indexed slide; SlideOpenError if its file is another one now."""
+        row = self._row_of(slide_id)
+        digest = None if row is None else row.file_digest
+        is_new = bool(path) and not is_feature_file(path) and (path, mpp) not in self._slides
         if is_new and digest is not None and file_digest(path) != digest:
             raise SlideOpenError(f"{path}: is another file now than when it was added", path=path)
-        return self._open(path, hit.mpp)
+        return self._open(path, mpp)
 
     def _open(self, path: str | None, mpp: float | None) -> Slide:
         """Return a slide at the scale at which it was encoded; close the least recently used ones."""

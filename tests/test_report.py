@@ -16,6 +16,7 @@ from report_page import ReportPage, pixels
 import sish
 from sish.demo.synthetic import write_slides
 from sish.preview import CLUSTER_COLOURS, OUTLINE_COLOUR
+from sish.results import ExamplePair
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=2)))
 
@@ -295,6 +296,31 @@ def test_another_file_in_the_place_of_a_hit_is_not_shown(tmp_path):
     shutil.copy(other, hit)
     page = written(results, tmp_path, index)
     assert page.text.count("is another file now") == 1 and not page.all("image", f"q1h{results[0].rank}")
+
+
+def test_patches_that_marked_slides_found_stand_beside_those_of_the_query(index, answer, tmp_path):
+    marked, hit = index.slides[1], answer[1]
+    places = index.patches(marked.slide_id).l0_xy
+    example = ExamplePair(marked.slide_id, tuple(map(int, places[2])), hit.patches[0].xy, 77, 2, 5)
+    gone = replace(example, slide_id="gone<b>", hamming=78)
+    own = replace(hit, rank=1, examples=(example, gone))
+    page = page_of_one(own, answer, tmp_path, index)
+    first, second = (f"q1h1-match{len(hit.patches) + more}" for more in (1, 2))
+    left, right = map(pixels, page.all("image", first))
+    with sish.open_slide(marked.path) as slide:
+        wanted = slide.read(example.example_xy, 256, 1.0)
+    assert np.abs(left.astype(float) - np.asarray(Image.fromarray(wanted).resize((192, 192)))).mean() < 8
+    assert (right == pixels(page.all("image", "q1h1-match1")[0])).all()
+    assert f"patch 2 of {marked.slide_id}, marked as relevant" in page.text and "77 bits" in page.text
+    assert len(page.all("image", second)) == 1 and "patch 2 of gone<b>, marked" in page.text
+    tags = [set(text.split(", ")) for tag, text in page.texts if tag == "text"]
+    assert any({"1", str(len(hit.patches) + 1), str(len(hit.patches) + 2)} <= tag for tag in tags)
+    only = replace(own, patches=(), examples=(example,))
+    assert page_of_one(only, answer, tmp_path, index).all("image", "q1h1-match1")
+
+
+def page_of_one(hit, answer, tmp_path, index):
+    return written(replace(answer, hits=(hit,)), tmp_path, index)
 
 
 def test_features_say_that_they_are_no_pixels(index, answer, tmp_path):
