@@ -1,6 +1,6 @@
 // Draw a box on a slide, with the mouse, a pen or the keyboard. What is drawn is turned with the view.
 
-import { el } from "./dom.js";
+import { el, fill } from "./dom.js";
 import { boxShape } from "./layers.js";
 import { notice } from "./notices.js";
 import { boxBetween, boxCenter, boxOf, stepToLevel0, tidy } from "./place.js";
@@ -10,9 +10,15 @@ const LEAST_PX = 6; // a shorter drag is a click
 const STEP_PX = 12; // of an arrow key
 const TURN_DEGREES = 5; // of a bracket key
 const HINT =
-  "Drag over the tissue to draw a box. By keyboard: Enter puts a box in the middle, arrow keys move it, " +
+  "Drag over the tissue to draw a box. By keyboard: Enter puts one in the middle, arrow keys move it, " +
   "Shift with arrow keys resizes it, [ and ] turn it, Enter again is done. Escape stops.";
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+function sizeText({ region, angle }, mpp) {
+  const sides = region.slice(2).map((side) => Math.round(mpp ? side * mpp : side));
+  const turned = angle ? `, turned by ${Math.round(angle)}°` : "";
+  return `Box of ${sides.join(" × ")} ${mpp ? "µm" : "px"}${turned}`;
+}
 
 export class BoxTool {
   constructor(viewer, layers) {
@@ -28,7 +34,8 @@ export class BoxTool {
       onpointerdown: (event) => this.press(event),
       onkeydown: (event) => this.key(event),
     });
-    this.hint = el("p", { class: "draw-hint", hidden: true }, HINT);
+    this.size = el("strong", { role: "status" });
+    this.hint = el("p", { class: "draw-hint", hidden: true }, `${HINT} `, this.size);
     viewer.osd.canvas.append(this.surface, this.hint);
   }
 
@@ -49,6 +56,7 @@ export class BoxTool {
   sketch(box) {
     this.draft = box;
     this.layers.draw("draft", box ? [boxShape(box, this.purpose)] : []);
+    fill(this.size, box ? sizeText(box, this.viewer.slide.mpp) : "");
   }
 
   finish() {
