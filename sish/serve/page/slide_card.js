@@ -4,14 +4,13 @@ import { thumbnailUrl } from "./api.js";
 import { el, fill } from "./dom.js";
 
 const THUMBNAIL_PX = 256;
-const GONE = "No picture: the file cannot be read";
-const without = new Set(); // ids whose thumbnail was asked for and is not to be had
+const GONE = "No picture: open it to see why";
+const without = new Set(); // ids whose thumbnail the server did not give
 
 // Write a card into a cell; the function that it returns starts the loading of the thumbnail.
 export function fillCard(cell, slide, palette, isOpen) {
   const picture = el("div", { class: "card-picture" });
   const facts = [slide.site, slide.patient].filter(Boolean).join(" · ");
-  cell.setAttribute("aria-label", [slide.slide_id, slide.label, facts].filter(Boolean).join(", "));
   cell.setAttribute("title", slide.slide_id);
   if (isOpen) cell.setAttribute("aria-current", "true");
   else cell.removeAttribute("aria-current");
