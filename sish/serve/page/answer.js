@@ -8,6 +8,7 @@ import { count, inWords } from "./question.js";
 import { get, on } from "./store.js";
 import { takeAlong } from "./take_along.js";
 
+const MOST_LABELS = 6;
 const RANKINGS = {
   uncertainty: "ranked by uncertainty: places whose matches agree on one label come first",
   similarity: "ranked by similarity: the closest slides come first",
@@ -30,7 +31,7 @@ function showAnswer({ answer }) {
   const { results, note } = answer;
   fill(
     place,
-    el("h2", { id: "answer-title", role: "status" }, count(results.length, "similar slide")),
+    el("h2", { id: "answer-title" }, count(results.length, "similar slide")),
     el("p", { class: "soft" }, `${inWords(answer.question)}; ${RANKINGS[answer.ranking] ?? answer.ranking}.`),
     note ? el("p", { class: "note" }, note) : null,
     takeAlong(answer),
@@ -42,6 +43,7 @@ function showAnswer({ answer }) {
     ),
     whyNot(answer),
   );
+  $("#ask-status").textContent = `${count(results.length, "similar slide")} found`;
   place.scrollIntoView(); // the hits are what was waited for
   showOpened(get());
 }
@@ -49,12 +51,16 @@ function showAnswer({ answer }) {
 function labelCounts(results) {
   const counts = new Map();
   for (const { label } of results) if (label) counts.set(label, (counts.get(label) ?? 0) + 1);
-  const most = [...counts].sort((a, b) => b[1] - a[1]);
+  const most = [...counts].sort((a, b) => b[1] - a[1]).map(([label, n]) => `${label} ${n}`);
   if (!most.length) return null;
+  const shown =
+    most.length > MOST_LABELS
+      ? [...most.slice(0, MOST_LABELS), `${most.length - MOST_LABELS} more labels`]
+      : most;
   return el(
     "ul",
     { class: "chips", "aria-label": "Labels of the hits" },
-    most.map(([label, n]) => el("li", {}, `${label} ${n}`)),
+    shown.map((words) => el("li", {}, words)),
   );
 }
 

@@ -39,6 +39,7 @@ export function startAsk() {
       conceptPart(),
       go,
       el("div", { id: "ask-progress", hidden: true }),
+      el("div", { id: "ask-status", role: "status", class: "only-read" }),
     ),
     el("section", { id: "history", "aria-label": "Questions asked" }),
     el("section", { id: "answer", "aria-label": "Hits", hidden: true }),
@@ -137,6 +138,7 @@ function size(box, slide) {
 function showProgress({ asking }) {
   const place = $("#ask-progress");
   place.hidden = !asking;
+  if (asking) $("#ask-status").textContent = "Searching";
   if (!asking) return fill(place);
   if (!place.children.length) fill(place, ...progressParts());
   const [bar, words] = place.children;

@@ -11,6 +11,8 @@ const SHOWN_PX = 96;
 const percent = (share) => `${Math.round(share * 100)} %`;
 
 export async function showWhy(place, answer, slideId) {
+  if (answer.fromFile)
+    return fill(place, el("p", { class: "note" }, "This answer is from a file: ask again to see why."));
   fill(place, el("p", { class: "soft" }, "Comparing all patches…"));
   try {
     fill(place, ...parts(answer, await explain(answer.id, slideId)));
@@ -71,11 +73,12 @@ function shareOf(answer, slideId, patch, score) {
   const part = score ? patch.share / score : 0;
   const bar = score ? el("meter", { value: part, "aria-hidden": "true" }) : null;
   const words = `${patch.hamming} bits, matched in ${count(patch.found_in, "slide")}`;
+  const hasPlaces = patch.query_xy || patch.xy;
   return el(
     "li",
-    {},
-    queryPatchPicture(answer, patch.query_xy, SHOWN_PX),
-    patchPicture(slideId, patch.xy, SHOWN_PX),
+    { class: hasPlaces ? null : "without" },
+    hasPlaces ? queryPatchPicture(answer, patch.query_xy, SHOWN_PX) : null,
+    hasPlaces ? patchPicture(slideId, patch.xy, SHOWN_PX) : null,
     el("div", {}, bar, score ? ` ${percent(part)}` : "", el("div", { class: "soft" }, words)),
   );
 }

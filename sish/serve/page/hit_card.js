@@ -27,9 +27,9 @@ export function hitCard(answer, hit) {
     el("div", { class: "row" }, markButtons(hit), whyButton(answer, hit, why)),
     why,
   );
-  picturesInView(item, () => {
+  picturesInView(item, async () => {
     fill(open, slidePicture(hit.slide_id, framesOf(hit)));
-    fill(matches, ...pairs(answer, hit));
+    fill(matches, ...(await pairs(answer, hit)));
   });
   return item;
 }

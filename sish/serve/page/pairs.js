@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { openHit } from "./go.js";
-import { patchPicture, queryPatchPicture } from "./picture.js";
+import { factsOf, patchPicture, queryPatchPicture } from "./picture.js";
 import { get, set } from "./store.js";
 
 const SMALL_PX = 96; // of the pictures that are fetched; they are shown at two thirds of it
@@ -24,26 +24,36 @@ export function picturesInView(item, make) {
 
 const FEW = 2; // pairs that have room for larger pictures
 
-export function pairs(answer, hit) {
-  const isSeen = hit.patches.some(({ query_xy, xy }) => query_xy || xy);
-  if (!isSeen) return [el("p", { class: "soft" }, `Nearest patches: ${hit.patches.map(bits).join(", ")}`)];
+export async function pairs(answer, hit) {
+  const { patches } = hit;
+  if (!(await haveAny(answer.question.slide_id, hit)))
+    return [
+      el("p", { class: "soft" }, `Nearest patches: ${patches.map((pair) => pair.hamming).join(", ")} bits`),
+    ];
   return [
     el(
       "div",
-      { class: hit.patches.length > FEW ? "pairs" : "pairs few" },
-      hit.patches.map((pair) => pairButton(answer, hit, pair)),
+      { class: patches.length > FEW ? "pairs" : "pairs few" },
+      patches.map((pair) => pairButton(answer, hit, pair)),
     ),
   ];
 }
 
+// Slides given as vectors, or whose files are gone, have no pictures of their patches.
+async function haveAny(asked, hit) {
+  const slides = await Promise.all([asked, hit.slide_id].map((id) => id && factsOf(id).catch(() => null)));
+  const isImage = !asked;
+  return isImage || slides.some((slide) => slide?.available);
+}
+
 function pairButton(answer, hit, pair) {
-  const words = `Query patch and its match in ${hit.slide_id}, ${bits(pair)} apart`;
+  const name = `${pair.hamming} bits between a patch of the query and its match in ${hit.slide_id}`;
   const show = (event) => point(event.currentTarget, answer, hit, pair);
   const events = { onpointerenter: show, onfocus: show, onpointerleave: leave, onblur: leave };
   const escape = (event) => event.key === "Escape" && leave();
   return el(
     "button",
-    { class: "pair", "aria-label": words, onclick: () => open(hit, pair), onkeydown: escape, ...events },
+    { class: "pair", "aria-label": name, onclick: () => open(hit, pair), onkeydown: escape, ...events },
     queryPatchPicture(answer, pair.query_xy, SMALL_PX),
     patchPicture(hit.slide_id, pair.xy, SMALL_PX),
     el("span", { "aria-hidden": "true" }, `${pair.hamming} bits`),
