@@ -128,7 +128,7 @@ class Bench:
             if method in needs_codes:
                 return
         elif needs_codes & set(self.methods):
-            self._archive("paper")  # first, as it asks for codes and features at once
+            self.archive("paper")  # first, as it asks for codes and features at once
         if method == "sish":
             yield from self._searched(method, "similarity" if self._single else "auto")
         elif method == "sish-similarity":
@@ -143,13 +143,13 @@ class Bench:
 
     @property
     def _single(self) -> bool:
-        return self._archive("texture").single_patches or self.dataset.multi_label
+        return self.archive("texture").single_patches or self.dataset.multi_label
 
     # ---- the library's own search
 
     def _searched(self, method: str, ranking: RankingName) -> Iterator[Run]:
         """Search along texture keys, then compare with everything."""
-        archive = self._archive("texture")
+        archive = self.archive("texture")
         everything = {"budget": max(1, archive.index.info().patches)}
         for kind, search in (("tree", None), ("exhaustive", everything)):
             yield self._run(method, kind, archive, ranking, search)
@@ -157,7 +157,7 @@ class Bench:
     def _paper_key(self) -> Run:
         """Search along the published key."""
         return self._run(
-            "sish-paper-key", "tree", self._archive("paper"), "similarity" if self._single else "auto"
+            "sish-paper-key", "tree", self.archive("paper"), "similarity" if self._single else "auto"
         )
 
     def _run(
@@ -210,7 +210,7 @@ class Bench:
             "rerank": archive.index.rerank,
         }
 
-    def _archive(self, keys: Keys) -> Archive:
+    def archive(self, keys: Keys) -> Archive:
         """Return the index by one kind of keys, which is made once."""
         if keys not in self._archives:
             self._archives[keys] = self._indexed(replace(self.recipe, keys=keys))
@@ -269,7 +269,7 @@ class Bench:
 
     def _by_codes(self, method: str) -> Iterator[Run]:
         """Compare by features or codes of an image's patches, before they become bits."""
-        archive = self._archive("texture")
+        archive = self.archive("texture")
         looks = [self._looks.get(str(absolute(item.path))) for item in self._items.values()]
         some = next((look for look in looks if look is not None), None)
         if some is None or (method == "code-histogram" and some.codes is None):
