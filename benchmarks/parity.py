@@ -23,7 +23,8 @@ from sish.index.guided.walk import guided_search
 from sish.index.params import SearchParams
 from sish.index.table import KeyTable
 from sish.metrics import Metrics, retrieval_metrics
-from sish.ranking import SITE_WEIGHT, SUBTYPE_WEIGHT, Ranking, SlideLabels, rank_by_uncertainty
+from sish.nearest_matches import Ranking
+from sish.ranking import SITE_WEIGHT, SUBTYPE_WEIGHT, SlideLabels, rank_by_uncertainty
 
 CLOSE = 1e-9  # of uncertainties, class weights and metrics
 K = 5  # results of a ranking in a vector set

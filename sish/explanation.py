@@ -17,7 +17,8 @@ from sish.distances import distances
 from sish.encode import SlideCodes
 from sish.explanation_words import Facts, ordinal, words_of
 from sish.filters import filters_of
-from sish.ranking import NearestMatches, RankedSlide, labels_of_bag
+from sish.nearest_matches import NearestMatches, RankedSlide
+from sish.ranking import labels_of_bag
 from sish.rerank import Rerank
 from sish.results import Asked, Results
 from sish.searchers import SlideMask

@@ -25,7 +25,7 @@ SCORE = (
     "score: how close the query's patches come to their nearest match in the slide, on average: "
     "1 equal, 0 unrelated or no match; patches that few slides match weigh more"
 )
-"""The meaning of `Hit.score`, on one line; the formula is in `sish.ranking.NearestMatches`."""
+"""The meaning of `Hit.score`, on one line; the formula is in `sish.nearest_matches.NearestMatches`."""
 
 _NAMED = 5
 """Number of slides that a hint names."""

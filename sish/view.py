@@ -18,7 +18,8 @@ from sish.index.bags import Bags
 from sish.index.params import SearchParams
 from sish.index.store import SlideRow
 from sish.nearest import nearest_to
-from sish.ranking import NearestMatches, RankedSlide, Ranking, SlideLabels, rank_by_uncertainty
+from sish.nearest_matches import NearestMatches, RankedSlide, Ranking
+from sish.ranking import SlideLabels, rank_by_uncertainty
 from sish.results import Asked, Commit, ExamplePair, Hit, PatchPair, Query, Results
 from sish.searchers import Searcher, SlideMask
 
