@@ -4,6 +4,7 @@ import { $, el, fill } from "./dom.js";
 import { whyNot } from "./explain.js";
 import { hitCard } from "./hit_card.js";
 import { describeKeys } from "./keys.js";
+import { Palette } from "./palette.js";
 import { count, inWords } from "./question.js";
 import { get, on } from "./store.js";
 import { takeAlong } from "./take_along.js";
@@ -29,39 +30,37 @@ function showAnswer({ answer }) {
   place.hidden = !answer;
   if (!answer) return fill(place);
   const { results, note } = answer;
+  const palette = Palette.of(get().info);
+  const found = results.length ? count(results.length, "similar slide") : "No similar slides";
   fill(
     place,
-    el("h2", { id: "answer-title" }, count(results.length, "similar slide")),
+    el("h2", { id: "answer-title" }, found),
     el("p", { class: "soft" }, `${inWords(answer.question)}; ${RANKINGS[answer.ranking] ?? answer.ranking}.`),
     note ? el("p", { class: "note" }, note) : null,
     takeAlong(answer),
-    labelCounts(results),
+    labelCounts(results, palette),
     el(
       "ol",
       { "aria-labelledby": "answer-title", class: "hits", onkeydown: walk },
-      results.map((hit) => hitCard(answer, hit)),
+      results.map((hit) => hitCard(answer, hit, palette)),
     ),
     whyNot(answer),
   );
-  $("#ask-status").textContent = `${count(results.length, "similar slide")} found`;
+  $("#ask-status").textContent = `Done: ${found}`;
   place.scrollIntoView(); // the hits are what was waited for
   showOpened(get());
 }
 
-function labelCounts(results) {
+function labelCounts(results, palette) {
   const counts = new Map();
   for (const { label } of results) if (label) counts.set(label, (counts.get(label) ?? 0) + 1);
-  const most = [...counts].sort((a, b) => b[1] - a[1]).map(([label, n]) => `${label} ${n}`);
+  const most = [...counts].sort((a, b) => b[1] - a[1]);
   if (!most.length) return null;
-  const shown =
-    most.length > MOST_LABELS
-      ? [...most.slice(0, MOST_LABELS), `${most.length - MOST_LABELS} more labels`]
-      : most;
-  return el(
-    "ul",
-    { class: "chips", "aria-label": "Labels of the hits" },
-    shown.map((words) => el("li", {}, words)),
-  );
+  const chips = most
+    .slice(0, MOST_LABELS)
+    .map(([label, n]) => el("li", {}, palette.icon(label), `${label} ${n}`));
+  if (most.length > MOST_LABELS) chips.push(el("li", {}, `${most.length - MOST_LABELS} more labels`));
+  return el("ul", { class: "chips", "aria-label": "Labels of the hits" }, chips);
 }
 
 function showOpened({ hit }) {

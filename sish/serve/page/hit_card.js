@@ -14,7 +14,7 @@ const SCORE =
 const NOT_PLACED = "The ranking left this slide out: it fills the list by similarity alone.";
 const BEYOND = "None of its patches is within the distance threshold: it is only among the nearest.";
 
-export function hitCard(answer, hit) {
+export function hitCard(answer, hit, palette) {
   const why = el("div", { class: "why", hidden: true });
   const open = el("button", { class: "open", "aria-label": openName(hit), onclick: () => openHit(hit) });
   const matches = el("div", { class: "matches" });
@@ -22,7 +22,7 @@ export function hitCard(answer, hit) {
     "li",
     { class: "hit", "data-slide": hit.slide_id },
     open,
-    el("div", { class: "hit-facts" }, title(hit), score(hit), matched(answer, hit), badges(hit)),
+    el("div", { class: "hit-facts" }, title(hit, palette), score(hit), matched(answer, hit), badges(hit)),
     matches,
     el("div", { class: "row" }, markButtons(hit), whyButton(answer, hit, why)),
     why,
@@ -41,11 +41,12 @@ const patchFrame = ([x, y], side) => ({ region: [x, y, side, side], kind: "match
 
 const openName = ({ rank, slide_id, label }) => `Open hit ${rank}, ${slide_id}${label ? `, ${label}` : ""}`;
 
-const title = ({ rank, slide_id, label }) =>
+const title = ({ rank, slide_id, label }, palette) =>
   el(
     "div",
     { class: "hit-title" },
     `${rank}. `,
+    label ? palette.icon(label) : null,
     el("b", {}, label ?? slide_id),
     label ? el("span", { class: "soft" }, ` ${slide_id}`) : null,
   );
