@@ -100,6 +100,7 @@ def _score(facts: Facts) -> str:
     many = len(facts.shares) > 1
     half = f"; half of it comes from {counted(number, 'patch', 'es')} of the query" if many else ""
     note = ". Patches that few slides match count more" if many else ""
+    note += "" if min(facts.hamming) <= facts.threshold else ". It counts matches beyond the threshold, too"
     return f"Its score is {facts.score:.3f} (1 is equal, 0 unrelated){half}{note}."
 
 
@@ -138,8 +139,9 @@ def _not_a_hit(facts: Facts) -> str:
         return f"It is not in the list because {facts.left_out}."
     if facts.later:
         return f"It is not in the list of {facts.k}: in a longer one it {facts.later}."
-    if min(facts.hamming) > facts.reach:
-        return f"It is not in the list: none of its patches is within {facts.reach} bits of one of the query."
+    limit = facts.threshold if facts.ranking == "uncertainty" else facts.reach
+    if min(facts.hamming) > limit:
+        return f"It is not in the list: none of its patches is within {limit} bits of one of the query."
     if facts.score > 0:
         return (
             "It is not in the list because the ranking by uncertainty left it out: the patches that found it "

@@ -271,6 +271,12 @@ def test_words_are_plain_sentences():
     )
     one = replace(FACTS, hamming=(400,), counted=(None,), shares=(0.0,), score=0.0, rank=None, now=None)
     assert words_of(one)[0].startswith("The query's only patch has no match here within 389 bits")
+    far = replace(FACTS, hamming=(390, 391), counted=(390, 391), ranking="uncertainty", rank=None, now=None)
+    assert words_of(far)[1].endswith("It counts matches beyond the threshold, too.")
+    assert (
+        words_of(far)[2]
+        == "It is not in the list: none of its patches is within 389 bits of one of the query."
+    )
     gone = replace(FACTS, now=None, is_changed=True)
     assert "would not find it among 5" in words_of(gone)[2] and "would not be found" in words_of(gone)[3]
 
