@@ -62,7 +62,7 @@ async function look() {
   const { info } = get();
   if (asked === info.generation) return;
   asked = info.generation;
-  fill($(".map-told"), "Laying out the slides …");
+  fill($(".map-told"), `Laying out ${count(info.n_slides)} slides, once for each state of the archive …`);
   try {
     show(await api.map(), info);
   } catch (error) {

@@ -1,4 +1,4 @@
-// Light or dark: as the system says until the person chooses; the choice is kept in this browser.
+// Light or dark: as the system says until the person chooses. theme_first.js reads the choice that is kept here.
 
 import { el } from "./dom.js";
 
@@ -23,8 +23,6 @@ export function startTheme(parent) {
     show();
   }
 
-  const kept = localStorage.getItem(KEPT);
-  if (["light", "dark"].includes(kept)) document.documentElement.dataset.theme = kept;
   system.addEventListener("change", show);
   show();
 }

@@ -16,7 +16,7 @@ export class VirtualGrid {
   // source has total, at(index) and want(first, last); fill(cell, item) writes a cell and returns a function
   // that loads its picture; open(item) is called for a click or Enter.
   constructor(scroller, { name, cellWidth, rowHeight, fill, open }) {
-    Object.assign(this, { scroller, cellWidth, rowHeight, fill, open, columns: 1, source: null });
+    Object.assign(this, { scroller, cellWidth, rowHeight, fill, open, columns: 1, source: null, place: 0 });
     this.plane = el("div", { role: "grid", "aria-label": name, class: "grid-plane" });
     scroller.append(this.plane);
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -29,7 +29,7 @@ export class VirtualGrid {
   // Show another list, whose first items are here, from its start or (keepPlace) from where this one stands.
   show(source, keepPlace = false) {
     this.source = source;
-    if (!keepPlace) this.scroller.scrollTop = 0;
+    if (!keepPlace) this.scroller.scrollTop = this.place = 0;
     this.#active = keepPlace ? Math.min(this.#active, Math.max(0, source.total - 1)) : 0;
     this.update();
   }
@@ -60,7 +60,7 @@ export class VirtualGrid {
   returned() {
     this.#resize();
     this.update();
-    this.scroller.scrollTop = this.place ?? 0;
+    this.scroller.scrollTop = this.place;
     if (document.activeElement.id === "main") this.focus(); // it went with the view before
   }
 
