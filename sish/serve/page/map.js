@@ -81,8 +81,6 @@ function show(found, info) {
     scatter.show(x, y, groups);
     showList();
   });
-  const drawn = `${count(numbers.size)} slides by ${METHODS[found.method] ?? found.method}.`;
-  fill($(".map-told"), `${drawn} Slides of similar tissue lie near each other; the axes have no meaning.`);
   $("#map").classList.add("shown");
   ringAnswer();
 }
@@ -95,6 +93,13 @@ function ringAnswer() {
   rings.push({ id: slideId, colour: css("--query") });
   const known = rings.filter(({ id }) => places.numbers.has(id));
   scatter.ring(known.map(({ id, colour }) => ({ i: places.numbers.get(id), colour })));
+  fill($(".map-told"), toldOf(places, known.length));
+}
+
+function toldOf({ numbers, method }, ringed) {
+  const drawn = `${count(numbers.size)} slides by ${METHODS[method] ?? method}.`;
+  const rings = ringed ? " Ringed: the open slide in blue, slides of the answer in orange." : "";
+  return `${drawn} Slides of similar tissue lie near each other; the axes have no meaning.${rings}`;
 }
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
