@@ -93,7 +93,8 @@ function ringAnswer() {
   rings.push({ id: slideId, colour: css("--query") });
   const known = rings.filter(({ id }) => places.numbers.has(id));
   scatter.ring(known.map(({ id, colour }) => ({ i: places.numbers.get(id), colour })));
-  fill($(".map-told"), toldOf(places, known.length));
+  const told = toldOf(places, known.length);
+  if ($(".map-told").textContent !== told) fill($(".map-told"), told); // screen readers read what is new
 }
 
 function toldOf({ numbers, method }, ringed) {
