@@ -26,6 +26,8 @@ from .errors import (
     WeightsNotFoundError as WeightsNotFoundError,
 )
 from .evaluation import evaluate as evaluate
+from .explanation import Explanation as Explanation
+from .heatmap import Heatmap as Heatmap
 from .index.params import SearchParams as SearchParams
 from .index.store.verify import verify as verify
 from .qupath import write_geojson as write_geojson
@@ -42,6 +44,8 @@ from .results import (
 )
 from .slide_index import Index as Index
 from .slides.region import Box as Box
+from .slide_map import SlideMap as SlideMap
 from .slides.slide import Slide as Slide, open_slide as open_slide
 from .stored_patches import SlidePatches as SlidePatches
+from .tile_codes import TileCodes as TileCodes
 from .version import __version__ as __version__

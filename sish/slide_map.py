@@ -6,9 +6,10 @@ neighbours stay neighbours. Every other slide is placed among the three of these
 and memory beyond 5,000 slides are so those of reading the barcodes once. Without scikit-learn (extra
 ``serve``), and of fewer than ten slides, the places are the first two axes.
 
-Chosen on the odd groups of crc5 (840 images): of the ten nearest on the map, 0.97 have the image's label
-(0.95 in the 1,024 dimensions), and t-SNE keeps 0.64 of the ten nearest. UMAP: 0.97 and 0.58, and it takes
-three times as long, as it compiles itself first. Two axes alone: 0.59 and 0.19.
+Chosen on the odd groups of crc5 (840 images, `python -m benchmarks.slide_map`): of the ten nearest on the
+map, 0.96 have the image's label (0.95 in the 1,024 dimensions), and 0.64 are of its ten nearest there. With
+UMAP it is 0.96 and 0.59, and each process compiles it first, which takes longer than the map. With two axes
+alone it is 0.59 and 0.20.
 """
 
 from __future__ import annotations
