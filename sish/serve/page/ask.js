@@ -55,6 +55,7 @@ export function startAsk() {
   on(["slideId"], followSlide);
   on(["box", "slideId"], followBox);
   on(["drawn"], ({ drawn }) => drawn?.purpose === "query" && ask());
+  on(["hit"], followLink);
   startImageQuery();
   for (const start of [startAnswer, startRefine, startHistory]) start();
   showSubject(get());
@@ -67,6 +68,11 @@ function showPanel({ view, answer, draft }) {
 }
 
 const close = () => set({ answer: null, hit: null, draft: { ...get().draft, of: "slide" } });
+
+// A link names a hit, not the answer that it is of: ask, so that its matched places are known.
+function followLink({ hit, answer, asking }) {
+  if (hit && !hit.patches && !answer && !asking) ask();
+}
 
 // Who opens a slide wants to ask about it; a hit of an image is opened to be looked at.
 function followSlide({ hit, draft }) {

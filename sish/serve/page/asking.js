@@ -17,12 +17,19 @@ export async function ask(question = isReady(get()) ? freshQuestion(get()) : nul
   watch(id);
   try {
     const found = await api.search(question, id, { signal });
-    set({ answer: { id, question, ...found }, hit: null, pair: null });
+    set({ answer: { id, question, ...found }, hit: stillOpen(found.results), pair: null });
   } catch (error) {
     if (error.status === 409) notice("The search was cancelled.");
     else complain(error);
   }
   if (get().asking?.id === id) set({ asking: null });
+}
+
+// The hit that is open stays so if it was found again. One that came with a link has no matched places yet.
+function stillOpen(results) {
+  const { hit } = get();
+  const again = results.find(({ slide_id }) => slide_id === hit?.slide_id);
+  return again ?? (hit && !hit.patches ? hit : null);
 }
 
 export function cancelByHand() {

@@ -22,6 +22,6 @@ export function goTo(answer) {
 // What was asked before, with what was marked since, also on other slides.
 export function askAgain() {
   const question = refinedQuestion(get());
-  set({ ...home(question), hit: null, pair: null });
+  set({ ...home(question), pair: null });
   ask(question);
 }
