@@ -130,3 +130,121 @@ def test_thirty_labels_have_thirty_marks_and_others_share_one() -> None:
     assert len(set(marks[30:])) == 1
     assert marks[30] not in marks[:30]
     assert all(a[0] != b[0] and a[1] != b[1] for a, b in pairwise(marks[:30]))
+
+
+QUESTION = """
+    import { boxOf, draftOf, EMPTY, freshQuestion, inWords } from "./question.js";
+    import { isReady, refinedQuestion } from "./question.js";
+    import { get, set } from "./store.js";
+    const box = { region: [10, 20, 300, 400], angle: 0 };
+"""
+
+
+def test_a_question_says_what_was_chosen_and_nothing_else() -> None:
+    made = run(
+        QUESTION
+        + """
+    const ask = (changes, state = {}) =>
+        freshQuestion({ draft: { ...EMPTY, ...changes }, slideId: "a", box, ...state });
+    console.log(JSON.stringify([
+        ask({}),
+        ask({ of: "box", k: 3, where: { site: ["lung"] }, exclude_patient: false }),
+        ask({ of: "box" }, { box: { ...box, angle: 30 } }),
+        ask({ of: "image", image: { url: "data:image/png;base64,AA==", mpp: 0.5, name: "x" } }),
+        ask({ relevant: [{ slide_id: "b" }], positive: [{ slide_id: "c" }], negative: [{ slide_id: "d" }] }),
+    ]));
+    """
+    )
+    plain = {"k": 10, "ranking": "auto", "exclude_patient": True}
+    region = [10, 20, 300, 400]
+    assert made == [
+        {"slide_id": "a", **plain},
+        {
+            "slide_id": "a",
+            "region": region,
+            **plain,
+            "k": 3,
+            "exclude_patient": False,
+            "where": {"site": ["lung"]},
+        },
+        {"slide_id": "a", "region": region, "angle": 30, **plain},
+        {"image": "data:image/png;base64,AA==", "mpp": 0.5, "k": 10, "ranking": "auto"},
+        {"slide_id": "a", **plain},  # marks and concepts belong to the answer that they were made on
+    ]
+
+
+def test_asking_again_repeats_the_subject_of_the_answer_with_the_marks() -> None:
+    made = run(
+        QUESTION
+        + """
+    const answer = { question: { slide_id: "a", region: box.region, angle: 30, k: 5 } };
+    const concept = { positive: [{ slide_id: "c" }], negative: [{ slide_id: "d" }], strength: -0.5 };
+    const marks = { relevant: [{ slide_id: "b" }], irrelevant: [{ slide_id: "e" }] };
+    const again = (draft) =>
+        refinedQuestion({ draft: { ...EMPTY, ...draft }, slideId: "other", box: null, answer });
+    console.log(JSON.stringify([
+        again({ ...marks, ...concept, k: 7 }),
+        again({ positive: concept.positive }),
+        inWords(again({ ...marks, where: { site: ["lung", "skin"] } })),
+    ]));
+    """
+    )
+    subject = {"slide_id": "a", "region": [10, 20, 300, 400], "angle": 30}
+    assert made[0] == {
+        **subject,
+        "k": 7,
+        "ranking": "auto",
+        "exclude_patient": True,
+        "relevant": [{"slide_id": "b"}],
+        "irrelevant": [{"slide_id": "e"}],
+        "concept": {"positive": [{"slide_id": "c"}], "negative": [{"slide_id": "d"}], "strength": -0.5},
+    }
+    assert "concept" not in made[1]  # one side only
+    assert made[2] == "Box on a, 1 relevant, 1 not relevant, site: lung or skin"
+
+
+def test_an_earlier_question_is_taken_up_as_it_was() -> None:
+    made = run(
+        QUESTION
+        + """
+    set({ draft: { ...EMPTY, positive: [{ slide_id: "drawn" }] } });
+    const questions = [
+        { slide_id: "a", k: 3, ranking: "similarity", exclude_patient: false, where: { age: [">=50"] } },
+        { slide_id: "a", region: box.region, angle: 15, k: 10, ranking: "auto", exclude_patient: true },
+        { image: "data:image/png;base64,AA==", mpp: 0.25, k: 10, ranking: "auto" },
+    ];
+    const again = (question) => {
+        const state = { draft: draftOf(question), slideId: question.slide_id ?? null, box: boxOf(question) };
+        return [isReady(state), freshQuestion(state), state.draft.positive.length];
+    };
+    console.log(JSON.stringify({ questions, again: questions.map(again) }));
+    """
+    )
+    assert made["again"] == [[True, question, 1] for question in made["questions"]]
+
+
+def test_an_answer_keeps_the_open_hit_that_was_found_again() -> None:
+    made = run(
+        QUESTION
+        + """
+    import { ask } from "./asking.js";
+    const found = { query: {}, ranking: "similarity", note: "", results: [{ slide_id: "b", patches: [] }] };
+    const sent = [];
+    globalThis.fetch = async (path, { headers } = {}) => {
+        sent.push(path);
+        return { ok: true, json: async () => found };
+    };
+    const hits = [];
+    const open = [{ slide_id: "b", patches: [1] }, { slide_id: "c", patches: [1] }, { slide_id: "c" }];
+    for (const hit of open) {
+        set({ draft: EMPTY, slideId: "a", hit });
+        await ask();
+        hits.push(get().hit);
+    }
+    set({ slideId: null });
+    await ask(); // nothing to ask for
+    console.log(JSON.stringify({ hits, sent, asking: get().asking, asked: get().answer.question.slide_id }));
+    """
+    )
+    assert made["hits"] == [{"slide_id": "b", "patches": []}, None, {"slide_id": "c"}]
+    assert made["sent"] == ["/api/search"] * 3 and made["asking"] is None and made["asked"] == "a"

@@ -73,12 +73,19 @@ function valuesOf(info, name) {
 }
 
 function add(column, input) {
-  const condition = input.value.trim();
+  const condition = asText(column, input.value.trim());
   const { where } = get().draft;
   const wanted = where[column] ?? [];
   if (condition && !wanted.includes(condition))
     change({ where: { ...where, [column]: [...wanted, condition] } });
   input.value = "";
+}
+
+// A value of the archive that reads like a condition, such as "1..2": after "=", everything is text.
+function asText(name, condition) {
+  const { values } = get().info.columns.find((column) => column.name === name);
+  const isValue = values.some(({ value }) => value === condition);
+  return isValue && /^[<>=!]|\.\./.test(condition) ? `=${condition}` : condition;
 }
 
 function remove(column, condition) {
