@@ -24,18 +24,19 @@ export async function showWhy(place, answer, slideId) {
 function parts(answer, why) {
   return [
     ...why.words.map((words) => el("p", {}, words)),
-    bag(why),
+    bag(answer, why),
     why.patches.length ? histogram(why) : null,
     why.patches.length ? shares(answer, why) : null,
   ];
 }
 
-function bag({ bag: found }) {
+function bag({ question }, { bag: found }) {
   if (!found) return null;
+  const asked = question.relevant ? "the query and its examples" : "the query";
   return el(
     "div",
     {},
-    el("h3", {}, `Labels of what patch ${found.query_row + 1} of the query found`),
+    el("h3", {}, `Labels of what patch ${found.query_row + 1} of ${asked} found`),
     el(
       "ul",
       { class: "bars" },

@@ -3,7 +3,7 @@
 import { el, fill } from "./dom.js";
 import { showWhy } from "./explain.js";
 import { openHit } from "./go.js";
-import { pairs, picturesInView } from "./pairs.js";
+import { allPairs, pairs, picturesInView } from "./pairs.js";
 import { slidePicture } from "./picture.js";
 import { markButtons } from "./refine.js";
 import { get } from "./store.js";
@@ -34,8 +34,10 @@ export function hitCard(answer, hit, palette) {
   return item;
 }
 
-const framesOf = ({ patches, patch_l0_px }) =>
-  patches.filter(({ xy }) => xy).map(({ xy }) => patchFrame(xy, patch_l0_px));
+const framesOf = (hit) =>
+  allPairs(hit)
+    .filter(({ xy }) => xy)
+    .map(({ xy }) => patchFrame(xy, hit.patch_l0_px));
 
 const patchFrame = ([x, y], side) => ({ region: [x, y, side, side], kind: "match" });
 

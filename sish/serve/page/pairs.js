@@ -24,8 +24,18 @@ export function picturesInView(item, make) {
 
 const FEW = 2; // pairs that have room for larger pictures
 
+// In a refined search, patches of what was marked as relevant find hits, too.
+export const allPairs = ({ patches, examples = [] }) => [...patches, ...examples];
+
+const isOfExample = (pair) => "example_xy" in pair;
+const askingName = (pair) => (isOfExample(pair) ? `the example ${pair.slide_id}` : "the query");
+const askingPicture = (answer, pair, size) =>
+  isOfExample(pair)
+    ? patchPicture(pair.slide_id, pair.example_xy, size)
+    : queryPatchPicture(answer, pair.query_xy, size);
+
 export async function pairs(answer, hit) {
-  const { patches } = hit;
+  const patches = allPairs(hit);
   if (!(await haveAny(answer.question.slide_id, hit)))
     return [
       el("p", { class: "soft" }, `Nearest patches: ${patches.map((pair) => pair.hamming).join(", ")} bits`),
@@ -47,14 +57,20 @@ async function haveAny(asked, hit) {
 }
 
 function pairButton(answer, hit, pair) {
-  const name = `${pair.hamming} bits between a patch of the query and its match in ${hit.slide_id}`;
+  const name = `${pair.hamming} bits between a patch of ${askingName(pair)} and its match in ${hit.slide_id}`;
   const show = (event) => point(event.currentTarget, answer, hit, pair);
   const events = { onpointerenter: show, onfocus: show, onpointerleave: leave, onblur: leave };
   const escape = (event) => event.key === "Escape" && leave();
   return el(
     "button",
-    { class: "pair", "aria-label": name, onclick: () => open(hit, pair), onkeydown: escape, ...events },
-    queryPatchPicture(answer, pair.query_xy, SMALL_PX),
+    {
+      class: isOfExample(pair) ? "pair of-example" : "pair",
+      "aria-label": name,
+      onclick: () => open(hit, pair),
+      onkeydown: escape,
+      ...events,
+    },
+    askingPicture(answer, pair, SMALL_PX),
     patchPicture(hit.slide_id, pair.xy, SMALL_PX),
     el("span", { "aria-hidden": "true" }, `${pair.hamming} bits`),
   );
@@ -75,7 +91,10 @@ function open(hit, pair) {
 // The viewers show the places of the hit that is open; of another hit, a card shows both patches large.
 function point(button, answer, hit, pair) {
   leave();
-  button.closest(".hit").querySelectorAll(".thumb rect")[hit.patches.indexOf(pair)]?.classList.add("pointed");
+  button
+    .closest(".hit")
+    .querySelectorAll(".thumb rect")
+    [allPairs(hit).indexOf(pair)]?.classList.add("pointed");
   if (get().hit === hit) set({ pair });
   else document.body.append(lens(button, answer, hit, pair));
 }
@@ -92,7 +111,7 @@ function lens(button, answer, hit, pair) {
   return el(
     "div",
     { id: "lens", style: { top: `${Math.max(8, Math.min(edge.top - 120, innerHeight - 400))}px` } },
-    side("Query", queryPatchPicture(answer, pair.query_xy, LARGE_PX)),
+    side(isOfExample(pair) ? `Example ${pair.slide_id}` : "Query", askingPicture(answer, pair, LARGE_PX)),
     side(hit.slide_id, patchPicture(hit.slide_id, pair.xy, LARGE_PX)),
     el("p", {}, `They differ in ${bits(pair)}; a match may differ in ${get().info.threshold}.`),
   );

@@ -2,6 +2,7 @@
 
 import { $, el, fill } from "./dom.js";
 import { askAgain } from "./go.js";
+import { allPairs } from "./pairs.js";
 import { factsOf } from "./picture.js";
 import { change } from "./question.js";
 import { get, on } from "./store.js";
@@ -43,9 +44,10 @@ const idOf = (example) => example.slide_id ?? example;
 // An example weighs as much as the query, so a hit is one example. Of a box or an image, it is the place that
 // matches best: the rest of the slide may look like anything. A hit that is not relevant is meant as a whole:
 // the search then takes its patches nearest to the query, and does not find it again.
-async function exampleOf({ slide_id, patches, patch_l0_px }, mark) {
+async function exampleOf(hit, mark) {
+  const { slide_id, patch_l0_px } = hit;
   const { question } = get().answer;
-  const best = patches.find(({ xy }) => xy);
+  const best = allPairs(hit).find(({ xy }) => xy);
   if (mark === "irrelevant" || (question.slide_id && !question.region) || !best) return { slide_id };
   const { available } = await factsOf(slide_id).catch(() => ({ available: false }));
   const side = Math.round(patch_l0_px);
