@@ -5,6 +5,7 @@ import { el, fill } from "./dom.js";
 import { square } from "./layers.js";
 import { Link } from "./link.js";
 import { Pane, failedCard, goneCard } from "./pane.js";
+import { allPairs } from "./pairs.js";
 import { around, corners } from "./place.js";
 import { get, on, set } from "./store.js";
 import { toggle } from "./toolbar.js";
@@ -85,7 +86,7 @@ function join(first, second) {
 
 // Both viewers show one matched pair in the middle, near enough to see what is in it.
 function aimBoth({ aim, first, second, hit, answer }) {
-  if (!link || !hit?.patches?.includes(aim)) return;
+  if (!link || !allPairs(hit ?? {}).includes(aim)) return;
   const asked = queryOn(first, answer);
   const scale = Math.max(PATCH_PX / hit.patch_l0_px, second.viewer.view(false).scale);
   link.lead(second);
@@ -119,7 +120,7 @@ function showMatches(first, second) {
 // The rectangle around the matched patches of one side; null if they have no places.
 function matched(side, hit, place) {
   const patch = side && side.patch_l0_px;
-  const corner = (hit.patches ?? []).map((pair) => pair[place]).filter(Boolean);
+  const corner = allPairs(hit).map((pair) => pair[place]).filter(Boolean);
   if (!patch || !corner.length) return null;
   const [x, y, width, height] = around(corner);
   return [x, y, width + patch, height + patch];
@@ -127,7 +128,7 @@ function matched(side, hit, place) {
 
 function frames(side, hit, place, kind) {
   if (!side || !side.patch_l0_px) return [];
-  const places = (hit?.patches ?? []).map((pair) => pair[place]).filter(Boolean);
+  const places = allPairs(hit ?? {}).map((pair) => pair[place]).filter(Boolean);
   return places.map((xy) => square(xy, side.patch_l0_px, kind));
 }
 

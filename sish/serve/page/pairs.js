@@ -25,7 +25,7 @@ export function picturesInView(item, make) {
 const FEW = 2; // pairs that have room for larger pictures
 
 // In a refined search, patches of what was marked as relevant find hits, too.
-export const allPairs = ({ patches, examples = [] }) => [...patches, ...examples];
+export const allPairs = ({ patches = [], examples = [] }) => [...patches, ...examples];
 
 const isOfExample = (pair) => "example_xy" in pair;
 const askingName = (pair) => (isOfExample(pair) ? `the example ${pair.slide_id}` : "the query");
