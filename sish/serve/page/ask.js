@@ -99,7 +99,7 @@ function showSubject(state) {
     input.checked = input.value === chosen;
     input.disabled = isClosed(input.value, state);
   }
-  const now = [draft.of, draft.image, slideId, slide, box, drawing];
+  const now = [draft.of, draft.image?.url, draft.image?.name, slideId, slide, box, drawing];
   if (now.every((value, place) => value === shown[place])) return; // pictures are not loaded again
   shown = now;
   fill($("#ask-what"), draft.of === "image" ? imagePart(state) : slidePart(state));

@@ -1,5 +1,6 @@
 // How to search: number of hits, ranking, the query's own patient, and filters by the archive's columns.
 
+import { ask } from "./asking.js";
 import { $, el, fill } from "./dom.js";
 import { change } from "./question.js";
 import { get, on } from "./store.js";
@@ -13,10 +14,13 @@ export function optionsPart() {
 
 function hitsField(info, draft) {
   const attributes = { id: "ask-k", type: "number", min: 1, max: info.limits.k, value: draft.k };
-  const input = el("input", {
-    ...attributes,
-    onchange: () => change({ k: within(input.value, info.limits.k) }),
-  });
+  const take = () => change({ k: within(input.value, info.limits.k) });
+  const askNow = ({ key }) => {
+    if (key !== "Enter") return;
+    take();
+    ask();
+  };
+  const input = el("input", { ...attributes, onchange: take, onkeydown: askNow });
   return el("label", { class: "field" }, "Number of hits", input);
 }
 
@@ -56,7 +60,8 @@ function filterField(info) {
   });
   const button = el("button", { onclick: () => add(column.value, condition) }, "Add");
   const values = el("datalist", { id: "ask-values" });
-  const offer = (name) => fill(values, valuesOf(info, name));
+  const offer = (name) => fill(values, valuesOf(name));
+  on(["info"], () => offer(column.value)); // the archive was changed
   offer(column.value);
   return el(
     "fieldset",
@@ -67,10 +72,10 @@ function filterField(info) {
   );
 }
 
-function valuesOf(info, name) {
-  const { values } = info.columns.find((column) => column.name === name);
-  return values.map(({ value, count }) => el("option", { value }, `${value} (${count})`));
-}
+const listed = (name) => get().info.columns.find((column) => column.name === name)?.values ?? [];
+
+const valuesOf = (name) =>
+  listed(name).map(({ value, count }) => el("option", { value }, `${value} (${count})`));
 
 function add(column, input) {
   const condition = asText(column, input.value.trim());
@@ -83,8 +88,7 @@ function add(column, input) {
 
 // A value of the archive that reads like a condition, such as "1..2": after "=", everything is text.
 function asText(name, condition) {
-  const { values } = get().info.columns.find((column) => column.name === name);
-  const isValue = values.some(({ value }) => value === condition);
+  const isValue = listed(name).some(({ value }) => value === condition);
   return isValue && /^[<>=!]|\.\./.test(condition) ? `=${condition}` : condition;
 }
 

@@ -1,12 +1,14 @@
 // Why a slide is ranked where it is: sentences, the histogram of distances, and what each patch counts.
 
-import { explain } from "./api.js";
+import { explain, slides } from "./api.js";
 import { el, fill } from "./dom.js";
 import { histogram } from "./histogram.js";
 import { patchPicture, queryPatchPicture } from "./picture.js";
 import { count } from "./question.js";
 
 const MOST_PATCHES = 8;
+const MOST_IDS = 12; // suggested
+const PAUSE_MS = 200; // in typing, before slides are looked up
 const SHOWN_PX = 96;
 const percent = (share) => `${Math.round(share * 100)} %`;
 
@@ -87,15 +89,31 @@ function shareOf(answer, slideId, patch, score) {
 // Any slide can be asked about, also one that is not among the hits.
 export function whyNot(answer) {
   const place = el("div", { class: "why", "aria-live": "polite" });
-  const input = el("input", { id: "why-not", placeholder: "id of a slide" });
+  const ids = el("datalist", { id: "why-not-ids" });
   const show = () => input.value.trim() && showWhy(place, answer, input.value.trim());
-  input.addEventListener("keydown", (event) => event.key === "Enter" && show());
+  const input = el("input", {
+    id: "why-not",
+    list: ids.id,
+    placeholder: "id of a slide",
+    autocomplete: "off",
+    oninput: () => suggest(input.value, ids),
+    onkeydown: ({ key }) => key === "Enter" && show(),
+  });
   const label = el("label", { for: "why-not" }, "Why is another slide not here?");
-  return el(
-    "div",
-    { class: "why-not" },
-    label,
-    el("div", { class: "row" }, input, el("button", { onclick: show }, "Tell")),
-    place,
-  );
+  const button = el("button", { onclick: show }, "Tell");
+  return el("div", { class: "why-not" }, label, el("div", { class: "row" }, input, button, ids), place);
+}
+
+let typed = "";
+
+async function suggest(words, ids) {
+  typed = words;
+  await new Promise((done) => setTimeout(done, PAUSE_MS));
+  if (typed !== words || !words.trim()) return;
+  const found = await slides({ query: words, limit: MOST_IDS }).catch(() => null);
+  if (found && typed === words)
+    fill(
+      ids,
+      found.slides.map(({ slide_id: value }) => el("option", { value })),
+    );
 }

@@ -1,9 +1,10 @@
 // Search with an image: chosen as a file, pasted or dropped anywhere on the page. Its scale must be told.
 
+import { ask } from "./asking.js";
 import { $, el } from "./dom.js";
 import { complain, notice } from "./notices.js";
 import { change } from "./question.js";
-import { get, set } from "./store.js";
+import { get, on, set } from "./store.js";
 
 const SCALES = [
   ["0.25", "40× objective"],
@@ -15,6 +16,7 @@ const BASE64 = 4 / 3; // bytes of text for a byte of the file
 
 export function startImageQuery() {
   if (!get().info.takes_images) return;
+  on(["draft"], showScale);
   document.addEventListener("paste", (event) => take(event, event.clipboardData));
   document.addEventListener("drop", (event) => take(event, event.dataTransfer));
   document.addEventListener(
@@ -96,26 +98,40 @@ const chosenImage = ({ url, name, width, height }) =>
     el("figcaption", {}, name, width ? `, ${width} × ${height} px` : ""),
   );
 
+const setScale = (mpp) =>
+  change({ image: { ...get().draft.image, mpp: Number(mpp) > 0 ? Number(mpp) : null } });
+
 function scaleField(image, info) {
-  const setScale = (mpp) =>
-    change({ image: { ...get().draft.image, mpp: Number(mpp) > 0 ? Number(mpp) : null } });
+  const askNow = ({ key, target }) => {
+    if (key !== "Enter") return;
+    setScale(target.value);
+    ask();
+  };
   const attributes = { id: "ask-mpp", type: "number", min: 0.01, max: 100, step: "any", value: image.mpp };
-  const input = el("input", { ...attributes, onchange: () => setScale(input.value) });
+  const events = { onchange: ({ target }) => setScale(target.value), onkeydown: askNow };
   const presets = SCALES.map(([mpp, name]) =>
     el("button", { onclick: () => setScale(mpp) }, `${mpp} (${name})`),
   );
   return el(
     "div",
     {},
-    el("label", { class: "field" }, "Scale in µm per pixel", input),
+    el("label", { class: "field" }, "Scale in µm per pixel", el("input", { ...attributes, ...events })),
     el("p", { class: "soft" }, "How much tissue a pixel shows. Microscopes and scanners usually give:"),
     el("div", { class: "row" }, presets),
-    image.mpp && image.width ? el("p", { class: "soft" }, extent(image, info)) : null,
+    el("p", { id: "ask-extent", class: "soft" }, extent(image, info)),
   );
+}
+
+// The part is not built again when the scale changes: the focus would be lost.
+function showScale({ draft, info }) {
+  if (!draft.image || !$("#ask-mpp")) return;
+  $("#ask-mpp").value = draft.image.mpp ?? "";
+  $("#ask-extent").textContent = extent(draft.image, info);
 }
 
 // A wrong scale is seen more easily in what the image would show.
 function extent({ mpp, width, height }, info) {
+  if (!mpp || !width) return "";
   const um = [width, height].map((side) => Math.round(side * mpp).toLocaleString("en"));
   const patch = info.mpp
     ? `; a patch of this archive is ${Math.round(info.patch_px * info.mpp)} µm wide`
