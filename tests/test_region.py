@@ -86,6 +86,24 @@ def test_tiles_off_the_slide_are_left_out():
         tile(PINK, all_tissue(PINK), 256, 1.0, region=Box(5000, 0, 300, 300, 10))
 
 
+@pytest.mark.parametrize("sides", [(520, 300), (100, 60), (90, 700)])
+@pytest.mark.parametrize("angle", [-90, 90, 180, 270, 450])
+def test_a_box_turned_by_quarters_is_the_upright_box_of_its_outline(sides, angle):
+    width, height = sides
+    box = Box(600, 700, width, height, angle)
+    own = tile(PINK, all_tissue(PINK), 256, 1.0, region=box)
+    upright = tile(PINK, all_tissue(PINK), 256, 1.0, region=box.around)
+    assert own.l0_xy.tolist() == upright.l0_xy.tolist()
+    assert box.around[2:] == (sides if angle % 180 == 0 else sides[::-1])
+
+
+def test_a_turned_box_far_larger_than_the_slide_has_the_tiles_of_the_slide_alone():
+    everywhere = tile(PINK, all_tissue(PINK), 256, 1.0, region=Box(-1e11, -1e11, 2e11, 2e11, 30)).l0_xy
+    here = tile(PINK, all_tissue(PINK), 256, 1.0, region=Box(-5120, -5120, 10240, 10240, 30)).l0_xy
+    assert 50 < len(everywhere) < 75 and 50 < len(here) < 75  # of 61 squares of this side
+    assert ((everywhere + 128 >= 0) & (everywhere + 128 < 2000)).all()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -93,12 +111,13 @@ def test_tiles_off_the_slide_are_left_out():
         (0, 0, 5, -1),
         (float("nan"), 0, 5, 5),
         (0, 0, 5, 5, float("inf")),
+        (0, 0, 1e300, 5, 30),
         ("0", 0, 5, 5),
         (True, 0, 5, 5),
     ],
 )
 def test_what_is_no_box_is_refused(wrong):
-    with pytest.raises(ParameterError, match="want finite numbers"):
+    with pytest.raises(ParameterError, match="want numbers below"):
         Box(*wrong)
 
 

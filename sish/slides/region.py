@@ -1,7 +1,7 @@
 """Parts of a slide: boxes in level-0 pixels, upright or turned, and the tiles that cover them.
 
-An upright box is four numbers (`Region`) or a `Box` with angle 0. The tiles of a turned box are upright, as
-those of all boxes are: an encoder sees no turned pixels. Their centres lie on a grid along the sides of the
+An upright box is four numbers (`Region`) or a `Box` turned by a multiple of 90 degrees. The tiles of another
+turned box are upright, as those of all boxes are: an encoder sees no turned pixels. Their centres lie on a grid along the sides of the
 box, so that a narrow box is covered from end to end whatever its angle. Neighbours of such a grid overlap a
 little at their corners.
 """
@@ -20,6 +20,7 @@ from sish.slides.slide import Slide
 Region = tuple[int, int, int, int]
 """A part of a slide: x, y, width, height in level-0 pixels."""
 
+_FAR = 1 << 40  # pixels: places nearer than this are exact to a thousandth of a pixel
 _WHOLE = 6  # decimals of a corner: a box turned by 90 degrees has whole corners
 
 
@@ -30,7 +31,7 @@ class Box:
     Raises
     ------
     ParameterError
-        If a field is no finite number, or a side is not above 0.
+        If a field is no number below 2 ** 40, or a side is not above 0.
 
     Examples
     --------
@@ -55,14 +56,14 @@ class Box:
             value = getattr(self, field.name)
             if not _is_number(value) or (field.name in ("width", "height") and not value > 0):
                 raise ParameterError(
-                    f"got {field.name}={value!r} in a box; want finite numbers: x, y, width and height in "
+                    f"got {field.name}={value!r} in a box; want numbers below 2 ** 40: x, y, width and height in "
                     "level-0 pixels, sides above 0, and an angle in degrees"
                 )
 
     @property
     def is_turned(self) -> bool:
-        """Whether its sides are not those of the slide."""
-        return self.angle % 360 != 0
+        """Whether its sides are not along those of the slide."""
+        return self.angle % 90 != 0
 
     @property
     def centre(self) -> NDArray[np.float64]:
@@ -88,13 +89,20 @@ class Box:
         own = (l0_xy - self.centre) @ self._axes.T
         return np.asarray((np.abs(own) <= np.array([self.width, self.height]) / 2).all(axis=-1))
 
-    def tiles(self, l0_size: float) -> NDArray[np.int64]:
-        """Return the corners of the tiles of this side whose centres lie on its grid, int64 (N, 2)."""
-        columns = line(0, self.width, l0_size, centred=True) + (l0_size - self.width) / 2
-        rows = line(0, self.height, l0_size, centred=True) + (l0_size - self.height) / 2
+    def tiles(self, l0_size: float, within: Region) -> NDArray[np.int64]:
+        """Return the corners of the tiles of this side whose centres lie on its grid and in `within`."""
+        x, y, width, height = within
+        ends = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+        own = (ends - self.centre) @ self._axes.T  # a box may be far larger than its slide
+        columns, rows = (
+            _middles(side, l0_size, ends.min(), ends.max())
+            for side, ends in zip((self.width, self.height), own.T, strict=True)
+        )
         across, down = np.meshgrid(columns, rows)
-        own = np.stack([across.ravel(), down.ravel()], axis=1)
-        return np.rint(self.centre + self._turned(own) - l0_size / 2).astype(np.int64)
+        places = self.centre + self._turned(np.stack([across.ravel(), down.ravel()], axis=1))
+        l0_xy = np.rint(places - l0_size / 2).astype(np.int64)
+        inside = l0_xy + l0_size / 2 - (x, y)
+        return np.asarray(l0_xy[((inside >= 0) & (inside < (width, height))).all(axis=1)])
 
     def to_dict(self) -> dict[str, float]:
         """Return plain values for JSON."""
@@ -112,10 +120,12 @@ class Box:
 
 
 def plain(region: Region | Box | None) -> Region | Box | None:
-    """Return a part of a slide; a box that is not turned as four numbers."""
-    if isinstance(region, Box) and not region.is_turned:
-        return region.x, region.y, region.width, region.height  # type: ignore[return-value]  # as in a tuple
-    return region
+    """Return a part of a slide; a box whose sides are along those of the slide as four numbers."""
+    if not isinstance(region, Box) or region.is_turned:
+        return region
+    if region.angle % 180:  # width and height change places
+        return region.around
+    return region.x, region.y, region.width, region.height  # type: ignore[return-value]  # as in a tuple
 
 
 def grid(slide: Slide, l0_size: float, region: Region | Box | None) -> NDArray[np.int64]:
@@ -151,10 +161,7 @@ def grid(slide: Slide, l0_size: float, region: Region | Box | None) -> NDArray[n
 
 def _turned_grid(slide: Slide, l0_size: float, box: Box) -> NDArray[np.int64]:
     """Return the corners of the tiles of a turned box whose centres lie on the slide."""
-    x, y, width, height = slide.bounds
-    l0_xy = box.tiles(l0_size)
-    own = l0_xy + l0_size / 2 - (x, y)
-    l0_xy = l0_xy[((own >= 0) & (own < (width, height))).all(axis=1)]
+    l0_xy = box.tiles(l0_size, slide.bounds)
     if not len(l0_xy):
         raise ParameterError(
             f"{slide.name}: {box} does not meet the slide; give a box in level-0 pixels inside {slide.bounds}"
@@ -167,6 +174,15 @@ def line(start: float, length: float, l0_size: float, *, centred: bool) -> NDArr
     if length < l0_size:
         return np.array([start + (length - l0_size) / 2 if centred else float(start)])
     return start + l0_size * np.arange(int(length / l0_size + 0.5), dtype=np.float64)
+
+
+def _middles(side: float, l0_size: float, low: float, high: float) -> NDArray[np.float64]:
+    """Return the middles of the tiles along a side, from that of the side; those from `low` to `high`."""
+    if side < l0_size:
+        return np.zeros(1)
+    first, last = ((end + side / 2) / l0_size for end in (low, high))
+    numbers = np.arange(max(0, math.floor(first) - 1), min(int(side / l0_size + 0.5), math.ceil(last) + 1))
+    return np.asarray(l0_size * (numbers + 0.5) - side / 2)
 
 
 def clip(slide: Slide, region: Region) -> Region:
@@ -186,9 +202,7 @@ def clip(slide: Slide, region: Region) -> Region:
 
 
 def _is_number(value: object) -> bool:
-    """Return whether a value is a finite number; True and False are none."""
+    """Return whether a value is a number that may be a place; True and False are none."""
     return (
-        isinstance(value, int | float | np.number)
-        and not isinstance(value, bool)
-        and bool(np.isfinite(value))
+        isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(abs(value) < _FAR)
     )
