@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import socket
 import threading
 import time
 import zipfile
@@ -137,6 +138,12 @@ WRONG = [
     ({"slide_id": "a", "concept": ["b"]}, "concept"),
     ({"slide_id": "a", "concept": {"positive": ["b"], "negative": []}}, "negative"),
     ({"slide_id": "a", "concept": {"positive": ["b"], "negative": ["c"], "strength": 2}}, "strength"),
+    ({"slide_id": "a", "relevant": 0}, "relevant"),
+    ({"slide_id": "a", "relevant": [{"slide_id": "b", "box": [0, 0, 5, 5]}]}, "relevant"),
+    ({"slide_id": "a", "relevant": "b" * 9999}, "relevant"),
+    ({"image": "data:image/png;base64,é", "mpp": 0.5}, "base64"),
+    ({"image": "data:image/png;base64,AAAA", "mpp": 10**400}, "scale"),
+    ({"image": "data:image/png;base64,AAAA", "mpp": float("nan")}, "scale"),
     ([], "no JSON object"),
     ("text", "no JSON object"),
 ]
@@ -144,9 +151,54 @@ WRONG = [
 
 @pytest.mark.parametrize(("body", "why"), WRONG)
 def test_bad_questions_are_told_in_one_line(client, body, why):
-    answer = client.post("/api/search", json=body)
-    assert answer.status_code in (400, 410) and why in answer.json()["error"]
+    answer = client.post("/api/search", content=json.dumps(body))  # NaN, too
+    assert answer.status_code == 400 and why in answer.json()["error"]
     assert "\n" not in answer.json()["error"] and "/tmp" not in answer.json()["error"]
+    assert len(answer.json()["error"]) < 300
+
+
+@pytest.mark.parametrize("depth", [*range(900, 1000, 9), 100_000])
+def test_bodies_that_are_nested_too_deep(client, depth):
+    nested = b"[" * depth + b"]" * depth
+    for body in (nested, b'{"slide_id": "a", "relevant": ' + nested + b"}", b'{"k": ' + nested + b"}"):
+        assert client.post("/api/search", content=body).status_code == 400
+
+
+def test_errors_repeat_little_of_what_was_sent(client):
+    answer = client.post("/api/search", json={"slide_id": "x" * 1_000_000})
+    assert answer.status_code == 404 and len(answer.content) < 2000
+    assert answer.json()["error"].endswith("which is not in the index")
+
+
+def test_a_refused_question_has_failed(client):
+    for body in (b"{", b'{"slide_id": "not-there"}', b'{"image": "data:image/png;base64,AAAA", "mpp": 1}'):
+        client.post("/api/search", content=body, headers={"X-Search-Id": "refused-1"})
+        assert client.get("/api/searches/refused-1").json()["state"] == "failed"
+
+
+def test_an_answer_outlives_refused_questions_and_heatmaps_of_it(client, index):
+    ids = [row.slide_id for row in index.slides]
+    client.post("/api/search", json={"slide_id": ids[0]}, headers={"X-Search-Id": "keep-this"})
+    for number in range(MOST_KEPT + 1):
+        client.post("/api/search", content=b"{", headers={"X-Search-Id": f"bad-{number:05}"})
+        if number % 2:
+            got = client.get(f"/api/slides/{ids[0]}/heatmap", params={"search": "keep-this"})
+            assert got.status_code == 200
+    assert client.get("/api/searches/keep-this/hits.csv").status_code == 200
+
+
+def test_marks_given_again_and_again_hold_nobody_up(client, index, monkeypatch):
+    asked = []
+    real = search_calls.row_named
+
+    async def counted(archive, slide_id):
+        asked.append(slide_id)
+        return await real(archive, slide_id)
+
+    monkeypatch.setattr(search_calls, "row_named", counted)
+    ids = [row.slide_id for row in index.slides]
+    body = {"slide_id": ids[0], "relevant": [ids[1]] * 1000}
+    assert client.post("/api/search", json=body).status_code == 200 and asked == ids[:2]
 
 
 def test_questions_that_only_the_index_can_refuse(client):
@@ -279,6 +331,50 @@ def test_a_search_can_be_watched_and_cancelled_while_its_question_is_read(built_
         client.delete("/api/searches/slow-to-read")
         go_on.set()
         assert answer.result(20).status_code == 409
+
+
+def test_searches_that_wait_for_their_turn_can_be_cancelled(built_index, monkeypatch):
+    index = sish.Index.open(built_index)
+    held = Held(index, monkeypatch)
+    box = {"slide_id": index.slides[0].slide_id, "region": BOX}
+    with served(index) as service, client_of(service) as client, ThreadPoolExecutor(3) as pool:
+
+        def ask(name):
+            with client_of(service) as own:
+                return own.post("/api/search", json=box, headers={"X-Search-Id": name})
+
+        names = ("first-one", "second-one")
+        first = [pool.submit(ask, name) for name in names]
+        while [client.get(f"/api/searches/{name}").json().get("state") for name in names] != ["running"] * 2:
+            time.sleep(0.05)
+        third = pool.submit(ask, "third-one")
+        while client.get("/api/searches/third-one").status_code == 404:
+            time.sleep(0.05)
+        client.delete("/api/searches/third-one")
+        assert third.result(10).status_code == 409, "while the first two still run"
+        assert client.get("/api/searches/third-one").json()["state"] == "cancelled"
+        held.go_on.set()
+        assert [answer.result(20).status_code for answer in first] == [200, 200]
+        assert ask("fourth-one").status_code == 200
+
+
+def test_who_leaves_while_sending_leaves_no_traceback(built_index, capfd):
+    with served(sish.Index.open(built_index)) as service:
+        port = int(service.origin.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as half:
+            half.sendall(
+                f"POST /api/search HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 99\r\n"
+                f"Authorization: Bearer {service.token}\r\nX-Search-Id: half-sent\r\n\r\n{{".encode()
+            )
+            time.sleep(0.3)
+        with client_of(service) as client:
+            for _ in range(100):
+                if client.get("/api/searches/half-sent").json().get("state") == "failed":
+                    break
+                time.sleep(0.05)
+            else:
+                raise AssertionError("the search still waits for its question")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_search_whose_asker_left_is_cancelled(built_index, monkeypatch):

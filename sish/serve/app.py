@@ -7,7 +7,7 @@ from importlib import resources
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -58,7 +58,12 @@ def make_app(archive: Archive, door: Door) -> Guard:
         Mount("/page", StaticFiles(directory=str(page))),
         Route("/", lambda _request: FileResponse(str(page.joinpath("index.html")))),
     ]
-    handlers = {SishError: _error, HTTPException: _http_error, Exception: _fault}
+    handlers = {
+        SishError: _error,
+        HTTPException: _http_error,
+        ClientDisconnect: _nobody_is_there,
+        Exception: _fault,
+    }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Guard(app, door)
@@ -82,6 +87,11 @@ async def _fault(_request: Request, error: Exception) -> Response:
     """Return the answer to a fault of the server itself, whose traceback it prints."""
     told = f"the server failed ({type(error).__name__}); its terminal shows where"
     return JSONResponse({"error": told}, 500)
+
+
+async def _nobody_is_there(_request: Request, _error: Exception) -> Response:
+    """Return what nobody gets: the asker left before all of the question was sent."""
+    return Response(status_code=400)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

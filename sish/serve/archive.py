@@ -33,6 +33,7 @@ CODES_BYTES = 128 << 20
 """Bytes of codes of tissue tiles that are kept for heatmaps."""
 UPLOAD_BYTES = 32 << 20
 """Bytes of the largest body: a picture of 24 MB as base64."""
+_MOST_REASON = 1000  # characters
 _FRESH_S = 1.0  # that a catalogue is used before the index is looked at again
 SLOW_S = 30.0
 """Seconds that a picture may take."""
@@ -178,5 +179,6 @@ class Archive:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what went wrong, on one line."""
-    return " ".join(str(error).split())
+    """Return what went wrong, on one line: the beginning and the end if it repeats much of what was sent."""
+    line, half = " ".join(str(error).split()), _MOST_REASON // 2
+    return line if len(line) <= _MOST_REASON else f"{line[:half]} ... {line[-half:]}"

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from sish.errors import ParameterError, UnknownSlideError
 from sish.index.store import SlideRow
+from sish.slides.reader_threads import start
 
 if TYPE_CHECKING:
     from sish.serve.archive import Archive
@@ -70,7 +71,7 @@ def number_of(asked: QueryParams, name: str, default: int | None, low: int, high
 
 async def in_thread(work: Callable[..., T], *given: Any) -> T:
     """Return the result of some work that would hold other requests up."""
-    return await asyncio.to_thread(work, *given)
+    return await asyncio.wrap_future(start(work, *given))
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sish.errors import ParameterError, QueryError, SlideOpenError
+from sish.errors import ParameterError, QueryError, SlideError
 from sish.nearest import nearest_to
 from sish.refinement import Concept
 from sish.slides.formats.pictures import decode_picture
@@ -35,6 +35,14 @@ FIELDS = (
     "search",
 )
 """The fields of the body of ``POST /api/search``."""
+
+
+def body_of(raw: bytes) -> Any:
+    """Return the body of a request as plain values; ParameterError if it is no JSON, or nested too deep."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ParameterError("got a body that is no JSON; want an object") from None
 
 
 def question_of(body: Any) -> dict[str, Any]:
@@ -75,7 +83,10 @@ def _query(given: Mapping[str, Any]) -> dict[str, Any]:
             raise QueryError("got mpp with slide_id, whose scale is known; want it with an image only")
         return {"query": given["slide_id"]}
     _want(given, "image", str, "a data: URL with base64")
-    _want(given, "mpp", (int, float), "the scale of the image in um per pixel")
+    if not _is_number(given.get("mpp")):
+        raise ParameterError(
+            f"got mpp={_brief(given.get('mpp'))}; want the scale of the image in um per pixel"
+        )
     return {"query": picture_of(given["image"]), "mpp": float(given["mpp"])}
 
 
@@ -96,7 +107,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
             _want(given, name, kind, wanted)
             options[name] = given[name]
     for name, option in (("relevant", "like"), ("irrelevant", "unlike")):
-        if given.get(name):
+        if name in given:
             options[option] = examples_of(given[name], name)
     if "concept" in given:
         options["concept"] = _concept(given["concept"])
@@ -114,9 +125,9 @@ def _concept(given: Any) -> Concept:
 
 
 def slides_in(asked: Mapping[str, Any]) -> list[str]:
-    """Return the ids of all slides that the arguments of a search name."""
+    """Return the ids of all slides that the arguments of a search name, each once."""
     query = [asked["query"]] if isinstance(asked["query"], str) else []
-    return query + [slide_id for slide_id, _ in _marks(asked)]
+    return list(dict.fromkeys((*query, *(slide_id for slide_id, _ in _marks(asked)))))
 
 
 def reads_pixels(asked: Mapping[str, Any]) -> bool:
@@ -147,36 +158,41 @@ def region_of(region: Any, angle: Any = 0) -> Box:
 def examples_of(given: Any, name: str) -> list[Any]:
     """Return marked slides, or regions of slides, as ``like`` and ``unlike`` take them."""
     if not isinstance(given, list):
-        raise ParameterError(f"got {name}={given!r}; want a list of slide ids, or of slide_id and region")
+        raise ParameterError(
+            f"got {name}={_brief(given)}; want a list of slide ids, or of slide_id and region"
+        )
     return [_example(one, name) for one in given]
 
 
 def _example(one: Any, name: str) -> Any:
     if isinstance(one, str):
         return one
-    if isinstance(one, Mapping) and isinstance(one.get("slide_id"), str):
+    is_example = isinstance(one, Mapping) and set(one) <= {"slide_id", "region", "angle"}
+    if is_example and isinstance(one.get("slide_id"), str):
         if one.get("region") is None:
             return one["slide_id"]
         return one["slide_id"], region_of(one["region"], one.get("angle", 0))
-    raise ParameterError(f"got {one!r} in {name}; want a slide id, or an object with slide_id and region")
+    raise ParameterError(
+        f"got {_brief(one)} in {name}; want a slide id, or an object with slide_id, region and angle"
+    )
 
 
 def picture_of(url: str) -> Any:
-    """Return the pixels of a ``data:image/...;base64,...`` URL, uint8 (H, W, 3); SlideError if it is none."""
+    """Return the pixels of a ``data:image/...;base64,...`` URL, uint8 (H, W, 3); SishError if it has none."""
     head, comma, data = url.partition(",")
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
         raise ParameterError("got an image that is no data URL; want data:image/png;base64,...")
     try:
         raw = base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ParameterError("got an image whose base64 is broken; want it as a browser makes it") from error
     with tempfile.TemporaryDirectory() as folder:  # decoders want a file
         file = Path(folder, "image")
         file.write_bytes(raw)
         try:
             return np.asarray(decode_picture(file).convert("RGB"))
-        except SlideOpenError as error:
-            raise SlideOpenError(str(error).replace(str(file), "the image")) from None
+        except SlideError as error:
+            raise QueryError(str(error).replace(str(file), "the image")) from None
 
 
 def _want(given: Mapping[str, Any], name: str, kind: Any, wanted: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from sish.results import Results
 from sish.serve.archive import Archive
 from sish.serve.calls import Call, in_thread, row_named, row_of
 from sish.serve.downloads import as_csv, as_geojson, as_report
-from sish.serve.questions import FIELDS, question_of, reads_pixels, slides_in
+from sish.serve.questions import FIELDS, body_of, question_of, reads_pixels, slides_in
 from sish.serve.searches import Job, Progress
 
 _NAME = re.compile(r"[A-Za-z0-9-]{8,64}")
@@ -26,21 +25,25 @@ _HEADER = "X-Search-Id"
 
 async def _search(archive: Archive, request: Request) -> Response:
     name = _name_of(request)
-    archive.searches.expect(name)  # reading a large picture may take seconds
-    try:
-        body = json.loads(await request.body())
-    except ValueError:
-        raise ParameterError("got a body that is no JSON; want an object") from None
-    asked = await in_thread(question_of, body)
-    for slide_id in slides_in(asked):  # Index.search also takes paths, which nobody may name here
-        await row_named(archive, slide_id)
+    job = archive.searches.expect(name)  # before its question is read, which may take seconds
+    with job.noting_failure():
+        asked = await _asked(archive, request)
 
     def work(progress: Progress) -> Results:
         return archive.index.search(**archive.placed(asked), on_progress=progress)
 
     run = archive.searches.run
-    results = await run(name, work, request.is_disconnected, encodes=reads_pixels(asked))
+    job.result = results = await run(job, work, request.is_disconnected, encodes=reads_pixels(asked))
     return JSONResponse(results.to_dict(), headers={_HEADER: name})
+
+
+async def _asked(archive: Archive, request: Request) -> dict[str, Any]:
+    """Return the arguments of `Index.search` that a request asks for."""
+    body = await request.body()
+    asked = await in_thread(lambda: question_of(body_of(body)))
+    for slide_id in slides_in(asked):  # Index.search also takes paths, which nobody may name here
+        await row_named(archive, slide_id)
+    return asked
 
 
 def _name_of(request: Request) -> str:
@@ -69,9 +72,8 @@ async def _heatmap(archive: Archive, request: Request) -> Response:
         tiles = archive.tiles_of(row, progress)
         return archive.index.heatmap(row.slide_id, results, tiles=tiles).to_dict()
 
-    run = archive.searches.run
-    found = await run(_name_of(request), work, request.is_disconnected, encodes=True)
-    return JSONResponse(found)
+    job = archive.searches.expect(_name_of(request))
+    return JSONResponse(await archive.searches.run(job, work, request.is_disconnected, encodes=True))
 
 
 async def _explain(archive: Archive, request: Request) -> Response:

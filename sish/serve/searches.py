@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +22,8 @@ _WAITING = 32
 _LOOK_S = 0.25  # between two looks whether the asker is still there
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
+IsGone = Callable[[], Awaitable[bool]]
+"""Tells whether the asker left."""
 Progress = Callable[[int, int], None]
 """Told of each step of some work: steps done, steps in all."""
 
@@ -45,19 +47,26 @@ class Job:
     total: int = 0
     """Steps in all; 0 until they are known."""
     result: Any = None
-    """Its result, once it is done."""
+    """Its result, once it is done, if it is kept for later calls."""
     _cancel: threading.Event = field(default_factory=threading.Event)
 
     def do(self, work: Callable[[Progress], T]) -> T:
         """Do the work, and note how it ends."""
-        self.state = "running"
-        try:
+        with self.noting_failure():
+            self.state = "running"
             found = work(self.progress)
-        except Exception as error:
-            self.state = "cancelled" if isinstance(error, Cancelled) else "failed"
+            self.state = "cancelled" if self.is_cancelled else "done"
+            return found
+
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Note that an error, or whoever asked, ended it."""
+        try:
+            yield
+        except BaseException as error:
+            is_cancelled = self.is_cancelled or isinstance(error, asyncio.CancelledError)
+            self.state = "cancelled" if is_cancelled else "failed"
             raise
-        self.state = "cancelled" if self.is_cancelled else "done"
-        return found
 
     def cancel(self) -> None:
         """Let it end at its next step."""
@@ -67,6 +76,11 @@ class Job:
     def is_cancelled(self) -> bool:
         """Whether somebody cancelled it."""
         return self._cancel.is_set()
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it ended, and nobody can ask for its result."""
+        return self.result is None and self.state not in ("waiting", "running")
 
     def progress(self, done: int, total: int) -> None:
         """Note a step; Cancelled ends the work if somebody cancelled it."""
@@ -80,7 +94,7 @@ class Job:
 
 
 class Searches:
-    """Runs work in threads, a few at a time, and keeps what it found by the name that the asker gave."""
+    """Runs work in threads, a few at a time, and keeps jobs by the name that the asker gave."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -92,15 +106,13 @@ class Searches:
         """Return a job by its name; None if it is forgotten or never was."""
         return self._jobs.get(name)
 
-    async def run(
-        self, name: str, work: Callable[[Progress], T], is_gone: Callable[[], Any], *, encodes: bool
-    ) -> T:
+    async def run(self, job: Job, work: Callable[[Progress], T], is_gone: IsGone, *, encodes: bool) -> T:
         """Do some work in a thread, and return its result.
 
         Parameters
         ----------
-        name : str
-            Under which the job can be watched and cancelled, and its result is kept.
+        job : Job
+            A waiting job of :meth:`expect`, by which the work can be watched and cancelled.
         work : callable
             It is given a function to call after each step, whose errors must end it.
         is_gone : callable
@@ -120,17 +132,20 @@ class Searches:
         Busy
             If too much is waiting.
         """
-        if self._waiting >= _WAITING:
-            raise Busy(f"{self._waiting} searches are waiting; ask again in a moment")
-        job = self.expect(name)
-        self._waiting += 1
-        try:
-            async with self._free if encodes else nullcontext():
-                found: T = await self._watched(job, work, is_gone)
-                job.result = found
-                return found
-        finally:
-            self._waiting -= 1
+        with job.noting_failure():
+            if self._waiting >= _WAITING:
+                raise Busy(f"{self._waiting} searches are waiting; ask again in a moment")
+            self._waiting += 1
+            try:
+                async with self._turn(job, is_gone) if encodes else nullcontext():
+                    job.progress(0, 0)  # it may have been cancelled before its turn
+                    # its thread ends at its next step; a file that hangs keeps nobody waiting
+                    future: asyncio.Future[T] = asyncio.wrap_future(start(job.do, work))
+                    future.add_done_callback(_ignore)
+                    await _until(future, job, is_gone)
+                    return future.result()
+            finally:
+                self._waiting -= 1
 
     def expect(self, name: str) -> Job:
         """Return a waiting job of a name: it can be watched and cancelled before its work is known."""
@@ -139,20 +154,31 @@ class Searches:
             job = self._jobs[name] = Job()
         self._jobs.move_to_end(name)
         while len(self._jobs) > MOST_KEPT:
-            self._jobs.popitem(last=False)
+            self._jobs.pop(
+                next((name for name, it in self._jobs.items() if it.is_spent), next(iter(self._jobs)))
+            )
         return job
 
-    async def _watched(self, job: Job, work: Callable[[Progress], T], is_gone: Callable[[], Any]) -> T:
-        job.progress(0, 0)  # it may have been cancelled while it waited
-        future: asyncio.Future[T] = asyncio.wrap_future(start(job.do, work))
-        while not (await asyncio.wait([future], timeout=_LOOK_S))[0]:
-            if await is_gone():
-                job.cancel()
-            if job.is_cancelled:  # its thread ends at its next step; a file that hangs keeps nobody waiting
-                future.add_done_callback(_ignore)
-                job.state = "cancelled"
-                raise _cancelled()
-        return future.result()
+    @asynccontextmanager
+    async def _turn(self, job: Job, is_gone: IsGone) -> AsyncIterator[None]:
+        """Wait until less than `_AT_ONCE` others encode; Cancelled if the job is cancelled meanwhile."""
+        turn = asyncio.ensure_future(self._free.acquire())
+        try:
+            await _until(turn, job, is_gone)
+            yield
+        finally:
+            if not turn.cancel():  # it was had
+                self._free.release()
+
+
+async def _until(awaited: asyncio.Future[Any], job: Job, is_gone: IsGone) -> None:
+    """Return when something is done; raise Cancelled as soon as the job is cancelled, or its asker left."""
+    while not awaited.done():
+        if await is_gone():
+            job.cancel()
+        if job.is_cancelled:
+            raise _cancelled()
+        await asyncio.wait([awaited], timeout=_LOOK_S)
 
 
 def _cancelled() -> Cancelled:

@@ -80,6 +80,7 @@ class Service:
             timeout_graceful_shutdown=2,
             server_header=False,
             lifespan="off",
+            ws="none",
         )
         self._server = uvicorn.Server(config)
 

@@ -1,9 +1,9 @@
 """Parts of a slide: boxes in level-0 pixels, upright or turned, and the tiles that cover them.
 
 An upright box is four numbers (`Region`) or a `Box` turned by a multiple of 90 degrees. The tiles of another
-turned box are upright, as those of all boxes are: an encoder sees no turned pixels. Their centres lie on a grid along the sides of the
-box, so that a narrow box is covered from end to end whatever its angle. Neighbours of such a grid overlap a
-little at their corners.
+box are upright, too: an encoder sees no turned pixels. Their centres lie on a grid along the sides of the box, so
+that a narrow box is covered from end to end whatever its angle. Neighbours of such a grid overlap a little at
+their corners.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Box:
             value = getattr(self, field.name)
             if not _is_number(value) or (field.name in ("width", "height") and not value > 0):
                 raise ParameterError(
-                    f"got {field.name}={value!r} in a box; want numbers below 2 ** 40: x, y, width and height in "
-                    "level-0 pixels, sides above 0, and an angle in degrees"
+                    f"got {field.name}={value!r} in a box; want numbers below 2 ** 40: x, y, width "
+                    "and height in level-0 pixels, sides above 0, and an angle in degrees"
                 )
 
     @property
@@ -204,5 +204,7 @@ def clip(slide: Slide, region: Region) -> Region:
 def _is_number(value: object) -> bool:
     """Return whether a value is a number that may be a place; True and False are none."""
     return (
-        isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(abs(value) < _FAR)
+        isinstance(value, int | float | np.integer | np.floating)
+        and not isinstance(value, bool)
+        and bool(-_FAR < value < _FAR)
     )
