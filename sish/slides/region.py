@@ -1,9 +1,9 @@
 """Parts of a slide: boxes in level-0 pixels, upright or turned, and the tiles that cover them.
 
 An upright box is four numbers (`Region`) or a `Box` turned by a multiple of 90 degrees. The tiles of another
-box are upright, too: an encoder sees no turned pixels. Their centres lie on a grid along the sides of the box, so
-that a narrow box is covered from end to end whatever its angle. Neighbours of such a grid overlap a little at
-their corners.
+box are upright, too: an encoder sees no turned pixels. Their centres lie on a grid along the sides of the
+box, so that a narrow box is covered from end to end whatever its angle. Neighbours of such a grid overlap a
+little at their corners.
 """
 
 from __future__ import annotations
