@@ -66,3 +66,48 @@ def pictures(tmp_path_factory) -> tuple[Item, ...]:
     from system_contract import write_pictures
 
     return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def marked_archive(tmp_path_factory) -> Path:
+    """An index for tests of the page, see `marked_slides`; not to be written to."""
+    from marked_slides import write_archive
+
+    return write_archive(tmp_path_factory.mktemp("marked"))
+
+
+@pytest.fixture(scope="session")
+def marked_index(marked_archive) -> sish.Index:
+    """The index behind the page, to ask what the page should show."""
+    return sish.Index.open(marked_archive)
+
+
+@pytest.fixture(scope="module")
+def service(marked_archive):
+    """A server of the marked archive."""
+    from served import served
+
+    with served(sish.Index.open(marked_archive)) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser; one for each module, because its loop of events would be in the way of other tests."""
+    from browsers import browsing
+
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, service):
+    """The page of the marked archive, which must stay clean."""
+    from browsers import clean_page
+    from marked_slides import GONE
+
+    with clean_page(browser, service.origin, reduced_motion="reduce") as page:
+        page.expected.append(f"/api/slides/{GONE}/thumbnail")  # the browser says that a picture is missing
+        page.expected.append("Ignoring tile")  # OpenSeadragon: a slide was left before its tiles had come
+        page.goto(service.url)
+        yield page

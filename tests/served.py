@@ -1,5 +1,6 @@
 """A real server in a thread, on this machine only, for tests."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from sish.slide_index import Index
 
 @contextmanager
 def served(index: Index, slides: Path | None = None) -> Iterator[Service]:
-    """A server of an index on a free port; it stops at the end."""
+    """A server of an index on a free port; it stops at the end, and must not have failed."""
     service = Service(index, Address(port=0), slides)
+    failures = Failures()  # after uvicorn has set its loggers up
     thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
     try:
@@ -22,6 +24,26 @@ def served(index: Index, slides: Path | None = None) -> Iterator[Service]:
     finally:
         service.stop()
         thread.join(10)
+        failures.stop()
+    assert not failures.told, failures.told[0]
+
+
+class Failures(logging.Handler):
+    """Collects what a server tells of its own failures."""
+
+    def __init__(self) -> None:
+        """Begin to listen."""
+        super().__init__(logging.ERROR)
+        self.told: list[str] = []
+        logging.getLogger("uvicorn.error").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a failure."""
+        self.told.append(self.format(record))
+
+    def stop(self) -> None:
+        """Listen no more."""
+        logging.getLogger("uvicorn.error").removeHandler(self)
 
 
 def client_of(service: Service) -> httpx.Client:

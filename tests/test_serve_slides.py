@@ -8,6 +8,7 @@ import time
 from itertools import chain
 from urllib.parse import quote
 
+import httpx
 import numpy as np
 import pytest
 from leica import write_leica
@@ -261,6 +262,27 @@ def test_a_slow_slide_stops_no_other(built_index, monkeypatch):
             assert set(codes) == {504}
     finally:
         hanging.set()
+
+
+def test_a_picture_whose_asker_left_is_no_failure(built_index, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    real = SlideFiles.open
+
+    def opened(self, row):
+        begun.set()
+        go_on.wait(20)
+        return real(self, row)
+
+    monkeypatch.setattr(SlideFiles, "open", opened)
+    index = sish.Index.open(built_index)
+    with served(index) as service, client_of(service) as client:
+        slide = index.slides[0].slide_id
+        with pytest.raises(httpx.ReadTimeout):
+            client.get(f"/api/slides/{slide}/thumbnail", timeout=0.2)
+        assert begun.wait(20)
+        time.sleep(0.6)  # the server looks every quarter of a second
+        go_on.set()
+        assert client.get(f"/api/slides/{slide}/thumbnail").status_code == 200
 
 
 def test_open_slides_are_bounded_and_none_is_closed_while_it_is_read(built_index):

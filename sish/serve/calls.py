@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from sish.errors import ParameterError, UnknownSlideError
 from sish.index.store import SlideRow
+from sish.serve.searches import Cancelled
 from sish.slides.reader_threads import start
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ async def in_thread(work: Callable[..., T], *given: Any) -> T:
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Return the result of some work, and cancel it if the one who asked has left meanwhile."""
+    """Return the result of some work; if the one who asked has left meanwhile, cancel it: Cancelled."""
     task = asyncio.ensure_future(work)
     while not (await asyncio.wait([task], timeout=_LOOK_S))[0]:
         if await request.is_disconnected():
             task.cancel()
+            raise Cancelled("whoever asked for it has left")  # nobody reads it
     return await task
