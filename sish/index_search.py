@@ -56,7 +56,8 @@ class IndexSearch(IndexSpatial):
             not read. A path that ends with ``.h5`` is a file of features (:meth:`add_features`). A float
             array has a vector of the index's encoder in each row: the patches of a slide, or of a part of it.
             Of a SpatialData (:meth:`add_spatialdata`), also a ``.zarr`` or ``.h5ad``, all rows of the table
-            of the index's encoder are searched for.
+            of the index's encoder are searched for. One of :attr:`slides` is a slide of the index, too, even
+            where its id is also the name of a file.
         k : int
             Number of hits wanted. The answer is shorter only if fewer slides may be found. Hits that the
             ranking did not place have ``placed`` false; those beyond the threshold have ``below_threshold``.

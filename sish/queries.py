@@ -37,13 +37,16 @@ from sish.slides.slide import Slide, open_slide, slide_from_array
 from sish.spatial import SpatialReader
 from sish.spatial_ingest import names_in
 from sish.spatial_objects import Spatial, described, is_spatial, is_spatial_file, path_of
+from sish.stored_patches import unknown
 from sish.vector_ingest import check_takes_vectors, check_width, slide_codes
 from sish.vectors import as_vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Queryable = str | int | os.PathLike[str] | Slide | NDArray[np.uint8] | NDArray[np.floating] | Image
+    Queryable = (
+        str | int | SlideRow | os.PathLike[str] | Slide | NDArray[np.uint8] | NDArray[np.floating] | Image
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Question:
     """A query as it was given, and how to read it. The fields are arguments of :meth:`sish.Index.search`."""
 
     query: Queryable
-    """Path, id, open slide, pixels uint8 (H, W, 3), PIL image, vectors float (Q, F), SpatialData, AnnData."""
+    """Path, id, open slide, pixels uint8 (H, W, 3), PIL image, vectors float (Q, F), SpatialData, AnnData.
+    Or the row of an indexed slide: no file is taken for it, and its path may be where its file is now."""
     mpp: float | None = None
     """Micrometres per level-0 pixel of a file that does not state it."""
     override_mpp: float | None = None
@@ -402,6 +406,10 @@ def _named(state: State, query: Queryable) -> SlideRow | None:
     """Return the row of a query that is the id of an indexed slide; None for anything else."""
     # a file of that name is read if it is the slide's own; another file is refused: the user may mean either.
     # A slide of vectors has no path that could be given in place of its id
+    if isinstance(query, SlideRow):
+        if not state.has(query.slide_id):
+            raise unknown(state, query.slide_id)
+        return query
     if not isinstance(query, str):
         return None
     row = state.row(query)

@@ -249,12 +249,12 @@ def _is_pair(given: Any) -> bool:
 
 def _codes_of(mark: Mark, state: State, encoder: SlideEncoder, on_progress: OnProgress) -> SlideCodes:
     """Return the codes of a mark: those that are stored, or of a region those of its file's pixels."""
-    if mark.region is not None:
-        return Question(mark.slide_id, region=mark.region).encoded(state, encoder, on_progress)[1]
     row = state.row(mark.slide_id)
     if row is None:
         raise unknown(state, mark.slide_id)
-    return query_of_indexed(row, state.segments, None)[1]
+    if mark.region is None:
+        return query_of_indexed(row, state.segments, None)[1]
+    return Question(row, region=mark.region).encoded(state, encoder, on_progress)[1]
 
 
 def _about(example: Example, codes: SlideCodes, rerank: Rerank | None) -> Example:

@@ -67,7 +67,10 @@ def test_other_machines_are_let_in_with_a_warning(built_index):
     assert "warning" in err and "without encryption" in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["--port", "99999"], ["--host", "not-an-address.invalid", "--port", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--port", "99999"], ["--host", "", "--port", "0"], ["--host", "not-an-address.invalid", "--port", "0"]],
+)
 def test_an_address_that_cannot_be_had(built_index, words, capsys):
     assert main(["serve", "--index", str(built_index), "--no-browser", *words]) == 1
     assert "cannot listen on" in capsys.readouterr().err

@@ -227,6 +227,25 @@ def test_slide_ids_are_no_paths(client, index):
     assert client.post("/api/search", json=marked).status_code == 404
 
 
+def test_ids_that_are_names_of_files_here_are_ids(built_index, tmp_path, monkeypatch):
+    """The folder in which the server was started is nobody's business."""
+    monkeypatch.chdir(tmp_path)
+    index = sish.Index.open(built_index)
+    slide, other = (row.slide_id for row in index.slides[:2])
+    marked = {"slide_id": other, "region": BOX}
+    bodies = [
+        {"slide_id": slide},
+        {"slide_id": slide, "region": BOX},
+        {"slide_id": slide, "relevant": [marked], "concept": {"positive": [marked], "negative": [slide]}},
+    ]
+    with served(index) as service, client_of(service) as client:
+        before = [client.post("/api/search", json=body).json() for body in bodies]
+        for name in (slide, other):
+            (tmp_path / name).write_text("no slide")
+        assert [client.post("/api/search", json=body).json() for body in bodies] == before
+    assert all(answer["results"] for answer in before)
+
+
 def test_an_answer_can_be_taken_along(client, index):
     slide = index.slides[0].slide_id
     answer = client.post(

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from itertools import chain
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -227,6 +228,24 @@ def test_a_slide_that_is_gone_changed_or_elsewhere(own_index, synthetic_slides, 
         assert found["query"]["slide_id"] == first
         assert found["results"] == index.search(elsewhere / f"{first}.tif", k=2, region=(0, 0, 1000, 1000)
                                                 ).to_dict()["results"]  # fmt: skip
+
+
+def test_a_slide_that_vanishes_or_is_replaced_while_it_is_shown(own_index, synthetic_slides, tmp_path):
+    index = sish.Index.create(tmp_path / "b.sish", like=own_index)
+    files = [shutil.copy(path, tmp_path) for path in sorted(synthetic_slides.glob("*.tif"))[:3]]
+    index.add(files, show_progress=False)
+    first, second, _ = (row.slide_id for row in index.slides)
+    with served(index) as service, client_of(service) as client:
+        for name in (first, second):
+            assert client.get(f"/api/slides/{name}/tiles/11/0_0.jpg").status_code == 200
+        kept = Path(files[0]).rename(tmp_path / "kept")
+        Path(files[2]).replace(files[1])
+        for name, why in ((first, "check the path"), (second, "another file now")):
+            gone = client.get(f"/api/slides/{name}/tiles/11/1_1.jpg")
+            assert gone.status_code == 410 and why in gone.json()["error"]
+            assert client.get(f"/api/slides/{name}").json()["available"] is False
+        kept.rename(files[0])
+        assert client.get(f"/api/slides/{first}/tiles/11/1_1.jpg").status_code == 200
 
 
 def test_a_slow_slide_stops_no_other(built_index, monkeypatch):

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,11 +125,13 @@ class Archive:
             raise SlowSlide(f"{row.slide_id}: gave no picture within {SLOW_S:g} s; try again") from None
 
     def placed(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Return a question about a part of a slide with the slide's file, which may lie elsewhere now."""
+        """Return a question about a slide with its row for its id, which might be the name of a file, too."""
         query, known = asked["query"], self._catalogue
         row = known.row(query) if known is not None and isinstance(query, str) else None
-        moved = None if row is None or "region" not in asked else self._files.moved(row)
-        return asked if moved is None else {**asked, "query": moved}
+        if row is None:
+            return asked
+        moved = self._files.moved(row) if "region" in asked else None  # which is read from the file
+        return {**asked, "query": row if moved is None else replace(row, path=str(moved))}
 
     def tiles_of(self, row: SlideRow, progress: Progress) -> TileCodes:
         """Return the codes of every tissue tile of a slide, from the cache if they are there."""

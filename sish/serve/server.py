@@ -122,6 +122,8 @@ def run_server(
 
 def _listening(where: Address) -> socket.socket:
     """Return a socket that listens; ParameterError if the address cannot be had."""
+    if not where.host:  # to the system it means all addresses
+        raise ParameterError("cannot listen on no host; give 127.0.0.1, or 0.0.0.0 for all addresses")
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from sish.index.store import SlideRow
@@ -32,13 +33,35 @@ class _Held:
     threads: ReaderThreads = field(default_factory=lambda: ReaderThreads(_THREADS))
     opening: threading.Lock = field(default_factory=threading.Lock)
     shown: ShownSlide | None = None
+    stamp: tuple[int, ...] = ()
     pending: int = 0
+
+    def opened(self, files: SlideFiles) -> ShownSlide:
+        """Return the slide, open; it is opened again if its file was changed, or is gone."""
+        with self.opening:
+            path = files.path_of(self.row)
+            stamp = _stamp(path)
+            if self.shown is None or stamp != self.stamp:
+                old, self.shown = self.shown, None
+                if old is not None:
+                    old.slide.close()
+                self.shown, self.stamp = ShownSlide(files.open(self.row)), stamp
+            return self.shown
 
     def close(self) -> None:
         """End its threads and release its file."""
         self.threads.close()
         if self.shown is not None:
             self.shown.slide.close()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written or another takes its place; nothing of one that is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 class SlidePool:
@@ -98,10 +121,7 @@ class SlidePool:
             start(old.close)
 
     def _do(self, held: _Held, work: Callable[[ShownSlide], T]) -> T:
-        with held.opening:
-            if held.shown is None:
-                held.shown = ShownSlide(self._files.open(held.row))
-        return work(held.shown)
+        return work(held.opened(self._files))
 
     def _done(self, held: _Held) -> None:
         with self._lock:
