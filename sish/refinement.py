@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,6 +51,8 @@ class Mark:
     """The slide."""
     region: Region | Box | Annotation | None = None
     """The part; None for all of it."""
+    file: Path | None = None
+    """Where the slide's file is now, if it was moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Concept:
     Examples
     --------
     >>> Concept(positive=["a", "b"], negative=[("c", (0, 0, 900, 900))], strength=-0.5).negative
-    (Mark(slide_id='c', region=(0, 0, 900, 900)),)
+    (Mark(slide_id='c', region=(0, 0, 900, 900), file=None),)
     """
 
     positive: Marks
@@ -217,7 +220,7 @@ def marks_of(given: Marks) -> tuple[Mark, ...]:
     Examples
     --------
     >>> marks_of(["a", ("b", (0, 0, 9, 9))])
-    (Mark(slide_id='a', region=None), Mark(slide_id='b', region=(0, 0, 9, 9)))
+    (Mark(slide_id='a', region=None, file=None), Mark(slide_id='b', region=(0, 0, 9, 9), file=None))
     """
     if given is None:
         return ()
@@ -254,7 +257,8 @@ def _codes_of(mark: Mark, state: State, encoder: SlideEncoder, on_progress: OnPr
         raise unknown(state, mark.slide_id)
     if mark.region is None:
         return query_of_indexed(row, state.segments, None)[1]
-    return Question(row, region=mark.region).encoded(state, encoder, on_progress)[1]
+    here = row if mark.file is None else replace(row, path=str(mark.file))
+    return Question(here, region=mark.region).encoded(state, encoder, on_progress)[1]
 
 
 def _about(example: Example, codes: SlideCodes, rerank: Rerank | None) -> Example:

@@ -226,6 +226,9 @@ def test_a_slide_that_is_gone_changed_or_elsewhere(own_index, synthetic_slides, 
         assert min(heat["hamming"]) <= heat["threshold"] and heat["slide_id"] == first
         found = found.json()
         assert found["query"]["slide_id"] == first
+        moved = {"slide_id": first, "region": [0, 0, 1000, 1000]}
+        for marks in ({"relevant": [moved]}, {"concept": {"positive": [moved], "negative": [third]}}):
+            assert client.post("/api/search", json={"slide_id": second, **marks}).status_code == 200
         assert found["results"] == index.search(elsewhere / f"{first}.tif", k=2, region=(0, 0, 1000, 1000)
                                                 ).to_dict()["results"]  # fmt: skip
 

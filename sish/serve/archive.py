@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sish.encoders import FEATURES
 from sish.errors import SlideError
 from sish.index.store import SlideRow
+from sish.refinement import Concept, Mark, Marks, marks_of
 from sish.serve.bounded_cache import BoundedCache
 from sish.serve.catalogue import Catalogue
 from sish.serve.questions import MOST_HITS
@@ -126,12 +127,30 @@ class Archive:
 
     def placed(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Return a question about a slide with its row for its id, which might be the name of a file, too."""
-        query, known = asked["query"], self._catalogue
-        row = known.row(query) if known is not None and isinstance(query, str) else None
-        if row is None:
-            return asked
-        moved = self._files.moved(row) if "region" in asked else None  # which is read from the file
-        return {**asked, "query": row if moved is None else replace(row, path=str(moved))}
+        query = asked["query"]
+        row = self._known(query) if isinstance(query, str) else None
+        moved = self._files.moved(row) if row and "region" in asked else None  # which is read from the file
+        placed: dict[str, Any] = {
+            name: self._marks(asked[name]) for name in ("like", "unlike") if name in asked
+        }
+        concept: Concept | None = asked.get("concept")
+        if concept is not None:
+            sides = self._marks(concept.positive), self._marks(concept.negative)
+            placed["concept"] = replace(concept, positive=sides[0], negative=sides[1])
+        if row is not None:
+            placed["query"] = row if moved is None else replace(row, path=str(moved))
+        return asked | placed
+
+    def _marks(self, given: Marks) -> tuple[Mark, ...]:
+        """Return marked slides with the places of their files, where these were moved."""
+        rows = ((mark, self._known(mark.slide_id)) for mark in marks_of(given))
+        return tuple(
+            mark if row is None else replace(mark, file=self._files.moved(row)) for mark, row in rows
+        )
+
+    def _known(self, slide_id: str) -> SlideRow | None:
+        """Return the row of a slide in the catalogue that was read last."""
+        return None if self._catalogue is None else self._catalogue.row(slide_id)
 
     def tiles_of(self, row: SlideRow, progress: Progress) -> TileCodes:
         """Return the codes of every tissue tile of a slide, from the cache if they are there."""
