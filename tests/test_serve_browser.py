@@ -159,3 +159,10 @@ def test_facts_of_a_slide_can_be_read(page):
     page.get_by_text(f"About {BOUNDED}").click()
     page.get_by_role("row", name="stain H&E").wait_for()
     page.get_by_role("row", name="scale 0.5").wait_for()
+
+
+def test_the_description_of_the_calls_is_a_page_of_its_own(page, service):
+    calls = page.request.get(f"{service.origin}/api/openapi.json").json()["paths"]
+    page.goto(f"{service.origin}/api/docs")
+    for path in calls:
+        page.get_by_text(path).first.wait_for()

@@ -172,6 +172,19 @@ def test_why_a_slide_is_where_it_is(page, marked_index):
     card(page, hit).get_by_role("img", name=re.compile("^Histogram of distances")).wait_for()
 
 
+def test_pointing_at_a_pair_of_a_closed_hit_shows_both_patches_large(page):
+    open_slide(page, FINE_SLIDE)
+    _, answer = ask_for_all(page)
+    hit = answer["results"][0]
+    page.get_by_role("button", name=f"Open hit 1, {hit['slide_id']}").hover()
+    pair = card(page, hit["slide_id"]).locator(".pair").first
+    pair.hover()
+    page.locator("#lens").get_by_text(f"{hit['patches'][0]['hamming']} of").wait_for()
+    assert page.locator("#lens img").count() == 2
+    page.mouse.move(5, 5)
+    page.locator("#lens").wait_for(state="detached")
+
+
 class Held:
     """An index whose searches wait for a sign after their first step."""
 

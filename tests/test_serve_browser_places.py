@@ -125,6 +125,17 @@ def test_a_link_restores_slide_view_turn_mirror_and_box_in_another_page(page, br
         assert asked_again == question
 
 
+def test_a_link_to_a_hit_opens_it_with_its_frames(page):
+    found = compare(page, FINE_SLIDE, BOUNDED)
+    page.wait_for_url(re.compile(f"hit={BOUNDED}.*beside="))
+    page.reload()
+    page.locator("#second .scale-bar[data-um-per-px]").wait_for()
+    frames = page.locator("#second .layer-frames rect")
+    frames.first.wait_for(state="attached")
+    places = {(float(one.get_attribute("x")), float(one.get_attribute("y"))) for one in frames.all()}
+    assert places == {tuple(pair["xy"]) for pair in found["patches"]}
+
+
 def test_back_and_forward_lead_through_slides(page):
     open_slide(page, BOUNDED)
     page.wait_for_url(re.compile(f"slide={BOUNDED}.*see="))
