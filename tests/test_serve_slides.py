@@ -307,6 +307,20 @@ def test_a_picture_whose_asker_left_is_no_failure(built_index, monkeypatch):
         assert client.get(f"/api/slides/{slide}/thumbnail").status_code == 200
 
 
+def test_what_is_wrong_with_files_is_no_fault_of_the_asker(own_index, monkeypatch):
+    def unread(*_given):
+        raise sish.errors.SlideReadError("a.tif: cannot read")
+
+    monkeypatch.setattr(ShownSlide, "tile", unread)
+    with served(own_index) as service, client_of(service) as client:
+        slide = client.get("/api/slides").json()["slides"][0]["slide_id"]
+        assert client.get(f"/api/slides/{slide}/tiles/5/0_0.jpg").status_code == 500
+        shutil.rmtree(own_index.path)
+        time.sleep(1.1)  # the catalogue is looked at again after a second
+        gone = client.get("/api/slides")
+        assert gone.status_code == 500 and own_index.path.name in gone.json()["error"]
+
+
 def test_open_slides_are_bounded_and_none_is_closed_while_it_is_read(built_index):
     index = sish.Index.open(built_index)
     pool = SlidePool(SlideFiles(), most_slides=2)

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from sish.errors import SishError, SlideOpenError, UnknownSlideError
+from sish.errors import SishError, SlideOpenError, SlideReadError, StoreError, UnknownSlideError
 from sish.serve.archive import Archive, SlowSlide, reason_of
 from sish.serve.calls import Call
 from sish.serve.guard import Door, Guard
@@ -30,6 +30,8 @@ _STATUS: tuple[tuple[type[SishError], int], ...] = (
     (SlowSlide, 504),
     (SlideOpenError, 410),
     (Busy, 503),
+    (SlideReadError, 500),
+    (StoreError, 500),
 )
 """Statuses by error, the first that fits; 400 for all others."""
 
