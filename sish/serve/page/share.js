@@ -17,6 +17,7 @@ export function startShare() {
   copy.title = "Copy an address that restores this slide, view and box";
   $("#slide-tools").append(copy);
   restore();
+  on(["view", "slideId", "hit"], writeStep);
   on(["view", "slideId", "box", "hit", "first", "second"], writeSoon);
   for (const name of ["first", "second"]) on([name], (state) => watch(name, state[name]));
   addEventListener("popstate", restore);
@@ -41,8 +42,9 @@ function restore() {
   const { slideId, hit, first, second } = get();
   const isSame = shown.slideId === slideId;
   awaited = { first: toSee, second: beside };
-  set({ ...shown, hit: hitOf(hitId, isSame && hit), ...(isSame ? {} : { slide: null }) });
-  entry = entryOf(get());
+  const restored = { ...shown, hit: hitOf(hitId, isSame && hit) };
+  entry = entryOf(restored); // it is there already: no step to be written
+  set({ ...restored, ...(isSame ? {} : { slide: null }) });
   for (const [name, pane] of Object.entries({ first, second })) {
     if (pane && get()[name] === pane) arrive(name, pane); // it stayed: no new one will come
   }
@@ -56,6 +58,11 @@ function hitOf(id, shown) {
 
 // Another view, slide or hit is a step that Back undoes; a movement is not.
 const entryOf = ({ view, slideId, hit }) => JSON.stringify([view, slideId, hit?.slide_id]);
+
+// A step is written at once: Back leads to it however soon the next one comes.
+function writeStep(state) {
+  if (entryOf(state) !== entry) write();
+}
 
 function writeSoon() {
   clearTimeout(timer);
