@@ -226,7 +226,7 @@ def part_of(marked_index) -> tuple[np.ndarray, bytes]:
     """Return a part of a slide as pixels and as the bytes of a PNG."""
     row = next(row for row in marked_index.slides if row.slide_id == FINE_SLIDE)
     with read_slide(row.path) as slide:
-        pixels = slide.read((300, 300), 1500, slide.mpp)
+        pixels = slide.read((300, 300), 1000, slide.mpp)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return pixels, stream.getvalue()
@@ -238,29 +238,50 @@ def test_an_image_that_is_chosen_is_asked_for(page, marked_index):
     page.locator("#ask-file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": data})
     page.get_by_label("Scale in µm per pixel").fill("0.25")
     page.keyboard.press("Tab")
-    page.get_by_text("So the image shows 375 × 375 µm of tissue").wait_for()
+    page.get_by_text("So the image shows 250 × 250 µm of tissue").wait_for()
     _, answer = ask_for_all(page)
     wanted = marked_index.search(pixels, mpp=0.25, k=10)
     assert shown_ids(page) == ids(wanted)
     assert answer == json.loads(json.dumps(wanted.to_dict()))
 
 
-PASTE = """(node, base64) => {
+GIVE = """(node, [kind, base64]) => {
     const data = new DataTransfer();
     const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-    data.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
-    node.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+    data.items.add(new File([bytes], "given.png", { type: "image/png" }));
+    const about = { bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data };
+    node.dispatchEvent(kind === "paste" ? new ClipboardEvent(kind, about) : new DragEvent(kind, about));
 }"""
 
 
-def test_an_image_that_is_pasted_waits_for_its_scale(page, marked_index):
+def give(page, kind: str, data: bytes) -> None:
+    """Paste or drop a picture on the page."""
+    page.locator("body").evaluate(GIVE, [kind, base64.b64encode(data).decode()])
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_an_image_that_is_pasted_or_dropped_waits_for_its_scale(page, marked_index, kind):
     pixels, data = part_of(marked_index)
-    page.locator("body").evaluate(PASTE, base64.b64encode(data).decode())
-    page.get_by_text("pasted.png").wait_for()
+    give(page, kind, data)
+    page.get_by_text("given.png").wait_for()
     assert page.get_by_role("button", name="Find similar slides").is_disabled()
     page.get_by_role("button", name="0.5 (20× objective)").click()
     ask_for_all(page)
     assert shown_ids(page) == ids(marked_index.search(pixels, mpp=0.5, k=10))
+
+
+def test_an_image_that_is_too_large_is_refused_before_it_is_sent(page, marked_index):
+    def small(route):
+        info = route.fetch().json()
+        route.fulfill(json={**info, "limits": {**info["limits"], "upload_bytes": 2000}})
+
+    page.route("**/api/info", small)
+    page.reload()
+    page.get_by_text("12 slides", exact=True).first.wait_for()
+    _, data = part_of(marked_index)
+    give(page, "paste", data)
+    page.get_by_text(re.compile("^Got an image of .* MB; want at most")).wait_for()
+    assert page.get_by_text("given.png").count() == 0
 
 
 def test_a_session_is_saved_and_opened_again(page, tmp_path):
