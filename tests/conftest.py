@@ -91,6 +91,15 @@ def service(marked_archive):
         yield service
 
 
+@pytest.fixture
+def client(service):
+    """A client of the module's server that shows the token."""
+    from served import client_of
+
+    with client_of(service) as client:
+        yield client
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A browser; one for each module, because its loop of events would be in the way of other tests."""

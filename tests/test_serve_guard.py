@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from served import client_of, served
+from served import served
 
 import sish
 from sish.serve import guard, server
@@ -19,12 +19,6 @@ PAGE = Path(guard.__file__).with_name("page")
 def service(built_index):
     with served(sish.Index.open(built_index)) as service:
         yield service
-
-
-@pytest.fixture
-def client(service):
-    with client_of(service) as client:
-        yield client
 
 
 PATHS = ("/", "/page/main.js", "/api/info", "/api/slides", "/api/docs", "/api/openapi.json", "/nothing")

@@ -34,12 +34,6 @@ def service(built_index):
         yield service
 
 
-@pytest.fixture
-def client(service):
-    with client_of(service) as client:
-        yield client
-
-
 def named(it, index):
     """The same with ids for the names that stand for them."""
     if isinstance(it, str):

@@ -37,12 +37,6 @@ def service(built_index):
         yield service
 
 
-@pytest.fixture
-def client(service):
-    with client_of(service) as client:
-        yield client
-
-
 def picture(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
