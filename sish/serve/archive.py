@@ -180,12 +180,12 @@ class Archive:
 
     def _info(self, catalogue: Catalogue) -> dict[str, Any]:
         index = self.index
-        state, view = index.state_and_view()
+        view = index.view()
         return {
             "version": __version__,
             "name": index.path.name,
-            "n_slides": state.n_slides,
-            "n_patches": state.n_patches,
+            "n_slides": len(catalogue),
+            "n_patches": catalogue.state.n_patches,
             "encoder": index.fingerprint,
             "patch_px": index.recipe.patch_px,
             "mpp": index.recipe.mpp or None,
