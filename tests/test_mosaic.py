@@ -311,11 +311,17 @@ import json, resource, sys
 from sish.slides.mosaic import select_mosaic, tile
 from sish.slides.slide import open_slide
 from sish.slides.tissue import find_tissue
+def peak_bytes():
+    try:
+        status = open("/proc/self/status").read()  # ru_maxrss also counts the program that started this one
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 slide = open_slide(sys.argv[1])
 tissue = find_tissue(slide)
 patches = tile(slide, tissue)
 mosaic = select_mosaic(slide, patches)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+peak = peak_bytes()
 print(json.dumps([slide.dimensions, float(tissue.mask.mean()), len(patches), len(mosaic), peak]))
 """
 
