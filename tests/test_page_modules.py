@@ -1,25 +1,24 @@
 """The page's parts that need no browser, run by Node: pages of slides, keys of the grid, camera, palette."""
 
 import json
-import shutil
 import subprocess
 from importlib import resources
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-_NODE = shutil.which("node")
-pytestmark = pytest.mark.skipif(_NODE is None, reason="needs Node.js to run the page's modules")
+playwright = pytest.importorskip("playwright", reason="playwright, which brings Node.js, is not installed")
+NODE = str(Path(playwright.__file__).with_name("driver") / "node")
 
 
 def run(script: str) -> Any:
     """Return what a script prints as JSON; it imports the page's modules as "./name.js"."""
     page = str(resources.files("sish.serve").joinpath("page"))
-    assert _NODE is not None
     text = script.replace('"./', f'"file://{page}/')
     done = subprocess.run(
-        [_NODE, "--input-type=module", "-e", text], capture_output=True, text=True, timeout=60, check=False
+        [NODE, "--input-type=module", "-e", text], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
