@@ -1,5 +1,6 @@
 """The page: self-contained, complete, and honest where a slide is gone."""
 
+import math
 import os
 import re
 import shutil
@@ -139,8 +140,12 @@ def test_frames_lie_at_the_matched_places_of_a_slide_with_bounds(glass, tmp_path
     [
         ((1300, 800, 700, 600), "x 1300, y 800, 700 x 600 px of level 0",
          [(100, 100), (800, 100), (800, 700), (100, 700)]),
-        (sish.Box(1300, 800, 800, 600, angle=90), "turned clockwise by 90 degrees",
-         [(800, 0), (800, 800), (200, 800), (200, 0)]),
+        (sish.Box(1300, 800, 800, 600, angle=90), "x 1400, y 700, 600 x 800 px of level 0",
+         [(200, 0), (800, 0), (800, 800), (200, 800)]),
+        # its centre is at (1700, 1100); cosine .8 and sine .6
+        (sish.Box(1300, 800, 800, 600, angle=math.degrees(math.atan2(3, 4))),
+         "turned clockwise by 36.8699 degrees",
+         [(360, -80), (1000, 400), (640, 880), (0, 400)]),
     ],
 )  # fmt: skip
 def test_the_region_that_was_searched_for_is_framed(glass, tmp_path, region, told, corners):
