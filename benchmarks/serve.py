@@ -3,7 +3,8 @@
 - cached tiles: 8 clients ask for the same tiles again and again
 - uncached tiles: 8 clients ask for tiles of a pyramidal slide that nobody asked for before
 - first view: the facts on a slide that was never opened and the tiles that a window of 1,280 x 800 px shows
-- search of a box: beside `Index.search` of the same box in this process, by turns, both warm
+- search of a box: beside `Index.search` of the same box in this process, by turns, both warm; and the first
+  one after the start of the server, which loads the encoder
 - memory: resident bytes of the server over tiles of many slides
 
 Clients share the two cores with the server. Times are by the clock, since a user waits for that.
@@ -71,6 +72,8 @@ class Found:
     """Tiles from the file."""
     first_view_ms: tuple[float, float]
     """Median and largest time of a first view, milliseconds."""
+    cold_ms: tuple[float, float]
+    """Time from the command to its address, and of the first search of a box after it, milliseconds."""
     search_ms: tuple[float, float]
     """Median time of a search of a box over HTTP, and by `Index.search`."""
     search_ratio: tuple[float, float, float]
@@ -112,14 +115,16 @@ def measure(folder: Path, sizes: Sizes, data: Path | None) -> Found:
         write_slide(slides / f"slide-{number:03}.tif", pixels, side, 97 * number)
     index = Index.create(folder / "a.sish")
     index.add(slides, show_progress=False)
+    start = time.perf_counter()
     with serving(index.path) as (address, pid):
+        started = 1e3 * (time.perf_counter() - start)
         idle = resident_mb(pid)
         first = first_views(address, sizes)
         uncached = ask_all(address, large_tiles(sizes)[: sizes.uncached])
         hot = large_tiles(sizes)[: min(200, sizes.uncached)]
         ask_all(address, hot)
         cached = ask_all(address, [hot[number % len(hot)] for number in range(sizes.cached)])
-        ours, theirs, same = searches(address, index, sizes)
+        cold, ours, theirs, same = searches(address, index, sizes)
         tiles = all_tiles(sizes)
         ask_all(address, tiles[: sizes.tiles // 2])
         half = resident_mb(pid)
@@ -131,6 +136,7 @@ def measure(folder: Path, sizes: Sizes, data: Path | None) -> Found:
         cached,
         uncached,
         (statistics.median(first), max(first)),
+        (started, cold),
         (statistics.median(ours), statistics.median(theirs)),
         tuple(np.percentile(ratios, (50, 5, 95)).tolist()),
         same,
@@ -196,11 +202,11 @@ def all_tiles(sizes: Sizes) -> list[str]:
     return [path for turn in zip(*paths, strict=True) for path in turn]
 
 
-def searches(address: str, index: Index, sizes: Sizes) -> tuple[list[float], list[float], int]:
-    """Return the times of searches of boxes over HTTP and in this process, and how often they agree."""
+def searches(address: str, index: Index, sizes: Sizes) -> tuple[float, list[float], list[float], int]:
+    """Return the time of the first search, those of boxes over HTTP and here, and how often they agree."""
     rng = np.random.default_rng(0)
     side = round(4 * index.recipe.patch_px * index.recipe.mpp / 0.5)
-    ours, theirs, same = [], [], 0
+    cold, ours, theirs, same = 0.0, [], [], 0
     for turn in range(sizes.boxes + 1):
         x, y = rng.integers(0, sizes.large_px - side, 2).tolist()
         body = json.dumps({"slide_id": "slide-000", "region": [x, y, side, side]}).encode()
@@ -214,11 +220,13 @@ def searches(address: str, index: Index, sizes: Sizes) -> tuple[list[float], lis
             start = time.perf_counter()
             answers[name] = ask()
             took[name] = 1e3 * (time.perf_counter() - start)
-        if turn:  # the first warms both up
+        if not turn:  # the server loads its encoder
+            cold = took["http"]
+        else:
             ours.append(took["http"])
             theirs.append(took["here"])
             same += answers["http"] == json.loads(json.dumps(answers["here"]))
-    return ours, theirs, same
+    return cold, ours, theirs, same
 
 
 def posted(address: str, path: str, body: bytes) -> bytes:
@@ -245,6 +253,7 @@ def lines_of(found: Found) -> Iterator[str]:
             f"95 % within {rate.p95_ms:.1f} ms"
         )
     yield "first view: median {:.0f} ms, slowest {:.0f} ms".format(*found.first_view_ms)
+    yield "cold: address after {:.0f} ms, first search of a box {:.0f} ms".format(*found.cold_ms)
     yield (
         "search of a box: {:.0f} ms over HTTP, {:.0f} ms by Index.search; ".format(*found.search_ms)
         + "ratio {:.2f} (5 to 95 %: {:.2f} to {:.2f}); ".format(*found.search_ratio)

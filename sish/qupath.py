@@ -17,6 +17,9 @@ from dataclasses import astuple, dataclass, field
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sish.errors import OutputError, ParameterError, QueryError, SlideError, SlideOpenError
 from sish.feature_files import is_feature_file
 from sish.geojson import (
@@ -37,7 +40,7 @@ from sish.preview import CLUSTER_COLOURS, OUTLINE_COLOUR
 from sish.results import Hit, PatchPair, Query, Results, Skipped
 from sish.slide_index import Index
 from sish.slides.mosaic import Mosaic
-from sish.slides.outlines import Ring, outlines
+from sish.slides.outlines import on_slide, outlines
 from sish.slides.region import Box, Region
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask
@@ -171,7 +174,7 @@ def preview_features(slide: Slide, tissue: TissueMask, mosaic: Mosaic) -> Iterat
         In level-0 pixels of the slide.
     """
     for number, piece in enumerate(outlines(tissue.mask), 1):
-        outer, *holes = (_on_slide(ring, tissue, slide) for ring in piece)
+        outer, *holes = (_corners(on_slide(ring, tissue, slide)) for ring in piece)
         yield Feature(
             "annotation", f"tissue {number}", outer, (slide.name, "tissue", *outer[0], len(outer)),
             holes=tuple(holes), class_name="Tissue", colour=OUTLINE_COLOUR, is_locked=True,
@@ -383,13 +386,9 @@ def _box(xy: Sequence[int] | None, l0_size: float | None, slide_id: str) -> Outl
     return box_ring((xy[0], xy[1]), (l0_size, l0_size))
 
 
-def _on_slide(ring: Ring, tissue: TissueMask, slide: Slide) -> Outline:
-    """Return a ring of a mask in level-0 pixels, no further than the slide's bounds."""
-    left, top, width, height = slide.bounds
-    x, y = (ring * tissue.l0_per_px + tissue.l0_xy).T.tolist()
-    return tuple(
-        (min(across, left + width), min(down, top + height)) for across, down in zip(x, y, strict=True)
-    )
+def _corners(places: NDArray[np.floating]) -> Outline:
+    x, y = places.T.tolist()
+    return tuple(zip(x, y, strict=True))
 
 
 def _candidates(slide_id: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from sish.serve.archive import Archive, reason_of
 from sish.serve.calls import Call, in_thread, number_of, row_of, unless_gone
 from sish.serve.catalogue import short
 from sish.serve.shown_slide import ShownSlide
-from sish.slides.outlines import Ring, outlines
+from sish.slides.outlines import on_slide, outlines
 from sish.slides.tissue import find_tissue
 
 _JPEG = "image/jpeg"
@@ -92,14 +92,13 @@ async def _tissue(archive: Archive, request: Request) -> Response:
     row, recipe = await row_of(archive, request), archive.index.recipe
 
     def draw(shown: ShownSlide) -> bytes:
-        def rounded(ring: Ring) -> list[list[int]]:
-            corners = np.rint(ring * tissue.l0_per_px + tissue.l0_xy).astype(int)
-            return corners.tolist()  # type: ignore[no-any-return]
-
         tissue = find_tissue(
             shown.slide, min_speck_um2=recipe.min_speck_um2, leave_out_ink=recipe.leave_out_ink
         )
-        pieces = [[rounded(ring) for ring in piece] for piece in outlines(tissue.mask)]
+        pieces = [
+            [np.rint(on_slide(ring, tissue, shown.slide)).astype(int).tolist() for ring in piece]
+            for piece in outlines(tissue.mask)
+        ]
         return json.dumps({"polygons": pieces}).encode()
 
     data = await unless_gone(request, archive.picture(row, ("tissue",), draw))

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sish.slides.slide import Slide
+from sish.slides.tissue import TissueMask
+
 Ring = NDArray[np.int64]
 """Corners (N, 2), x first, each once: the last is joined to the first."""
 
@@ -43,6 +46,13 @@ def outlines(mask: NDArray[np.bool_]) -> list[list[Ring]]:
         [ring + np.array([columns.start, rows.start]) for ring in _rings(numbers[rows, columns] == number)]
         for number, (rows, columns) in enumerate(pieces, 1)
     ]
+
+
+def on_slide(ring: Ring, tissue: TissueMask, slide: Slide) -> NDArray[np.floating]:
+    """Return a ring of a tissue mask in level-0 pixels, (N, 2), no further than the slide's bounds."""
+    left, top, width, height = slide.bounds
+    places = ring * tissue.l0_per_px + tissue.l0_xy
+    return np.minimum(places, (left + width, top + height))
 
 
 def _rings(piece: NDArray[np.bool_]) -> Iterator[Ring]:
