@@ -28,11 +28,16 @@ def open_indexed(row: SlideRow) -> Slide:
     SlideOpenError
         If the file is gone, cannot be read, or is another file now.
     """
-    if compare(Path(row.path), row) is not Standing.SAME:
+    check_is_slide(Path(row.path), row)
+    return open_slide(row.path, override_mpp=row.mpp)
+
+
+def check_is_slide(path: Path, row: SlideRow) -> None:
+    """Refuse a file that is not the indexed slide, or not any more (SlideOpenError)."""
+    if compare(path, row) is not Standing.SAME:
         raise SlideOpenError(
-            f"{row.path}: is another file now than when it was added as {row.slide_id!r}: put the file back, "
+            f"{path}: is another file now than when it was added as {row.slide_id!r}: put the file back, "
             "or add the slide again (--replace, replace=True)",
-            path=row.path,
+            path=path,
             slide_id=row.slide_id,
         )
-    return open_slide(row.path, override_mpp=row.mpp)

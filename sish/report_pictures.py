@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from PIL import Image
 from sish.encode import SlideEncoder
 from sish.errors import SlideOpenError
 from sish.feature_files import is_feature_file
-from sish.identity import file_digest
 from sish.index.store import SlideRow
+from sish.indexed_files import check_is_slide
 from sish.preview import draw_mosaic
 from sish.results import ExamplePair, Hit, PatchPair, Query
 from sish.scale_bar import draw_scale_bar
@@ -144,10 +145,9 @@ class Gallery:
     def _open_indexed(self, slide_id: str, path: str, mpp: float | None) -> Slide:
         """Return an indexed slide; SlideOpenError if its file is another one now."""
         row = self._row_of(slide_id)
-        digest = None if row is None else row.file_digest
         is_new = bool(path) and not is_feature_file(path) and (path, mpp) not in self._slides
-        if is_new and digest is not None and file_digest(path) != digest:
-            raise SlideOpenError(f"{path}: is another file now than when it was added", path=path)
+        if is_new and row is not None:
+            check_is_slide(Path(path), row)
         return self._open(path, mpp)
 
     def _open(self, path: str | None, mpp: float | None) -> Slide:

@@ -52,7 +52,8 @@ def on_slide(ring: Ring, tissue: TissueMask, slide: Slide) -> NDArray[np.floatin
     """Return a ring of a tissue mask in level-0 pixels, (N, 2), no further than the slide's bounds."""
     left, top, width, height = slide.bounds
     places = ring * tissue.l0_per_px + tissue.l0_xy
-    return np.minimum(places, (left + width, top + height))
+    inside: NDArray[np.floating] = np.minimum(places, (left + width, top + height))
+    return inside
 
 
 def _rings(piece: NDArray[np.bool_]) -> Iterator[Ring]:
