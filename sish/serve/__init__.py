@@ -5,6 +5,6 @@ page is plain HTML, CSS and modules of JavaScript in ``page/``, with OpenSeadrag
 
 - :mod:`sish.serve.server` runs it, :mod:`sish.serve.app` has the routes
 - :mod:`sish.serve.guard` decides who may come in
-- :mod:`sish.serve.catalogue` lists slides, :mod:`sish.serve.pictures` makes tiles and thumbnails of them
+- :mod:`sish.serve.catalogue` lists slides, :mod:`sish.serve.shown_slide` makes tiles of them
 - :mod:`sish.serve.searches` runs searches that can be watched and cancelled
 """
