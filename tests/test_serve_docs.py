@@ -61,7 +61,8 @@ def test_a_port_in_use_is_told_in_one_line(built_index, capsys):
 
 def test_other_machines_are_let_in_with_a_warning(built_index):
     with started("--index", str(built_index), "--port", "0", "--no-browser", "--host", "127.0.0.2") as server:
-        server.stdout.readline()
+        with urllib.request.urlopen(server.stdout.readline().strip()) as answer:  # so it runs by now
+            assert answer.status == 200
         server.send_signal(signal.SIGINT)
         _, err = server.communicate(timeout=30)
     assert "warning" in err and "without encryption" in err and err.count("\n") == 1
