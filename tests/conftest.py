@@ -120,3 +120,38 @@ def page(browser, service):
         page.expected.append("Ignoring tile")  # OpenSeadragon: a slide was left before its tiles had come
         page.goto(service.url)
         yield page
+
+
+@pytest.fixture(scope="session", params=("wheel", "debian"))
+def postgres(request):
+    """Each kind of PostgreSQL server in turn; a test may stop, crash and restart it."""
+    from postgres_servers import serving
+
+    with serving(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres):
+    """A fresh database of each kind of PostgreSQL server in turn."""
+    with postgres.database() as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def two_servers():
+    """Two PostgreSQL servers that can hold each other's tables (the wheel has no postgres_fdw)."""
+    from postgres_servers import serving
+
+    with serving("debian") as first, serving("debian") as second:
+        yield first, second
+
+
+@pytest.fixture
+def two_databases(two_servers):
+    """A fresh database on each of two servers; the first may use the second's tables."""
+    from postgres_servers import with_foreign_tables
+
+    first, second = two_servers
+    with first.database() as front, second.database() as remote:
+        yield with_foreign_tables(front, remote), remote
