@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sish.encode import SlideEncoder
 from sish.encoders import PatchEncoder, name_of
-from sish.errors import ParameterError
+from sish.errors import EncoderMismatchError, ParameterError
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
 from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
@@ -301,4 +301,16 @@ def check_keeps(index: IndexBase, rerank: VectorKind | None) -> None:
         raise ParameterError(
             f"got rerank={rerank!r} for {index.path}, which was made with rerank={index.rerank!r}: make "
             "another index"
+        )
+
+
+def check_alike(index: IndexBase, like: str | os.PathLike[str] | IndexBase | None) -> None:
+    """Refuse an index (EncoderMismatchError) whose codes cannot be compared with those of another."""
+    if like is None:
+        return
+    other = like if isinstance(like, IndexBase) else IndexBase(Store.open(like))
+    if index.fingerprint != other.fingerprint:
+        raise EncoderMismatchError(
+            f"{index.path} was made with encoder {index.fingerprint}, and {other.path}, which it should be "
+            f"like, with {other.fingerprint}: give another folder"
         )

@@ -22,6 +22,7 @@ from sish.recalibration import Recalibrated, forget_begun, note_on, recalibrate
 from sish.recall import Recall, tune
 from sish.results import AddReport, RelabelReport
 from sish.searchers import convert, stored_tree
+from sish.shards import Shard
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import keep_threshold, measure_threshold, use_measured
 from sish.vector_ingest import add_vector_slides, check_mosaic, check_width
@@ -41,6 +42,7 @@ class IndexChanges(IndexBase):
         replace: bool = False,
         on_error: OnError = "skip",
         slide_timeout: float = SLIDE_TIMEOUT_S,
+        shard: Shard | str | None = None,
         show_progress: bool = True,
     ) -> AddReport:
         """Add slides. They are committed every two seconds, so an interrupted add goes on where it stopped.
@@ -69,6 +71,10 @@ class IndexChanges(IndexBase):
         slide_timeout : float
             Seconds that a slide may take. A slide that takes longer fails, and the add goes on, even if its
             decoder never returns. 0: no limit. Default: half an hour, longer than the largest slides take.
+        shard : Shard or str, optional
+            Add only the slides of this shard of them, such as ``"3/8"`` (:mod:`sish.shards`). Give `slides`
+            and `labels` of the whole archive. The index is the shard's own, made by :meth:`create` with
+            ``like``; :func:`sish.merge` makes one index of all shards.
         show_progress : bool
             Show progress: a bar on a terminal, plain lines elsewhere.
 
@@ -85,6 +91,8 @@ class IndexChanges(IndexBase):
             If another process writes to the index (IndexLockedError), or it cannot be written.
         EncoderMismatchError
             If the weights at hand are not those of the index.
+        ParameterError
+            If there is no such shard, the index is of another one, or its encoder must be measured first.
         """
         check_takes_pixels(self.encoder, self.path)
         given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
@@ -99,6 +107,7 @@ class IndexChanges(IndexBase):
                 replace=replace,
                 on_error=on_error,
                 slide_timeout=slide_timeout,
+                shard=Shard.parse(shard) if isinstance(shard, str) else shard,
             )
             report = ingest.run(given, show_progress=show_progress)
             if report.added or report.replaced:
@@ -117,6 +126,7 @@ class IndexChanges(IndexBase):
         replace: bool = False,
         on_error: OnError = "skip",
         slide_timeout: float = SLIDE_TIMEOUT_S,
+        shard: Shard | str | None = None,
         show_progress: bool = True,
     ) -> AddReport:
         """Add slides by features that TRIDENT or CLAM computed; as :meth:`add`, without pixels.
@@ -130,7 +140,7 @@ class IndexChanges(IndexBase):
             Feature files (``.h5``), or folders that are searched for them.
         feature_encoder : str, optional
             Name of the network that made them, where files and folders do not tell.
-        labels, mpp, override_mpp, replace, on_error, slide_timeout, show_progress
+        labels, mpp, override_mpp, replace, on_error, slide_timeout, shard, show_progress
             As of :meth:`add`; the scales are of level 0.
 
         Returns
@@ -156,6 +166,7 @@ class IndexChanges(IndexBase):
                 replace=replace,
                 on_error=on_error,
                 slide_timeout=slide_timeout,
+                shard=Shard.parse(shard) if isinstance(shard, str) else shard,
             )
             ingest.feature_encoder = feature_encoder
             return ingest.run(given, show_progress=show_progress)

@@ -24,6 +24,7 @@ from sish.nearest import nearest_to
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
 from sish.sampling import Sample, SampledSlide, take_sample
+from sish.shards import Shard, ShardLog
 from sish.slide_writer import SlideWriter
 from sish.slides.files import absolute, find_slides, slide_id_of
 from sish.slides.formats.dicom import is_dicom, series_files
@@ -111,6 +112,8 @@ class Ingest:
         Go on after a slide that fails, or stop with its error.
     slide_timeout : float
         Seconds that a slide may take before it fails; 0 for no limit.
+    shard : Shard, optional
+        The shard that the store is of; slides of other shards are left out.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Ingest:
         replace: bool = False,
         on_error: OnError = "skip",
         slide_timeout: float = SLIDE_TIMEOUT_S,
+        shard: Shard | None = None,
     ) -> None:
         """Check the arguments; see the class for them."""
         check_on_error(on_error)
@@ -139,10 +143,13 @@ class Ingest:
         self._sample = Sample()
         self._writer = SlideWriter(store, encoder.recipe, replace=replace)
         self._jobs: list[Job] = []  # encoded and not committed yet
+        self._log = None if shard is None else ShardLog(store, shard)
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
         report = self.work(list(self._plan(slides)), show_progress=show_progress)
+        if self._log is not None:
+            self._log.finish()
         report.seconds = time.perf_counter() - self._start
         return report
 
@@ -150,6 +157,7 @@ class Ingest:
         """Add the slides of these jobs."""
         if jobs:
             self.encoder.load()  # so wrong weights are refused before any slide is opened
+            self._check_measured()
             self.measure(jobs, show_progress=show_progress)
         with progress("adding", len(jobs), show=show_progress) as bar:
             try:
@@ -158,6 +166,15 @@ class Ingest:
             finally:
                 self._commit()  # encoded slides are kept, whatever stops the others
         return self._report
+
+    def _check_measured(self) -> None:
+        """Refuse to measure a shard's encoder on its own slides: no other shard would fit it."""
+        if self._log is not None and self.encoder.needs_calibration:
+            raise ParameterError(
+                f"got shard {self._log.shard} for {self._store.path}, whose encoder was not measured; all "
+                "shards must share one measurement: make one index by sish index create --measure SLIDES, "
+                "and each shard with --like that index (like=)"
+            )
 
     def measure(self, jobs: list[Job], *, show_progress: bool = True) -> None:
         """Measure the encoder's features on the first slides with tissue of an index, if it needs that.
@@ -186,6 +203,8 @@ class Ingest:
                 continue
             row = self._labels.find(path, slide_id_of(path)) if self._labels else None
             slide_id = seen[path] = row.slide_id if row and row.slide_id else self._id_of(path, stored)
+            if self._log is not None and not self._log.shard.holds(slide_id):
+                continue
             there = stored.row(slide_id)
             standing = None if there is None else self._standing(path, there)
             if there is None or (self._replace and standing is not Standing.OTHER):
@@ -196,6 +215,8 @@ class Ingest:
                     moved[slide_id] = replace(there, path=str(path))
         self._store.relabel(moved)
         self._check_labels(seen, stored)
+        if self._log is not None:
+            self._log.begin(seen.values())
 
     def _standing(self, path: Path, there: SlideRow) -> Standing:
         """Return the relation of a file to the indexed slide of its id; report a file that is refused."""
@@ -341,11 +362,15 @@ class Ingest:
             if row.mpp_source != OVERRIDE and is_unused(self._given_for(job)[0], row.mpp):
                 self._report.own_scale.append(job.slide_id)
             self._report.enter(row, before)
+        if self._log is not None:
+            self._log.tick()
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
         if self._on_error == "raise":
             with errors_about(path):
                 raise error
+        if self._log is not None and error.slide_id is not None:
+            self._log.fail(error.slide_id, path, str(error))
         self._report.failed.append(Skipped(str(path), str(error)))
 
 

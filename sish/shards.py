@@ -130,7 +130,7 @@ def _bytes_of(slide_id: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """The record of a shard's work, which its index keeps; the slides of the index are those that are done."""
+    """The record of a shard's work, which its index keeps. The slides that are done are in the index."""
 
     number: int
     """Which shard, from 0 on."""
@@ -209,13 +209,13 @@ class ShardLog:
         kept = ShardRecord.kept_with(store.state.measured)
         if kept is not None and kept.shard != shard:
             raise ParameterError(
-                f"got --shard {shard} for {store.path}, which is shard {kept.shard}: give each shard a folder "
+                f"got shard {shard} for {store.path}, which is shard {kept.shard}: give each shard a folder "
                 "of its own"
             )
         for slide_id, _ in store.state.ids_and_paths() if kept is None else ():
             if not shard.holds(slide_id):
                 raise ParameterError(
-                    f"got --shard {shard} for {store.path}, which holds {slide_id}, and this slide is of "
+                    f"got shard {shard} for {store.path}, which holds {slide_id}, and this slide is of "
                     "another shard: give the shard a folder of its own"
                 )
 

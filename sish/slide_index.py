@@ -26,7 +26,7 @@ from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError
 from sish.feature_ingest import measured_files
 from sish.index.params import SearchParams
 from sish.index.store import Store
-from sish.index_base import check_keeps, header_of, one_encoder
+from sish.index_base import check_alike, check_keeps, header_of, one_encoder
 from sish.index_insight import IndexInsight
 from sish.recipe import Recipe
 from sish.rerank import kind_of
@@ -220,6 +220,7 @@ class Index(IndexInsight):
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
+        like: str | os.PathLike[str] | Index | None = None,
         rerank: VectorKind | None = None,
         device: str = "cpu",
     ) -> Index:
@@ -229,7 +230,8 @@ class Index(IndexInsight):
             lambda: cls.open(path, encoder=given, device=device),
             lambda: cls.create(
                 path,
-                encoder=TISSUE if given is None else given,
+                encoder=TISSUE if given is None and like is None else given,
+                like=like,
                 measure=measure,
                 mpp=mpp,
                 override_mpp=override_mpp,
@@ -238,6 +240,7 @@ class Index(IndexInsight):
             ),
         )
         check_keeps(index, rerank)
+        check_alike(index, like)
         return index
 
     @classmethod

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from sish.cli.add import ADD
 from sish.cli.options import (
     Command,
     add_device,
+    add_encoder,
     add_index,
     add_json,
+    add_rerank,
     add_scale,
     add_search,
+    add_timeout,
     given,
     given_search,
+    held,
     is_index,
     open_index,
     show,
-    unused_line,
+    tell_licence,
 )
-from sish.encoders import TIMM
-from sish.errors import ParameterError, SlideOpenError
 from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error, print_line, printable
 from sish.recipe import Recipe
-from sish.slides.reader_threads import SLIDE_TIMEOUT_S, checked_timeout
-from sish.slides.scale import check_given
 
 if TYPE_CHECKING:
     from sish.index.repair import RepairReport
-    from sish.results import AddReport
     from sish.slide_index import Index
 
 # ---- create
@@ -56,18 +56,10 @@ def _create_options(parser: ArgumentParser) -> None:
         help="have the recipe, calibration and search parameters of this index: for shards of one archive",
     )
     add_scale(parser, "those")
-    _add_rerank(parser)
+    add_rerank(parser)
     parser.add_class_arguments(Recipe, "recipe")
     add_search(parser)
     add_device(parser)
-
-
-def _add_rerank(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--rerank",
-        choices=["int8", "float16"],
-        help="let a new index keep features, and rank the nearest patches again by them",
-    )
 
 
 def _create(arguments: Namespace) -> int:
@@ -89,142 +81,8 @@ def _create(arguments: Namespace) -> int:
         **given(arguments, "measure", "mpp", "override_mpp", "device", "rerank"),
     )
     print_line(f"made {index.path} with encoder {index.fingerprint}")
-    _tell_licence(index)
+    tell_licence(index)
     return 0
-
-
-def _tell_licence(index: Index) -> None:
-    """Tell the licence of weights that are not of sish."""
-    if index.recipe.weights.startswith(TIMM):
-        print_error(f"sish: licence of {index.recipe.weights}: {index.encoder.licence}")
-
-
-# ---- add
-
-
-def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("slides", type=str, nargs="*", help="slides, or folders of slides")
-    parser.add_argument(
-        "--features", type=str, nargs="+", metavar="DIR", help="features of TRIDENT or CLAM (.h5) for slides"
-    )
-    parser.add_argument(
-        "--feature-encoder", type=str | None, help="what made them, where files and folders do not tell"
-    )
-    add_index(parser, "the index's folder; made if it is not there")
-    parser.add_argument(
-        "--labels",
-        type=str | None,
-        help="CSV with path or slide_id, and any of label, patient, site, mpp, override_mpp",
-    )
-    add_scale(parser, "the slides")
-    parser.add_argument(
-        "--replace", action="store_true", help="make the codes of slides anew that are there already"
-    )
-    parser.add_argument(
-        "--on-error",
-        choices=["skip", "raise"],
-        default="skip",
-        help="after a slide that fails: go on, or stop",
-    )
-    _add_timeout(parser)
-    _add_encoder(parser)
-    _add_rerank(parser)
-    add_json(parser, "print the report as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-
-
-def _add_timeout(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--slide-timeout",
-        type=float,
-        default=SLIDE_TIMEOUT_S,
-        metavar="SECONDS",
-        help="after so long a slide fails, and the others go on; 0 for no limit",
-    )
-
-
-def _add(arguments: Namespace) -> int:
-    from sish.labels import read_labels
-
-    if arguments.labels is not None:
-        read_labels(arguments.labels)  # before an index is made for them
-    check_given(arguments.mpp, arguments.override_mpp)
-    checked_timeout(arguments.slide_timeout)
-    if bool(arguments.slides) == bool(arguments.features):
-        raise ParameterError("got slides and features, or neither; want slides, or --features with a folder")
-    options = {
-        **given(arguments, "labels", "mpp", "override_mpp", "replace", "on_error", "slide_timeout"),
-        "show_progress": not arguments.quiet,
-    }
-    index, report = (_add_features if arguments.features else _add_slides)(arguments, options)
-    _tell_added(arguments, report)
-    show(arguments, asdict(report), [f"{report.summary()}; {_held(index)}"])
-    return 1 if report.failed else 0
-
-
-def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
-    from sish.slide_index import Index
-
-    if not is_index(Path(arguments.index)):
-        _check_slides(arguments.slides)
-    index = Index.open_or_create(
-        arguments.index,
-        **given(arguments, "weights", "mpp", "override_mpp", "device", "rerank"),
-    )
-    _tell_licence(index)
-    return index, index.add(arguments.slides, **options)
-
-
-def _check_slides(names: Sequence[str]) -> None:
-    """Refuse to make an index for slides of which none is there: most likely a typing error (SlideError)."""
-    from sish.slides.files import find_slides
-
-    errors: list[SlideOpenError] = []
-    for name in names:
-        try:
-            if find_slides(name, on_error=errors.append):
-                return
-        except SlideOpenError as error:
-            errors.append(error)
-    reason = errors[0] if errors else f"{names[0]}: got a folder without slides or images in it"
-    raise SlideOpenError(f"{reason}; no index was made")
-
-
-def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
-    from sish.index_base import check_keeps
-    from sish.slide_index import Index, open_or_make
-
-    encoder = given(arguments, "feature_encoder")
-
-    def make() -> Index:
-        return Index.create_for_features(
-            arguments.index,
-            arguments.features,
-            **encoder,
-            **given(arguments, "mpp", "override_mpp"),
-            rerank=arguments.rerank or "auto",
-        )
-
-    index = open_or_make(lambda: Index.open(arguments.index), make)
-    check_keeps(index, arguments.rerank)
-    return index, index.add_features(arguments.features, **encoder, **options)
-
-
-def _tell_added(arguments: Namespace, report: AddReport) -> None:
-    for note in report.notes:
-        print_error(f"sish: note: {note}")
-    for skipped in report.failed:
-        print_error(f"sish: skipped: {skipped.reason}")
-    if report.own_scale:
-        print_error(unused_line(len(report.own_scale)))
-    if report.no_tissue and not arguments.features:
-        print_error(f"sish: {report.hint}")
-    if report.already and arguments.labels:
-        print_error("sish: labels of slides already there stay: sish index label LABELS changes them")
-
-
-def _held(index: Index) -> str:
-    return f"{index.path} holds {counted(len(index), 'slide')}"
 
 
 # ---- remove and label
@@ -237,7 +95,7 @@ def _remove_options(parser: ArgumentParser) -> None:
 
 def _remove(arguments: Namespace) -> int:
     index = open_index(arguments)
-    print_line(f"removed {index.remove(arguments.slide_ids)}; {_held(index)}")
+    print_line(f"removed {index.remove(arguments.slide_ids)}; {held(index)}")
     return 0
 
 
@@ -383,17 +241,10 @@ def _measure(arguments: Namespace) -> int:
     return 0
 
 
-def _add_encoder(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
-    )
-    add_device(parser)
-
-
 def _recalibrate_options(parser: ArgumentParser) -> None:
     _index_and_json(parser)
-    _add_encoder(parser)
-    _add_timeout(parser)
+    add_encoder(parser)
+    add_timeout(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -415,7 +266,7 @@ def _compact_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="measure the encoder's features again, and encode all slides again, as recalibrate does",
     )
-    _add_encoder(parser)
+    add_encoder(parser)
 
 
 def _compact(arguments: Namespace) -> int:
@@ -442,12 +293,7 @@ COMMANDS = {
     "create": Command(
         "make an empty index with settings of your own", "Make an empty index.", _create_options, _create
     ),
-    "add": Command(
-        "add slides; makes the index if there is none",
-        "Add slides: files, or folders that are searched for slides. Resumable.",
-        _add_options,
-        _add,
-    ),
+    "add": ADD,
     "remove": Command("remove slides by id", "Remove slides by id.", _remove_options, _remove),
     "label": Command(
         "give indexed slides labels, patients, sites, metadata",

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError
 from sish.index.params import SearchParams
 from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
-from sish.printing import print_line
+from sish.printing import counted, print_error, print_line
+from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 
 if TYPE_CHECKING:
     from sish.slide_index import Index
@@ -56,6 +58,34 @@ def add_json(parser: ArgumentParser, help: str = "print JSON") -> None:
 def add_device(parser: ArgumentParser) -> None:
     """Let a parser know ``--device``."""
     parser.add_argument("--device", type=str, default="cpu", help="where the encoder runs: cpu, cuda, cuda:1")
+
+
+def add_rerank(parser: ArgumentParser) -> None:
+    """Let a parser know ``--rerank``."""
+    parser.add_argument(
+        "--rerank",
+        choices=["int8", "float16"],
+        help="let a new index keep features, and rank the nearest patches again by them",
+    )
+
+
+def add_timeout(parser: ArgumentParser) -> None:
+    """Let a parser know ``--slide-timeout``."""
+    parser.add_argument(
+        "--slide-timeout",
+        type=float,
+        default=SLIDE_TIMEOUT_S,
+        metavar="SECONDS",
+        help="after so long a slide fails, and the others go on; 0 for no limit",
+    )
+
+
+def add_encoder(parser: ArgumentParser) -> None:
+    """Let a parser know ``--weights`` and ``--device``."""
+    parser.add_argument(
+        "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
+    )
+    add_device(parser)
 
 
 def add_scale(parser: ArgumentParser, of: str) -> None:
@@ -155,3 +185,14 @@ def unused_line(slides: int) -> str:
     """Return the line that says of how many slides a given scale was not used."""
     tell = "1 slide tells its" if slides == 1 else f"{slides} slides tell their"
     return f"sish: {tell} own scale, so the given mpp was not used; --override-mpp replaces it"
+
+
+def held(index: Index) -> str:
+    """Return what an index holds, in words."""
+    return f"{index.path} holds {counted(len(index), 'slide')}"
+
+
+def tell_licence(index: Index) -> None:
+    """Tell the licence of weights that are not of sish."""
+    if index.recipe.weights.startswith(TIMM):
+        print_error(f"sish: licence of {index.recipe.weights}: {index.encoder.licence}")

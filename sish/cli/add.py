@@ -1,0 +1,185 @@
+"""``sish index add``: add slides, features, or one shard of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from sish.cli.options import (
+    Command,
+    add_encoder,
+    add_index,
+    add_json,
+    add_rerank,
+    add_scale,
+    add_timeout,
+    given,
+    held,
+    is_index,
+    show,
+    tell_licence,
+    unused_line,
+)
+from sish.errors import ParameterError, SlideOpenError
+from sish.parsing import ArgumentParser
+from sish.printing import print_error
+from sish.shards import Shard
+from sish.slides.reader_threads import checked_timeout
+from sish.slides.scale import check_given
+
+if TYPE_CHECKING:
+    from sish.results import AddReport
+    from sish.slide_index import Index
+
+
+def _add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("slides", type=str, nargs="*", help="slides, or folders of slides")
+    parser.add_argument(
+        "--features", type=str, nargs="+", metavar="DIR", help="features of TRIDENT or CLAM (.h5) for slides"
+    )
+    parser.add_argument(
+        "--feature-encoder", type=str | None, help="what made them, where files and folders do not tell"
+    )
+    add_index(parser, "the index's folder; made if it is not there")
+    parser.add_argument(
+        "--labels",
+        type=str | None,
+        help="CSV with path or slide_id, and any of label, patient, site, mpp, override_mpp",
+    )
+    add_scale(parser, "the slides")
+    parser.add_argument(
+        "--replace", action="store_true", help="make the codes of slides anew that are there already"
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=["skip", "raise"],
+        default="skip",
+        help="after a slide that fails: go on, or stop",
+    )
+    add_timeout(parser)
+    add_encoder(parser)
+    parser.add_argument(
+        "--like",
+        type=str | None,
+        metavar="INDEX",
+        help="let a new index have the recipe, calibration and search parameters of this one",
+    )
+    parser.add_argument(
+        "--shard",
+        type=str | None,
+        metavar="I/N",
+        help="add one of N shards of the slides only, I from 0 to N - 1, into an index of its own; auto: the "
+        "task of a SLURM array",
+    )
+    add_rerank(parser)
+    add_json(parser, "print the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add(arguments: Namespace) -> int:
+    from sish.labels import read_labels
+
+    if arguments.labels is not None:
+        read_labels(arguments.labels)  # before an index is made for them
+    check_given(arguments.mpp, arguments.override_mpp)
+    checked_timeout(arguments.slide_timeout)
+    if bool(arguments.slides) == bool(arguments.features):
+        raise ParameterError("got slides and features, or neither; want slides, or --features with a folder")
+    shard = None if arguments.shard is None else Shard.parse(arguments.shard)
+    options = {
+        "shard": shard,
+        **given(arguments, "labels", "mpp", "override_mpp", "replace", "on_error", "slide_timeout"),
+        "show_progress": not arguments.quiet,
+    }
+    index, report = (_add_features if arguments.features else _add_slides)(arguments, options)
+    _tell_added(arguments, report)
+    show(arguments, asdict(report), [f"{report.summary()}; {held(index)}"])
+    return 1 if report.failed else 0
+
+
+def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
+    from sish.slide_index import Index
+
+    if not is_index(Path(arguments.index)):
+        _check_slides(arguments.slides)
+        _check_alike(arguments)
+    index = Index.open_or_create(
+        arguments.index,
+        **given(arguments, "weights", "mpp", "override_mpp", "like", "device", "rerank"),
+    )
+    tell_licence(index)
+    return index, index.add(arguments.slides, **options)
+
+
+def _check_slides(names: Sequence[str]) -> None:
+    """Refuse to make an index for slides of which none is there: most likely a typing error (SlideError)."""
+    from sish.slides.files import find_slides
+
+    errors: list[SlideOpenError] = []
+    for name in names:
+        try:
+            if find_slides(name, on_error=errors.append):
+                return
+        except SlideOpenError as error:
+            errors.append(error)
+    reason = errors[0] if errors else f"{names[0]}: got a folder without slides or images in it"
+    raise SlideOpenError(f"{reason}; no index was made")
+
+
+def _check_alike(arguments: Namespace) -> None:
+    """Refuse to make an index for a shard that measures its own slides (ParameterError)."""
+    if arguments.shard is not None and arguments.like is None:
+        raise ParameterError(
+            f"got --shard {arguments.shard} without --like for a new index, and all shards must share one "
+            "measurement of the encoder: make an index by sish index create --measure SLIDES, and give "
+            "--like that index"
+        )
+
+
+def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
+    from sish.index_base import check_alike, check_keeps
+    from sish.slide_index import Index, open_or_make
+
+    encoder = given(arguments, "feature_encoder")
+
+    def make() -> Index:
+        if arguments.like is not None:
+            return Index.create(arguments.index, like=arguments.like, rerank=arguments.rerank)
+        return Index.create_for_features(
+            arguments.index,
+            arguments.features,
+            **encoder,
+            **given(arguments, "mpp", "override_mpp"),
+            rerank=arguments.rerank or "auto",
+        )
+
+    index = open_or_make(lambda: Index.open(arguments.index), make)
+    check_keeps(index, arguments.rerank)
+    check_alike(index, arguments.like)
+    return index, index.add_features(arguments.features, **encoder, **options)
+
+
+def _tell_added(arguments: Namespace, report: AddReport) -> None:
+    for note in report.notes:
+        print_error(f"sish: note: {note}")
+    for skipped in report.failed:
+        print_error(f"sish: skipped: {skipped.reason}")
+    if report.own_scale:
+        print_error(unused_line(len(report.own_scale)))
+    if report.no_tissue and not arguments.features:
+        print_error(f"sish: {report.hint}")
+    if report.already and arguments.labels:
+        print_error("sish: labels of slides already there stay: sish index label LABELS changes them")
+
+
+ADD = Command(
+    "add slides; makes the index if there is none",
+    "Add slides: files, or folders that are searched for slides. Resumable.",
+    _add_options,
+    _add,
+)
+"""The command ``sish index add``."""
