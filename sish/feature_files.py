@@ -37,6 +37,7 @@ from sish.slides.clusters import assign, kmeans
 from sish.slides.folders import files_below
 from sish.slides.mosaic import representatives
 from sish.slides.scale import find_scale
+from sish.slides.tables import is_list, listed_files
 
 SUFFIXES = frozenset({".h5", ".hdf5"})
 """Endings of feature files, in lower case."""
@@ -119,14 +120,14 @@ def find_feature_files(
     Parameters
     ----------
     folder : path-like
-        A folder, or a file.
+        A folder, a file, or a table (``.csv``) that lists files in its column ``path``.
     on_error : callable, optional
         Called with the error of each folder that cannot be read (:func:`sish.slides.folders.files_below`).
 
     Returns
     -------
     list of Path
-        The files, sorted; for a file the file itself.
+        The files, sorted; for a file the file itself; for a table the files that it lists.
 
     Raises
     ------
@@ -134,6 +135,8 @@ def find_feature_files(
         If nothing is at this path.
     SlideOpenError
         If the folder has no such file.
+    LabelsError
+        If a table cannot be read, or a row has no path.
     """
     place = Path(folder)
     if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises for a name too long, and where it may not look
@@ -141,7 +144,7 @@ def find_feature_files(
             raise SlideNotFoundError(
                 f"{place}: there is no such file or folder; want features of TRIDENT or CLAM"
             )
-        return [place]
+        return listed_files(place) if is_list(place) else [place]
     found = [path for path in files_below(place, SUFFIXES, on_error) if not path.stem.endswith("_patches")]
     if not found:
         raise SlideOpenError(f"{place}: got a folder without feature files (.h5); want at least one")

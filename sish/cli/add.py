@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("slides", type=str, nargs="*", help="slides, or folders of slides")
+    parser.add_argument(
+        "slides", type=str, nargs="*", help="slides, folders of slides, or a CSV with a column path"
+    )
     parser.add_argument(
         "--features", type=str, nargs="+", metavar="DIR", help="features of TRIDENT or CLAM (.h5) for slides"
     )

@@ -10,6 +10,7 @@ from sish.errors import SlideOpenError
 from sish.slides.folders import files_below
 from sish.slides.formats.checks import check_file
 from sish.slides.formats.dicom import dicom_series, dicom_slide_id, is_dicom, series_files
+from sish.slides.tables import is_list, listed_files
 
 OPENSLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm"}
 SLIDE_SUFFIXES = frozenset(OPENSLIDE_SUFFIXES | {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -31,7 +32,7 @@ def find_slides(
     Parameters
     ----------
     folder : path-like
-        A folder, or a file.
+        A folder, a file, or a table (``.csv``) that lists files in its column ``path``.
     on_error : callable, optional
         It is told of each folder below that cannot be read and of each link to nowhere, and the search goes
         on.
@@ -39,7 +40,8 @@ def find_slides(
     Returns
     -------
     list of Path
-        The slides, sorted; for a file the file itself, or the first of its DICOM series.
+        The slides, sorted; for a file the file itself, or the first of its DICOM series; for a table the
+        files that it lists, in its order.
 
     Raises
     ------
@@ -47,6 +49,8 @@ def find_slides(
         If there is nothing at this path.
     SlideOpenError
         Without `on_error`, where it would be told: no slide is passed over in silence.
+    LabelsError
+        If a table cannot be read, or a row has no path.
 
     Examples
     --------
@@ -60,6 +64,8 @@ def find_slides(
     folder = Path(folder)
     if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where the folder above cannot be read
         check_file(folder)
+        if is_list(folder):
+            return listed_files(folder)
         return series_files(folder)[:1]
     return list(first_of_series(files_below(folder, SLIDE_SUFFIXES, on_error)))
 

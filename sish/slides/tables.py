@@ -93,6 +93,37 @@ def read_table(path: Path, naming: tuple[str, ...], known: Collection[str] = ())
     return TextTable(tuple(rows), tuple(_notes(path, filled)))
 
 
+def is_list(path: Path) -> bool:
+    """Return whether a path names a table of files (`listed_files`), by its ending."""
+    return path.suffix.lower() == ".csv"
+
+
+def listed_files(path: Path) -> list[Path]:
+    """Return the files that a table lists in its column ``path``.
+
+    Parameters
+    ----------
+    path : Path
+        The table; any other columns are left alone.
+
+    Returns
+    -------
+    list of Path
+        The files, in order, whether they are there or not. Those that are not absolute are relative to the
+        folder of the table.
+
+    Raises
+    ------
+    LabelsError
+        If it cannot be read, or a row has no path.
+    """  # noqa: DOC501  odd_line() makes that error
+    rows = read_table(path, ("path",)).rows
+    bare = next((row for row in rows if "path" not in row.said), None)
+    if bare is not None:
+        raise odd_line(path, bare.line, "has no path: fill it in, or delete the line")
+    return [path.parent / row.said["path"] for row in rows]
+
+
 def posix_path(cell: str) -> PurePosixPath:
     r"""Return the path that a cell names; a table from Windows has ``slides\a.svs``.
 
