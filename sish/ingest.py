@@ -21,6 +21,7 @@ from sish.identity import Standing, compare, file_digest
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State, Store
 from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
+from sish.printing import counted
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
 from sish.sampling import Sample, SampledSlide, take_sample
@@ -192,6 +193,17 @@ class Ingest:
             before, self.encoder = self.encoder, self.encoder.measured_on(sample.features)
             header = IndexHeader.from_json(self._store.header).measured(before, self.encoder)
             self._writer.header = header  # is committed with the first slides
+
+    def calibrate(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> None:
+        """Measure the encoder's features as `run` would, and add no slide (ParameterError if it cannot)."""
+        jobs = list(self._plan(slides))
+        self.measure(jobs, show_progress=show_progress)
+        if self._writer.header is None:
+            raise ParameterError(
+                f"got {counted(len(jobs), 'slide')} to measure features on, and too few of them can be read "
+                "and have tissue; give more slides"
+            )
+        self._store.replace_header(self._writer.header.to_json(), {})
 
     def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
         """Yield the slides to add. Slides that are in the index already are reported and left out."""

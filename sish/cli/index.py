@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from sish.cli.add import ADD
+from sish.cli.cluster import PLAN, STATUS
 from sish.cli.options import (
     Command,
     add_device,
@@ -294,6 +295,8 @@ COMMANDS = {
         "make an empty index with settings of your own", "Make an empty index.", _create_options, _create
     ),
     "add": ADD,
+    "plan": PLAN,
+    "status": STATUS,
     "remove": Command("remove slides by id", "Remove slides by id.", _remove_options, _remove),
     "label": Command(
         "give indexed slides labels, patients, sites, metadata",
