@@ -148,7 +148,8 @@ class Ingest:
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
-        report = self.work(list(self._plan(slides)), show_progress=show_progress)
+        jobs = sorted(self._plan(slides), key=lambda job: job.slide_id)  # as merged shards have them
+        report = self.work(jobs, show_progress=show_progress)
         if self._log is not None:
             self._log.finish()
         report.seconds = time.perf_counter() - self._start

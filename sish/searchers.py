@@ -23,15 +23,17 @@ from sish.index.barcode import nearest
 from sish.index.guided.walk import guided_search
 from sish.index.params import BUDGET, OrderedSetName, SearchParams
 from sish.index.store import Snapshot, State, Store
+from sish.index.store.manifest import JSON
 from sish.index.store.slide_list import SlideList
 from sish.index.table import KeyTable
 from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed, root_tree
 from sish.index.texture.tree import TextureTree
 from sish.index.trees import OrderedSet, SortedListSet, VanEmdeBoas
-from sish.recall import measure_recall
+from sish.recall import FACT as RECALL
+from sish.recall import Recall, measure_recall
 from sish.recipe import Keys
 from sish.rerank import CHANCE, Rerank
-from sish.thresholds import measure_threshold
+from sish.thresholds import threshold_fact
 from sish.tree_fit import TreeFit
 
 _TREES: dict[OrderedSetName, type[OrderedSet]] = {"veb": VanEmdeBoas, "sorted_list": SortedListSet}
@@ -282,28 +284,39 @@ class TextureKeys:
         return self._tree.keys(barcodes)[:, None]
 
     def grow(self, patches: int) -> None:
-        """Count patches that were stored. If it is due, measure, and learn a tree that fits."""
-        self._patches += patches
-        if not self.is_due(0):
-            return
-        self._tree, fit = self._fitting() or self._learnt()
-        self._store.keep_measured(fit.fact())
-        self._due = fit.due
-        measure_recall(self._store, self._tree)
+        """Count patches that were stored. If it is due, measure, and learn a tree that fits.
 
-    def _fitting(self) -> tuple[TextureTree, TreeFit] | None:
-        """Return the tree and its measurement, looked at now; None if a tree must be learnt."""
+        Of no patches, it does what a killed writer left undone. So the tree does not depend on such a chance.
+        """
+        self._patches += patches
+        if self.is_due(0):
+            if not self._still_fits():
+                self._tree = learn_keys(self._store, facts=self._facts_on, seed=self._seed)
+            self._due = self._first_due()
+        self._measure_recall()
+
+    def _still_fits(self) -> bool:
+        """Return whether the tree still fits, and keep that it was looked at; False if there is none."""
         before = TreeFit.kept_with(self._store.state.measured)
         if self._tree is None or before is None:
-            return None
+            return False
         now = TreeFit.on(self._store.state, self._tree)
-        return (self._tree, before.checked_at(now)) if before.still_holds(now) else None
+        if not before.still_holds(now):
+            return False
+        self._store.keep_measured(before.checked_at(now).fact())
+        return True
 
-    def _learnt(self) -> tuple[TextureTree, TreeFit]:
-        """Return a new tree, which made the keys of the store, and its measurement."""
-        tree = learn_keys(self._store, seed=self._seed)
-        measure_threshold(self._store)
-        return tree, TreeFit.on(self._store.state, tree)
+    def _facts_on(self, tree: TextureTree, keys: NDArray[np.integer]) -> dict[str, JSON]:
+        """Return what is kept with a new tree and its keys; the recall of the old one is forgotten."""
+        state = self._store.state
+        return {**TreeFit.of(state, tree, [keys]).fact(), **threshold_fact(state), RECALL: None}
+
+    def _measure_recall(self) -> None:
+        """Measure the recall, if that was not done since the tree was looked at."""
+        measured = self._store.state.measured
+        fit, found = TreeFit.kept_with(measured), Recall.kept_with(measured)
+        if self._tree is not None and fit and (found is None or found.patches < fit.checked):
+            measure_recall(self._store, self._tree)
 
     def _first_due(self) -> int:
         """Return the number of patches beyond which the stored tree must be looked at."""

@@ -9,7 +9,7 @@ from sish.header import IndexHeader
 from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
 from sish.recipe import Recipe
 from sish.searchers import TextureKeys
-from sish.thresholds import keep_threshold
+from sish.thresholds import keep_threshold, measure_threshold
 
 _COMMIT_S = 2.0
 """Seconds of work between commits, about; a crash may cost them and the slide at hand."""
@@ -58,6 +58,8 @@ class SlideWriter:
         patches, self._patches = self._patches, 0
         if not waiting:
             return []
+        if self._texture is not None:
+            self._texture.grow(0)
         self._store.append_many(
             [self._snapshot(row, codes) for row, codes, _ in waiting],
             replace=self._replace,
@@ -70,6 +72,12 @@ class SlideWriter:
             keep_threshold(self._store, [row for both in rows for row in both if row is not None])
         self._since = time.monotonic()
         return rows
+
+    def settle(self) -> None:
+        """Do what a killed writer left undone, and measure the threshold on all slides."""
+        if self._texture is not None:
+            self._texture.grow(0)
+            measure_threshold(self._store)
 
     def _snapshot(self, row: SlideRow, codes: SlideCodes) -> Snapshot:
         """Return a slide as the store takes it, with the keys of the archive's tree."""

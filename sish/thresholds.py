@@ -169,16 +169,16 @@ def keep_threshold(store: Store, changed: Iterable[SlideRow]) -> None:
 
 def measure_threshold(store: Store) -> None:
     """Measure the threshold of an archive that is open for writing, and keep it with the archive."""
-    store.keep_measured(_fact(store.state))
+    store.keep_measured(threshold_fact(store.state))
 
 
 def use_measured(store: Store) -> None:
     """Measure the threshold of an archive that is open for writing, and let all searches use it."""
-    store.replace_header({**store.header, "measures_threshold": True}, _fact(store.state))
+    store.replace_header({**store.header, "measures_threshold": True}, threshold_fact(store.state))
 
 
-def _fact(state: State) -> dict[str, JSON]:
-    """Measure a state, and return the fact to keep."""
+def threshold_fact(state: State) -> dict[str, JSON]:
+    """Measure the threshold of a state, and return the fact to keep."""
     found = Measured.on(state)
     return {FACT: None if found is None else asdict(found)}
 

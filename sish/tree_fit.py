@@ -14,10 +14,11 @@ of patches, even if every measurement leads to a new tree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sish.index.store import State
 from sish.index.store.manifest import JSON
@@ -45,14 +46,18 @@ class TreeFit:
     @classmethod
     def on(cls, state: State, tree: TextureTree) -> TreeFit:
         """Measure on the patches of a state, whose keys `tree` made."""
+        return cls.of(state, tree, [segment.patches.keys[:, 0] for segment in state.segments])
+
+    @classmethod
+    def of(cls, state: State, tree: TextureTree, stored: Iterable[NDArray[np.integer]]) -> TreeFit:
+        """Measure on the patches of a state, given the keys that `tree` makes of them, in sorted parts."""
         barcodes = sample_of(state)[1]
         keys = tree.keys(barcodes)
         leaves = tree.leaves.reshape(-1, tree.barcode_bytes)[keys]
         bits = np.bitwise_count(barcodes ^ leaves).sum(1).mean()
         together = np.zeros(len(keys), np.int64)
-        for segment in state.segments:
-            stored = segment.patches.keys[:, 0]
-            together += np.searchsorted(stored, keys, "right") - np.searchsorted(stored, keys)
+        for part in stored:
+            together += np.searchsorted(part, keys, "right") - np.searchsorted(part, keys)
         return cls(float(bits), float(together.mean()), state.n_patches)
 
     @classmethod

@@ -16,9 +16,9 @@ def learnt(monkeypatch):
     """The numbers of patches at which trees were learnt."""
     counts, learn = [], searchers.learn_keys
 
-    def counting(store, *, seed):
+    def counting(store, **options):
         counts.append(sum(row.n_patches for row in store.slides))
-        return learn(store, seed=seed)
+        return learn(store, **options)
 
     monkeypatch.setattr(searchers, "learn_keys", counting)
     return counts

@@ -96,6 +96,7 @@ class _Rekeying:
 
     tree: Mapping[str, npt.NDArray[Any]] | None
     change: Callable[[Snapshot], Snapshot]
+    facts: Callable[[Snapshot], Mapping[str, JSON]] | None = None
 
 
 class Store:
@@ -429,7 +430,10 @@ class Store:
             sweep(self.path, self._state.manifest)
 
     def rekey(
-        self, tree: Mapping[str, npt.NDArray[Any]] | None, change: Callable[[Snapshot], Snapshot]
+        self,
+        tree: Mapping[str, npt.NDArray[Any]] | None,
+        change: Callable[[Snapshot], Snapshot],
+        facts: Callable[[Snapshot], Mapping[str, JSON]] | None = None,
     ) -> None:
         """Give all patches new keys, in one commit and one segment, and keep the tree that made them.
 
@@ -439,9 +443,11 @@ class Store:
             The arrays to keep with the keys, which the property `tree` returns; None if no tree made them.
         change : callable
             It returns a copy of the patches with their new keys, sorted by these.
+        facts : callable, optional
+            It returns facts on these (as `keep_measured` takes them), which are kept in the same commit.
         """
         with self._writing() as state:
-            self._commit(state, [], state.segments, rekeying=_Rekeying(tree, change))
+            self._commit(state, [], state.segments, rekeying=_Rekeying(tree, change, facts))
 
     def replace_all(self, other: State, header: Mapping[str, JSON]) -> None:
         """Hold the slides of another index in place of all others, in one commit.
@@ -508,7 +514,7 @@ class Store:
         encode_json(dict(facts), "what was measured")
         with self._writing() as state:
             old = state.manifest
-            measured = {name: fact for name, fact in {**old.measured, **facts}.items() if fact is not None}
+            measured = _with_facts(old.measured, facts)
             if is_deep(measured):
                 raise ParameterError("what was measured is nested too deep to be read again: keep less")
             new = replace(old, header=dict(old.header if header is None else header), measured=measured)
@@ -627,11 +633,13 @@ class Store:
             save_changes(self._folder(segment), segment, generation) for segment in kept if segment.n_slides
         ]
         number, widths = old.next_segment, old.widths
-        extras = old.extras
+        extras, facts = old.extras, old.measured if measured is None else measured
         if rekeying:
             extras = write_tree(self.path, generation, rekeying.tree) if rekeying.tree else {}
         if parts:
             new = rekeying.change(merge(parts)) if rekeying else merge(parts)
+            if rekeying and rekeying.facts:
+                facts = _with_facts(facts, rekeying.facts(new))
             while os.path.lexists(folder := self.path / SEGMENTS / f"{number:08d}"):
                 number += 1
             segments.append(write_segment(folder, new))
@@ -639,7 +647,6 @@ class Store:
             number, widths = number + 1, new.widths
         records = tuple(segment.record for segment in segments)
         told = old.header if header is None else dict(header)
-        facts = old.measured if measured is None else measured
         manifest = Manifest(told, generation, number, *widths, records, extras, facts)
         tree = open_extras(self.path, manifest, state.tree_file)
         replace_file(self.path / MANIFEST, manifest.to_bytes())
@@ -656,6 +663,11 @@ class Store:
 
     def _folder(self, segment: Segment) -> Path:
         return self.path / SEGMENTS / segment.record.name
+
+
+def _with_facts(before: Mapping[str, JSON], facts: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return facts with some replaced, and without those that are None now."""
+    return {name: fact for name, fact in {**before, **facts}.items() if fact is not None}
 
 
 def _check_header(header: Mapping[str, JSON] | None) -> None:

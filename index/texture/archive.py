@@ -5,8 +5,9 @@ larger than memory opens in the time that counting the patches of each key takes
 a reader one more table. A mask leaves out removed slides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,12 +17,16 @@ from sish.index.bags import Bags
 from sish.index.hamming_kernels import aligned
 from sish.index.params import BUDGET
 from sish.index.store import Store
+from sish.index.store.manifest import JSON
 from sish.index.store.segment import Segment
 from sish.index.store.slide_list import SlideList
 from sish.index.store.snapshot import Snapshot
 from sish.index.table import KeyTable
 from sish.index.texture.cells import Cells
 from sish.index.texture.tree import TextureTree, sample_size
+
+Facts = Callable[[TextureTree, NDArray[np.integer]], Mapping[str, JSON]]
+"""Returns facts on a tree that was learnt, and on the keys (P,) that it made, in order."""
 
 _FEW = 1 << 16
 """Where a filter leaves at most this many patches, they alone are compared with: 8 MB of barcodes."""
@@ -159,11 +164,32 @@ def root_tree(barcode_bytes: int) -> TextureTree:
     return TextureTree.from_centres({"nodes": nothing, "leaves": nothing[None]})
 
 
-def learn_keys(store: Store, *, seed: int = 0) -> TextureTree:
-    """Learn a tree of all patches of a store that is open for writing, and give them its keys."""
+def learn_keys(
+    store: Store, *, seed: int = 0, facts: Facts = lambda _tree, _keys: MappingProxyType({})
+) -> TextureTree:
+    """Learn a tree of all patches of a store, give them its keys, and keep facts in the same commit.
+
+    Parameters
+    ----------
+    store : Store
+        The store, open for writing.
+    seed : int
+        Seed of the tree.
+    facts : callable
+        It returns the facts to keep, given the tree and the keys that it made, in order.
+
+    Returns
+    -------
+    TextureTree
+        The tree.
+    """
     store.compact()  # a tree depends on the order of its sample, which must not depend on chance commits
     tree = learn_tree([segment.patches.barcodes for segment in store.segments], seed=seed)
-    store.rekey(tree.to_arrays(), lambda patches: rekeyed(patches, tree))
+    store.rekey(
+        tree.to_arrays(),
+        lambda patches: rekeyed(patches, tree),
+        lambda patches: facts(tree, patches.keys[:, 0]),
+    )
     return tree
 
 

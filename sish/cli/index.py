@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from sish.cli.add import ADD
 from sish.cli.cluster import PLAN, STATUS
+from sish.cli.merge import MERGE
 from sish.cli.options import (
     Command,
     add_device,
@@ -297,6 +298,7 @@ COMMANDS = {
     "add": ADD,
     "plan": PLAN,
     "status": STATUS,
+    "merge": MERGE,
     "remove": Command("remove slides by id", "Remove slides by id.", _remove_options, _remove),
     "label": Command(
         "give indexed slides labels, patients, sites, metadata",
