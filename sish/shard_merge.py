@@ -204,9 +204,8 @@ def _store_at(path: Path, header: Mapping[str, JSON], parts: Sequence[_Part]) ->
 
 def _check_begun(store: Store, header: Mapping[str, JSON], places: _Places, order: Sequence[str]) -> int:
     """Return how many slides are merged already; ParameterError for an index of other slides."""
+    _check_header(store.path, store.header, Path("the shards"), header)
     begun = store.slides
-    if begun:
-        _check_header(store.path, store.header, Path("the shards"), header)
     for row, slide_id in zip_longest(begun, order[: len(begun)]):
         if slide_id is None or row != _row(places[slide_id]):
             raise ParameterError(

@@ -225,6 +225,9 @@ def test_an_index_of_other_slides_is_not_merged_into(own_archive):
     write_codes(own_archive / "m", ["another"], header)
     with pytest.raises(sish.ParameterError, match=r"m holds another, which is not as these shards have it"):
         sish.merge(own_archive / "m", shards, show_progress=False)
+    Store.create(own_archive / "empty", {**header, "fingerprint": "other"}).close()
+    with pytest.raises(sish.ParameterError, match=r"empty was made with another fingerprint than the shards"):
+        sish.merge(own_archive / "empty", shards, show_progress=False)
     with pytest.raises(sish.ParameterError, match="as a shard and as the index"):
         sish.merge(shards[0], shards, show_progress=False)
 
