@@ -100,7 +100,8 @@ def with_foreign_tables(front: Database, remote: Database) -> Database:
     front.run(f"""
         CREATE EXTENSION postgres_fdw;
         CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw
-            OPTIONS (host '127.0.0.1', port '{remote.server.port}', dbname '{remote.name}', async_capable 'true');
+            OPTIONS (host '127.0.0.1', port '{remote.server.port}', dbname '{remote.name}',
+                     async_capable 'true');
         GRANT USAGE ON FOREIGN SERVER remote TO {OWNER};
         CREATE USER MAPPING FOR {OWNER} SERVER remote OPTIONS (user '{OWNER}', password_required 'false')""")
     return front

