@@ -10,15 +10,16 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sish.addresses import Place
+from sish.archives import AnyStore
 from sish.encode import SlideEncoder
 from sish.encoders import PatchEncoder, name_of
 from sish.errors import EncoderMismatchError, ParameterError
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
-from sish.index.store import SlideRow, Snapshot, State, Store, StoreInfo
+from sish.index.store import SlideRow, Snapshot, State, StoreInfo
 from sish.parquet import write_parquet
 from sish.recalibration import told_of as told_of_calibration
 from sish.recall import told_of
@@ -44,7 +45,7 @@ class IndexBase:
 
     def __init__(
         self,
-        store: Store,
+        store: AnyStore,
         *,
         weights: str | os.PathLike[str] | None = None,
         encoder: str | PatchEncoder | None = None,
@@ -85,8 +86,8 @@ class IndexBase:
         return isinstance(slide_id, str) and self._store.current().has(slide_id)
 
     @property
-    def path(self) -> Path:
-        """Its folder."""
+    def path(self) -> Place:
+        """Its folder, or its address in PostgreSQL."""
         return self._store.path
 
     @property
@@ -267,7 +268,7 @@ class IndexBase:
             params = self._settings_of(state).of(state)
             if self._view is None or self._view[0] is not state or self._view[1] != params:
                 searcher = searcher_of(state, self.recipe.keys, params, rerank=self._header.rerank)
-                commit = Commit(state.folder, state.generation, self._header.fingerprint)
+                commit = Commit(state.name, state.generation, self._header.fingerprint)
                 self._view = state, params, View.of(searcher, commit)
             return self._view[2]
 

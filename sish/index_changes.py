@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
-from sish.errors import ParameterError, UnknownSlideError
+from sish.archives import AnyStore
+from sish.errors import ParameterError, StoreError, UnknownSlideError
 from sish.feature_ingest import FeatureIngest
 from sish.header import IndexHeader
 from sish.index.repair import RepairReport, repair
@@ -97,7 +98,7 @@ class IndexChanges(IndexBase):
         check_takes_pixels(self.encoder, self.path)
         given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
         rows = None if labels is None else read_labels(labels)
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             ingest = Ingest(
                 store,
                 self._encoder_of(store.state),
@@ -156,7 +157,7 @@ class IndexChanges(IndexBase):
         """
         given = [files] if isinstance(files, str | os.PathLike) else list(files)
         rows = None if labels is None else read_labels(labels)
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             ingest = FeatureIngest(
                 store,
                 self._encoder_of(store.state),
@@ -260,7 +261,7 @@ class IndexChanges(IndexBase):
     ) -> AddReport:
         """Add slides of vectors, sorted by slide already."""
         check_mosaic(slides, mosaic=mosaic)
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             encoder = self._encoder_of(store.state)
             for slide in slides[:1]:
                 check_width(slide.vectors, encoder)
@@ -303,10 +304,10 @@ class IndexChanges(IndexBase):
             near = nearest_to(missing[0], (name for name, _ in state.ids_and_paths()))
             raise UnknownSlideError(
                 f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids",
-                path=self.path,
+                path=str(self.path),
                 slide_id=missing[0],
             )
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             doomed = [row for row in map(store.state.row, ids) if row is not None]
             count = store.remove(ids)
             self._keep_threshold(store, doomed)
@@ -329,7 +330,7 @@ class IndexChanges(IndexBase):
             Which slides changed, and which rows name no slide.
         """
         rows = read_labels(labels)
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             state = store.state
             told = {name: it for name, path in state.ids_and_paths() if (it := rows.find(path, name))}
             old = {name: row for name in told if (row := state.row(name)) is not None}
@@ -353,8 +354,9 @@ class IndexChanges(IndexBase):
         """
         if recalibrate:
             self.recalibrate()
-        with Store.open(self.path, write=True) as store:
-            forget_begun(store.path)
+        with self._store.writer() as store:
+            if isinstance(store, Store):
+                forget_begun(store.path)
             store.compact()
 
     def recalibrate(
@@ -390,7 +392,7 @@ class IndexChanges(IndexBase):
             If another process writes to the index, or it cannot be written.
         """
         check_takes_pixels(self.encoder, self.path)
-        with Store.open(self.path, write=True) as store:
+        with self._folder("recalibrated") as store:
             return recalibrate(
                 store,
                 self._encoder_of(store.state),
@@ -408,7 +410,7 @@ class IndexChanges(IndexBase):
         bool
             Whether there was anything to do.
         """
-        with Store.open(self.path, write=True) as store:
+        with self._folder("converted") as store:
             old = store.state.format_version < FORMAT_VERSION
             if old:
                 convert(store)
@@ -434,7 +436,7 @@ class IndexChanges(IndexBase):
         ParameterError
             If the share is out of range, or the index has no texture tree.
         """
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             store.state.check(every_byte=self._verify)
             found = tune(store, stored_tree(store), recall)
         self._settings = self._settings.with_changes({"budget": found.budget})
@@ -463,9 +465,10 @@ class IndexChanges(IndexBase):
         StoreError
             If the manifest is damaged, another process writes, or the folder cannot be written.
         """
-        report = repair(self.path, drop=drop, seed=self.recipe.seed)
+        path = self._folder("repaired", write=False).path
+        report = repair(path, drop=drop, seed=self.recipe.seed)
         if report.kept_in is not None and self.recipe.keys == "texture":
-            with Store.open(self.path, write=True) as store:
+            with self._store.writer() as store:
                 measure_threshold(store)
         return report
 
@@ -490,12 +493,21 @@ class IndexChanges(IndexBase):
                 f"{self.path} has the paper's keys, which keep their threshold of {self.params.threshold} "
                 'bits: give another to a search (search={"threshold": BITS}, --search.threshold)'
             )
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             use_measured(store)
         self._settings = replace(self._settings, measures=True)
         return self.params.threshold
 
-    def _keep_threshold(self, store: Store, changed: Iterable[SlideRow]) -> None:
+    def _folder(self, done: str, *, write: bool = True) -> Store:
+        """Return the store in a folder; StoreError for one in PostgreSQL, which cannot be changed so."""
+        if not isinstance(self._store, Store):
+            raise StoreError(
+                f"{self.path} is in PostgreSQL, and only a folder can be {done}: sish index pull makes one of it, "
+                "and sish index push makes an archive of that"
+            )
+        return self._store.writer() if write else self._store
+
+    def _keep_threshold(self, store: AnyStore, changed: Iterable[SlideRow]) -> None:
         """Measure the threshold again if these slides are of its sample; the paper's keys keep theirs."""
         if self.recipe.keys == "texture":
             keep_threshold(store, changed)

@@ -223,8 +223,8 @@ class IndexInsight(IndexSearch):
     def _asked(self, results: Results, state: State) -> Asked:
         """Return how this index was searched for an answer; QueryError if it was not this one."""
         asked = results.asked
-        if asked is None or asked.commit is None or asked.commit.folder != state.folder:
-            raise QueryError(f"got an answer that is not of {state.folder}; want one of its search")
+        if asked is None or asked.commit is None or asked.commit.archive != state.name:
+            raise QueryError(f"got an answer that is not of {state.name}; want one of its search")
         self._check_encoder(asked.commit.encoder, "an answer", state)
         return asked
 
@@ -235,7 +235,7 @@ class IndexInsight(IndexSearch):
 
     def _commit(self, state: State) -> Commit:
         self._encoder_of(state)
-        return Commit(state.folder, state.generation, self._header.fingerprint)
+        return Commit(state.name, state.generation, self._header.fingerprint)
 
 
 def _row_of(state: State, slide_id: str) -> SlideRow:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any, Self
 
+from sish.archives import create_store
 from sish.encode import SlideEncoder
 from sish.errors import ParameterError, SlideError
 from sish.index.params import SearchParams
-from sish.index.store import Store
 from sish.index_base import header_of
 from sish.index_changes import IndexChanges
 from sish.ingest import OnError
@@ -106,7 +106,7 @@ class IndexSpatial(IndexChanges):
         ids, told = ids_of(given, slide_ids, slide_column), labels_of(labels, patients, sites)
         notes = check_told(told, [name for name in ids if name is not None]) if slide_column is None else []
         errors: list[SlideError] = []
-        with Store.open(self.path, write=True) as store:
+        with self._store.writer() as store:
             encoder = self._encoder_of(store.state)
             name, width = names_in(encoder)
             reader = changed(reader, encoder=name, width=width)
@@ -196,7 +196,7 @@ class IndexSpatial(IndexChanges):
         name, sample, is_slide_level = measured_objects(given, reader)
         coder = SlideEncoder(recipe_of(name or UNNAMED, sample.shape[1]))
         coder = coder.keeping_vectors(kind_of(rerank, is_slide_level)).measured_on(sample)
-        with Store.create(path, header_of(coder, search)) as store:
+        with create_store(path, header_of(coder, search)) as store:
             index = cls(store)
         index.add_spatialdata(
             given,

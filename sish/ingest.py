@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from sish.archives import AnyStore
 from sish.encode import PreparedSlide, SlideCodes, SlideEncoder
 from sish.errors import LabelsError, ParameterError, SlideError, SlideOpenError, errors_about
 from sish.header import IndexHeader
 from sish.identity import Standing, compare, file_digest
-from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State, Store
+from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State
 from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
 from sish.printing import counted
@@ -97,7 +98,7 @@ class Ingest:
 
     Parameters
     ----------
-    store : Store
+    store : Store or RemoteStore
         Where they go.
     encoder : SlideEncoder
         It makes their codes.
@@ -119,7 +120,7 @@ class Ingest:
 
     def __init__(
         self,
-        store: Store,
+        store: AnyStore,
         encoder: SlideEncoder,
         *,
         labels: Labels | None = None,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.addresses import Place
 from sish.annotations import Annotation
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES, NOT_GIVEN
@@ -116,7 +117,7 @@ class Question:
             return _told(self._of_spatialdata(given, state, encoder), on_progress)
         if is_feature_file(given):
             return _told(self._of_features(absolute(str(given)), state, encoder), on_progress)
-        check_takes_pixels(encoder, state.folder)
+        check_takes_pixels(encoder, state.name)
         encoder.load()  # so wrong weights are refused before the slide is opened
         return self._of_pixels(given, _stored(state, given), encoder, on_progress)
 
@@ -250,16 +251,16 @@ def _box_and_name(region: Region | Box | Annotation | None) -> tuple[Region | Bo
     return (region.region, region.name) if isinstance(region, Annotation) else (plain(region), None)
 
 
-def check_takes_pixels(encoder: SlideEncoder, index: Path) -> None:
+def check_takes_pixels(encoder: SlideEncoder, index: Place | str) -> None:
     """Refuse pixels (QueryError) where an index holds features, or lacks the encoder that a program gave."""
     if encoder.lacks_encoder:  # the name of another one is refused by its fingerprint
-        raise QueryError(f"{index}: {NOT_GIVEN.format(encoder.model.fingerprint)}", path=index)
+        raise QueryError(f"{index}: {NOT_GIVEN.format(encoder.model.fingerprint)}", path=str(index))
     weights = encoder.recipe.weights
     if weights.startswith(FEATURES):
         raise QueryError(
             f"{index} holds {weights}, computed elsewhere, and cannot encode pixels: "
             "give files of features (.h5), or the id of an indexed slide",
-            path=index,
+            path=str(index),
         )
 
 

@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.archives import AnyStore, archive_of
 from sish.errors import IndexCorruptError, ParameterError
 from sish.index.bags import Bags
 from sish.index.params import BUDGET, SearchParams
-from sish.index.store import State, Store
+from sish.index.store import State
 from sish.index.store.manifest import JSON
-from sish.index.texture.archive import Archive
 from sish.index.texture.tree import TextureTree
 from sish.results import Results
 from sish.thresholds import sample_of
@@ -54,7 +54,7 @@ class Recall:
     @classmethod
     def on(cls, state: State, tree: TextureTree, budget: int) -> Recall:
         """Measure on a state whose keys `tree` made."""
-        archive = Archive.of(tree, state.segments)
+        archive = archive_of(state, tree)
         patches = state.n_patches
         queries = sample_of(state)[1][: max(_FEWEST, min(_MOST, _COMPARISONS // max(1, patches)))]
         everything = archive.search(queries, k=_K + 1, budget=max(1, len(archive)))
@@ -85,7 +85,7 @@ class Recall:
         )
 
 
-def measure_recall(store: Store, tree: TextureTree) -> None:
+def measure_recall(store: AnyStore, tree: TextureTree) -> None:
     """Measure the recall of an archive that is open for writing, at its own budget, and keep it."""
     store.keep_measured(Recall.on(store.state, tree, _budget_of(store)).fact())
 
@@ -112,12 +112,12 @@ def noted(results: Results, state: State, params: SearchParams) -> Results:
     return replace(results, note="; ".join(filter(None, (results.note, said))))
 
 
-def tune(store: Store, tree: TextureTree | None, wanted: float) -> Recall:
+def tune(store: AnyStore, tree: TextureTree | None, wanted: float) -> Recall:
     """Set the budget of an archive to the least of 4,000, 8,000, 16,000, ... that has the wanted recall.
 
     Parameters
     ----------
-    store : Store
+    store : Store or RemoteStore
         The archive, open for writing.
     tree : TextureTree or None
         Its tree.
@@ -154,7 +154,7 @@ def tune(store: Store, tree: TextureTree | None, wanted: float) -> Recall:
     return found
 
 
-def _budget_of(store: Store) -> int:
+def _budget_of(store: AnyStore) -> int:
     """Return the budget of an archive's header."""
     search = store.header.get("search")
     budget = search.get("budget", BUDGET) if isinstance(search, Mapping) else BUDGET

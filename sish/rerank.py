@@ -12,7 +12,7 @@ mean what they did.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from reprlib import repr as short
 from typing import Literal, TypeAlias
@@ -32,6 +32,9 @@ CHANCE = 64
 """Bits by which a barcode may overstate a distance: four standard deviations of 1,024 coins."""
 
 KINDS = ("int8", "float16")
+
+VectorsOf = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], Sequence[NDArray[np.uint8]]]]
+"""Returns numbers (N,) of patches (N,) in arrays of stored vectors, counted through all, and these (P, V)."""
 
 RerankName: TypeAlias = 'VectorKind | Literal["auto"] | None'
 """How an index is asked to keep vectors."""
@@ -68,7 +71,7 @@ class Rerank:
         self,
         bags: Bags,
         asked: NDArray[np.uint8],
-        stored: Sequence[NDArray[np.uint8]],
+        vectors_of: VectorsOf,
         *,
         n_bits: int,
         threshold: int,
@@ -78,11 +81,11 @@ class Rerank:
         Parameters
         ----------
         bags : Bags
-            Results by barcode, whose patch numbers count through `stored`.
+            Results by barcode.
         asked : uint8 (Q, V)
             Stored vectors of the query patches.
-        stored : sequence of uint8 (P, V)
-            Stored vectors of the archive, an array for each segment.
+        vectors_of : callable
+            It returns numbers (N,) of patches (N,) in a list of arrays of stored vectors, and that list.
         n_bits : int
             Bits of a barcode.
         threshold : int
@@ -97,8 +100,9 @@ class Rerank:
         place = np.arange(len(bags.patch)) - np.repeat(bags.offset[:-1], bags.lengths())
         near = place < RERANKED
         offset = np.concatenate([[0], np.cumsum(near)])[bags.offset]
+        numbers, stored = vectors_of(bags.patch[near])
         views = [rows.view(coder.dtype) for rows in stored if len(rows)]
-        apart = coder.bag_distances(self.decode(asked), offset, bags.patch[near], views)
+        apart = coder.bag_distances(self.decode(asked), offset, numbers, views)
         hamming = bags.hamming.copy()
         hamming[near] = _in_bits(apart, hamming[near], n_bits)
         kept = np.flatnonzero(hamming <= threshold)

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from sish.encode import SlideCodes
@@ -272,8 +270,8 @@ class HitList(Generic[Q, H]):
 class Commit:
     """The state of an index that gave an answer."""
 
-    folder: Path
-    """The index's folder."""
+    archive: str
+    """The index: its folder, or its address in PostgreSQL."""
     generation: int
     """The number of commits since the index was created."""
     encoder: str

@@ -16,17 +16,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.archives import AnyStore, archive_of, learn_keys_of
 from sish.encode import SlideCodes
 from sish.errors import IndexCorruptError, ParameterError
 from sish.index.bags import Bags
 from sish.index.barcode import nearest
 from sish.index.guided.walk import guided_search
 from sish.index.params import BUDGET, OrderedSetName, SearchParams
+from sish.index.postgres.archive import RemoteArchive
 from sish.index.store import Snapshot, State, Store
 from sish.index.store.manifest import JSON
 from sish.index.store.slide_list import SlideList
 from sish.index.table import KeyTable
-from sish.index.texture.archive import Archive, learn_keys, learn_tree, rekeyed, root_tree
+from sish.index.texture.archive import Archive, learn_tree, rekeyed, root_tree
 from sish.index.texture.tree import TextureTree
 from sish.index.trees import OrderedSet, SortedListSet, VanEmdeBoas
 from sish.recall import FACT as RECALL
@@ -158,8 +160,8 @@ class GuidedSearcher:
 class TextureSearcher:
     """A search in the cells of a texture tree, over the store's segments where they lie."""
 
-    archive: Archive
-    """The segments, mapped and not read."""
+    archive: Archive | RemoteArchive
+    """The segments, mapped and not read; or patches in PostgreSQL."""
     params: SearchParams
     """As in `Searcher`."""
     least: int
@@ -173,7 +175,12 @@ class TextureSearcher:
 
     @classmethod
     def of(
-        cls, archive: Archive, params: SearchParams, *, least: int = 1, rerank: Rerank | None = None
+        cls,
+        archive: Archive | RemoteArchive,
+        params: SearchParams,
+        *,
+        least: int = 1,
+        rerank: Rerank | None = None,
     ) -> TextureSearcher:
         """Return the searcher of an archive."""
         rank = _rank_by_id(archive.slides)
@@ -208,8 +215,9 @@ class TextureSearcher:
         """Return bags whose nearest results have the distances of their vectors, where vectors are kept."""
         if self.rerank is None or codes.vectors is None:
             return bags
-        stored = self.archive.vectors
-        return self.rerank.bags(bags, codes.vectors, stored, n_bits=self.n_bits, threshold=threshold)
+        return self.rerank.bags(
+            bags, codes.vectors, self.archive.vectors_of, n_bits=self.n_bits, threshold=threshold
+        )
 
     def scan(self, codes: SlideCodes, exclude: SlideMask, k: int) -> Bags:
         """Return the nearest patches with a budget of everything."""
@@ -266,7 +274,7 @@ class TextureKeys:
     not depend on the number of patches.
     """
 
-    def __init__(self, store: Store, *, seed: int) -> None:
+    def __init__(self, store: AnyStore, *, seed: int) -> None:
         """Take a store that is open for writing."""
         self._store, self._seed = store, seed
         self._tree = stored_tree(store)
@@ -291,7 +299,7 @@ class TextureKeys:
         self._patches += patches
         if self.is_due(0):
             if not self._still_fits():
-                self._tree = learn_keys(self._store, facts=self._facts_on, seed=self._seed)
+                self._tree = learn_keys_of(self._store, facts=self._facts_on, seed=self._seed)
             self._due = self._first_due()
         self._measure_recall()
 
@@ -309,7 +317,11 @@ class TextureKeys:
     def _facts_on(self, tree: TextureTree, keys: NDArray[np.integer]) -> dict[str, JSON]:
         """Return what is kept with a new tree and its keys; the recall of the old one is forgotten."""
         state = self._store.state
-        return {**TreeFit.of(state, tree, [keys]).fact(), **threshold_fact(state), RECALL: None}
+
+        def patches_of(own: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.searchsorted(keys, own, "right") - np.searchsorted(keys, own)
+
+        return {**TreeFit.of(state, tree, patches_of).fact(), **threshold_fact(state), RECALL: None}
 
     def _measure_recall(self) -> None:
         """Measure the recall, if that was not done since the tree was looked at."""
@@ -341,7 +353,7 @@ def convert(store: Store) -> None:
         store.rekey(tree.to_arrays(), lambda patches: patches)
 
 
-def stored_tree(source: Store | State) -> TextureTree | None:
+def stored_tree(source: AnyStore | State) -> TextureTree | None:
     """Return the texture tree of an archive, or None while it is too small for one."""
     return tree_of(_state_of(source))
 
@@ -353,12 +365,12 @@ def tree_of(state: State) -> TextureTree | None:
         return None if arrays is None else TextureTree.from_arrays(arrays)
     except ParameterError as error:
         raise IndexCorruptError(
-            f"{state.folder}: its tree is no texture tree ({error}): index the slides again"
+            f"{state.name}: its tree is no texture tree ({error}): index the slides again"
         ) from error
 
 
 def searcher_of(
-    source: Store | State, keys: Keys, params: SearchParams, *, rerank: Rerank | None = None
+    source: AnyStore | State, keys: Keys, params: SearchParams, *, rerank: Rerank | None = None
 ) -> Searcher:
     """Return a searcher of one state of a store, by the keys that its patches have.
 
@@ -366,7 +378,7 @@ def searcher_of(
 
     Parameters
     ----------
-    source : Store or State
+    source : Store, RemoteStore or State
         A state, or a store, whose current state is taken.
     keys : {"texture", "paper"}
         The kind of keys that the patches have.
@@ -389,15 +401,15 @@ def searcher_of(
     if keys == "paper":
         return GuidedSearcher.of(state.snapshot(), params)
     state.check()
-    tree, segments, least = tree_of(state), state.segments, 1
+    tree, least = tree_of(state), 1
     if tree is None:  # at most BUDGET patches so far: a query is compared with all of them
-        width = max((segment.patches.barcodes.shape[1] for segment in segments), default=8)
+        width = max((segment.patches.barcodes.shape[1] for segment in state.segments), default=8)
         tree, least = root_tree(width), BUDGET
     try:
-        return TextureSearcher.of(Archive.of(tree, segments), params, least=least, rerank=rerank)
+        return TextureSearcher.of(archive_of(state, tree), params, least=least, rerank=rerank)
     except ParameterError as error:
         raise IndexCorruptError(
-            f"{state.folder}: its patches do not fit its tree ({error}): index the slides again"
+            f"{state.name}: its patches do not fit its tree ({error}): index the slides again"
         ) from error
 
 
@@ -429,6 +441,6 @@ def searcher_in_memory(patches: Snapshot, keys: Keys, params: SearchParams, *, s
     return TextureSearcher.of(archive, params, least=BUDGET if small else 1)
 
 
-def _state_of(source: Store | State) -> State:
+def _state_of(source: AnyStore | State) -> State:
     """Return a state, or the state at hand of a store."""
-    return source.state if isinstance(source, Store) else source
+    return source if isinstance(source, State) else source.state

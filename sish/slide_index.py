@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
+from sish.addresses import Address
+from sish.archives import create_store, open_store
 from sish.encode import SlideEncoder
 from sish.encoders import TISSUE, PatchEncoder
 from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError
 from sish.feature_ingest import measured_files
 from sish.index.params import SearchParams
-from sish.index.store import Store
 from sish.index_base import check_alike, check_keeps, header_of, one_encoder
 from sish.index_insight import IndexInsight
 from sish.recipe import Recipe
@@ -59,7 +60,7 @@ class Index(IndexInsight):
     @classmethod
     def create(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Address,
         *,
         recipe: Recipe | None = None,
         encoder: str | PatchEncoder | None = None,
@@ -67,7 +68,7 @@ class Index(IndexInsight):
         measure: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         mpp: float | None = None,
         override_mpp: float | None = None,
-        like: str | os.PathLike[str] | Index | None = None,
+        like: str | os.PathLike[str] | Address | Index | None = None,
         rerank: VectorKind | None = None,
         device: str = "cpu",
     ) -> Index:
@@ -131,14 +132,14 @@ class Index(IndexInsight):
         coder = coder.keeping_vectors(rerank)
         if measure is not None and coder.needs_calibration:
             coder = measured_encoder(coder, measure, mpp=mpp, override_mpp=override_mpp)
-        with Store.create(path, header_of(coder, search)) as store:
+        with create_store(path, header_of(coder, search)) as store:
             return cls(store, encoder=encoder, device=device)
 
     @classmethod
     def _like(
         cls,
-        path: str | os.PathLike[str],
-        like: str | os.PathLike[str] | Index,
+        path: str | os.PathLike[str] | Address,
+        like: str | os.PathLike[str] | Address | Index,
         *,
         encoder: str | PatchEncoder | None,
         search: Search | None,
@@ -159,13 +160,13 @@ class Index(IndexInsight):
             )
         settings = Settings(other._header.search, other._header.measures_threshold).with_changes(search)
         header = replace(other._header, search=settings.params, measures_threshold=settings.measures)
-        with Store.create(path, header.to_json()) as store:
+        with create_store(path, header.to_json()) as store:
             return cls(store, encoder=other._given, device=device)
 
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Address,
         *,
         weights: str | os.PathLike[str] | None = None,
         encoder: str | PatchEncoder | None = None,
@@ -207,13 +208,13 @@ class Index(IndexInsight):
             If there is no such search parameter, or its value is out of range.
         """
         return cls(
-            Store.open(path), weights=weights, encoder=encoder, device=device, search=search, verify=verify
+            open_store(path), weights=weights, encoder=encoder, device=device, search=search, verify=verify
         )
 
     @classmethod
     def open_or_create(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Address,
         *,
         weights: str | os.PathLike[str] | None = None,
         encoder: str | PatchEncoder | None = None,
@@ -246,7 +247,7 @@ class Index(IndexInsight):
     @classmethod
     def create_for_features(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Address,
         files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
         feature_encoder: str | None = None,
@@ -294,13 +295,13 @@ class Index(IndexInsight):
             given, feature_encoder=feature_encoder, mpp=mpp, override_mpp=override_mpp
         )
         coder = SlideEncoder(recipe).keeping_vectors(kind_of(rerank, is_slide_level)).measured_on(features)
-        with Store.create(path, header_of(coder, search)) as store:
+        with create_store(path, header_of(coder, search)) as store:
             return cls(store)
 
     @classmethod
     def from_vectors(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Address,
         vectors: ArrayLike,
         slide_ids: ArrayLike,
         *,
@@ -378,7 +379,7 @@ class Index(IndexInsight):
         coder = SlideEncoder(recipe_of(feature_encoder, slides[0].vectors.shape[1]))
         kind = kind_of(rerank, all(len(slide.vectors) == 1 for slide in slides))
         coder = coder.keeping_vectors(kind).measured_on(measured_rows(slides))
-        with Store.create(path, header_of(coder, search)) as store:
+        with create_store(path, header_of(coder, search)) as store:
             index = cls(store)
         index._add_slides(slides, notes, mosaic=mosaic, show_progress=show_progress)
         return index

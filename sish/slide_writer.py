@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from sish.archives import AnyStore
 from sish.encode import SlideCodes
 from sish.header import IndexHeader
-from sish.index.store import SlideRow, Snapshot, Store, slide_snapshot
+from sish.index.store import SlideRow, Snapshot, slide_snapshot
 from sish.recipe import Recipe
 from sish.searchers import TextureKeys
 from sish.thresholds import keep_threshold, measure_threshold
@@ -23,7 +24,7 @@ class SlideWriter:
 
     Parameters
     ----------
-    store : Store
+    store : Store or RemoteStore
         Where they go; it is open for writing.
     recipe : Recipe
         How their codes were made.
@@ -31,7 +32,7 @@ class SlideWriter:
         Whether a slide replaces the one of its id.
     """
 
-    def __init__(self, store: Store, recipe: Recipe, *, replace: bool = False) -> None:
+    def __init__(self, store: AnyStore, recipe: Recipe, *, replace: bool = False) -> None:
         """See the class."""
         self.header: IndexHeader | None = None
         """Replaces the header of the store in the next commit, if it is given."""

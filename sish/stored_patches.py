@@ -125,7 +125,7 @@ def unknown(state: State, slide_id: str) -> UnknownSlideError:
     """Return the error for a slide that an index does not hold; it names similar ids."""
     near = nearest_to(slide_id, (name for name, _ in state.ids_and_paths()))
     return UnknownSlideError(
-        f"{state.folder} holds no slide {slide_id!r}{near}: sish index list shows its slide ids",
-        path=state.folder,
+        f"{state.name} holds no slide {slide_id!r}{near}: sish index list shows its slide ids",
+        path=state.name,
         slide_id=slide_id,
     )

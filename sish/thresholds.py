@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.archives import AnyStore
 from sish.index.params import SearchParams
-from sish.index.store import SlideRow, State, Store
+from sish.index.store import SlideRow, State
 from sish.index.store.manifest import JSON
 
 FACT = "threshold"
@@ -151,12 +152,12 @@ class Settings:
         return f"as the index was made or opened; {share} do not exceed {found.bits}"
 
 
-def keep_threshold(store: Store, changed: Iterable[SlideRow]) -> None:
+def keep_threshold(store: AnyStore, changed: Iterable[SlideRow]) -> None:
     """Measure the threshold again if the sample changed, and keep it with the archive.
 
     Parameters
     ----------
-    store : Store
+    store : Store or RemoteStore
         An archive of texture keys, open for writing.
     changed : iterable of SlideRow
         The slides that were added, removed or given another patient since the last call. A slide that was
@@ -167,12 +168,12 @@ def keep_threshold(store: Store, changed: Iterable[SlideRow]) -> None:
         measure_threshold(store)
 
 
-def measure_threshold(store: Store) -> None:
+def measure_threshold(store: AnyStore) -> None:
     """Measure the threshold of an archive that is open for writing, and keep it with the archive."""
     store.keep_measured(threshold_fact(store.state))
 
 
-def use_measured(store: Store) -> None:
+def use_measured(store: AnyStore) -> None:
     """Measure the threshold of an archive that is open for writing, and let all searches use it."""
     store.replace_header({**store.header, "measures_threshold": True}, threshold_fact(store.state))
 

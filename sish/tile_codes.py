@@ -91,7 +91,7 @@ class TileCodes:
                 )
             on_progress(len(stored), len(stored))
             return cls(row, stored, commit.encoder)
-        check_takes_pixels(encoder, commit.folder)
+        check_takes_pixels(encoder, commit.archive)
         encoder.load()
         slide = start(open_indexed, row).result()
         try:

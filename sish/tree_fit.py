@@ -14,12 +14,13 @@ of patches, even if every measurement leads to a new tree.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.archives import archive_of
 from sish.index.store import State
 from sish.index.store.manifest import JSON
 from sish.index.texture.tree import TextureTree
@@ -46,19 +47,21 @@ class TreeFit:
     @classmethod
     def on(cls, state: State, tree: TextureTree) -> TreeFit:
         """Measure on the patches of a state, whose keys `tree` made."""
-        return cls.of(state, tree, [segment.patches.keys[:, 0] for segment in state.segments])
+        return cls.of(state, tree, archive_of(state, tree).patches_of)
 
     @classmethod
-    def of(cls, state: State, tree: TextureTree, stored: Iterable[NDArray[np.integer]]) -> TreeFit:
-        """Measure on the patches of a state, given the keys that `tree` makes of them, in sorted parts."""
+    def of(
+        cls,
+        state: State,
+        tree: TextureTree,
+        patches_of: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+    ) -> TreeFit:
+        """Measure on the patches of a state; `patches_of` counts the patches of keys that `tree` makes."""
         barcodes = sample_of(state)[1]
         keys = tree.keys(barcodes)
         leaves = tree.leaves.reshape(-1, tree.barcode_bytes)[keys]
         bits = np.bitwise_count(barcodes ^ leaves).sum(1).mean()
-        together = np.zeros(len(keys), np.int64)
-        for part in stored:
-            together += np.searchsorted(part, keys, "right") - np.searchsorted(part, keys)
-        return cls(float(bits), float(together.mean()), state.n_patches)
+        return cls(float(bits), float(patches_of(keys).mean()), state.n_patches)
 
     @classmethod
     def kept_with(cls, facts: Mapping[str, JSON]) -> TreeFit | None:

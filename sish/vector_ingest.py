@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.archives import AnyStore
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES
 from sish.errors import EncoderMismatchError, ParameterError, QueryError, SlideError
 from sish.feature_files import choose
-from sish.index.store import SlideRow, Store
+from sish.index.store import SlideRow
 from sish.ingest import OnError, check_on_error
 from sish.progress import progress
 from sish.recipe import Recipe
@@ -82,7 +83,7 @@ def check_mosaic(slides: Sequence[VectorSlide], *, mosaic: bool) -> None:
 
 
 def add_vector_slides(
-    store: Store,
+    store: AnyStore,
     encoder: SlideEncoder,
     slides: Iterable[VectorSlide | SlideError],
     *,
@@ -96,7 +97,7 @@ def add_vector_slides(
 
     Parameters
     ----------
-    store : Store
+    store : Store or RemoteStore
         Where they go.
     encoder : SlideEncoder
         The encoder of the index.

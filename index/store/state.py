@@ -52,6 +52,11 @@ class State:
     """The file of the texture tree that made the keys, if one did."""
 
     @property
+    def name(self) -> str:
+        """Where the index is, in words."""
+        return str(self.folder)
+
+    @property
     def header(self) -> Mapping[str, JSON]:
         """The header that `Store.create` was given, as JSON gives it back (tuples are lists)."""
         return MappingProxyType(dict(self.manifest.header))

@@ -211,6 +211,10 @@ class Store:
             lock.release()
             raise
 
+    def writer(self) -> "Store":
+        """Open the index once more, for writing (`open`)."""
+        return Store.open(self.path, write=True)
+
     def close(self) -> None:
         """Give the writer's lock back; from then on it is a reader."""
         if self._lock is not None:

@@ -5,7 +5,7 @@ larger than memory opens in the time that counting the patches of each key takes
 a reader one more table. A mask leaves out removed slides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -104,10 +104,14 @@ class Archive:
         few = KeyTable(keys, together, np.concatenate(slide), np.concatenate(row), np.concatenate(patch))
         return Cells.of(root_tree(together.shape[1]), [few])
 
-    @property
-    def vectors(self) -> list[NDArray[np.uint8]]:
-        """The stored vectors of each part, (P, V), where they are kept."""
-        return [part.vectors for part in self.parts if part.vectors is not None]
+    def patches_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of patches that have each key, those of removed slides included, (N,)."""
+        counts: NDArray[np.int64] = self.cells.totals[keys + 1] - self.cells.totals[keys]
+        return counts
+
+    def vectors_of(self, patches: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
+        """Return numbers (N,) of patches in a list of stored vectors, and the list: all, a part each, (P, V)."""
+        return patches, [part.vectors for part in self.parts if part.vectors is not None]
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slide number of each patch, (N,)."""
@@ -204,19 +208,40 @@ def learn_tree(barcodes: Sequence[NDArray[np.uint8]], *, seed: int = 0) -> Textu
     TextureTree
         The same for the same patches in the same order, and the same seed.
     """
-    return TextureTree.learn(_sample(barcodes, seed), seed=seed, patches=sum(map(len, barcodes)))
+    width = barcodes[0].shape[1] if barcodes else 8
+    return learn_tree_of(barcodes, sum(map(len, barcodes)), width, seed=seed)
 
 
-def _sample(barcodes: Sequence[NDArray[np.uint8]], seed: int) -> NDArray[np.uint8]:
-    """Return the rows that a tree is learnt from, drawn from all parts; a row of zeros if there are none."""
-    bounds = np.cumsum([0, *map(len, barcodes)])
-    total = int(bounds[-1])
-    if not total:
-        return np.zeros((1, barcodes[0].shape[1] if barcodes else 8), np.uint8)
-    drawn = np.arange(total)
-    if total > (enough := sample_size(total)):
-        drawn = np.sort(np.random.default_rng(seed).choice(total, enough, replace=False))
-    parts = np.split(drawn, np.searchsorted(drawn, bounds[1:-1]))
-    return np.concatenate(
-        [part[rows - first] for part, rows, first in zip(barcodes, parts, bounds, strict=False)]
+def learn_tree_of(
+    barcodes: Iterable[NDArray[np.uint8]], patches: int, width: int, *, seed: int = 0
+) -> TextureTree:
+    """Learn the tree of `learn_tree` from parts that are read one after another.
+
+    Parameters
+    ----------
+    barcodes : iterable of uint8 (P, B)
+        The barcodes.
+    patches : int
+        How many they are.
+    width : int
+        B.
+    seed : int
+        Seed of the sample and of the tree.
+
+    Returns
+    -------
+    TextureTree
+        The tree.
+    """
+    drawn = np.arange(patches)
+    if patches > (enough := sample_size(patches)):
+        drawn = np.sort(np.random.default_rng(seed).choice(patches, enough, replace=False))
+    sample, first = [np.empty((0, width), np.uint8)], 0
+    for part in barcodes:
+        low, high = np.searchsorted(drawn, (first, first + len(part)))
+        sample.append(part[drawn[low:high] - first])
+        first += len(part)
+    rows = np.concatenate(sample)
+    return TextureTree.learn(
+        rows if len(rows) else np.zeros((1, width), np.uint8), seed=seed, patches=patches
     )

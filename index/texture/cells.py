@@ -172,6 +172,16 @@ class Cells:
         fixed = np.array([*addresses, *sizes], np.int64), spots
         return cls(tree, tables, first_patch, totals, tuple(directories), tuple(kept), fixed)
 
+    @classmethod
+    def counted(cls, tree: TextureTree, totals: NDArray[np.int64]) -> "Cells":
+        """Return cells of which only the sizes are known: `totals` says where each key begins, (keys + 1,)."""
+        return cls._of(tree, (), [], totals)
+
+    @property
+    def place(self) -> NDArray[np.int64]:
+        """The numbers of a `sish.index.texture.kernel.Place`."""
+        return self._fixed[0]
+
     def adding(self, table: KeyTable) -> "Cells":
         """Return cells of these tables and one more; the old tables are neither copied nor changed."""
         directories = [*self._directories, Directory.of(self.tree, table.keys, table.key_begins)]

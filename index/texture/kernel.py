@@ -49,16 +49,22 @@ from sish.index.texture.shortlist import (
 _FEWEST_NODES = 3  # nodes that are opened at least
 _NEAR_NUMERATOR, _NEAR_DENOMINATOR = 4, 3  # nodes are opened up to 4/3 of the nearest one's distance
 _OPENED = 8  # more nodes are opened until all hold this many budgets of patches
-_CEILING_OF_FAR = 2  # budgets at most for a query whose neighbours are hardly nearer than chance,
-_FAR_NUMERATOR, _FAR_DENOMINATOR = 3, 8  # that is, farther than 3/8 of the bits
-_NEAREST = 32  # so many nearest tell when to stop, or k; the ten nearest alone would stop too early
-_PATIENCE = 8  # most rows that a query walks if slides are excluded, in budgets
+CEILING_OF_FAR = 2
+"""Budgets at most for a query whose neighbours are hardly nearer than chance,"""
+FAR_NUMERATOR, FAR_DENOMINATOR = 3, 8
+"""that is, farther than 3/8 of the bits."""
+NEAREST = 32
+"""So many nearest tell when to stop, or k; the ten nearest alone would stop too early."""
+PATIENCE = 8
+"""Most rows that a query walks if slides are excluded, in budgets."""
 _CLOSER = 8  # cells are taken up to an eighth farther than the nearest, then another eighth farther, ...
 _LINE = 64  # bytes of a cache line
 _AHEAD = 4  # groups of eight rows that are prefetched while one is compared
 _FAR = 2**30
-_WHOLE = 1 << 32  # a cell is distance << 33 | _WHOLE where it is a whole node | its first key
-_KEY = _WHOLE - 1
+CELL_SHIFT, CELL_WHOLE = 33, 1 << 32
+"""A cell is distance << CELL_SHIFT | CELL_WHOLE where it is a whole node | its first key."""
+CELL_KEY = CELL_WHOLE - 1
+"""The bits of a cell's first key."""
 _TABLE, _BEGIN, _END = 0, 1, 2  # columns of ranges of rows
 
 
@@ -233,7 +239,7 @@ def _select(
     tally[beyond + 1 : bound + 1] = 0
     padded, address = bits.shape[1], bits.ctypes.data
     for number in range(nodes.size):
-        whole = _WHOLE if _is_small(at, nodes[number]) else 0
+        whole = CELL_WHOLE if _is_small(at, nodes[number]) else 0
         keys = at.leaves if whole else 1
         for first in range(0, padded, LANES):
             eight = address + 4 * (number * padded + first)
@@ -244,7 +250,7 @@ def _select(
                 key = nodes[number] * at.leaves + leaf
                 size = load_int64(at.totals, key + keys) - load_int64(at.totals, key)
                 if size > 0:
-                    cells[count] = (np.int64(bits[number, leaf]) << 33) | whole | key
+                    cells[count] = (np.int64(bits[number, leaf]) << CELL_SHIFT) | whole | key
                     count += 1
                     held += size
                     tally[bits[number, leaf]] += size
@@ -267,10 +273,10 @@ def _walk(
     ranges, goal = np.empty((0, 3), np.int64), max(1, budget // 2)
     while True:
         last, before = _last_of_nearest(found)
-        limit = _PATIENCE * max(goal, budget)
+        limit = PATIENCE * max(goal, budget)
         while state[COMPARED] < goal and state[WALKED] < limit and (ranges.size or done < farthest):
             if not ranges.size:
-                wanted = state[WALKED] + goal - state[COMPARED]
+                wanted = min(limit, state[WALKED] + goal - state[COMPARED])
                 while held < wanted and bound < farthest:
                     beyond, bound = bound, min(farthest, bound + bound // _CLOSER + 1)
                     count, more = _select(at, nodes, bits, beyond, bound, cells, count, tally)
@@ -283,8 +289,8 @@ def _walk(
             ranges = _behind(ranges, state[WALKED] - walked)
         if goal >= budget and _nearer(found, last) == before:
             return
-        near = _FAR_DENOMINATOR * _last_of_nearest(found)[0] < _FAR_NUMERATOR * farthest
-        if goal >= (CEILING if near else _CEILING_OF_FAR) * budget:
+        near = FAR_DENOMINATOR * _last_of_nearest(found)[0] < FAR_NUMERATOR * farthest
+        if goal >= (CEILING if near else CEILING_OF_FAR) * budget:
             return
         goal = budget if goal < budget else 2 * goal
 
@@ -292,7 +298,7 @@ def _walk(
 @compiled
 def _last_of_nearest(found: Shortlist) -> tuple[int, int]:
     """Return the distance of the last of the nearest candidates, and how many are nearer than that."""
-    nearer, count = np.int64(0), min(_NEAREST, found.state[WANTED])
+    nearer, count = np.int64(0), min(NEAREST, found.state[WANTED])
     for bits in range(found.tally.size if found.state[COUNT] >= count else 0):
         if nearer + found.tally[bits] >= count:
             return bits, int(nearer)
@@ -334,21 +340,76 @@ def _ranges(
     at: Place, spots: NDArray[np.int64], cells: NDArray[np.int64], done: int, reach: int
 ) -> NDArray[np.int64]:
     """Return ranges (table, begin, end) of cells farther than `done` up to `reach`, those at `reach` last."""
-    tables = spots.shape[0]
-    out, used = np.empty((cells.size * tables, 3), np.int64), 0
-    for low, high in ((done, reach - 1), (max(done, reach - 1), reach)):
+    # a budget may end within a cell at `reach`: these go key by key, so that tables do not show
+    tables, last = spots.shape[0], max(done, reach - 1)
+    ranges, used = np.empty((tables * _keys_of_ranges(at, cells, done, last, reach), 3), np.int64), 0
+    for low, high in ((done, last), (last, reach)):
         for number in range(cells.size):
-            if not low < cells[number] >> 33 <= high:
+            if not low < cells[number] >> CELL_SHIFT <= high:
                 continue
-            key = cells[number] & _KEY
-            end = key + (at.leaves if cells[number] & _WHOLE else 1)
-            for table in range(tables):
-                first = begin_of_key(at, spots, table, key)
-                last = begin_of_key(at, spots, table, end)
-                if first < last:
-                    out[used, _TABLE], out[used, _BEGIN], out[used, _END] = table, first, last
-                    used += 1
-    return out[:used]
+            key = cells[number] & CELL_KEY
+            end = key + (at.leaves if cells[number] & CELL_WHOLE else 1)
+            step = 1 if high == reach else end - key
+            while key < end:
+                for table in range(tables):
+                    first = begin_of_key(at, spots, table, key)
+                    behind = begin_of_key(at, spots, table, key + step)
+                    if first < behind:
+                        ranges[used, _TABLE], ranges[used, _BEGIN], ranges[used, _END] = table, first, behind
+                        used += 1
+                key += step
+    return ranges[:used]
+
+
+@compiled
+def _keys_of_ranges(at: Place, cells: NDArray[np.int64], done: int, last: int, reach: int) -> int:
+    """Return the number of keys, or of whole cells nearer than `reach`, that ranges are made of."""
+    count = 0
+    for number in range(cells.size):
+        bits = cells[number] >> CELL_SHIFT
+        if last < bits <= reach:
+            count += at.leaves if cells[number] & CELL_WHOLE else 1
+        elif done < bits <= last:
+            count += 1
+    return count
+
+
+@compiled
+def nearest_cells(
+    place: NDArray[np.int64], queries: NDArray[np.uint8], budget: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the cells of all queries in the order in which `search_cells` compares with them.
+
+    Returns
+    -------
+    int64 (Q + 1,), int64 (C,)
+        Offsets, and cells.
+    """
+    at = Place(
+        place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7], place[8],
+    )  # fmt: skip
+    offset, found = np.zeros(queries.shape[0] + 1, np.int64), [np.empty(0, np.int64)]
+    farthest = 64 * at.words
+    tally = np.empty(farthest + 1, np.int64)
+    for query in range(queries.shape[0]):
+        barcode = queries.ctypes.data + 8 * at.words * query
+        nodes, node_bits = _open(at, barcode, budget)
+        bits = _leaf_bits(at, nodes, node_bits, barcode)
+        cells = np.empty(bits.size, np.int64)
+        count, _ = _select(at, nodes, bits, -1, farthest, cells, 0, tally)
+        cells = cells[:count]
+        found.append(cells[np.argsort(cells >> CELL_SHIFT, kind="mergesort")])
+        offset[query + 1] = offset[query] + count
+    return offset, _concatenated(found, offset[-1])
+
+
+@compiled
+def _concatenated(parts: list[NDArray[np.int64]], size: int) -> NDArray[np.int64]:
+    out, end = np.empty(size, np.int64), 0
+    for part in parts:
+        out[end : end + part.size] = part
+        end += part.size
+    return out
 
 
 @compiled

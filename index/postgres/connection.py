@@ -1,0 +1,200 @@
+"""Connections to PostgreSQL: kept and shared among threads, and their errors in words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sish.addresses import Address
+from sish.errors import IndexNotFoundError, MissingPackageError, SishError, StoreError
+from sish.extras import install
+
+if TYPE_CHECKING:
+    from psycopg import Connection, Cursor
+    from psycopg.sql import Composed
+
+_T = TypeVar("_T")
+_OPTIONS = "-c jit=off -c plan_cache_mode=force_custom_plan"
+"""Compiling a plan takes longer than most searches, and a general plan does not know how many keys come."""
+_TIMEOUT_S = 10  # to connect, unless the address says otherwise
+
+
+class Database:
+    """An archive's database; threads share its idle connections.
+
+    Parameters
+    ----------
+    address : Address
+        Where it is.
+    """
+
+    def __init__(self, address: Address) -> None:
+        """See the class; nothing is connected yet."""
+        self.address = address
+        self._idle: list[Connection[Any]] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection[Any]]:
+        """Lend a connection, on which each statement is a transaction unless one is begun.
+
+        Yields
+        ------
+        Connection
+            It goes back when the context ends; after an error it is closed.
+
+        Raises
+        ------
+        StoreError
+            If the server cannot be reached, refuses, or fails.
+        """
+        with told(self.address):
+            connection = self._take() or self._connect()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            with self._lock:
+                self._idle.append(connection)
+
+    def read(self, ask: Callable[[Connection[Any]], _T]) -> _T:
+        """Return what a function reads; it is called again if the server was restarted since the last call.
+
+        Parameters
+        ----------
+        ask : callable
+            It gets a connection.
+
+        Returns
+        -------
+        object
+            What it returns.
+
+        Raises
+        ------
+        StoreError
+            As of `connection`.
+        """
+        try:
+            with self.connection() as connection:
+                return ask(connection)
+        except ConnectionLostError:
+            self.close()
+            with self.connection() as connection:
+                return ask(connection)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _take(self) -> Connection[Any] | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def _connect(self) -> Connection[Any]:
+        psycopg = needed()
+        own = psycopg.conninfo.conninfo_to_dict(self.address.conninfo)
+        defaults = {"connect_timeout": _TIMEOUT_S, "application_name": "sish"}
+        options = f"{_OPTIONS} {own.pop('options', '')}".strip()
+        connection: Connection[Any] = psycopg.connect(
+            **{**defaults, **own}, options=options, autocommit=True, prepare_threshold=None
+        )
+        return connection
+
+
+class ConnectionLostError(StoreError):
+    """The server ended a connection."""
+
+
+def needed() -> Any:
+    """Return psycopg; MissingPackageError without it."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise MissingPackageError(
+            f"an index in PostgreSQL needs psycopg ({error}): {install('postgres')}"
+        ) from error
+    return psycopg
+
+
+@contextmanager
+def told(address: Address) -> Iterator[None]:
+    """Raise errors of PostgreSQL as errors of sish, on one line.
+
+    Parameters
+    ----------
+    address : Address
+        The archive.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """  # noqa: DOC501  _in_words() makes that error
+    psycopg = needed()
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _in_words(address, error, psycopg.errors) from error
+
+
+def _in_words(address: Address, error: Any, errors: Any) -> SishError:
+    """Return the error to raise for one of psycopg."""
+    said = " ".join(str(error).split("\nLINE ")[0].split()) or type(error).__name__
+    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
+        return IndexNotFoundError(
+            f"{address}: got a database without this archive; want one that sish index push has filled"
+        )
+    if isinstance(error, errors.InsufficientPrivilege):
+        return StoreError(
+            f"{address}: got a role without the right to do this ({said}); want its owner, or one to whom the "
+            "owner granted it"
+        )
+    if isinstance(error, errors.DiskFull):
+        return StoreError(
+            f"{address}: the server's disk is full ({said}): nothing was changed; free some space, and repeat"
+        )
+    if error.sqlstate is None or error.sqlstate[:2] in ("08", "57"):
+        if getattr(error, "pgconn", None) is None or "failed" in said[:60]:
+            return StoreError(
+                f"{address}: cannot connect ({said}); check host, port, database, user and password"
+            )
+        return ConnectionLostError(
+            f"{address}: the server ended the connection ({said}): what was not committed is not there; repeat"
+        )
+    return StoreError(f"{address}: PostgreSQL says {error.sqlstate}: {said}")
+
+
+def rows(cursor: Cursor[Any]) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement."""
+    return cursor.fetchall()
+
+
+def composed(address: Address, statement: str, **names: str) -> Composed:
+    """Return a statement whose ``{names}`` are identifiers: ``{archive}``, ``{slide}``, or given ones.
+
+    Parameters
+    ----------
+    address : Address
+        The archive; its schema qualifies all names.
+    statement : str
+        SQL.
+    **names : str
+        Tables of the archive.
+
+    Returns
+    -------
+    Composed
+        The statement.
+    """
+    sql = needed().sql
+    tables = {"archive": "archive", "slide": "slide", **names}
+    known = {name: sql.Identifier(address.schema, table) for name, table in tables.items()}
+    composed: Composed = sql.SQL(statement).format(**known, schema=sql.Identifier(address.schema))
+    return composed

@@ -1,0 +1,79 @@
+"""Where an archive is, in a folder or in PostgreSQL: opened, made, and searched by the same calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sish.addresses import Address, place_of
+from sish.index.postgres.state import RemoteState
+from sish.index.postgres.store import RemoteStore
+from sish.index.store import State, Store
+from sish.index.store.manifest import JSON
+from sish.index.texture.archive import Archive, Facts, learn_keys
+from sish.index.texture.tree import TextureTree
+
+if TYPE_CHECKING:
+    from sish.index.postgres.archive import RemoteArchive
+
+AnyStore = Store | RemoteStore
+"""A store, wherever it is."""
+
+
+def open_store(place: str | os.PathLike[str] | Address) -> AnyStore:
+    """Open a store for reading.
+
+    Parameters
+    ----------
+    place : path-like or Address
+        A folder, or an address in PostgreSQL or its text.
+
+    Returns
+    -------
+    Store or RemoteStore
+        The store.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be read.
+    """  # noqa: DOC501  the functions that are called raise it
+    found = place_of(place)
+    return RemoteStore.open(found) if isinstance(found, Address) else Store.open(found)
+
+
+def create_store(place: str | os.PathLike[str] | Address, header: Mapping[str, JSON]) -> AnyStore:
+    """Make an empty store and open it for writing.
+
+    Parameters
+    ----------
+    place : path-like or Address
+        As of `open_store`.
+    header : mapping
+        Its header.
+
+    Returns
+    -------
+    Store or RemoteStore
+        The store.
+
+    Raises
+    ------
+    StoreError
+        If there is something already, or it cannot be written.
+    """  # noqa: DOC501  the functions that are called raise it
+    found = place_of(place)
+    return RemoteStore.create(found, header) if isinstance(found, Address) else Store.create(found, header)
+
+
+def archive_of(state: State, tree: TextureTree) -> Archive | RemoteArchive:
+    """Return the patches of a state, to be searched through the tree that made their keys."""
+    return state.archive(tree) if isinstance(state, RemoteState) else Archive.of(tree, state.segments)
+
+
+def learn_keys_of(store: AnyStore, *, facts: Facts, seed: int) -> TextureTree:
+    """Learn a tree of all patches of a store, and give them its keys (`learn_keys`), wherever it is."""
+    if isinstance(store, RemoteStore):
+        return store.learn_keys(seed=seed, facts=facts)
+    return learn_keys(store, seed=seed, facts=facts)
