@@ -7,7 +7,7 @@ patches in its nearest cells, then with a budget, and with twice as many while t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,12 +152,13 @@ class _Asking:
 
     def slides(self, numbers: NDArray[np.int64]) -> Bags:
         """Return the nearest of all patches of some slides."""
-        return self._nearest_of("p.slide = ANY(%(slides)s::int[])", numbers)
+        patches = int(self.archive.slides.n_patches[numbers].sum())
+        return self._nearest_of("p.slide = ANY(%(slides)s::int[])", numbers, patches)
 
     def everything(self) -> Bags:
         """Return the nearest of all patches that are not excluded."""
         none = np.empty(0, np.int64) if self.mask is None else np.flatnonzero(self.mask)
-        return self._nearest_of("p.slide <> ALL(%(slides)s::int[])", none)
+        return self._nearest_of("p.slide <> ALL(%(slides)s::int[])", none, len(self.archive))
 
     def walk(self, budget: int) -> Bags:
         """Return the nearest of a budget of patches, or of more while that pays."""
@@ -184,84 +185,100 @@ class _Asking:
         stretches = [stretch for _, stretch in asked]
         ends = np.cumsum([len(stretch.keys) for stretch in stretches])
         values = {
-            "barcodes": [_text(self.barcodes[number]) for number, _ in asked],
-            "begins": (ends - [len(it.keys) for it in stretches] + 1).tolist(),
-            "ends": ends.tolist(),
-            "first": [int(it.keys[0]) for it in stretches],
-            "first_nth": [it.first_nth for it in stretches],
-            "last": [int(it.keys[-1]) for it in stretches],
-            "last_nth": [it.last_nth for it in stretches],
-            "low": [int(it.keys.min()) for it in stretches],
-            "high": [int(it.keys.max()) for it in stretches],
-            "keys": np.concatenate([it.keys for it in stretches]).tolist(),
+            "barcodes": _list(_text(self.barcodes[number]) for number, _ in asked),
+            "begins": _list(ends - [len(it.keys) for it in stretches] + 1),
+            "ends": _list(ends),
+            "first": _list(it.keys[0] for it in stretches),
+            "first_nth": _list(it.first_nth for it in stretches),
+            "last": _list(it.keys[-1] for it in stretches),
+            "last_nth": _list(it.last_nth for it in stretches),
+            "low": _list(it.keys.min() for it in stretches),
+            "high": _list(it.keys.max() for it in stretches),
+            "keys": _list(np.concatenate([it.keys for it in stretches]).tolist()),
         }
         condition, slides = self._allowed()
         return self._packed(
             f"""
             SELECT q.number, s.found
-            FROM unnest(%(barcodes)s::bit({self._bits})[], %(begins)s::int[], %(ends)s::int[],
-                        %(first)s::bigint[], %(first_nth)s::int[], %(last)s::bigint[], %(last_nth)s::int[],
-                        %(low)s::bigint[], %(high)s::bigint[]) WITH ORDINALITY
-                 AS q(barcode, begins, ends, first, first_nth, last, last_nth, low, high, number),
+            FROM (
+                SELECT u.*, (%(keys)s::bigint[])[u.begins:u.ends] AS keys
+                FROM unnest(%(barcodes)s::bit({self._bits})[], %(begins)s::int[], %(ends)s::int[],
+                            %(first)s::bigint[], %(first_nth)s::int[], %(last)s::bigint[], %(last_nth)s::int[],
+                            %(low)s::bigint[], %(high)s::bigint[]) WITH ORDINALITY
+                     AS u(barcode, begins, ends, first, first_nth, last, last_nth, low, high, number)
+                OFFSET 0
+            ) q,
             LATERAL (
-                SELECT array_agg(bits::bigint << {BITS_SHIFT} | patch) AS found
-                FROM (
-                    SELECT {self.archive.distance} AS bits, p.slide::bigint << {ROW_BITS} | p."row" AS patch
-                    FROM {{patch}} p
-                    WHERE p.key = ANY((%(keys)s::bigint[])[q.begins:q.ends])
-                      AND p.key >= q.low AND p.key <= q.high
-                      AND (p.key <> q.first OR p.nth >= q.first_nth)
-                      AND (p.key <> q.last OR p.nth < q.last_nth)
-                      AND p.slide < %(n_slides)s {condition}
-                    OFFSET 0
-                ) compared WHERE bits <= %(within)s
+                SELECT {self._results} AS found
+                FROM {{patch}} p
+                WHERE p.key = ANY(q.keys) AND p.key >= q.low AND p.key <= q.high
+                  AND (p.key <> q.first OR p.nth >= q.first_nth)
+                  AND (p.key <> q.last OR p.nth < q.last_nth)
+                  AND p.slide < %(n_slides)s {condition}
+                  AND {self.archive.distance} <= %(within)s
+                GROUP BY p.key
             ) s""",
-            {**values, "slides": slides},
+            {**values, "slides": _list(slides)},
             len(asked),
         )
 
-    def _nearest_of(self, condition: str, slides: NDArray[np.int64]) -> Bags:
-        """Return the k nearest of all patches that meet a condition."""
+    def _nearest_of(self, condition: str, slides: NDArray[np.int64], patches: int) -> Bags:
+        """Return the k nearest of all patches that meet a condition, of which there are so many."""
+        if patches <= self.k:
+            nearest = f"""
+                SELECT {self._results} AS found FROM {{patch}} p
+                WHERE p.slide < %(n_slides)s AND {condition} AND {self.archive.distance} <= %(within)s
+                GROUP BY p.key"""
+        else:
+            nearest = f"""
+                SELECT array_agg(packed) AS found
+                FROM (
+                    SELECT {self._packing} AS packed FROM {{patch}} p
+                    WHERE p.slide < %(n_slides)s AND {condition} AND {self.archive.distance} <= %(within)s
+                    ORDER BY packed LIMIT %(k)s
+                ) nearest"""
         found = self._packed(
             f"""
             SELECT q.number, s.found
             FROM unnest(%(barcodes)s::bit({self._bits})[]) WITH ORDINALITY AS q(barcode, number),
-            LATERAL (
-                SELECT array_agg(packed) AS found
-                FROM (
-                    SELECT bits::bigint << {BITS_SHIFT} | patch AS packed
-                    FROM (
-                        SELECT {self.archive.distance} AS bits,
-                               p.slide::bigint << {ROW_BITS} | p."row" AS patch
-                        FROM {{patch}} p
-                        WHERE p.slide < %(n_slides)s AND {condition}
-                        OFFSET 0
-                    ) compared WHERE bits <= %(within)s
-                    ORDER BY packed LIMIT %(k)s
-                ) nearest
-            ) s""",
-            {"barcodes": [_text(row) for row in self.barcodes], "slides": slides.tolist(), "k": self.k},
+                 LATERAL ({nearest}) s""",
+            {"barcodes": _list(map(_text, self.barcodes)), "slides": _list(slides), "k": self.k},
             len(self.barcodes),
         )
         return self._bags(found)
 
-    def _allowed(self) -> tuple[str, list[int]]:
+    @property
+    def _packing(self) -> str:
+        """SQL for a result."""
+        bits = f"(({self.archive.distance})::bigint << {BITS_SHIFT})"
+        return f'({bits} | (p.slide::bigint << {ROW_BITS}) | p."row")'
+
+    @property
+    def _results(self) -> str:
+        """SQL for the results of a key.
+
+        Grouped by keys they are made where the patches are, on other servers, too; else each barcode would be
+        sent from there.
+        """
+        return f"array_agg({self._packing})"
+
+    def _allowed(self) -> tuple[str, NDArray[np.int64]]:
         """Return a condition on the slides that may be found, and the slides that it names."""
         if self.mask is None:
-            return "", []
+            return "", np.empty(0, np.int64)
         named, other = np.flatnonzero(self.mask), np.flatnonzero(~self.mask)
         if len(named) <= len(other):
-            return "AND p.slide <> ALL(%(slides)s::int[])", named.tolist()
-        return "AND p.slide = ANY(%(slides)s::int[])", other.tolist()
+            return "AND p.slide <> ALL(%(slides)s::int[])", named
+        return "AND p.slide = ANY(%(slides)s::int[])", other
 
     def _packed(self, statement: str, values: dict[str, Any], count: int) -> list[_Packed]:
         """Return the results that a statement gives for each of `count` numbers, 1, 2, ..."""
         reader = self.archive.reader
         values |= {"n_slides": reader.slides, "within": self.within}
-        found = [np.empty(0, np.int64)] * count
+        found: list[list[_Packed]] = [[np.empty(0, np.int64)] for _ in range(count)]
         for number, data in reader.arrays(statement, values):
-            found[number - 1] = data
-        return found
+            found[number - 1].append(data)
+        return [np.concatenate(parts) for parts in found]
 
     def _bags(self, results: Sequence[_Packed]) -> Bags:
         """Return the k best results of each query patch, in order."""
@@ -335,3 +352,8 @@ class _Walker:
 def _text(barcode: NDArray[np.uint8]) -> str:
     """Return a barcode as PostgreSQL reads it: a digit for each bit."""
     return (np.unpackbits(barcode) + ord("0")).tobytes().decode("ascii")
+
+
+def _list(values: Iterable[object]) -> str:
+    """Return an array as PostgreSQL reads it, of numbers or bits."""
+    return f"{{{','.join(map(str, values))}}}"

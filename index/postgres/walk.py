@@ -77,6 +77,8 @@ class Walk:
         first, keys = cells & CELL_KEY, np.where(cells & CELL_WHOLE, leaves, 1)
         low, high = begins[first], begins[first + keys]
         ends = np.cumsum(high - low)
+        if not len(hidden):
+            return cls(begins, first, keys, ends, hidden)
         before, behind = np.searchsorted(hidden, low), np.searchsorted(hidden, high)
         own = [hidden[a:b] - start for a, b, start in zip(before, behind, low - (ends - high + low)) if a < b]
         return cls(begins, first, keys, ends, np.concatenate([np.empty(0, np.int64), *own]))
