@@ -223,7 +223,7 @@ def changes(index: Index, maker: Maker, slides: int, asked: Sequence[str], folde
     """Yield the times of changes, and of a reader's first search after one."""
 
     def add(numbers: Sequence[int]) -> None:
-        with Store.open(index.path, write=True) as store:
+        with Store.open(Path(str(index.path)), write=True) as store:
             maker.add(store, numbers)
 
     new = iter(range(slides, slides + 10_000))
@@ -244,7 +244,7 @@ def changes(index: Index, maker: Maker, slides: int, asked: Sequence[str], folde
     for name in asked[:5]:
         index.search(name)
         other = multiprocessing.get_context("spawn").Process(
-            target=_add_in_another_process, args=(index.path, maker, next(new))
+            target=_add_in_another_process, args=(Path(str(index.path)), maker, next(new))
         )
         other.start()
         other.join()
@@ -265,7 +265,7 @@ def first_answers(index: Index, asked: Sequence[str]) -> Times:
     for name in asked[:3]:
         before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "sish", "search", name, "--index", index.path],
+            [sys.executable, "-m", "sish", "search", name, "--index", Path(str(index.path))],
             check=True,
             capture_output=True,
         )
@@ -286,11 +286,14 @@ print(1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Anon
 def sizes(index: Index, name: str) -> dict[str, int]:
     """Return anonymous memory after a first search, and the bytes of the folder."""
     told = subprocess.run(
-        [sys.executable, "-c", _ANONYMOUS, index.path, name], check=True, capture_output=True, text=True
+        [sys.executable, "-c", _ANONYMOUS, Path(str(index.path)), name],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return {
         "memory": int(told.stdout),
-        "disk": sum(path.stat().st_size for path in index.path.rglob("*") if path.is_file()),
+        "disk": sum(path.stat().st_size for path in Path(str(index.path)).rglob("*") if path.is_file()),
     }
 
 

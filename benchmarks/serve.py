@@ -116,7 +116,7 @@ def measure(folder: Path, sizes: Sizes, data: Path | None) -> Found:
     index = Index.create(folder / "a.sish")
     index.add(slides, show_progress=False)
     start = time.perf_counter()
-    with serving(index.path) as (address, pid):
+    with serving(Path(str(index.path))) as (address, pid):
         started = 1e3 * (time.perf_counter() - start)
         idle = resident_mb(pid)
         first = first_views(address, sizes)

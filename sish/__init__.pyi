@@ -29,7 +29,7 @@ from .evaluation import evaluate as evaluate
 from .explanation import Explanation as Explanation
 from .heatmap import Heatmap as Heatmap
 from .index.params import SearchParams as SearchParams
-from .index.store.verify import verify as verify
+from .archives import verify as verify
 from .qupath import write_geojson as write_geojson
 from .recipe import Recipe as Recipe
 from .refinement import Concept as Concept

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sish.addresses import Address, place_of
+from sish.errors import ParameterError
 from sish.index.postgres.state import RemoteState
 from sish.index.postgres.store import RemoteStore
+from sish.index.postgres.verify import verify_archive
 from sish.index.store import State, Store
 from sish.index.store.manifest import JSON
+from sish.index.store.verify import verify as verify_folder
 from sish.index.texture.archive import Archive, Facts, learn_keys
 from sish.index.texture.tree import TextureTree
 
@@ -38,7 +41,7 @@ def open_store(place: str | os.PathLike[str] | Address) -> AnyStore:
     ------
     StoreError
         If there is none, or it cannot be read.
-    """  # noqa: DOC501  the functions that are called raise it
+    """
     found = place_of(place)
     return RemoteStore.open(found) if isinstance(found, Address) else Store.open(found)
 
@@ -62,9 +65,31 @@ def create_store(place: str | os.PathLike[str] | Address, header: Mapping[str, J
     ------
     StoreError
         If there is something already, or it cannot be written.
-    """  # noqa: DOC501  the functions that are called raise it
+    """
     found = place_of(place)
     return RemoteStore.create(found, header) if isinstance(found, Address) else Store.create(found, header)
+
+
+def verify(path: str | os.PathLike[str] | Address) -> list[str]:
+    """Read every byte of an index, or every patch of one in PostgreSQL, and check it; it never raises.
+
+    Writers may go on meanwhile. What a crash left behind is no problem.
+
+    Parameters
+    ----------
+    path : path-like or Address
+        The index.
+
+    Returns
+    -------
+    list of str
+        One line for each problem; empty if all is well.
+    """
+    try:
+        place = place_of(path)
+    except ParameterError as error:
+        return [str(error)]
+    return verify_archive(place) if isinstance(place, Address) else verify_folder(place)
 
 
 def archive_of(state: State, tree: TextureTree) -> Archive | RemoteArchive:

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sish.archives import open_store
 from sish.errors import ParameterError
-from sish.index.store import Store
 from sish.ingest import Ingest
 from sish.labels import read_labels
 from sish.shards import AUTO, Shard
@@ -267,7 +267,7 @@ def calibrate(
     rows = None if labels is None else read_labels(labels)
     if len(index) or not index.encoder.needs_calibration:
         return False
-    with Store.open(index.path, write=True) as store:
+    with open_store(index.path).writer() as store:
         ingest = Ingest(
             store, index.encoder, labels=rows, mpp=mpp, override_mpp=override_mpp, slide_timeout=slide_timeout
         )

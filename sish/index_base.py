@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sish.addresses import Place
-from sish.archives import AnyStore
+from sish.archives import AnyStore, open_store
 from sish.encode import SlideEncoder
 from sish.encoders import PatchEncoder, name_of
 from sish.errors import EncoderMismatchError, ParameterError
@@ -309,7 +309,7 @@ def check_alike(index: IndexBase, like: str | os.PathLike[str] | IndexBase | Non
     """Refuse an index (EncoderMismatchError) whose codes cannot be compared with those of another."""
     if like is None:
         return
-    other = like if isinstance(like, IndexBase) else IndexBase(Store.open(like))
+    other = like if isinstance(like, IndexBase) else IndexBase(open_store(like))
     if index.fingerprint != other.fingerprint:
         raise EncoderMismatchError(
             f"{index.path} was made with encoder {index.fingerprint}, and {other.path}, which it should be "

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
+from sish.addresses import Address
 from sish.archives import AnyStore
 from sish.errors import ParameterError, StoreError, UnknownSlideError
 from sish.feature_ingest import FeatureIngest
@@ -26,6 +27,7 @@ from sish.searchers import convert, stored_tree
 from sish.shards import Shard
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import keep_threshold, measure_threshold, use_measured
+from sish.transfer import PushReport, pull, push
 from sish.vector_ingest import add_vector_slides, check_mosaic, check_width
 from sish.vectors import Scales, SlideIds, Told, VectorSlide, as_id_list, slides_of
 
@@ -416,6 +418,68 @@ class IndexChanges(IndexBase):
                 convert(store)
         return old
 
+    def push(
+        self,
+        to: str | Address,
+        *,
+        replace: bool = False,
+        partitions: int = 1,
+        readers: Iterable[str] = (),
+    ) -> PushReport:
+        """Add the slides of this index to an archive in PostgreSQL; it is made if it is not there.
+
+        All slides get there in one transaction, or none. See :mod:`sish.transfer`.
+
+        Parameters
+        ----------
+        to : str or Address
+            ``postgresql://USER@HOST:PORT/DATABASE?archive=NAME``.
+        replace : bool
+            Replace slides that are there with other codes. Default: refuse them.
+        partitions : int
+            Number of partitions, by ranges of keys, of the table of patches of a new archive.
+        readers : iterable of str
+            Roles of the server that may read the archive from now on.
+
+        Returns
+        -------
+        PushReport
+            What was done with each slide.
+
+        Raises
+        ------
+        EncoderMismatchError
+            If the archive was made with another recipe, encoder or calibration.
+        SlideExistsError
+            If a slide is there with other codes, and `replace` is off.
+        StoreError
+            If the archive cannot be reached or written.
+        """
+        return push(self._current(), to, replace=replace, partitions=partitions, readers=[*readers])
+
+    def pull(self, folder: str | os.PathLike[str]) -> None:
+        """Copy an archive in PostgreSQL into a folder, or bring the folder of an earlier pull up to date.
+
+        Parameters
+        ----------
+        folder : path-like
+            The folder; its slides are replaced by those of the archive.
+
+        Raises
+        ------
+        ParameterError
+            If this index is in a folder itself.
+        EncoderMismatchError
+            If the folder holds an index of another recipe, encoder or calibration.
+        StoreError
+            If the archive cannot be reached, or the folder cannot be written.
+        """
+        if not isinstance(self.path, Address):
+            raise ParameterError(
+                f"{self.path} is a folder already: copy it, or pull from an archive in PostgreSQL"
+            )
+        pull(self.path, self._current(), folder)
+
     def tune(self, recall: float = 0.95) -> Recall:
         """Set the index's budget to the least that finds this share of the ten nearest patches.
 
@@ -502,7 +566,7 @@ class IndexChanges(IndexBase):
         """Return the store in a folder; StoreError for one in PostgreSQL, which cannot be changed so."""
         if not isinstance(self._store, Store):
             raise StoreError(
-                f"{self.path} is in PostgreSQL, and only a folder can be {done}: sish index pull makes one of it, "
+                f"{self.path} is in PostgreSQL, and only a folder can be {done}: sish index pull makes one, "
                 "and sish index push makes an archive of that"
             )
         return self._store.writer() if write else self._store

@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from sish.archives import AnyStore
 from sish.errors import ParameterError
-from sish.index.store import Store
 from sish.index.store.manifest import JSON
 
 FACT = "shard"
@@ -190,7 +190,7 @@ class ShardLog:
 
     Parameters
     ----------
-    store : Store
+    store : Store or RemoteStore
         The index, open for writing.
     shard : Shard
         Which shard it is.
@@ -201,7 +201,7 @@ class ShardLog:
         If the index is another shard, or holds slides that are not of this one.
     """
 
-    def __init__(self, store: Store, shard: Shard) -> None:
+    def __init__(self, store: AnyStore, shard: Shard) -> None:
         """Check the index; see the class."""
         self.shard, self._store = shard, store
         self._failed: dict[str, tuple[str, str, str]] = {}

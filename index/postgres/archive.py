@@ -1,7 +1,7 @@
 """The texture search in PostgreSQL: the client chooses cells, the server compares patches.
 
-It answers as `sish.index.texture.archive` does, patch by patch. A query patch is compared with half a budget of
-patches in its nearest cells, then with a budget, and with twice as many while that pays
+It answers as `sish.index.texture.archive` does, patch by patch. A query patch is compared with half a budget
+of patches in its nearest cells, then with a budget, and with twice as many while that pays
 (`sish.index.texture.cells`). All query patches ask for these in one statement; those that go on ask again.
 """
 
@@ -203,7 +203,8 @@ class _Asking:
             FROM (
                 SELECT u.*, (%(keys)s::bigint[])[u.begins:u.ends] AS keys
                 FROM unnest(%(barcodes)s::bit({self._bits})[], %(begins)s::int[], %(ends)s::int[],
-                            %(first)s::bigint[], %(first_nth)s::int[], %(last)s::bigint[], %(last_nth)s::int[],
+                            %(first)s::bigint[], %(first_nth)s::int[],
+                            %(last)s::bigint[], %(last_nth)s::int[],
                             %(low)s::bigint[], %(high)s::bigint[]) WITH ORDINALITY
                      AS u(barcode, begins, ends, first, first_nth, last, last_nth, low, high, number)
                 OFFSET 0

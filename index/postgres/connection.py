@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _OPTIONS = "-c jit=off -c plan_cache_mode=force_custom_plan -c enable_partitionwise_aggregate=on"
-"""Compiling a plan takes longer than most searches; a general plan does not know how many keys come; and results
-are put together where the patches are."""
+"""Compiling a plan takes longer than most searches, a general plan does not know how many keys come, and
+results are put together where the patches are."""
 _TIMEOUT_S = 10  # to connect, unless the address says otherwise
 
 
@@ -154,8 +154,8 @@ def _in_words(address: Address, error: Any, errors: Any) -> SishError:
         )
     if isinstance(error, errors.InsufficientPrivilege):
         return StoreError(
-            f"{address}: got a role without the right to do this ({said}); want its owner, or one to whom the "
-            "owner granted it"
+            f"{address}: got a role without the right to do this ({said}); want its owner, or a "
+            "role that the owner granted it to"
         )
     if isinstance(error, errors.DiskFull):
         return StoreError(
@@ -167,7 +167,7 @@ def _in_words(address: Address, error: Any, errors: Any) -> SishError:
                 f"{address}: cannot connect ({said}); check host, port, database, user and password"
             )
         return ConnectionLostError(
-            f"{address}: the server ended the connection ({said}): what was not committed is not there; repeat"
+            f"{address}: the server ended the connection ({said}): what was not committed is gone; repeat it"
         )
     return StoreError(f"{address}: PostgreSQL says {error.sqlstate}: {said}")
 
@@ -177,7 +177,7 @@ def rows(cursor: Cursor[Any]) -> list[tuple[Any, ...]]:
     return cursor.fetchall()
 
 
-def composed(address: Address, statement: str, **names: str) -> Composed:
+def composed(address: Address, statement: str, *, role: str | None = None, **names: str) -> Composed:
     """Return a statement whose ``{names}`` are identifiers: ``{archive}``, ``{slide}``, or given ones.
 
     Parameters
@@ -186,6 +186,8 @@ def composed(address: Address, statement: str, **names: str) -> Composed:
         The archive; its schema qualifies all names.
     statement : str
         SQL.
+    role : str, optional
+        A role of the server.
     **names : str
         Tables of the archive.
 
@@ -197,5 +199,6 @@ def composed(address: Address, statement: str, **names: str) -> Composed:
     sql = needed().sql
     tables = {"archive": "archive", "slide": "slide", **names}
     known = {name: sql.Identifier(address.schema, table) for name, table in tables.items()}
-    composed: Composed = sql.SQL(statement).format(**known, schema=sql.Identifier(address.schema))
+    known |= {"schema": sql.Identifier(address.schema), "role": sql.Identifier(role or "")}
+    composed: Composed = sql.SQL(statement).format(**known)
     return composed

@@ -98,3 +98,10 @@ SLIDE_COLUMNS = (
     "label", "patient", "site", "status", "metadata", "file_digest",
 )  # fmt: skip
 """The columns of a slide that are fields of its `SlideRow`, by the same names."""
+
+GRANTS = (
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}",
+)
+"""What lets a role read, but not write."""

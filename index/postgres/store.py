@@ -22,6 +22,7 @@ from sish.index.store.manifest import JSON, encode_json
 from sish.index.store.slide_row import SlideRow
 from sish.index.store.snapshot import Snapshot
 from sish.index.store.store import StoreInfo
+from sish.index.texture.archive import Facts
 from sish.index.texture.tree import TextureTree
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ class RemoteStore:
         """Close idle connections."""
         self.close()
 
+    def __len__(self) -> int:
+        """Return the number of live slides."""
+        return self._state.n_slides
+
     @property
     def header(self) -> Mapping[str, JSON]:
         """As of `Store`."""
@@ -146,8 +151,9 @@ class RemoteStore:
         removed = sum(len(segment.removed) for segment in state.segments)
         sizes = composed(
             self.path,
-            "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace n "
-            "ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'",
+            "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint "
+            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = %s AND c.relkind = 'r'",
         )
         size = self._database.read(lambda it: next(iter(it.execute(sizes, [self.path.schema])))[0])
         return StoreInfo(
@@ -189,7 +195,7 @@ class RemoteStore:
         ParameterError
             If shapes do not fit the archive, or the header is not JSON.
         """
-        with self._writing() as writing:
+        with self.changing() as writing:
             writing.append(new, replace=replace, partitions=partitions)
             writing.tell(header=header)
 
@@ -197,52 +203,60 @@ class RemoteStore:
         """Remove slides; return how many there were. Their patches stay until `compact`."""
         if isinstance(slide_ids, str):
             raise ParameterTypeError(f"slide_ids is the string {slide_ids!r}, wanted a list of ids")
-        with self._writing() as writing:
+        with self.changing() as writing:
             return writing.remove(slide_ids)
 
     def relabel(self, rows: Mapping[str, SlideRow]) -> None:
         """Replace the rows of some slides, as `Store.relabel`."""
         if not rows:
             return
-        with self._writing() as writing:
+        with self.changing() as writing:
             writing.relabel(rows)
 
     def keep_measured(self, facts: Mapping[str, JSON]) -> None:
         """Keep facts that were measured on the patches, as `Store.keep_measured`."""
-        with self._writing() as writing:
+        with self.changing() as writing:
             writing.tell(facts=facts)
 
     def replace_header(self, header: Mapping[str, JSON], facts: Mapping[str, JSON]) -> None:
         """Replace the header and keep facts, as `Store.replace_header`."""
-        with self._writing() as writing:
+        with self.changing() as writing:
             writing.tell(header=header, facts=facts)
 
     def compact(self) -> None:
         """Write the patches of all live slides into a new table, in key order, without what was removed."""
-        with self._writing() as writing:
+        with self.changing() as writing:
             writing.renew(None)
 
-    def learn_keys(self, *, seed: int = 0) -> TextureTree:
+    def learn_keys(self, *, seed: int = 0, facts: Facts | None = None) -> TextureTree:
         """Learn a tree of all patches, and give them its keys, in a new table.
 
         Parameters
         ----------
         seed : int
             Seed of the tree.
+        facts : callable, optional
+            It returns the facts to keep, given the tree and the keys that it made, in order.
 
         Returns
         -------
         TextureTree
             The tree that an index on disk with these slides would learn.
         """
-        with self._writing() as writing:
+        with self.changing() as writing:
             tree = writing.learnt(seed)
-            writing.renew(tree)
+            writing.renew(tree, facts=facts)
         return tree
 
     @contextmanager
-    def _writing(self) -> Iterator[Writing]:
-        """Begin a transaction that holds the archive; commit it, and go on to its state."""
+    def changing(self) -> Iterator[Writing]:
+        """Begin a transaction that holds the archive; commit it when the context ends, unless by an error.
+
+        Yields
+        ------
+        Writing
+            What changes the archive.
+        """
         with self._lock, self._database.connection() as connection:
             with connection.transaction():
                 lock = composed(self.path, "SELECT generation FROM {archive} FOR UPDATE")

@@ -80,7 +80,11 @@ class Walk:
         if not len(hidden):
             return cls(begins, first, keys, ends, hidden)
         before, behind = np.searchsorted(hidden, low), np.searchsorted(hidden, high)
-        own = [hidden[a:b] - start for a, b, start in zip(before, behind, low - (ends - high + low)) if a < b]
+        own = [
+            hidden[first_hidden:end] - start
+            for first_hidden, end, start in zip(before, behind, high - ends, strict=True)
+            if first_hidden < end
+        ]
         return cls(begins, first, keys, ends, np.concatenate([np.empty(0, np.int64), *own]))
 
     def end(self, goal: int, limit: int) -> int:

@@ -16,14 +16,14 @@ from sish.errors import ParameterError, SlideExistsError, StoreError, UnknownSli
 from sish.index.postgres.connection import composed
 from sish.index.postgres.patch_table import PatchTable, bounds_of, nth_of
 from sish.index.postgres.records import Records
-from sish.index.postgres.schema import ROW_BITS, SLIDE_BITS, SLIDE_COLUMNS
+from sish.index.postgres.schema import GRANTS, ROW_BITS, SLIDE_BITS, SLIDE_COLUMNS
 from sish.index.postgres.state import RemoteState, slide_values, tree_in
 from sish.index.store.admission import check_widths
 from sish.index.store.manifest import JSON, encode_json, is_deep
 from sish.index.store.packed import pack
 from sish.index.store.slide_row import SlideRow
 from sish.index.store.snapshot import Snapshot, merge
-from sish.index.texture.archive import learn_tree_of
+from sish.index.texture.archive import Facts, learn_tree_of
 from sish.index.texture.tree import TextureTree
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class Writing:
 
     def __init__(self, address: Address, connection: Connection[Any], state: RemoteState) -> None:
         """See the class."""
-        self._address, self._connection, self._state = address, connection, state
+        self.state = state
+        """The state before."""
+        self._address, self._connection = address, connection
         self._changes: dict[str, Any] = {}  # of the row of `archive`, by column
         self._slides = state.reader.slides
         self._counts = state.counts.astype(np.int64)
@@ -70,12 +72,12 @@ class Writing:
         """
         if not new:
             return
-        check_widths(new, self._state.manifest)
+        check_widths(new, self.state.manifest)
         self._check_ids(new, replace=replace)
         if tree is not None:
             self._changes["tree"] = tree
         table = self._table(new, partitions)
-        fresh = self._state.manifest.barcode_bytes is None
+        fresh = self.state.manifest.barcode_bytes is None
         if not fresh:
             table.delete_from(self._slides)
         own = self._tree()
@@ -83,6 +85,17 @@ class Writing:
             self._write(table, merge([_keyed(part, own) for part in some]))
         if fresh:
             table.finish()
+
+    def digests(self) -> dict[str, bytes]:
+        """Return the digest of the codes of each live slide, by its id (`digests_of`)."""
+        ask = composed(self._address, "SELECT slide_id, codes_digest FROM {slide} WHERE NOT removed")
+        return {name: bytes(digest) for name, digest in self._connection.execute(ask)}
+
+    def grant(self, roles: Collection[str]) -> None:
+        """Let roles read the archive, and its tables to come."""
+        for role in roles:
+            for statement in GRANTS:
+                self._connection.execute(composed(self._address, statement, role=role))
 
     def remove(self, slide_ids: Collection[str]) -> int:
         """Remove slides; return how many there were."""
@@ -110,15 +123,15 @@ class Writing:
         """
         names = ", ".join(f"{name} = %s" for name in SLIDE_COLUMNS)
         for slide_id, row in rows.items():
-            old = self._state.row(slide_id)
+            old = self.state.row(slide_id)
             if old is None:
                 raise UnknownSlideError(
                     f"slide {slide_id} is not in {self._address}: add it first", slide_id=slide_id
                 )
             if (row.slide_id, row.n_patches) != (slide_id, old.n_patches):
                 raise ParameterError(
-                    f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, wanted the "
-                    f"same id and {old.n_patches}: append it with replace=True",
+                    f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, wanted "
+                    f"the same id and {old.n_patches}: append it with replace=True",
                     slide_id=slide_id,
                 )
             self._run(f"UPDATE {{slide}} SET {names} WHERE slide_id = %s AND NOT removed",
@@ -132,7 +145,7 @@ class Writing:
         if header is not None:
             self._changes["header"] = _json(header, "the header")
         if facts:
-            known = {**self._state.manifest.measured, **facts}
+            known = {**self.state.manifest.measured, **facts}
             kept = {name: fact for name, fact in known.items() if fact is not None}
             self._changes["measured"] = _json(kept, "what was measured")
 
@@ -148,10 +161,12 @@ class Writing:
                 self._slides,
             )
         )
-        width = self._state.manifest.barcode_bytes or 8
-        return learn_tree_of(barcodes, self._state.n_patches, width, seed=seed)
+        width = self.state.manifest.barcode_bytes or 8
+        return learn_tree_of(barcodes, self.state.n_patches, width, seed=seed)
 
-    def renew(self, tree: TextureTree | None, partitions: int | None = None) -> None:
+    def renew(
+        self, tree: TextureTree | None, *, partitions: int | None = None, facts: Facts | None = None
+    ) -> None:
         """Write all live patches into a new table, with the keys of a new tree if one is given.
 
         Parameters
@@ -160,8 +175,10 @@ class Writing:
             The tree. Default: keys stay.
         partitions : int, optional
             Number of partitions of the new table. Default: as many as before.
+        facts : callable, optional
+            It returns the facts to keep, given the tree and its keys in order.
         """
-        if self._state.manifest.barcode_bytes is None:
+        if self.state.manifest.barcode_bytes is None:
             return
         old = self._patches()
         new = replace(old, name=f"patch_{old.number + 1}")
@@ -171,6 +188,8 @@ class Writing:
             self._sorted_keys(old) if keys is None else np.sort(np.concatenate([it["key"] for it in keys]))
         )
         new.create(bounds_of(together, partitions or self._partitions(old)))
+        if tree is not None and facts is not None:
+            self.tell(facts=facts(tree, together))  # before the old table is locked: it reads patches
         old.renew(new, live, None if keys is None else iter(keys))
         new.finish()
         self._renumber(live)
@@ -192,18 +211,18 @@ class Writing:
             **self._changes,
             "slides": self._slides,
             "counts": self._counts.astype("<i4").tobytes(),
-            "generation": self._state.generation + 1,
+            "generation": self.state.generation + 1,
         }
         names = ", ".join(f"{name} = %s" for name in values)
         self._run(f"UPDATE {{archive}} SET {names}", *values.values())
 
     def _table(self, new: Sequence[Snapshot], partitions: int) -> PatchTable:
         """Return the table of patches, made for the first slides."""
-        if self._state.manifest.barcode_bytes is not None:
+        if self.state.manifest.barcode_bytes is not None:
             return self._patches()
         _, barcode_bytes, vector_bytes = new[0].widths
         table = PatchTable(
-            self._connection, self._address, self._state.reader.table, Records(barcode_bytes, vector_bytes)
+            self._connection, self._address, self.state.reader.table, Records(barcode_bytes, vector_bytes)
         )
         keys = np.sort(np.concatenate([part.keys[:, 0] for part in new]))
         table.create(bounds_of(keys, partitions))
@@ -211,14 +230,14 @@ class Writing:
         return table
 
     def _patches(self) -> PatchTable:
-        reader = self._state.reader
+        reader = self.state.reader
         return PatchTable(self._connection, self._address, reader.table, reader.records)
 
     def _tree(self) -> TextureTree | None:
         """Return the tree of the archive, if it has one."""
         if "tree" in self._changes:
             return None  # it made the keys of these slides
-        return tree_in(self._state)
+        return tree_in(self.state)
 
     def _write(self, table: PatchTable, patches: Snapshot) -> None:
         """Write patches in key order, and their slides."""
@@ -248,25 +267,26 @@ class Writing:
     def _check_ids(self, new: Sequence[Snapshot], *, replace: bool) -> None:
         """Remove the slides that are replaced; SlideExistsError if an id is taken."""
         ids = [row.slide_id for part in new for row in part.slides]
-        taken = [slide_id for slide_id in ids if self._state.has(slide_id)]
+        taken = [slide_id for slide_id in ids if self.state.has(slide_id)]
         if len(set(ids)) < len(ids) or (taken and not replace):
             twice = taken or [slide_id for slide_id in ids if ids.count(slide_id) > 1]
             raise SlideExistsError(
-                f"slide {twice[0]} is in {self._address} already, or twice among the new ones: ask to replace it",
+                f"slide {twice[0]} is in {self._address} already, or twice among the new ones: "
+                "ask to replace it",
                 slide_id=twice[0],
             )
         if self._slides + len(ids) > 1 << SLIDE_BITS or any(
             row.n_patches > 1 << ROW_BITS for part in new for row in part.slides
         ):
             raise StoreError(
-                f"{self._address}: got more than {1 << SLIDE_BITS} slides, or {1 << ROW_BITS} patches of one; "
-                "want another archive for them"
+                f"{self._address}: got more than {1 << SLIDE_BITS} slides, or {1 << ROW_BITS} patches of "
+                "one; want another archive for them"
             )
         if taken:
             self.remove(taken)
 
     def _removed(self) -> NDArray[np.bool_]:
-        parts = [segment.removed_mask for segment in self._state.segments]
+        parts = [segment.removed_mask for segment in self.state.segments]
         return np.concatenate([np.zeros(0, bool), *parts])
 
     def _rekeyed(self, table: PatchTable, tree: TextureTree) -> Iterator[NDArray[Any]]:
@@ -311,8 +331,8 @@ class Writing:
         """Delete removed slides, and number the others from 0 on."""
         self._run("DELETE FROM {slide} WHERE number <> ALL(%s)", live.tolist())
         self._run(
-            "UPDATE {slide} s SET number = -n.place FROM unnest(%s::int[]) WITH ORDINALITY AS n(number, place) "
-            "WHERE s.number = n.number",
+            "UPDATE {slide} s SET number = -n.place "
+            "FROM unnest(%s::int[]) WITH ORDINALITY AS n(number, place) WHERE s.number = n.number",
             live.tolist(),
         )
         self._run("UPDATE {slide} SET number = -number - 1")

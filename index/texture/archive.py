@@ -110,7 +110,7 @@ class Archive:
         return counts
 
     def vectors_of(self, patches: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
-        """Return numbers (N,) of patches in a list of stored vectors, and the list: all, a part each, (P, V)."""
+        """Return numbers (N,) of patches in a list of stored vectors, and the list, (P, V) in all."""
         return patches, [part.vectors for part in self.parts if part.vectors is not None]
 
     def slide_of(self, patches: NDArray[np.int64]) -> NDArray[np.int64]:

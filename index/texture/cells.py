@@ -174,7 +174,7 @@ class Cells:
 
     @classmethod
     def counted(cls, tree: TextureTree, totals: NDArray[np.int64]) -> "Cells":
-        """Return cells of which only the sizes are known: `totals` says where each key begins, (keys + 1,)."""
+        """Return cells of which only the sizes are known: where each key begins, int64 (keys + 1,)."""
         return cls._of(tree, (), [], totals)
 
     @property

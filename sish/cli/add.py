@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -106,7 +105,7 @@ def _add(arguments: Namespace) -> int:
 def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
     from sish.slide_index import Index
 
-    if not is_index(Path(arguments.index)):
+    if not is_index(arguments.index):
         _check_slides(arguments.slides)
         _check_alike(arguments)
     index = Index.open_or_create(

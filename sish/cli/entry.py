@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import set_parsing_settings
 
-from sish.cli import demo, evaluate, export, heatmap, index, preview, search, serve
+from sish.cli import database, demo, evaluate, export, heatmap, index, preview, search, serve
 from sish.cli.options import add_commands
 from sish.errors import SishError
 from sish.parsing import ArgumentParser
@@ -53,7 +53,7 @@ def _run(words: list[str]) -> int:
     name = arguments.subcommand
     if name == "index":
         name, arguments = arguments.index.subcommand, arguments.index
-        return index.COMMANDS[name].run(arguments[name])
+        return _OF_INDEX[name].run(arguments[name])
     return _COMMANDS[name].run(arguments[name])
 
 
@@ -65,7 +65,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True)
     of_index = ArgumentParser(description="Make and keep an index of an archive.")
     commands.add_subcommand("index", of_index, help="make and keep an index of an archive")
-    add_commands(of_index.add_subcommands(required=True), index.COMMANDS)  # jsonargparse wants parents first
+    add_commands(of_index.add_subcommands(required=True), _OF_INDEX)  # jsonargparse wants parents first
     add_commands(commands, _COMMANDS)
     for name, (text, _) in _PARSED_ELSEWHERE.items():
         commands.add_subcommand(name, ArgumentParser(add_help=False), help=text)
@@ -96,6 +96,7 @@ def _smily(words: list[str]) -> int:
     return smily(words[1:])
 
 
+_OF_INDEX = {**index.COMMANDS, **database.COMMANDS}
 _COMMANDS = {
     "search": search.COMMAND,
     "evaluate": evaluate.COMMAND,

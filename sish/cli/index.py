@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -30,6 +29,7 @@ from sish.cli.options import (
     show,
     tell_licence,
 )
+from sish.errors import ParameterError
 from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error, print_line, printable
@@ -175,13 +175,21 @@ def _info(arguments: Namespace) -> int:
     return 0
 
 
-def _verify(arguments: Namespace) -> int:
-    from sish.index.store.verify import verify
+def _verify_options(parser: ArgumentParser) -> None:
+    parser.add_argument("place", type=str, nargs="?", metavar="INDEX", help="the same as --index")
+    parser.add_argument("--index", type=str | None, help="the index's folder, or its address in PostgreSQL")
+    add_json(parser)
 
-    path = Path(arguments.index)
-    if not is_index(path):
+
+def _verify(arguments: Namespace) -> int:
+    from sish.archives import verify
+
+    if (arguments.place is None) == (arguments.index is None):
+        raise ParameterError("got an index twice, or none; want --index with its folder or address")
+    arguments.index = arguments.index or arguments.place
+    if not is_index(arguments.index):
         open_index(arguments)  # says on stderr that there is no index, and which one may be meant
-    problems = verify(path)  # it also looks at what is too damaged to be opened
+    problems = verify(arguments.index)  # it also looks at what is too damaged to be opened
     show(arguments, problems, problems or ["every byte is as it was written"])
     return 1 if problems else 0
 
@@ -309,7 +317,7 @@ COMMANDS = {
     "list": Command("list its slides", "List the slides of an index.", _index_and_json, _list),
     "info": Command("counts and sizes", "Counts and sizes of an index.", _index_and_json, _info),
     "verify": Command(
-        "check every byte", "Read every byte of an index and check it.", _index_and_json, _verify
+        "check every byte", "Read every byte of an index and check it.", _verify_options, _verify
     ),
     "repair": Command(
         "go on without what is damaged",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from sish.addresses import is_address
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError
 from sish.index.params import SearchParams
@@ -45,7 +46,7 @@ def add_commands(subcommands: Any, commands: Mapping[str, Command]) -> None:
         subcommands.add_subcommand(name, parser, help=command.help)
 
 
-def add_index(parser: ArgumentParser, help: str = "the index's folder") -> None:
+def add_index(parser: ArgumentParser, help: str = "the index's folder, or its address in PostgreSQL") -> None:
     """Let a parser know ``--index``."""
     parser.add_argument("--index", type=str, required=True, help=help)
 
@@ -131,11 +132,11 @@ def given_search(arguments: Namespace) -> dict[str, Any]:
     return {name: value for name, value in search.items() if value is not None}
 
 
-def is_index(path: Path) -> bool:
-    """Return whether a folder holds an index's manifest."""
+def is_index(place: str | Path) -> bool:
+    """Return whether a folder holds an index's manifest; an address is asked when it is opened."""
     from sish.index.store.manifest import MANIFEST
 
-    return os.path.lexists(path / MANIFEST)
+    return is_address(place) or os.path.lexists(Path(place) / MANIFEST)
 
 
 def open_index(arguments: Namespace) -> Index:
@@ -167,6 +168,8 @@ def open_index(arguments: Namespace) -> Index:
             verify=bool(arguments.get("verify")),
         )
     except IndexNotFoundError as error:
+        if is_address(arguments.index):
+            raise
         path = Path(arguments.index)
         beside = (folder.name for folder in path.parent.glob("*") if is_index(folder))
         raise IndexNotFoundError(f"{error}{nearest_to(path.name, beside)}", path=path) from error
