@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sish.addresses import Address, place_of
 from sish.errors import ParameterError
+from sish.index.postgres.addresses import Address, place_of
 from sish.index.postgres.state import RemoteState
 from sish.index.postgres.store import RemoteStore
 from sish.index.postgres.verify import verify_archive

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sish.addresses import Place
 from sish.archives import AnyStore, open_store
 from sish.encode import SlideEncoder
 from sish.encoders import PatchEncoder, name_of
 from sish.errors import EncoderMismatchError, ParameterError
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
+from sish.index.postgres.addresses import Place
 from sish.index.store import SlideRow, Snapshot, State, StoreInfo
 from sish.parquet import write_parquet
 from sish.recalibration import told_of as told_of_calibration

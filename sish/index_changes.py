@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
-from sish.addresses import Address
 from sish.archives import AnyStore
 from sish.errors import ParameterError, StoreError, UnknownSlideError
 from sish.feature_ingest import FeatureIngest
 from sish.header import IndexHeader
+from sish.index.postgres.addresses import Address
 from sish.index.repair import RepairReport, repair
 from sish.index.store import FORMAT_VERSION, SlideRow, Store
 from sish.index_base import IndexBase

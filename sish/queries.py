@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.addresses import Place
 from sish.annotations import Annotation
 from sish.encode import SlideCodes, SlideEncoder
 from sish.encoders import FEATURES, NOT_GIVEN
@@ -24,6 +23,7 @@ from sish.errors import QueryError, SlideNotFoundError, about_its_path
 from sish.feature_files import is_feature_file, read_features
 from sish.feature_ingest import feature_codes
 from sish.identity import Standing, compare, find_row
+from sish.index.postgres.addresses import Place
 from sish.index.store import SlideRow, Snapshot, State
 from sish.index.store.segment import Segment
 from sish.ingest import remembered

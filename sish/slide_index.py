@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from sish.addresses import Address
 from sish.archives import create_store, open_store
 from sish.encode import SlideEncoder
 from sish.encoders import TISSUE, PatchEncoder
 from sish.errors import IndexExistsError, IndexNotFoundError, ParameterError
 from sish.feature_ingest import measured_files
 from sish.index.params import SearchParams
+from sish.index.postgres.addresses import Address
 from sish.index_base import check_alike, check_keeps, header_of, one_encoder
 from sish.index_insight import IndexInsight
 from sish.recipe import Recipe

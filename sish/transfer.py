@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sish.addresses import Address, place_of
 from sish.errors import (
     EncoderMismatchError,
     IndexExistsError,
@@ -23,6 +22,7 @@ from sish.errors import (
     SlideExistsError,
 )
 from sish.header import IndexHeader
+from sish.index.postgres.addresses import Address, place_of
 from sish.index.postgres.store import RemoteStore
 from sish.index.postgres.writing import digests_of
 from sish.index.store import Snapshot, State, Store

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sish.addresses import Address
 from sish.errors import IndexNotFoundError, MissingPackageError, SishError, StoreError
-from sish.extras import install
+from sish.index.postgres.addresses import Address
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
@@ -119,7 +118,8 @@ def needed() -> Any:
         import psycopg
     except ImportError as error:
         raise MissingPackageError(
-            f"an index in PostgreSQL needs psycopg ({error}): {install('postgres')}"
+            f"an index in PostgreSQL needs psycopg, which cannot be imported ({error}): "
+            "pip install 'psycopg[binary]'"
         ) from error
     return psycopg
 

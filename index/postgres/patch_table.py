@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.addresses import Address
+from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import composed, needed
 from sish.index.postgres.records import END, HEADER, Records
 from sish.index.postgres.schema import INDEXES, PARTITION, PATCHES, PLAIN

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.addresses import Address
 from sish.errors import IndexCorruptError
+from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import composed
 from sish.index.postgres.records import Records
 from sish.index.store.slide_table import SlideTable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.addresses import Address
 from sish.errors import IndexFormatError
+from sish.index.postgres.addresses import Address
 from sish.index.postgres.archive import RemoteArchive, remote_archive
 from sish.index.postgres.connection import composed, needed
 from sish.index.postgres.patches import Reader, remote_patches, snapshot_of

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sish.addresses import Address
 from sish.errors import IndexExistsError, ParameterTypeError
+from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import Database, composed, needed
 from sish.index.postgres.schema import CREATE, FIRST, FORMAT
 from sish.index.postgres.state import RemoteState, read_state

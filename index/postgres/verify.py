@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.addresses import Address
 from sish.errors import SishError
+from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import Database, composed
 from sish.index.postgres.patch_table import PatchTable
 from sish.index.postgres.state import RemoteState, read_state, tree_in

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.addresses import Address
 from sish.errors import ParameterError, SlideExistsError, StoreError, UnknownSlideError
+from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import composed
 from sish.index.postgres.patch_table import PatchTable, bounds_of, nth_of
 from sish.index.postgres.records import Records

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from sish.addresses import is_address
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError
 from sish.index.params import SearchParams
+from sish.index.postgres.addresses import is_address
 from sish.nearest import nearest_to
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error, print_line
