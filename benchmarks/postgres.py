@@ -241,7 +241,7 @@ def rivals(server: Server, workload: Workload) -> Iterator[Engine]:
 
 def folder_engine(index: Index, n: int, build_s: float) -> Engine:
     """Return the index in a folder."""
-    path = Path(index.path)
+    path = Path(str(index.path))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Engine(
         "sish, folder", "budget", _BUDGETS, 0.0, build_s, size / n, partial(engines.ours, str(path))

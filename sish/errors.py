@@ -22,6 +22,7 @@ that a caller would expect::
     │   ├── IndexFormatError            it is of another format version, or not one of ours
     │   ├── IndexCorruptError           its bytes are not the ones that were written
     │   ├── IndexLockedError            another process is writing to it
+    │   ├── ArchiveRenewedError         an archive in PostgreSQL got new keys while it was read: ask again
     │   ├── SlideExistsError            a slide of that id is in it already
     │   └── UnknownSlideError           no slide of that id is in it               [KeyError]
     ├── EncoderMismatchError        codes of two encoders would be mixed
@@ -194,6 +195,10 @@ class IndexCorruptError(StoreError):
 
 class IndexLockedError(StoreError):
     """Another process is writing to the index."""
+
+
+class ArchiveRenewedError(StoreError):
+    """An archive in PostgreSQL got new keys, and the table that was read is gone."""
 
 
 class SlideExistsError(StoreError):

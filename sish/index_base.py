@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sish.archives import AnyStore, open_store
 from sish.encode import SlideEncoder
 from sish.encoders import PatchEncoder, name_of
-from sish.errors import EncoderMismatchError, ParameterError
+from sish.errors import ArchiveRenewedError, EncoderMismatchError, ParameterError
 from sish.header import IndexHeader
 from sish.index.params import SearchParams
 from sish.index.postgres.addresses import Place
@@ -38,6 +39,23 @@ if TYPE_CHECKING:
     from sish.index.vector_coder import VectorKind
 
     Search = SearchParams | Mapping[str, Any]
+
+_I = TypeVar("_I", bound="IndexBase")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def asked_again(method: Callable[Concatenate[_I, _P], _T]) -> Callable[Concatenate[_I, _P], _T]:
+    """Return a method that reads; it is called again if an archive in PostgreSQL got new keys meanwhile."""
+
+    @wraps(method)
+    def called(index: _I, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(index, *args, **kwargs)
+        except ArchiveRenewedError:
+            return method(index, *args, **kwargs)
+
+    return called
 
 
 class IndexBase:
@@ -173,6 +191,7 @@ class IndexBase:
         """
         return slides_frame(self._store.current())
 
+    @asked_again
     def patches(self, slide_id: str | int) -> SlidePatches:
         """Return what the index keeps of each patch of a slide: places, keys, barcodes and vectors.
 
@@ -189,6 +208,7 @@ class IndexBase:
         state = self._current()
         return patches_of(state, as_id(slide_id), self._encoder_of(state).rerank)
 
+    @asked_again
     def to_parquet(self, path: str | os.PathLike[str], *, slide_ids: SlideIds | None = None) -> int:
         """Write what :meth:`patches` returns for all slides, or some, to a file (:mod:`sish.parquet`).
 
@@ -233,6 +253,7 @@ class IndexBase:
         state = self._current()
         return state, self._view_of(state)
 
+    @asked_again
     def snapshot(self) -> Snapshot:
         """Return all patches that are in the index now, as arrays in key order."""
         return self._current().snapshot()

@@ -15,7 +15,7 @@ from sish.header import IndexHeader
 from sish.index.postgres.addresses import Address
 from sish.index.repair import RepairReport, repair
 from sish.index.store import FORMAT_VERSION, SlideRow, Store
-from sish.index_base import IndexBase
+from sish.index_base import IndexBase, asked_again
 from sish.ingest import Ingest, OnError
 from sish.labels import read_labels
 from sish.nearest import nearest_to
@@ -418,6 +418,7 @@ class IndexChanges(IndexBase):
                 convert(store)
         return old
 
+    @asked_again
     def push(
         self,
         to: str | Address,
@@ -457,6 +458,7 @@ class IndexChanges(IndexBase):
         """
         return push(self._current(), to, replace=replace, partitions=partitions, readers=[*readers])
 
+    @asked_again
     def pull(self, folder: str | os.PathLike[str]) -> None:
         """Copy an archive in PostgreSQL into a folder, or bring the folder of an earlier pull up to date.
 

@@ -12,6 +12,7 @@ from sish.errors import EncoderMismatchError, QueryError
 from sish.explanation import Explanation, explain
 from sish.heatmap import Heatmap
 from sish.index.store import SlideRow, State
+from sish.index_base import asked_again
 from sish.index_search import IndexSearch
 from sish.progress import OnProgress, silent
 from sish.queries import Question, query_of_indexed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 class IndexInsight(IndexSearch):
     """An archive that lets its answers be looked into."""
 
+    @asked_again
     def heatmap(
         self,
         slide_id: str | int,
@@ -96,6 +98,7 @@ class IndexInsight(IndexSearch):
         codes, threshold = self._codes_of(query, region, mpp, state)
         return Heatmap.of(own, codes, threshold=threshold, rerank=self._encoder_of(state).rerank)
 
+    @asked_again
     def explain(self, results: Results, slide_id: str | int) -> Explanation:
         """Tell why a slide is where it is in an answer of this index, or why it is not in it.
 
@@ -147,6 +150,7 @@ class IndexInsight(IndexSearch):
             is_changed=asked.commit != view.commit,
         )
 
+    @asked_again
     def encode_tiles(
         self,
         slide_id: str | int,
@@ -172,6 +176,7 @@ class IndexInsight(IndexSearch):
         """
         return self._tiles_of(self._current(), as_id(slide_id), on_progress or silent, path)
 
+    @asked_again
     def slide_map(self) -> SlideMap:
         """Return a place in two dimensions for each slide, so that slides that look alike lie together.
 

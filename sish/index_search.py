@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sish.errors import QueryError
 from sish.filters import Where, filters_of
 from sish.index.params import SearchParams
+from sish.index_base import asked_again
 from sish.index_spatial import IndexSpatial
 from sish.progress import OnProgress, silent, summed
 from sish.queries import Question
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 class IndexSearch(IndexSpatial):
     """An archive that answers questions."""
 
+    @asked_again
     def search(
         self,
         query: Queryable,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sish.errors import IndexNotFoundError, MissingPackageError, SishError, StoreError
+from sish.errors import ArchiveRenewedError, IndexNotFoundError, MissingPackageError, SishError, StoreError
 from sish.index.postgres.addresses import Address
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ def told(address: Address) -> Iterator[None]:
 def _in_words(address: Address, error: Any, errors: Any) -> SishError:
     """Return the error to raise for one of psycopg."""
     said = " ".join(str(error).split("\nLINE ")[0].split()) or type(error).__name__
+    if "patch_" in said and (isinstance(error, errors.UndefinedTable) or "with OID" in said):
+        return ArchiveRenewedError(f"{address}: its keys were made anew while it was read: ask again")
     if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
         return IndexNotFoundError(
             f"{address}: got a database without this archive; want one that sish index push has filled"
