@@ -14,10 +14,13 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sish.archives import AnyStore
 from sish.errors import ParameterError
-from sish.index.store.manifest import JSON
+
+if TYPE_CHECKING:  # the command line names shards where there is no store
+    from sish.archives import AnyStore
+    from sish.index.store.manifest import JSON
 
 FACT = "shard"
 """The name of the record among the facts that the store keeps."""
