@@ -3,8 +3,9 @@
 ========== =================================================================================================
 table      what
 ========== =================================================================================================
-archive    one row: format, generation, header, what was measured, the tree, how many patches each key has,
-           how many slides were ever added, and the name of the table of patches
+archive    one row: format, id, generation, header, what was measured, the tree, how many patches each key
+           has, how many slides were ever added, the generation in which a slide's row changed last, and the
+           name of the table of patches
 slide      a row for each slide that was ever added, numbered from 0 on; removed ones have ``removed``
 patch_N    a row for each patch, partitioned by ranges of keys; N grows whenever the keys are made anew
 ========== =================================================================================================
@@ -34,11 +35,13 @@ CREATE = (
     CREATE TABLE {archive} (
         one bool PRIMARY KEY DEFAULT true CHECK (one),
         format int NOT NULL,
+        id uuid NOT NULL DEFAULT gen_random_uuid(),
         generation bigint NOT NULL,
         header json NOT NULL,
         measured json NOT NULL,
         patches text NOT NULL,
         slides int NOT NULL,
+        rows_changed bigint NOT NULL DEFAULT 0,
         barcode_bytes int,
         vector_bytes int,
         counts bytea NOT NULL,

@@ -23,7 +23,7 @@ from sish.index.store.disk import FileRecord
 from sish.index.store.manifest import Manifest, SegmentRecord
 from sish.index.store.segment import Segment
 from sish.index.store.slide_row import SlideRow
-from sish.index.store.slide_table import SlideTable
+from sish.index.store.slide_table import SlideTable, joined
 from sish.index.store.snapshot import Snapshot
 from sish.index.store.state import State
 from sish.index.store.tree_file import TreeFile
@@ -31,6 +31,8 @@ from sish.index.texture.tree import TextureTree
 
 if TYPE_CHECKING:
     from psycopg import Connection
+
+    Read = Callable[[Callable[[Connection[Any]], Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class RemoteState(State):
     """Patches of each key, of removed slides too, (keys,); none for the paper's keys."""
     distance: str
     """SQL for the distance of two barcodes."""
+    identity: str
+    """Tells it from another archive that was made at the same address."""
 
     @property
     def name(self) -> str:
@@ -88,9 +92,7 @@ class RemoteState(State):
 
 
 def read_state(
-    address: Address,
-    connection: Connection[Any],
-    read: Callable[[Callable[[Connection[Any]], Any]], Any],
+    address: Address, connection: Connection[Any], read: Read, before: RemoteState | None = None
 ) -> RemoteState:
     """Read the state of an archive in one transaction.
 
@@ -102,6 +104,8 @@ def read_state(
         A connection.
     read : callable
         How its patches will be read (`Reader.read`).
+    before : RemoteState, optional
+        An earlier state; what did not change since is taken from it.
 
     Returns
     -------
@@ -125,33 +129,16 @@ def read_state(
                 f"{address}: got an archive of format {None if row is None else row[0]}; this release reads "
                 f"{FORMAT}"
             )
-        slides = connection.execute(composed(address, _SLIDES), [row[5]]).fetchall()
+        facts = dict(zip(_COLUMNS, row, strict=True))
+        if before is not None and before.identity != str(facts["id"]):
+            before = None
+        slides, removed = _slides(connection, address, facts, before)
+        tree = _tree(connection, address, facts, before)
         distance = _distance(connection)
-    facts = dict(zip(_COLUMNS, row, strict=True))
-    return _state(address, facts, slides, distance, read)
-
-
-_COLUMNS = (
-    "format", "generation", "header", "measured", "patches", "slides", "barcode_bytes", "vector_bytes",
-    "counts", "tree",
-)  # fmt: skip
-_SLIDES = f"SELECT {', '.join(SLIDE_COLUMNS)}, removed FROM {{slide}} WHERE number < %s ORDER BY number"
-
-
-def _state(
-    address: Address,
-    facts: Mapping[str, Any],
-    slides: list[tuple[Any, ...]],
-    distance: str,
-    read: Callable[[Callable[[Connection[Any]], Any]], Any],
-) -> RemoteState:
-    """Return the state of what was read."""
-    table = SlideTable.of([slide_row(row[:-1]) for row in slides])
-    removed = frozenset(number for number, row in enumerate(slides) if row[-1])
     records = Records(facts["barcode_bytes"] or 1, facts["vector_bytes"])
     reader = Reader(address, facts["patches"], records, facts["slides"], read)
-    patches = remote_patches(table, reader)
-    record = SegmentRecord(facts["patches"], len(table), len(patches), "", None, {})
+    patches = remote_patches(slides, reader)
+    record = SegmentRecord(facts["patches"], len(slides), len(patches), "", None, {})
     manifest = Manifest(
         facts["header"],
         facts["generation"],
@@ -160,16 +147,46 @@ def _state(
         vector_bytes=facts["vector_bytes"],
         measured=facts["measured"],
     )
-    return RemoteState(
-        Path(),
-        manifest,
-        (RemoteSegment(record, patches, removed),) if len(table) else (),
-        _tree_file(facts["tree"]),
-        address,
-        reader,
-        np.frombuffer(facts["counts"], "<i4"),
-        distance,
-    )
+    parts = (RemoteSegment(record, patches, removed),) if len(slides) else ()
+    counts = np.frombuffer(facts["counts"], "<i4")
+    identity = str(facts["id"])
+    return RemoteState(Path(), manifest, parts, tree, address, reader, counts, distance, identity)
+
+
+_COLUMNS = (
+    "format", "id", "generation", "header", "measured", "patches", "slides", "rows_changed", "barcode_bytes",
+    "vector_bytes", "counts",
+)  # fmt: skip
+
+
+def _slides(
+    connection: Connection[Any], address: Address, facts: Mapping[str, Any], before: RemoteState | None
+) -> tuple[SlideTable, frozenset[int]]:
+    """Return the slides, and the numbers of the removed ones; read only new ones if no other changed."""
+    tables, removed, first = list[SlideTable](), frozenset[int](), 0
+    if before is not None and before.segments and facts["rows_changed"] <= before.generation:
+        tables, removed = [before.segments[0].patches.slides], before.segments[0].removed
+        first = len(tables[0])
+    names = ", ".join(SLIDE_COLUMNS)
+    ask = f"SELECT {names}, removed FROM {{slide}} WHERE number >= %s AND number < %s ORDER BY number"
+    rows = connection.execute(composed(address, ask), [first, facts["slides"]]).fetchall()
+    removed |= {number for number, row in enumerate(rows, first) if row[-1]}
+    if rows or not tables:
+        tables.append(SlideTable.of([slide_row(row[:-1]) for row in rows]))
+    return (tables[0] if len(tables) == 1 else joined(tables)), removed
+
+
+def _tree(
+    connection: Connection[Any], address: Address, facts: Mapping[str, Any], before: RemoteState | None
+) -> TreeFile | None:
+    """Return the tree; it stays as long as the table of patches does."""
+    if before is not None and before.tree_file is not None and before.reader.table == facts["patches"]:
+        return before.tree_file
+    row = connection.execute(composed(address, "SELECT tree FROM {archive}")).fetchone()
+    if row is None or row[0] is None:
+        return None
+    data = bytes(row[0])
+    return TreeFile(Path("tree.safetensors"), FileRecord.of(data), np.frombuffer(data, np.uint8))
 
 
 def slide_row(values: tuple[Any, ...]) -> SlideRow:
@@ -188,14 +205,6 @@ def tree_in(state: State) -> TextureTree | None:
     """Return the tree of a state, or None."""
     arrays = state.tree
     return None if arrays is None else TextureTree.from_arrays(arrays)
-
-
-def _tree_file(data: bytes | None) -> TreeFile | None:
-    """Return a tree as a state holds it."""
-    if data is None:
-        return None
-    record = FileRecord.of(memoryview(data))
-    return TreeFile(Path("tree.safetensors"), record, np.frombuffer(data, np.uint8))
 
 
 def _distance(connection: Connection[Any]) -> str:

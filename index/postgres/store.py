@@ -131,13 +131,13 @@ class RemoteStore:
 
     def refresh(self) -> bool:
         """Go on to the state that is committed now; return whether it is another one."""
-        ask = composed(self.path, "SELECT generation FROM {archive}")
+        ask = composed(self.path, "SELECT id, generation FROM {archive}")
 
         def now(connection: Connection[Any]) -> RemoteState | None:
             row = connection.execute(ask).fetchone()
-            if row is not None and row[0] == self._state.generation:
+            if row is not None and (str(row[0]), row[1]) == (self._state.identity, self._state.generation):
                 return None
-            return read_state(self.path, connection, self._database.read)
+            return read_state(self.path, connection, self._database.read, self._state)
 
         found = self._database.read(now)
         with self._lock:
@@ -262,11 +262,11 @@ class RemoteStore:
                 lock = composed(self.path, "SELECT generation FROM {archive} FOR UPDATE")
                 connection.execute(lock)
                 writing = Writing(
-                    self.path, connection, read_state(self.path, connection, _within(connection))
+                    self.path, connection, read_state(self.path, connection, _within(connection), self._state)
                 )
                 yield writing
                 writing.commit()
-                state = read_state(self.path, connection, self._database.read)
+                state = read_state(self.path, connection, self._database.read, writing.state)
             self._state = state
 
 

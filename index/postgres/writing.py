@@ -55,6 +55,7 @@ class Writing:
         """The state before."""
         self._address, self._connection = address, connection
         self._changes: dict[str, Any] = {}  # of the row of `archive`, by column
+        self._rows_changed = False  # whether rows of slides changed that were there before
         self._slides = state.reader.slides
         self._counts = state.counts.astype(np.int64)
 
@@ -103,7 +104,7 @@ class Writing:
             "UPDATE {slide} SET removed = true WHERE slide_id = ANY(%s) AND NOT removed", list(slide_ids)
         )
         if done:
-            self._changes["removed"] = True
+            self._rows_changed = True
         return done
 
     def relabel(self, rows: Mapping[str, SlideRow]) -> None:
@@ -136,7 +137,7 @@ class Writing:
                 )
             self._run(f"UPDATE {{slide}} SET {names} WHERE slide_id = %s AND NOT removed",
                       *slide_values(row), slide_id)  # fmt: skip
-        self._changes["removed"] = True
+        self._rows_changed = True
 
     def tell(
         self, *, header: Mapping[str, JSON] | None = None, facts: Mapping[str, JSON | None] | None = None
@@ -199,20 +200,23 @@ class Writing:
         )
         self._slides = len(live)
         self._changes["patches"] = new.name
+        self._rows_changed = True
         if tree is not None:
             self._changes["tree"] = pack(tree.to_arrays())
 
     def commit(self) -> None:
         """Write the row of the archive, if anything changed."""
-        if not self._changes:
+        if not self._changes and not self._rows_changed and self._slides == self.state.reader.slides:
             return
-        self._changes.pop("removed", None)
+        generation = self.state.generation + 1
         values = {
             **self._changes,
             "slides": self._slides,
             "counts": self._counts.astype("<i4").tobytes(),
-            "generation": self.state.generation + 1,
+            "generation": generation,
         }
+        if self._rows_changed:
+            values["rows_changed"] = generation
         names = ", ".join(f"{name} = %s" for name in values)
         self._run(f"UPDATE {{archive}} SET {names}", *values.values())
 
