@@ -37,6 +37,7 @@ MOST_SHARDS = 10_000
 
 _END = "END_OF_TASK"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_REPLACED = re.compile(r"[%\\]")  # in names of output files: %j is the job, and a backslash ends that
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:+-]*")
 _OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>.+)", re.DOTALL)
 
@@ -182,7 +183,17 @@ class ClusterPlan:
         -------
         str
             The script.
+
+        Raises
+        ------
+        ParameterError
+            If the index's path has a character that SLURM would replace in the names of logs.
         """
+        if odd := _REPLACED.search(str(self.logs)):
+            raise ParameterError(
+                f"got {odd.group()!r} in the path {self.index}, which SLURM replaces in the names of logs; "
+                "give --index another path"
+            )
         logs = shlex.quote(f"--chdir={self.logs}")
         index = f"{shlex.quote(f'--index={self.folder}')}/$(({_TASK}))"
         encode = [f"--array=0-{self.shards - 1}", "--output=encode-%a.log", *resources.of_encoding()]

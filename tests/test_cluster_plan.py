@@ -16,6 +16,8 @@ from sish.errors import ParameterError
 
 STRANGE = "a 'b' \"c\" $(touch d) `e` ;&|*? \\ -é"
 
+SHOWN = STRANGE.replace("\\ ", "")  # without what SLURM replaces in names of logs
+
 
 def words_by_bash(line: str) -> list[str]:
     """The words that bash makes of a line, one by one."""
@@ -79,6 +81,13 @@ def test_names_with_line_breaks_are_refused(name):
         ClusterPlan(("/s",), Path("/a.sish"), 2, {"labels": name})
 
 
+@pytest.mark.parametrize("name", ["a%A.sish", "a\\b.sish"])
+def test_paths_that_slurm_would_change_are_refused(name):
+    plan = ClusterPlan(("/s%A",), Path("/x", name), 2)
+    with pytest.raises(ParameterError, match="give --index another path"):
+        plan.slurm_script(Resources(), ("sish",))
+
+
 @pytest.mark.parametrize("shards", [0, -1, 10_001])
 def test_numbers_of_shards_out_of_range_are_refused(shards):
     with pytest.raises(ParameterError, match=f"got --shards {shards}"):
@@ -106,7 +115,7 @@ def test_resources_that_sbatch_cannot_mean_are_refused(asked):
 def test_the_script_asks_for_what_was_given(submitted, tmp_path):
     resources = Resources("8:00:00", "16G", 4, "a100:1", "long,short", (f"comment={STRANGE}", "account=lab"))
     script = tmp_path / "x.sh"
-    plan = ClusterPlan(("/s",), tmp_path / f"a%A {STRANGE}.sish".replace("/", "_"), 8)
+    plan = ClusterPlan(("/s",), tmp_path / f"a {SHOWN}.sish", 8)
     script.write_text(plan.slurm_script(resources, ("sish",)))
     (encode, task), (merge, after) = submitted(script)
     both = {"--time=8:00:00", "--mem=16G", "--partition=long,short", f"--comment={STRANGE}", "--account=lab"}
@@ -119,7 +128,7 @@ def test_the_script_asks_for_what_was_given(submitted, tmp_path):
 
 
 def test_a_task_works_on_the_shard_of_its_number(submitted, tmp_path):
-    plan = ClusterPlan((f"/{STRANGE}",), tmp_path / f"a {STRANGE}.sish".replace("/", "_"), 3)
+    plan = ClusterPlan((f"/{STRANGE}",), tmp_path / f"a {SHOWN}.sish", 3)
     script = tmp_path / "x.sh"
     script.write_text(
         plan.slurm_script(Resources(), (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
