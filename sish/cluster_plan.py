@@ -170,7 +170,8 @@ class ClusterPlan:
         """Return a script for bash that hands the plan to SLURM: an array job, and the merge after it.
 
         The merge starts when all tasks have ended, however they ended, because a shard with failed slides is
-        merged. It refuses shards that are not finished. The script can be run again: what is done stays.
+        merged. It waits for tasks that SLURM put back into its queue, and refuses shards that are not
+        finished. The script can be run again: what is done stays.
 
         Parameters
         ----------
@@ -227,9 +228,12 @@ set -euo pipefail
 {end}
 )
 encode=${{encode%%;*}}
-merge=$(sbatch --parsable "${{common[@]}}" {merge} --dependency="afterany:$encode" <<'{end}'
+merge=$(sbatch --parsable "${{common[@]}}" {merge} \\
+    --dependency="afterany:$encode" --export="ALL,SISH_ENCODE=$encode" <<'{end}'
 #!/usr/bin/env bash
 set -euo pipefail
+# SLURM starts this job too early where it puts a task back into its queue, after a node failed
+while [ -n "$(squeue --noheader --jobs="$SISH_ENCODE" 2> /dev/null || true)" ]; do sleep 15; done
 {merge_command}
 {end}
 )

@@ -19,7 +19,7 @@ import pytest
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo", "scontrol", "setpriv")
 NODES = ("n1", "n2")
 TASKS_A_NODE = 2
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 CONFIGURATION = """\
 ClusterName=sish
@@ -99,7 +99,7 @@ def _tail(path: Path) -> list[str]:
 
 
 def wait_until(is_so, describe) -> None:
-    """Wait until something is so; after a minute the test fails with a description."""
+    """Wait until something is so; after five minutes the test fails with a description."""
     end = time.monotonic() + PATIENCE_S
     while not is_so():
         assert time.monotonic() < end, describe()

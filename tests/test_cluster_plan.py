@@ -124,6 +124,7 @@ def test_the_script_asks_for_what_was_given(submitted, tmp_path):
     only = {"--array=0-7", "--cpus-per-task=4", "--gres=gpu:a100:1", "--output=encode-%a.log"}
     assert only <= set(encode) and not only & set(merge)
     assert "--dependency=afterany:41" in merge  # the number alone, without the name of a cluster
+    assert "--export=ALL,SISH_ENCODE=41" in merge
     assert "--shard=auto" in task and "OMP_NUM_THREADS" in task and "index merge" in after
 
 

@@ -26,11 +26,11 @@ def cluster(tmp_path_factory):
 def archive(tmp_path_factory) -> Path:
     """Slides in a folder of an awkward name, one of which is no slide, and the index that one add makes."""
     folder = tmp_path_factory.mktemp("a") / 'it\'s $HOME; "x"'
-    write_slides(folder / "%A slides", n_slides=16, seed=0, side_um=700)
+    write_slides(folder / "%A slides", n_slides=10, seed=0, side_um=700)
     (folder / "%A slides" / "broken.svs").write_bytes(b"no slide")
     one = sish.Index.create(folder / "one.sish")
     report = one.add(folder / "%A slides", labels=folder / "%A slides" / "labels.csv", show_progress=False)
-    assert len(report.added) == 16 and len(report.failed) == 1
+    assert len(report.added) == 10 and len(report.failed) == 1
     return folder
 
 
@@ -66,7 +66,7 @@ def test_the_array_and_the_merge_give_the_index_of_one_add(cluster, archive):
     assert "TimeLimit=00:10:00" in asked and "MinMemoryNode=1G" in asked and "Comment=a 'b' $c" in asked
     assert_same(index, archive / "one.sish")
     status = ClusterStatus.read(shards_of(index))
-    assert (status.done, status.left, status.not_begun) == (16, 0, 0)
+    assert (status.done, status.left, status.not_begun) == (10, 0, 0)
     assert [Path(path).name for _, path, _ in status.failed] == ["broken.svs"]
 
 
@@ -109,7 +109,7 @@ def test_status_tells_how_far_the_tasks_are(cluster, archive, capsys):
         seen.append(json.loads(capsys.readouterr().out))
     assert cluster.states(merge) == ["COMPLETED"], logs_of(index)
     done = [it["done"] for it in seen]
-    assert done == sorted(done) and done[-1] == 16
+    assert done == sorted(done) and done[-1] == 10
 
 
 def test_the_daemons_listen_on_this_machine_only(cluster):
