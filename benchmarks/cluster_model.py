@@ -9,11 +9,10 @@ so it cannot tell how a file system behaves that many workers wait for.
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 COMMIT_S = 2.0
 """Seconds of work between commits."""
@@ -135,15 +134,21 @@ class Task:
         return False
 
 
-def batches_of(slide_s: NDArray[np.float64], commit_s: float) -> list[float]:
-    """Return the seconds of each batch: slides up to two seconds of work, and their commit."""
-    batches, waiting = [], 0.0
+def grouped(slide_s: Iterable[float]) -> Iterator[list[float]]:
+    """Yield the slides that are committed together, by their seconds: up to two seconds of work."""
+    group: list[float] = []
     for seconds in slide_s:
-        waiting += float(seconds)
-        if waiting >= COMMIT_S:
-            batches.append(waiting + commit_s)
-            waiting = 0.0
-    return [*batches, waiting + commit_s] if waiting else batches
+        group.append(float(seconds))
+        if sum(group) >= COMMIT_S:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def batches_of(slide_s: Iterable[float], commit_s: float) -> list[float]:
+    """Return the seconds between commits: slides up to two seconds of work, and their commit."""
+    return [sum(group) + commit_s for group in grouped(slide_s)]
 
 
 def never() -> Iterator[float]:
