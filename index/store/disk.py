@@ -94,7 +94,7 @@ def make_folder(path: Path) -> None:
         sync(folder.parent)
 
 
-def write_file(path: Path, data: bytes) -> FileRecord:
+def write_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> FileRecord:
     """Write a new file and flush it; its entry in the folder is not flushed yet (see `sync`).
 
     A file that an interrupted writer left at the path is unlinked first. So is a link, and its target stays
@@ -104,8 +104,8 @@ def write_file(path: Path, data: bytes) -> FileRecord:
     ----------
     path : Path
         The file.
-    data : bytes
-        All of it.
+    data : bytes, or iterable of them
+        All of it, or its pieces.
 
     Returns
     -------
@@ -113,11 +113,15 @@ def write_file(path: Path, data: bytes) -> FileRecord:
         Its length and checksum.
     """
     path.unlink(missing_ok=True)
+    digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:  # O_EXCL: never through a link, even one that is made at this moment
-        file.write(data)
+        for piece in [data] if isinstance(data, bytes) else data:
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
         file.flush()
         os.fsync(file.fileno())
-    return FileRecord.of(data)
+    return FileRecord(size, digest.hexdigest())
 
 
 def replace_file(path: Path, data: bytes) -> None:

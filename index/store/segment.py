@@ -38,7 +38,8 @@ from sish.index.store.disk import (
     write_file,
 )
 from sish.index.store.manifest import Manifest, SegmentRecord, decode_json, encode_json
-from sish.index.store.packed import pack, unpack
+from sish.index.store.packed import packed, unpack
+from sish.index.store.scratch import blocks_of, scratch
 from sish.index.store.slide_row import SlideRow, wrong_field
 from sish.index.store.slide_table import SlideTable
 from sish.index.store.snapshot import ARRAYS, Snapshot
@@ -279,7 +280,7 @@ def write_segment(folder: Path, patches: Snapshot) -> Segment:
     """
     check_plain(folder.parent)
     _write_arrays(folder, patches)
-    write_file(folder / ORDER, _order(patches))
+    write_file(folder / ORDER, packed(_order(folder.parent.parent, patches)))
     write_file(folder / TABLE, patches.slides.to_bytes())
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -473,16 +474,19 @@ def _write_arrays(folder: Path, patches: Snapshot) -> None:
 
     group = zarr.open_group(folder, mode="w-", zarr_format=3)
     for name, data in patches.arrays.items():
-        array = group.create_array(
+        dtype = next(dtype for dtype in _WIDTHS[name] if _fits(data, dtype))
+        group.create_array(
             name,
             shape=data.shape,
             chunks=tuple(max(n, 1) for n in data.shape),
-            dtype=next(dtype for dtype in _WIDTHS[name] if _fits(data, dtype)),
+            dtype=dtype,
             compressors=None,
             chunk_key_encoding=CHUNK_ENCODING,
-            config={"write_empty_chunks": True},  # a chunk of zeros would otherwise have no file to map
         )
-        array[...] = data
+        if len(data):  # zarr would copy all of it in memory
+            blocks = (data[block].astype(dtype).reshape(-1) for block in blocks_of(len(data)))
+            pieces = (block.view(np.uint8).data for block in blocks)
+            write_file(folder / name / chunk_file(data.shape), pieces)
 
 
 def _fits(values: npt.NDArray[np.integer], dtype: np.dtype[Any]) -> bool:
@@ -493,15 +497,21 @@ def _fits(values: npt.NDArray[np.integer], dtype: np.dtype[Any]) -> bool:
     return bool(limits.min <= values.min() and values.max() <= limits.max)
 
 
-def _order(patches: Snapshot) -> bytes:
-    """Return the file of the places of each slide's patches and, if they are dense, of each key."""
-    place = patches.slides.patch_ends - patches.slides.n_patches
-    by_slide = np.empty(len(patches), np.int32)
-    by_slide[place[patches.slide] + patches.row] = np.arange(len(patches), dtype=np.int32)
-    order, keys = {"by_slide": by_slide}, patches.keys[:, 0]
-    if len(keys) and 0 <= keys.min() <= keys.max() < len(keys):
-        order["key_begins"] = np.concatenate([[0], np.cumsum(np.bincount(keys))]).astype(np.int32)
-    return pack(order)
+def _order(folder: Path, patches: Snapshot) -> dict[str, npt.NDArray[np.int32]]:
+    """Return the places of each slide's patches and, if they are dense, of each key, as they are stored."""
+    begins, keys = patches.slides.patch_ends - patches.slides.n_patches, patches.keys[:, 0]
+    by_slide = scratch(folder, (len(patches),), np.int32)
+    dense = bool(len(keys)) and 0 <= keys.min() <= keys.max() < len(keys)
+    counts = np.zeros(int(keys.max()) + 1 if dense else 0, np.int64)
+    for block in blocks_of(len(patches)):
+        place = begins[patches.slide[block]] + patches.row[block]
+        by_slide[place] = np.arange(block.start, block.start + len(place), dtype=np.int32)
+        if dense:
+            counts += np.bincount(keys[block], minlength=len(counts))
+    order: dict[str, npt.NDArray[np.int32]] = {"by_slide": by_slide}
+    if dense:
+        order["key_begins"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return order
 
 
 def check_no_links(folder: Path, record: SegmentRecord) -> None:

@@ -1,13 +1,15 @@
 """The patches of the store: a table in key order, with its slides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sish.errors import IndexCorruptError, ParameterError
+from sish.index.store.scratch import blocks_of, is_large, scratch
 from sish.index.store.slide_row import SlideRow
 from sish.index.store.slide_table import SlideTable, joined, places_of
 
@@ -203,3 +205,52 @@ def _joined_vectors(
     for mine, part in zip(np.split(place, np.cumsum([len(it) for it in vectors])[:-1]), vectors, strict=True):
         out[mine] = part
     return out
+
+
+def merge_into(folder: Path, parts: Sequence[Snapshot]) -> Snapshot:
+    """Merge tables as `merge` does; large arrays of the result lie in files in a folder, not in memory.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the index.
+    parts : sequence of Snapshot
+        The tables, at least one; few large ones, because each is compared with all others.
+
+    Returns
+    -------
+    Snapshot
+        All of their patches in key order, as `merge` returns them.
+    """
+    if len(parts) == 1 or not is_large(sum(array.nbytes for part in parts for array in part.arrays.values())):
+        return merge(parts)
+    total = sum(map(len, parts))
+    out = {
+        name: scratch(
+            folder, (total, *array.shape[1:]), np.result_type(*(part.arrays[name] for part in parts))
+        )
+        for name, array in parts[0].arrays.items()
+    }
+    first = 0
+    for part, places in zip(parts, _places(parts), strict=True):
+        for block, place in places:
+            for name, array in part.arrays.items():
+                out[name][place] = array[block]
+            out["slide"][place] += np.int32(first)
+        first += len(part.slides)
+    return Snapshot(joined([part.slides for part in parts]), **out)
+
+
+def _places(parts: Sequence[Snapshot]) -> Iterator[Iterator[tuple[slice, npt.NDArray[np.int64]]]]:
+    """Yield for each table its blocks, each with the places of its patches among those of all tables."""
+    keys = [part.keys[:, 0] for part in parts]
+
+    def of(own: int) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
+        for block in blocks_of(len(keys[own])):
+            place = block.start + np.arange(len(keys[own][block]))
+            for other, theirs in enumerate(keys):
+                if other != own:  # of equal keys, those of earlier tables come first
+                    place += np.searchsorted(theirs, keys[own][block], "right" if other < own else "left")
+            yield block, place
+
+    return map(of, range(len(parts)))

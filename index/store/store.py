@@ -47,7 +47,7 @@ from sish.index.store.manifest import (
 )
 from sish.index.store.segment import Segment, save_changes, write_segment
 from sish.index.store.slide_row import SlideRow
-from sish.index.store.snapshot import Snapshot, merge, slide_snapshot
+from sish.index.store.snapshot import Snapshot, merge, merge_into, slide_snapshot
 from sish.index.store.state import State, load_state, open_extras
 from sish.index.store.tree_file import write_tree
 from sish.index.store.verify import damaged_files, verify
@@ -630,7 +630,8 @@ class Store:
         measured: Mapping[str, JSON] | None = None,
     ) -> None:
         """Make the index of ``kept`` segments and, after them, one of the ``merged`` and the new slides."""
-        parts = [*(self._sound(segment).live() for segment in merged if segment.n_slides), *new_slides]
+        parts = [self._sound(segment).live() for segment in merged if segment.n_slides]
+        parts += [merge(new_slides)] if new_slides else []
         old = state.manifest
         generation = old.generation + 1
         segments = [
@@ -641,7 +642,8 @@ class Store:
         if rekeying:
             extras = write_tree(self.path, generation, rekeying.tree) if rekeying.tree else {}
         if parts:
-            new = rekeying.change(merge(parts)) if rekeying else merge(parts)
+            new = merge_into(self.path, parts)
+            new = rekeying.change(new) if rekeying else new
             if rekeying and rekeying.facts:
                 facts = _with_facts(facts, rekeying.facts(new))
             while os.path.lexists(folder := self.path / SEGMENTS / f"{number:08d}"):

@@ -7,6 +7,7 @@ a reader one more table. A mask leaves out removed slides.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -18,6 +19,7 @@ from sish.index.hamming_kernels import aligned
 from sish.index.params import BUDGET
 from sish.index.store import Store
 from sish.index.store.manifest import JSON
+from sish.index.store.scratch import blocks_of, scratch
 from sish.index.store.segment import Segment
 from sish.index.store.slide_list import SlideList
 from sish.index.store.snapshot import Snapshot
@@ -147,19 +149,45 @@ def _table(patches: Snapshot, first_slide: int) -> KeyTable:
     )
 
 
-def rekeyed(patches: Snapshot, tree: TextureTree) -> Snapshot:
-    """Return a copy of patches in the order of their texture keys, which become their only keys, (P, 1)."""
-    keys = tree.keys(patches.barcodes)
-    order = np.lexsort((patches.row, patches.slide, keys))
-    return Snapshot(
-        slides=patches.slides,
-        keys=keys[order][:, None],
-        barcodes=aligned(patches.barcodes, order),
-        l0_xy=patches.l0_xy[order],
-        slide=patches.slide[order],
-        row=patches.row[order],
-        vectors=None if patches.vectors is None else patches.vectors[order],
-    )
+def rekeyed(patches: Snapshot, tree: TextureTree, folder: Path | None = None) -> Snapshot:
+    """Return a copy of patches in the order of their texture keys, which become their only keys, (P, 1).
+
+    Parameters
+    ----------
+    patches : Snapshot
+        The patches.
+    tree : TextureTree
+        The tree of their keys.
+    folder : Path, optional
+        A folder for the files in which large arrays lie. Default: they lie in memory.
+
+    Returns
+    -------
+    Snapshot
+        The copy.
+    """
+    order, keys = patches.insertion_order(), scratch(folder, (len(patches),), np.int64)
+    sizes = np.zeros(tree.n_keys, np.int64)
+    for block in blocks_of(len(order)):
+        keys[block] = tree.keys(patches.barcodes[order[block]])
+        sizes += np.bincount(keys[block], minlength=tree.n_keys)
+    out = {name: scratch(folder, array.shape, array.dtype) for name, array in patches.arrays.items()}
+    out["keys"] = scratch(folder, (len(order), 1), np.int64)
+    ends = np.cumsum(sizes) - sizes  # of what is in its place already, for each key
+    for block in blocks_of(len(order)):
+        place = _next_places(keys[block], ends)
+        for name, array in out.items():
+            array[place] = keys[block, None] if name == "keys" else patches.arrays[name][order[block]]
+    return Snapshot(patches.slides, **out)
+
+
+def _next_places(keys: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the next free place of each patch (N,), given where the last of each key ends; move the ends."""
+    order = np.argsort(keys, kind="stable")
+    in_order, place = keys[order], np.empty(len(keys), np.int64)
+    place[order] = ends[in_order] + np.arange(len(keys)) - np.searchsorted(in_order, in_order)
+    ends += np.bincount(keys, minlength=len(ends))
+    return place
 
 
 def root_tree(barcode_bytes: int) -> TextureTree:
@@ -191,7 +219,7 @@ def learn_keys(
     tree = learn_tree([segment.patches.barcodes for segment in store.segments], seed=seed)
     store.rekey(
         tree.to_arrays(),
-        lambda patches: rekeyed(patches, tree),
+        lambda patches: rekeyed(patches, tree, store.path),
         lambda patches: facts(tree, patches.keys[:, 0]),
     )
     return tree
@@ -236,12 +264,9 @@ def learn_tree_of(
     drawn = np.arange(patches)
     if patches > (enough := sample_size(patches)):
         drawn = np.sort(np.random.default_rng(seed).choice(patches, enough, replace=False))
-    sample, first = [np.empty((0, width), np.uint8)], 0
+    rows, first = np.zeros((max(1, len(drawn)), width), np.uint8), 0
     for part in barcodes:
         low, high = np.searchsorted(drawn, (first, first + len(part)))
-        sample.append(part[drawn[low:high] - first])
+        np.take(part, drawn[low:high] - first, axis=0, out=rows[low:high], mode="clip")
         first += len(part)
-    rows = np.concatenate(sample)
-    return TextureTree.learn(
-        rows if len(rows) else np.zeros((1, width), np.uint8), seed=seed, patches=patches
-    )
+    return TextureTree.learn(rows, seed=seed, patches=patches)
