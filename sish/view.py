@@ -126,7 +126,11 @@ class View:
         if exclude is not None and exclude[self.found].all():
             return Results(query, name, (), _joined(note, self._why_none(filters)), asked)
         taken, reason = self.taken(name, codes, exclude, k, params, examples)
-        hits = [self._hit(ranked, stage, codes, params.threshold, examples) for ranked, stage in taken]
+        places = self._places([ranked for ranked, _ in taken])
+        hits = [
+            self._hit(ranked, stage, codes, params.threshold, examples, own)
+            for (ranked, stage), own in zip(taken, places, strict=True)
+        ]
         return Results(query, name, _in_order(hits), _joined(note, reason), asked)
 
     def taken(
@@ -296,6 +300,14 @@ class View:
         together = "no slide is left after the filters and the exclusion of a patient or of unlike slides"
         return next((f"no slide is left: {reason}" for reason in reasons if reason), together)
 
+    def _places(self, found: Sequence[RankedSlide]) -> list[NDArray[np.integer]]:
+        """Return place and row of the patches of each slide, (N, 3), x first; all are read at once."""
+        patches = [np.array([match.patch for match in ranked.matches], np.int64) for ranked in found]
+        together = np.concatenate([np.empty(0, np.int64), *patches])
+        xy, row = self.searcher.l0_xy_of(together), self.searcher.row_of(together)
+        ends = np.cumsum([len(own) for own in patches])[:-1]
+        return np.split(np.column_stack([xy, row]), ends) if found else []
+
     def _hit(
         self,
         ranked: RankedSlide,
@@ -303,9 +315,10 @@ class View:
         codes: SlideCodes,
         threshold: int,
         examples: Examples | None,
+        places: NDArray[np.integer],
     ) -> Hit:
         row = self.searcher.slides[int(self.order[ranked.slide])]
-        pairs, of_examples = self._pairs(ranked, row, codes, examples)
+        pairs, of_examples = self._pairs(ranked, row, codes, examples, places)
         found = stage.neighbours.nearest.of_slide(ranked.slide, threshold)
         return Hit(
             rank=0,
@@ -327,14 +340,18 @@ class View:
         )
 
     def _pairs(
-        self, ranked: RankedSlide, row: SlideRow, codes: SlideCodes, examples: Examples | None
+        self,
+        ranked: RankedSlide,
+        row: SlideRow,
+        codes: SlideCodes,
+        examples: Examples | None,
+        places: NDArray[np.integer],
     ) -> tuple[tuple[PatchPair, ...], tuple[ExamplePair, ...]]:
         """Return the pairs of patches that made a slide a hit: the query's, and those of liked examples."""
-        patches = np.array([match.patch for match in ranked.matches], np.int64)
-        places, rows = self.searcher.l0_xy_of(patches), self.searcher.row_of(patches)
         own: list[PatchPair] = []
         others: list[ExamplePair] = []
-        for match, place, number in zip(ranked.matches, places, rows.tolist(), strict=True):
+        for match, place in zip(ranked.matches, places, strict=True):
+            number = int(place[2])
             asked, bits = int(match.query_patch), int(match.hamming)
             xy = _point(place) if row.has_places else None
             if examples is None or asked < len(codes):

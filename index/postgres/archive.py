@@ -36,6 +36,8 @@ from sish.index.texture.tree import TextureTree
 
 _FEW = 1 << 16
 """Where a filter leaves at most this many patches, they alone are compared with."""
+_FEWER = 8
+"""The server sorts results where less than one in so many is wanted."""
 _PATCH = (1 << BITS_SHIFT) - 1
 
 _Packed = NDArray[np.int64]
@@ -56,6 +58,8 @@ class RemoteArchive:
     """The patches."""
     distance: str
     """SQL for the distance of the barcodes of ``p`` and ``q``."""
+    is_spread: bool
+    """Whether other servers hold some of the patches."""
     hidden: dict[bytes, NDArray[np.int64]]
     """Places in key order of the patches of slides that were left out lately, by their mask."""
 
@@ -132,12 +136,15 @@ def remote_archive(
     removed: NDArray[np.bool_],
     reader: Reader,
     distance: str,
+    is_spread: bool,
 ) -> RemoteArchive:
     """Return the archive of a state: its tree, how many patches each key has, its slides and patches."""
     totals = np.zeros(tree.n_keys + 1, np.int64)
     totals[1 : len(counts) + 1] = counts
     np.cumsum(totals, out=totals)
-    return RemoteArchive(Cells.counted(tree, totals), SlideList((slides,)), removed, reader, distance, {})
+    return RemoteArchive(
+        Cells.counted(tree, totals), SlideList((slides,)), removed, reader, distance, is_spread, {}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,10 @@ class _Asking:
             "keys": _list(np.concatenate([it.keys for it in stretches]).tolist()),
         }
         condition, slides = self._allowed()
+        where = f"""
+            p.key = ANY(q.keys) AND p.key >= q.low AND p.key <= q.high
+            AND (p.key <> q.first OR p.nth >= q.first_nth) AND (p.key <> q.last OR p.nth < q.last_nth)
+            AND p.slide < %(n_slides)s {condition}"""
         return self._packed(
             f"""
             SELECT q.number, s.found
@@ -209,59 +220,42 @@ class _Asking:
                      AS u(barcode, begins, ends, first, first_nth, last, last_nth, low, high, number)
                 OFFSET 0
             ) q,
-            LATERAL (
-                SELECT {self._results} AS found
-                FROM {{patch}} p
-                WHERE p.key = ANY(q.keys) AND p.key >= q.low AND p.key <= q.high
-                  AND (p.key <> q.first OR p.nth >= q.first_nth)
-                  AND (p.key <> q.last OR p.nth < q.last_nth)
-                  AND p.slide < %(n_slides)s {condition}
-                  AND {self.archive.distance} <= %(within)s
-                GROUP BY p.key
-            ) s""",
+            LATERAL ({self._selected(where, max(it.patches for it in stretches))}) s""",
             {**values, "slides": _list(slides)},
             len(asked),
         )
 
     def _nearest_of(self, condition: str, slides: NDArray[np.int64], patches: int) -> Bags:
         """Return the k nearest of all patches that meet a condition, of which there are so many."""
-        if patches <= self.k:
-            nearest = f"""
-                SELECT {self._results} AS found FROM {{patch}} p
-                WHERE p.slide < %(n_slides)s AND {condition} AND {self.archive.distance} <= %(within)s
-                GROUP BY p.key"""
-        else:
-            nearest = f"""
-                SELECT array_agg(packed) AS found
-                FROM (
-                    SELECT {self._packing} AS packed FROM {{patch}} p
-                    WHERE p.slide < %(n_slides)s AND {condition} AND {self.archive.distance} <= %(within)s
-                    ORDER BY packed LIMIT %(k)s
-                ) nearest"""
+        where = f"p.slide < %(n_slides)s AND {condition}"
         found = self._packed(
             f"""
             SELECT q.number, s.found
             FROM unnest(%(barcodes)s::bit({self._bits})[]) WITH ORDINALITY AS q(barcode, number),
-                 LATERAL ({nearest}) s""",
-            {"barcodes": _list(map(_text, self.barcodes)), "slides": _list(slides), "k": self.k},
+                 LATERAL ({self._selected(where, patches)}) s""",
+            {"barcodes": _list(map(_text, self.barcodes)), "slides": _list(slides)},
             len(self.barcodes),
         )
         return self._bags(found)
 
-    @property
-    def _packing(self) -> str:
-        """SQL for a result."""
-        bits = f"(({self.archive.distance})::bigint << {BITS_SHIFT})"
-        return f'({bits} | (p.slide::bigint << {ROW_BITS}) | p."row")'
+    def _selected(self, where: str, patches: int) -> str:
+        """Return SQL for the results among the patches that meet a condition, of which there are so many.
 
-    @property
-    def _results(self) -> str:
-        """SQL for the results of a key.
-
-        Grouped by keys they are made where the patches are, on other servers, too; else each barcode would be
-        sent from there.
+        Where only a few of them are wanted, the server keeps the nearest. On other servers results are made
+        where the patches are if they are grouped by keys; else each barcode would be sent from there.
         """
-        return f"array_agg({self._packing})"
+        bits = self.archive.distance
+        if self.within < self._bits:
+            where += f" AND {bits} <= %(within)s"
+        packed = f'((({bits})::bigint << {BITS_SHIFT}) | (p.slide::bigint << {ROW_BITS}) | p."row")'
+        if _FEWER * self.k < patches and (patches > _FEW or not self.archive.is_spread):
+            return f"""
+                SELECT array_agg(packed) AS found
+                FROM (
+                    SELECT {packed} AS packed FROM {{patch}} p WHERE {where} ORDER BY packed LIMIT %(k)s
+                ) nearest"""
+        grouped = "GROUP BY p.key" if self.archive.is_spread else ""
+        return f"SELECT array_agg({packed}) AS found FROM {{patch}} p WHERE {where} {grouped}"
 
     def _allowed(self) -> tuple[str, NDArray[np.int64]]:
         """Return a condition on the slides that may be found, and the slides that it names."""
@@ -275,7 +269,7 @@ class _Asking:
     def _packed(self, statement: str, values: dict[str, Any], count: int) -> list[_Packed]:
         """Return the results that a statement gives for each of `count` numbers, 1, 2, ..."""
         reader = self.archive.reader
-        values |= {"n_slides": reader.slides, "within": self.within}
+        values |= {"n_slides": reader.slides, "within": self.within, "k": self.k}
         found: list[list[_Packed]] = [[np.empty(0, np.int64)] for _ in range(count)]
         for number, data in reader.arrays(statement, values):
             found[number - 1].append(data)

@@ -87,7 +87,7 @@ class RemoteState(State):
         """Return its patches, to be searched through the tree."""
         segment = self._segment
         return remote_archive(
-            tree, self.counts, segment.patches.slides, segment.removed_mask, self.reader, self.distance
+            tree, self.counts, segment.patches.slides, segment.removed_mask, self.reader, self.distance, False
         )
 
 

@@ -28,6 +28,8 @@ class Stretch:
     """The first key's patches from this one on."""
     last_nth: int
     """The last key's patches up to this one, exclusive."""
+    patches: int
+    """How many they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ class Walk:
             spans[0] = spans[0][spans[0] >= low_key]
             keys = np.concatenate(spans)
             keys = keys[self.begins[keys + 1] > self.begins[keys]]
-        return Stretch(keys, low - int(self.begins[low_key]), high + 1 - int(self.begins[high_key]))
+        first_nth, last_nth = low - int(self.begins[low_key]), high + 1 - int(self.begins[high_key])
+        return Stretch(keys, first_nth, last_nth, end - begin)
 
     def _in_key_order(self, cell: int, place: int) -> int:
         """Return the place in key order of a place within a cell."""
