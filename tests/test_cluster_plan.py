@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from sharded import assert_same
 
 import sish
 from sish.cli import main
@@ -185,12 +188,49 @@ def test_slides_that_cannot_be_measured_are_told(tmp_path, capsys):
     assert "too few of them can be read and have tissue" in capsys.readouterr().err
 
 
-def test_the_script_is_written_beside_the_index_and_replaces_no_other_file(own_index, tmp_path, capsys):
-    words = ["index", "plan", str(tmp_path), "--index", str(own_index.path), "--shards", "2", "--slurm"]
-    assert main(words) == 0
-    script = Path(f"{own_index.path}.slurm.sh")
+def test_the_script_is_written_beside_the_index_and_replaces_no_other_file(features, tmp_path, capsys):
+    words = ["index", "plan", "--features", str(features), "--feature-encoder", "uni", "--shards", "2"]
+    words += ["--index", str(tmp_path / "a.sish")]
+    assert main([*words, "--slurm", "--gpus", "1"]) == 0
+    script = tmp_path / "a.sish.slurm.sh"
     assert str(script) in capsys.readouterr().out and script.read_text().startswith("#!/usr/bin/env bash\n")
+    assert "--gres=gpu:1" in script.read_text() and "--device=cuda" in script.read_text()
     other = tmp_path / "notes.txt"
     other.write_text("mine")
-    assert main([*words, "--script", str(other)]) == 1
+    assert main([*words, "--slurm", "--script", str(other)]) == 1
     assert other.read_text() == "mine"
+
+
+def test_an_index_with_slides_is_no_archive_to_merge_into(built_index, tmp_path, capsys):
+    words = ["index", "plan", str(tmp_path), "--index", str(built_index), "--shards", "2"]
+    assert main(words) == 1
+    assert "holds 8 slides" in capsys.readouterr().err
+    assert not Path(f"{built_index}.shards").exists()
+
+
+def test_the_printed_commands_on_features_give_the_index_of_one_add(features, tmp_path, capsys):
+    one, index = tmp_path / "one.sish", tmp_path / "planned.sish"
+    common = ["--features", str(features), "--feature-encoder", "uni"]
+    assert main(["index", "add", *common, "--index", str(one), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["index", "plan", *common, "--index", str(index), "--shards", "3", "--quiet"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        words = words_by_bash(line)
+        assert words[:3] == [sys.executable, "-m", "sish"] and main(words[3:]) == 0
+    assert_same(index, one)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> Path:
+    """Files of features as TRIDENT writes them, in a folder of an awkward name."""
+    folder = tmp_path_factory.mktemp("features") / "it's $HOME"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        with h5py.File(folder / f"s{number}.h5", "w") as file:
+            file["features"] = rng.normal(size=(60, 64)).astype(np.float32)
+            file["coords"] = np.stack(np.divmod(np.arange(60), 8), 1) * 512
+            file["coords"].attrs.update(
+                {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40}
+            )
+    return folder

@@ -66,7 +66,9 @@ def _resource_options(parser: ArgumentParser) -> None:
     parser.add_argument("--time", type=str | None, help="time limit of a task, such as 8:00:00")
     parser.add_argument("--memory", type=str | None, help="memory of a task, such as 8G")
     parser.add_argument("--cpus", type=int | None, help="cores of a task")
-    parser.add_argument("--gpus", type=str | None, help="GPUs of a task, such as 1 or a100:1; see --device")
+    parser.add_argument(
+        "--gpus", type=str | None, help="GPUs of a task, such as 1 or a100:1, for its encoder"
+    )
     parser.add_argument("--partition", type=str | None, help="partition of the tasks")
     parser.add_argument(
         "--sbatch",
@@ -89,6 +91,11 @@ def _plan(arguments: Namespace) -> int:
         check_output(script, replaces=_SCRIPTS)
         text = plan.slurm_script(_resources(arguments), this_sish())
     index = _archive(arguments, plan)
+    if len(index):
+        raise ParameterError(
+            f"{index.path} holds {counted(len(index), 'slide')}, and a merge makes a whole index: give a new "
+            "folder, or add a few more slides with sish index add"
+        )
     for folder in (plan.folder, plan.logs) if arguments.slurm else (plan.folder,):
         folder.mkdir(exist_ok=True)
     tell_licence(index)
