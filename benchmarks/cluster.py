@@ -29,8 +29,8 @@ from sish.demo.synthetic import write_slides
 from sish.outputs import write_output
 from sish.printing import print_line
 
-WORKERS = (1, 10, 30, 100, 300, 1000)
-SHARDS_A_WORKER = (1, 4)
+WORKERS = (1, 10, 100, 1000)
+SHARDS_A_WORKER = (1, 4, 16)
 _BACH_MPP = 0.42
 _QUICK, _FULL = 12, 40  # slides
 _COPIES = {True: 200, False: 2000}  # slides of the merge, by --quick

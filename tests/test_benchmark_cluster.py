@@ -6,7 +6,7 @@ from itertools import chain, repeat
 import numpy as np
 import pytest
 
-from benchmarks.cluster import main
+from benchmarks.cluster import SHARDS_A_WORKER, main
 from benchmarks.cluster_model import Costs, Task, Trouble, batches_of, never, simulate
 from benchmarks.cluster_run import _kept
 
@@ -85,4 +85,6 @@ def test_the_benchmark_measures_compares_and_simulates(tmp_path, capsys):
     assert len(told["costs"]["slide_s"]) == 12
     assert [it["kills"] for it in told["checks"]] == [1, 0]
     assert sum(it["slides"] for it in told["checks"]) == 12
-    assert [(it["workers"], it["shards"]) for it in told["simulated"]] == [(1, 1), (1, 4), (10, 10), (10, 40)]
+    assert [(it["workers"], it["shards"]) for it in told["simulated"]] == [
+        (workers, workers * shards) for workers in (1, 10) for shards in SHARDS_A_WORKER
+    ]
