@@ -424,7 +424,8 @@ class IndexChanges(IndexBase):
         to: str | Address,
         *,
         replace: bool = False,
-        partitions: int = 1,
+        partitions: int | None = None,
+        servers: Iterable[str] = (),
         readers: Iterable[str] = (),
     ) -> PushReport:
         """Add the slides of this index to an archive in PostgreSQL; it is made if it is not there.
@@ -437,8 +438,12 @@ class IndexChanges(IndexBase):
             ``postgresql://USER@HOST:PORT/DATABASE?archive=NAME``.
         replace : bool
             Replace slides that are there with other codes. Default: refuse them.
-        partitions : int
-            Number of partitions, by ranges of keys, of the table of patches of a new archive.
+        partitions : int, optional
+            Number of partitions, by ranges of keys, of the table of patches of a new archive. Default: one on
+            each server.
+        servers : iterable of str
+            Foreign servers (postgres_fdw) of the archive's server that hold partitions of a new archive, too:
+            the archive's own server has the first partition, these have the next ones, and so on in turn.
         readers : iterable of str
             Roles of the server that may read the archive from now on.
 
@@ -456,7 +461,14 @@ class IndexChanges(IndexBase):
         StoreError
             If the archive cannot be reached or written.
         """
-        return push(self._current(), to, replace=replace, partitions=partitions, readers=[*readers])
+        return push(
+            self._current(),
+            to,
+            replace=replace,
+            partitions=partitions,
+            servers=[*servers],
+            readers=[*readers],
+        )
 
     @asked_again
     def pull(self, folder: str | os.PathLike[str]) -> None:

@@ -60,7 +60,8 @@ def push(
     to: str | Address,
     *,
     replace: bool = False,
-    partitions: int = 1,
+    partitions: int | None = None,
+    servers: Sequence[str] = (),
     readers: Collection[str] = (),
 ) -> PushReport:
     """Add the slides of an index to an archive in PostgreSQL, which is made if it is not there.
@@ -73,8 +74,12 @@ def push(
         The archive.
     replace : bool
         Replace slides that are there with other codes.
-    partitions : int
-        Number of partitions of the table of patches, for an archive that gets its first slides.
+    partitions : int, optional
+        Number of partitions of the table of patches, for an archive that gets its first slides. Default: one
+        on each server.
+    servers : sequence of str
+        Foreign servers (postgres_fdw) that hold partitions: the first is on the archive's own server, the
+        next ones on these, and so on in turn.
     readers : collection of str
         Roles that may read the archive from now on, and its tables to come.
 
@@ -90,22 +95,24 @@ def push(
     SlideExistsError
         If a slide is there with other codes, and `replace` is off; nothing is changed then.
     ParameterError
-        If it is no address, or the number of partitions is below 1.
+        If it is no address, a server gets no partition, or the archive is on other servers already.
     StoreError
         If the archive cannot be reached or written.
     """
     address = place_of(to)
     if not isinstance(address, Address):
         raise ParameterError(f"got {str(to)!r}; want postgresql://USER@HOST:PORT/DATABASE?archive=NAME")
-    if partitions < 1:
-        raise ParameterError(f"got {partitions} partitions; want at least 1")
+    least = 1 + len(servers)
+    partitions = least if partitions is None else partitions
+    if partitions < least:
+        raise ParameterError(f"got {partitions} partitions; want at least {least}, one on each server")
     store = _opened(address, state)
     with store, store.changing() as writing:
         _check_header(state, writing.state, address)
         report, parts = _sorted_out(state, writing.digests(), replace=replace, address=address)
         fresh = not writing.state.n_slides and writing.state.manifest.barcode_bytes is None
         tree = pack(state.tree) if fresh and state.tree is not None else None
-        writing.append(parts, replace=replace, partitions=partitions, tree=tree)
+        writing.append(parts, replace=replace, partitions=partitions, servers=servers, tree=tree)
         if fresh:
             facts = {name: fact for name, fact in state.measured.items() if name != SHARD}
             writing.tell(facts=facts)

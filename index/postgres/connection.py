@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,13 +126,13 @@ def needed() -> Any:
 
 
 @contextmanager
-def told(address: Address) -> Iterator[None]:
+def told(address: Address | str) -> Iterator[None]:
     """Raise errors of PostgreSQL as errors of sish, on one line.
 
     Parameters
     ----------
-    address : Address
-        The archive.
+    address : Address or str
+        The archive, or what else is to be named.
 
     Yields
     ------
@@ -145,9 +146,18 @@ def told(address: Address) -> Iterator[None]:
         raise _in_words(address, error, psycopg.errors) from error
 
 
-def _in_words(address: Address, error: Any, errors: Any) -> SishError:
+def _in_words(address: Address | str, error: Any, errors: Any) -> SishError:
     """Return the error to raise for one of psycopg."""
-    said = " ".join(str(error).split("\nLINE ")[0].split()) or type(error).__name__
+    said = " ".join(re.split("\n(?:LINE|CONTEXT:) ", str(error))[0].split()) or type(error).__name__
+    if "remote SQL command" in (error.diag.context or ""):
+        address = f"{address}: another server, which holds some of its patches"
+    if "user mapping not found" in said:
+        return StoreError(
+            f"{address}: got a role that other servers with some of the patches do not know ({said}); want "
+            "CREATE USER MAPPING for it"
+        )
+    if said.startswith("could not connect to server"):
+        return StoreError(f"{address}: one of the servers that hold its patches does not answer ({said})")
     if "patch_" in said and (isinstance(error, errors.UndefinedTable) or "with OID" in said):
         return ArchiveRenewedError(f"{address}: its keys were made anew while it was read: ask again")
     if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):

@@ -17,6 +17,7 @@ from sish.errors import IndexCorruptError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import composed
 from sish.index.postgres.records import Records
+from sish.index.postgres.schema import ROW_BITS
 from sish.index.store.slide_table import SlideTable
 from sish.index.store.snapshot import Snapshot
 
@@ -58,17 +59,18 @@ class Reader:
         Returns
         -------
         structured array (N,)
-            As of `Records.dtype`.
+            As of `Records.dtype`; ``slide`` and ``row`` are columns, too.
 
         Raises
         ------
         IndexCorruptError
             If one is missing.
         """
-        parts = [np.empty(0, self.records.dtype(columns))]
+        names = tuple(dict.fromkeys(("slide", "row", *columns)))
+        parts = [np.empty(0, self.records.dtype(names))]
         for start in range(0, len(slide), _TOGETHER):
             some = slice(start, start + _TOGETHER)
-            parts.append(self._some(slide[some], row[some], columns))
+            parts.append(self._some(slide[some].astype(np.int64), row[some], names))
         return np.concatenate(parts)
 
     def of_slides(self, slides: NDArray[np.integer], columns: tuple[str, ...]) -> NDArray[Any]:
@@ -120,23 +122,38 @@ class Reader:
         return found
 
     def _some(
-        self, slide: NDArray[np.integer], row: NDArray[np.integer], columns: tuple[str, ...]
+        self, slide: NDArray[np.int64], row: NDArray[np.integer], columns: tuple[str, ...]
     ) -> NDArray[Any]:
+        """Return some columns of patches: each slide's at once, as another server may hold them."""
+        wanted, places = np.unique((slide << ROW_BITS) | row, return_inverse=True)
+        slides, begins = np.unique(wanted >> ROW_BITS, return_index=True)
         names = ", ".join(f'p."{name}"' for name in columns)
         found = self.copied(
-            f"SELECT {names} FROM unnest(%s::int[], %s::int[]) WITH ORDINALITY AS q(slide, row, number) "
-            'JOIN {patch} p ON p.slide = q.slide AND p."row" = q.row ORDER BY q.number',
+            f"""
+            SELECT {names}
+            FROM (
+                SELECT u.slide, (%s::int[])[u.begins:u.ends] AS rows
+                FROM unnest(%s::int[], %s::int[], %s::int[]) AS u(slide, begins, ends)
+                OFFSET 0
+            ) q,
+            LATERAL (
+                SELECT {names} FROM {{patch}} p WHERE p.slide = q.slide AND p."row" = ANY(q.rows) OFFSET 0
+            ) p""",
             columns,
-            slide.tolist(),
-            row.tolist(),
+            (wanted & ((1 << ROW_BITS) - 1)).tolist(),
+            slides.tolist(),
+            (begins + 1).tolist(),
+            [*begins[1:].tolist(), len(wanted)],
         )
-        if len(found) != len(slide):
+        own = (found["slide"].astype(np.int64) << ROW_BITS) | found["row"]
+        order = np.argsort(own)
+        if not np.array_equal(own[order], wanted):
             raise IndexCorruptError(
-                f"{self.address}: {len(slide)} patches are wanted and {len(found)} are there: "
+                f"{self.address}: {len(wanted)} patches are wanted and {len(found)} are there: "
                 "see sish index verify",
                 path=str(self.address),
             )
-        return found
+        return found[order[places]]
 
 
 @dataclass(frozen=True, slots=True)

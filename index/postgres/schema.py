@@ -77,7 +77,7 @@ INSERT INTO {archive} (format, generation, header, measured, patches, slides, co
 """
 """The row of an archive without slides."""
 
-PATCHES = """
+_PATCH = """
 CREATE TABLE {patch} (
     key bigint NOT NULL,
     x bigint NOT NULL,
@@ -87,15 +87,24 @@ CREATE TABLE {patch} (
     "row" int NOT NULL,
     barcode bit({bits}) NOT NULL,
     vector bytea
-) PARTITION BY RANGE (key)
+)
 """
+PATCHES = f"{_PATCH} PARTITION BY RANGE (key)"
 PARTITION = "CREATE TABLE {part} PARTITION OF {patch} FOR VALUES FROM ({low}) TO ({high})"
 PLAIN = "ALTER TABLE {part} ALTER barcode SET STORAGE PLAIN"
 """Barcodes are neither compressed nor stored with short headers, which costs a copy for each comparison."""
+ELSEWHERE = (_PATCH, PLAIN.replace("{part}", "{patch}"))
+"""A partition's table on another server."""
+FOREIGN = """
+CREATE FOREIGN TABLE {part} PARTITION OF {patch} FOR VALUES FROM ({low}) TO ({high}) SERVER {server}
+    OPTIONS (schema_name {remote_schema}, table_name {remote_table}, async_capable 'true', fetch_size '10000')
+"""
+"""A partition on another server; all servers compare patches at the same time."""
 INDEXES = (
     "CREATE INDEX {key_index} ON {patch} (key, nth)",
     'CREATE INDEX {row_index} ON {patch} (slide, "row")',
 )
+"""Those of a partitioned table are made on its partitions, but for those on other servers."""
 SLIDE_COLUMNS = (
     "slide_id", "path", "n_patches", "patch_l0_px", "mpp", "mpp_source", "width", "height",
     "label", "patient", "site", "status", "metadata", "file_digest",

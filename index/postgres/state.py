@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from sish.errors import IndexFormatError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.archive import RemoteArchive, remote_archive
 from sish.index.postgres.connection import composed, needed
+from sish.index.postgres.foreign import parts_of, servers_with
 from sish.index.postgres.patches import Reader, remote_patches, snapshot_of
 from sish.index.postgres.records import Records
 from sish.index.postgres.schema import FORMAT, SLIDE_COLUMNS
@@ -62,6 +63,8 @@ class RemoteState(State):
     """SQL for the distance of two barcodes."""
     identity: str
     """Tells it from another archive that was made at the same address."""
+    is_spread: bool
+    """Whether other servers hold some of its patches."""
 
     @property
     def name(self) -> str:
@@ -87,7 +90,13 @@ class RemoteState(State):
         """Return its patches, to be searched through the tree."""
         segment = self._segment
         return remote_archive(
-            tree, self.counts, segment.patches.slides, segment.removed_mask, self.reader, self.distance, False
+            tree,
+            self.counts,
+            segment.patches.slides,
+            segment.removed_mask,
+            self.reader,
+            self.distance,
+            self.is_spread,
         )
 
 
@@ -134,7 +143,8 @@ def read_state(
             before = None
         slides, removed = _slides(connection, address, facts, before)
         tree = _tree(connection, address, facts, before)
-        distance = _distance(connection)
+        servers = {part.server for part in parts_of(connection, address, facts["patches"])} - {None}
+        distance = _distance(connection, servers)
     records = Records(facts["barcode_bytes"] or 1, facts["vector_bytes"])
     reader = Reader(address, facts["patches"], records, facts["slides"], read)
     patches = remote_patches(slides, reader)
@@ -150,7 +160,9 @@ def read_state(
     parts = (RemoteSegment(record, patches, removed),) if len(slides) else ()
     counts = np.frombuffer(facts["counts"], "<i4")
     identity = str(facts["id"])
-    return RemoteState(Path(), manifest, parts, tree, address, reader, counts, distance, identity)
+    return RemoteState(
+        Path(), manifest, parts, tree, address, reader, counts, distance, identity, bool(servers)
+    )
 
 
 _COLUMNS = (
@@ -207,13 +219,13 @@ def tree_in(state: State) -> TextureTree | None:
     return None if arrays is None else TextureTree.from_arrays(arrays)
 
 
-def _distance(connection: Connection[Any]) -> str:
-    """Return SQL for the distance of two barcodes: pgvector's where it is, else the engine's own."""
+def _distance(connection: Connection[Any], servers: Set[str | None]) -> str:
+    """Return SQL for the distance of two barcodes: pgvector's where all servers have it, else bit_count."""
     found = connection.execute(
         "SELECT n.nspname FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace "
         "WHERE o.oprname = '<~>' AND o.oprleft = 'bit'::regtype"
     ).fetchone()
-    if found is None:
+    if found is None or not servers <= servers_with(connection, "vector"):
         return "bit_count(p.barcode # q.barcode)"
     schema = '"' + found[0].replace('"', '""') + '"'
     return f"(p.barcode OPERATOR({schema}.<~>) q.barcode)::int"

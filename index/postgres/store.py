@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sish.errors import IndexExistsError, ParameterTypeError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import Database, composed, needed
+from sish.index.postgres.foreign import Servers, places_of
 from sish.index.postgres.schema import CREATE, FIRST, FORMAT
 from sish.index.postgres.state import RemoteState, read_state
 from sish.index.postgres.writing import Writing
@@ -146,7 +147,7 @@ class RemoteStore:
         return found is not None
 
     def info(self) -> StoreInfo:
-        """Return counts of the state at hand; its bytes are those of the tables and their indexes."""
+        """Return counts of the state at hand; its bytes are those on the archive's own server."""
         state = self._state
         removed = sum(len(segment.removed) for segment in state.segments)
         sizes = composed(
@@ -169,6 +170,7 @@ class RemoteStore:
             leftovers=0,
             leftover_bytes=0,
             measured=state.manifest.measured,
+            partitions=self._database.read(lambda it: places_of(it, self.path, state.reader.table)),
         )
 
     def append_many(
@@ -257,12 +259,19 @@ class RemoteStore:
         Writing
             What changes the archive.
         """
-        with self._lock, self._database.connection() as connection:
+        with (
+            self._lock,
+            self._database.connection() as connection,
+            Servers(self.path, connection) as servers,
+        ):
             with connection.transaction():
                 lock = composed(self.path, "SELECT generation FROM {archive} FOR UPDATE")
                 connection.execute(lock)
                 writing = Writing(
-                    self.path, connection, read_state(self.path, connection, _within(connection), self._state)
+                    self.path,
+                    connection,
+                    read_state(self.path, connection, _within(connection), self._state),
+                    servers,
                 )
                 yield writing
                 writing.commit()

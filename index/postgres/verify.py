@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sish.errors import SishError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import Database, composed
+from sish.index.postgres.foreign import Servers
 from sish.index.postgres.patch_table import PatchTable
 from sish.index.postgres.state import RemoteState, read_state, tree_in
 from sish.index.postgres.writing import digests_of
@@ -64,7 +65,8 @@ def _problems(state: RemoteState, connection: Connection[Any]) -> Iterator[str]:
         return
     asked = composed(state.address, "SELECT codes_digest FROM {slide} ORDER BY number")
     digests = [bytes(row[0]) for row in connection.execute(asked)]
-    patches = PatchTable(connection, state.address, reader.table, reader.records)
+    servers = Servers(state.address, connection)
+    patches = PatchTable(connection, state.address, reader.table, reader.records, servers)
     counts = np.zeros(max(1, len(state.counts)), np.int64)
     for start in range(0, len(table), _SLIDES):
         numbers = np.arange(start, min(start + _SLIDES, len(table)))

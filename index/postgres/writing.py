@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sish.errors import ParameterError, SlideExistsError, StoreError, UnknownSlideError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import composed
+from sish.index.postgres.foreign import Servers
 from sish.index.postgres.patch_table import PatchTable, bounds_of, nth_of
 from sish.index.postgres.records import Records
 from sish.index.postgres.schema import GRANTS, ROW_BITS, SLIDE_BITS, SLIDE_COLUMNS
@@ -47,12 +48,17 @@ class Writing:
         Its transaction has locked the row of ``archive``.
     state : RemoteState
         The state before.
+    servers : Servers
+        Where its patches are.
     """
 
-    def __init__(self, address: Address, connection: Connection[Any], state: RemoteState) -> None:
+    def __init__(
+        self, address: Address, connection: Connection[Any], state: RemoteState, servers: Servers
+    ) -> None:
         """See the class."""
         self.state = state
         """The state before."""
+        self._servers = servers
         self._address, self._connection = address, connection
         self._changes: dict[str, Any] = {}  # of the row of `archive`, by column
         self._rows_changed = False  # whether rows of slides changed that were there before
@@ -60,7 +66,13 @@ class Writing:
         self._counts = state.counts.astype(np.int64)
 
     def append(
-        self, new: Sequence[Snapshot], *, replace: bool, partitions: int = 1, tree: bytes | None = None
+        self,
+        new: Sequence[Snapshot],
+        *,
+        replace: bool,
+        partitions: int = 1,
+        servers: Sequence[str] = (),
+        tree: bytes | None = None,
     ) -> None:
         """Add slides, as `RemoteStore.append_many` does.
 
@@ -68,17 +80,21 @@ class Writing:
         ----------
         new, replace, partitions
             As of `RemoteStore.append_many`.
+        servers : sequence of str
+            Foreign servers that hold partitions besides the archive's own, in turn, if they are made now.
         tree : bytes, optional
             The tree that made their keys, for an archive without slides.
         """
+        fresh = self.state.manifest.barcode_bytes is None
+        if not fresh:
+            self._check_servers(servers)
         if not new:
             return
         check_widths(new, self.state.manifest)
         self._check_ids(new, replace=replace)
         if tree is not None:
             self._changes["tree"] = tree
-        table = self._table(new, partitions)
-        fresh = self.state.manifest.barcode_bytes is None
+        table = self._made(new, partitions, servers) if fresh else self._patches()
         if not fresh:
             table.delete_from(self._slides)
         own = self._tree()
@@ -97,6 +113,8 @@ class Writing:
         for role in roles:
             for statement in GRANTS:
                 self._connection.execute(composed(self._address, statement, role=role))
+        if roles:
+            self._servers.grant(self._patches().parts, roles)
 
     def remove(self, slide_ids: Collection[str]) -> int:
         """Remove slides; return how many there were."""
@@ -188,7 +206,8 @@ class Writing:
         together = (
             self._sorted_keys(old) if keys is None else np.sort(np.concatenate([it["key"] for it in keys]))
         )
-        new.create(bounds_of(together, partitions or self._partitions(old)))
+        servers = [part.server for part in old.parts]
+        new.create(bounds_of(together, partitions or len(servers)), servers)
         if tree is not None and facts is not None:
             self.tell(facts=facts(tree, together))  # before the old table is locked: it reads patches
         old.renew(new, live, None if keys is None else iter(keys))
@@ -205,9 +224,12 @@ class Writing:
             self._changes["tree"] = pack(tree.to_arrays())
 
     def commit(self) -> None:
-        """Write the row of the archive, if anything changed."""
-        if not self._changes and not self._rows_changed and self._slides == self.state.reader.slides:
-            return
+        """Write the row of the archive, if anything changed, and commit on the other servers."""
+        if self._changes or self._rows_changed or self._slides > self.state.reader.slides:
+            self._write_archive()
+        self._servers.commit()
+
+    def _write_archive(self) -> None:
         generation = self.state.generation + 1
         values = {
             **self._changes,
@@ -220,22 +242,28 @@ class Writing:
         names = ", ".join(f"{name} = %s" for name in values)
         self._run(f"UPDATE {{archive}} SET {names}", *values.values())
 
-    def _table(self, new: Sequence[Snapshot], partitions: int) -> PatchTable:
-        """Return the table of patches, made for the first slides."""
-        if self.state.manifest.barcode_bytes is not None:
-            return self._patches()
+    def _made(self, new: Sequence[Snapshot], partitions: int, servers: Sequence[str]) -> PatchTable:
+        """Make the table of patches for the first slides, and return it."""
         _, barcode_bytes, vector_bytes = new[0].widths
-        table = PatchTable(
-            self._connection, self._address, self.state.reader.table, Records(barcode_bytes, vector_bytes)
-        )
+        table = replace(self._patches(), records=Records(barcode_bytes, vector_bytes))
         keys = np.sort(np.concatenate([part.keys[:, 0] for part in new]))
-        table.create(bounds_of(keys, partitions))
+        table.create(bounds_of(keys, partitions), (None, *servers))
         self._changes |= {"barcode_bytes": barcode_bytes, "vector_bytes": vector_bytes}
         return table
 
+    def _check_servers(self, wanted: Sequence[str]) -> None:
+        """Refuse (ParameterError) servers that the archive does not use."""
+        used = {part.server for part in self._patches().parts} - {None}
+        if wanted and set(wanted) != used:
+            others = ", ".join(sorted(map(str, used))) or "none"
+            raise ParameterError(
+                f"{self._address}: got servers {', '.join(wanted)}; its patches are on its own and these: "
+                f"{others}; they are chosen with the first slides: leave them out, or give another archive"
+            )
+
     def _patches(self) -> PatchTable:
         reader = self.state.reader
-        return PatchTable(self._connection, self._address, reader.table, reader.records)
+        return PatchTable(self._connection, self._address, reader.table, reader.records, self._servers)
 
     def _tree(self) -> TextureTree | None:
         """Return the tree of the archive, if it has one."""
@@ -317,13 +345,6 @@ class Writing:
             self._slides,
         )
         return np.sort(np.concatenate([records["key"] for records in parts]).astype(np.int64))
-
-    def _partitions(self, table: PatchTable) -> int:
-        found = self._connection.execute(
-            "SELECT count(*) FROM pg_inherits WHERE inhparent = to_regclass(%s)",
-            [f'"{self._address.schema}".{table.name}'],
-        ).fetchone()
-        return int(found[0]) if found else 1
 
     def _n_keys(self, keys: NDArray[np.int64], tree: TextureTree | None) -> int:
         """Return how many keys are counted; 0 for those of the paper."""

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,6 +88,8 @@ class StoreInfo:
     """Their bytes; the next writer frees them."""
     measured: Mapping[str, JSON]
     """Facts that a writer measured on the patches, by name."""
+    partitions: Mapping[str, str] = field(default_factory=dict)
+    """Where the partitions of an archive in PostgreSQL are, by name; none of a folder."""
 
 
 @dataclass(frozen=True, slots=True)

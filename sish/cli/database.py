@@ -20,7 +20,17 @@ def _push_options(parser: ArgumentParser) -> None:
         "--replace", action="store_true", help="replace slides that are there with other codes"
     )
     parser.add_argument(
-        "--partitions", type=int, default=1, help="partitions of a new archive, by ranges of keys"
+        "--partitions",
+        type=int | None,
+        help="partitions of a new archive, by ranges of keys (default: one on each server)",
+    )
+    parser.add_argument(
+        "--servers",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="foreign servers (postgres_fdw) that hold partitions of a new archive, in turn with its own",
     )
     parser.add_argument(
         "--readers", type=str, nargs="+", default=[], metavar="ROLE", help="roles that may read the archive"
@@ -35,6 +45,7 @@ def _push(arguments: Namespace) -> int:
         arguments.to,
         replace=arguments.replace,
         partitions=arguments.partitions,
+        servers=arguments.servers,
         readers=arguments.readers,
     )
     index = Index.open(arguments.to)

@@ -170,7 +170,8 @@ def _info(arguments: Namespace) -> int:
         "threshold": index.threshold_source,
         "recall": index.recall_source,
     }
-    del lines["measured"], lines["search"]
+    lines |= lines["partitions"]
+    del lines["measured"], lines["search"], lines["partitions"]
     show(arguments, facts, (f"{name:12} {value}" for name, value in lines.items()))
     return 0
 
