@@ -10,8 +10,8 @@ An archive has slides of 50 patches. Their barcodes are windows of real tissue (
 `--data`; encoded once and kept in `--cache`), or generated, and the program says so. Queries are slides of 50
 patches from fields of which the archive has none.
 
-`patches` compares engines at each setting, up to a recall of 0.995. Each answers the slides one after the
-other, three times; an engine of the server answers the 50 patches of a slide in one statement, and ours in
+`patches` compares engines at each setting, up to a recall of 0.995. Engines take turns with every query
+slide, three times. An engine of the server answers the 50 patches of a slide in one statement, and ours in
 one to five. Recall counts the results, of the first ten, that are no farther than the true tenth neighbour.
 `server us` is the processor time of the server's processes for a query patch (for the folder: of this
 process); `client us` is the time on the clock. Ours is measured without pgvector's operator of distances
@@ -28,11 +28,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -125,59 +124,88 @@ class Engine:
     """Gives a context with a `Client`."""
 
 
-Spent = Callable[[], float]
-"""Seconds of processor time so far."""
+@dataclass
+class Connected:
+    """A client of an engine, with the processes that work for it."""
 
+    engine: Engine
+    client: engines.Client
+    processes: set[int]
+    """In the server; none if this process does the work."""
+    recalls: dict[int, float]
+    """Recall at each setting that is measured."""
 
-def spent_by(server: Server) -> Spent:
-    """Return the processor time of the processes that answer the server's clients at this moment."""
-    found = server.run(
-        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    )
-    files = [Path(f"/proc/{pid}/schedstat") for (pid,) in found]
-    return lambda: sum(int(file.read_text().split()[0]) for file in files) / 1e9
+    def spent(self) -> float:
+        """Return the seconds of processor time so far."""
+        return cpu_seconds(self.processes) if self.processes else time.process_time()
 
 
 # ---- measurements
 
 
-def measured(engine: Engine, workload: Workload, spent: Callable[[], Spent]) -> list[Row]:
-    """Return rows of an engine, up to a recall of 0.995; `spent` is called when its client is connected."""
+def cpu_seconds(processes: Collection[int]) -> float:
+    """Return the processor time that processes have taken."""
+    files = [Path(f"/proc/{pid}/schedstat") for pid in processes]
+    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
+
+def processes_of(server: Server) -> set[int]:
+    """Return the processes that answer clients of the server."""
+    found = server.run(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    return {pid for (pid,) in found}
+
+
+def connected(engine: Engine, stack: ExitStack, server: Server, workload: Workload) -> Connected:
+    """Connect to an engine, and measure its recall at each setting, up to one that is high enough."""
+    before = processes_of(server)
+    client = stack.enter_context(engine.connect())
+    recalls: dict[int, float] = {}
+    for setting in engine.settings:
+        found = (client.search(queries, setting) for queries in workload.queries)
+        recalls[setting] = float(np.mean([workload.recall(*it) for it in enumerate(found)]))
+        if recalls[setting] >= _ENOUGH:
+            break
+    return Connected(engine, client, processes_of(server) - before, recalls)
+
+
+def measured(ready: Sequence[Connected], workload: Workload) -> list[Row]:
+    """Return a row for each setting of each engine; they take turns with every query slide."""
+    ways = [(one, setting) for one in ready for setting in one.recalls]
+    times = np.empty((len(workload.queries) * _ROUNDS, len(ways), 2))
+    for turn, queries in enumerate(workload.queries * _ROUNDS):
+        for number, (one, setting) in enumerate(ways):
+            before, start = one.spent(), time.perf_counter()
+            one.client.search(queries, setting)
+            clock = time.perf_counter() - start
+            times[turn, number] = one.spent() - before, clock
     rows = []
-    with engine.connect() as client:
-        for setting in engine.settings:
-            recall, server, clock = [], [], []
-            client.search(workload.queries[0], setting)
-            now = spent()
-            for number in [*range(len(workload.queries))] * _ROUNDS:
-                before, start = now(), time.perf_counter()
-                found = client.search(workload.queries[number], setting)
-                clock.append(time.perf_counter() - start)
-                server.append(now() - before)
-                recall.append(workload.recall(number, found))
-            server_us, client_us = (float(np.median(it)) * 1e6 / PATCHES for it in (server, clock))
-            told = f"{engine.setting}={setting}", float(np.mean(recall)), server_us, client_us
-            cost = engine.load_s, engine.build_s, engine.bytes_per_patch
-            rows.append(Row(len(workload.barcodes), engine.name, *told, *cost))
-            print(_line(rows[-1]), flush=True)
-            if rows[-1].recall_at_10 >= _ENOUGH:
-                break
+    for (one, setting), (server_us, client_us) in zip(
+        ways, np.median(times, axis=0) * 1e6 / PATCHES, strict=True
+    ):
+        engine = one.engine
+        told = f"{engine.setting}={setting}", one.recalls[setting], float(server_us), float(client_us)
+        cost = engine.load_s, engine.build_s, engine.bytes_per_patch
+        rows.append(Row(len(workload.barcodes), engine.name, *told, *cost))
+        print(_line(rows[-1]), flush=True)
     return rows
 
 
-def searches(index: Index, want: Index, asked: Sequence[str], spent: Callable[[], Spent]) -> SlideRow:
+def searches(index: Index, want: Index, asked: Sequence[str], server: Server) -> SlideRow:
     """Return the times of searches with indexed slides, and whether the answers are those of an index."""
-    server, process, clock, same = [], [], [], True
+    spent, process, clock, same = [], [], [], True
+    others = processes_of(server)
     index.search(asked[0])
-    now = spent()
+    mine = processes_of(server) - others
     for name in asked:
-        before, own, start = now(), time.process_time(), time.perf_counter()
+        before, own, start = cpu_seconds(mine), time.process_time(), time.perf_counter()
         hits = index.search(name)
         clock.append(time.perf_counter() - start)
         process.append(time.process_time() - own)
-        server.append(now() - before)
+        spent.append(cpu_seconds(mine) - before)
         same = same and _plain(hits) == _plain(want.search(name))
-    server_ms, process_ms, clock_ms = (float(np.median(it)) * 1e3 for it in (server, process, clock))
+    server_ms, process_ms, clock_ms = (float(np.median(it)) * 1e3 for it in (spent, process, clock))
     place = "a folder" if index is want else "PostgreSQL"
     return SlideRow(index.info().patches, place, server_ms, process_ms, clock_ms, same)
 
@@ -227,46 +255,6 @@ def _client(
 # ---- what is compared
 
 
-def rivals(server: Server, workload: Workload) -> Iterator[Engine]:
-    """Yield pgvector's indexes, each while it is the one that is there."""
-    n = len(workload.barcodes)
-    server.run("CREATE EXTENSION IF NOT EXISTS vector")
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        load_s = engines.load(connection, workload.barcodes)
-        for graph in engines.pgvector_indexes(n):
-            build_s = graph.build(connection)
-            size = connection.execute("SELECT pg_total_relation_size(%s)", (engines.TABLE,)).fetchone()
-            assert size is not None
-            yield Engine(
-                graph.name, graph.setting, graph.settings, load_s, build_s, size[0] / n,
-                partial(engines.rival, server.dsn(), graph.setting),
-            )  # fmt: skip
-        connection.execute(f"DROP TABLE {engines.TABLE}".encode())
-
-
-def address_of(server: Server, n: int) -> str:
-    """Return the address of an archive."""
-    return f"{server.dsn()}?archive=archive_{n}"
-
-
-def ours(server: Server, index: Index, n: int) -> Iterator[Engine]:
-    """Yield the archive in PostgreSQL, first without pgvector and then with its operator of distances."""
-    address, start = address_of(server, n), time.perf_counter()
-    index.push(address)
-    load_s = time.perf_counter() - start
-    ((size,),) = server.run(
-        "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c "
-        f"WHERE c.relnamespace = 'archive_{n}'::regnamespace AND c.relkind = 'r'"
-    )
-    connect = partial(engines.ours, address)
-    for name, statement in (
-        ("sish, stock", "DROP EXTENSION IF EXISTS vector CASCADE"),
-        ("sish, pgvector's <~>", "CREATE EXTENSION vector"),
-    ):
-        server.run(statement)
-        yield Engine(name, "budget", _BUDGETS, load_s, 0.0, size / n, connect)
-
-
 def folder_engine(index: Index, n: int, build_s: float) -> Engine:
     """Return the index in a folder."""
     path = Path(str(index.path))
@@ -276,29 +264,62 @@ def folder_engine(index: Index, n: int, build_s: float) -> Engine:
     )
 
 
+def address_of(server: Server, n: int) -> str:
+    """Return the address of an archive."""
+    return f"{server.dsn()}?archive=archive_{n}"
+
+
+def pushed(server: Server, index: Index, n: int) -> Engine:
+    """Push the archive to PostgreSQL, and return it there."""
+    address, start = address_of(server, n), time.perf_counter()
+    index.push(address)
+    load_s = time.perf_counter() - start
+    ((size,),) = server.run(
+        "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c "
+        f"WHERE c.relnamespace = 'archive_{n}'::regnamespace AND c.relkind = 'r'"
+    )
+    return Engine("sish, stock", "budget", _BUDGETS, load_s, 0.0, size / n, partial(engines.ours, address))
+
+
+def rivals(server: Server, barcodes: Barcodes) -> Iterator[Engine]:
+    """Make a table with each index of pgvector, and yield it."""
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        for graph in engines.pgvector_indexes(len(barcodes)):
+            connection.execute(f"DROP TABLE IF EXISTS {graph.table}".encode())
+            load_s, build_s = graph.load(connection, barcodes), graph.build(connection)
+            ((size,),) = server.run(f"SELECT pg_total_relation_size('{graph.table}')")
+            yield Engine(
+                graph.name, graph.setting, graph.settings, load_s, build_s, size / len(barcodes),
+                partial(engines.rival, server.dsn(), graph),
+            )  # fmt: skip
+
+
 def measure(server: Server, workload: Workload, folder: Path, seconds: float) -> dict[str, list[Any]]:
     """Measure one size."""
     n = len(workload.barcodes)
     print(f"{n:,} patches: {workload.source}", flush=True)
     start = time.perf_counter()
     index = folder_of(workload.barcodes, folder / f"{n}.sish")
-    rows = measured(folder_engine(index, n, time.perf_counter() - start), workload, lambda: time.process_time)
+    in_folder = folder_engine(index, n, time.perf_counter() - start)
+    server.run("DROP EXTENSION IF EXISTS vector CASCADE")
+    stock = pushed(server, index, n)
+    with ExitStack() as stack:
+        ready = [connected(engine, stack, server, workload) for engine in (in_folder, stock)]
+        server.run("CREATE EXTENSION vector")  # an archive that is opened from now on uses it
+        with_it = replace(stock, name="sish, pgvector's <~>")
+        for engine in (with_it, *rivals(server, workload.barcodes)):
+            ready.append(connected(engine, stack, server, workload))
+        rows = measured(ready, workload)
     rng = np.random.default_rng(0)
     asked = [f"slide-{number:07d}" for number in rng.choice(n // PATCHES, 20, replace=False)]
-    slides = [searches(index, index, asked, lambda: lambda: 0.0)]
-    together = []
-    for engine in chain(ours(server, index, n), rivals(server, workload)):
-        mine = measured(engine, workload, lambda: spent_by(server))
-        rows += mine
-        together.append(clients(engine, _setting_at(mine, engine), workload, seconds))
-    slides.append(searches(Index.open(address_of(server, n)), index, asked, lambda: spent_by(server)))
+    slides = [searches(it, index, asked, server) for it in (index, Index.open(address_of(server, n)))]
+    together = [clients(it.engine, _setting_at(it), workload, seconds) for it in ready[2:]]
     return {"patches": rows, "slides": slides, "clients": together}
 
 
-def _setting_at(rows: Sequence[Row], engine: Engine, recall: float = 0.95) -> int:
+def _setting_at(one: Connected, recall: float = 0.95) -> int:
     """Return the fastest setting of a recall, or the best one."""
-    enough = [number for number, row in enumerate(rows) if row.recall_at_10 >= recall]
-    return engine.settings[enough[0] if enough else -1]
+    return next((setting for setting, found in one.recalls.items() if found >= recall), max(one.recalls))
 
 
 # ---- what is printed

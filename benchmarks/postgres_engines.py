@@ -17,16 +17,15 @@ from benchmarks.postgres_data import Barcodes
 from benchmarks.rivals import K
 from sish.slide_index import Index
 
-TABLE = "rival"
 _COPY_HEADER, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), struct.pack(">h", -1)
 _ROW = np.dtype([
     ("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i4"), ("bytes", ">i4"), ("bits", ">i4"),
     ("barcode", "u1", 128),
 ])  # fmt: skip
 _TOGETHER = 20_000  # rows that are sent at once
-_NEAREST = f"""
+_NEAREST = """
     SELECT q.number, p.distance FROM unnest(%s::bit(1024)[]) WITH ORDINALITY q(barcode, number),
-    LATERAL (SELECT barcode <~> q.barcode AS distance FROM {TABLE} ORDER BY barcode <~> q.barcode LIMIT {K}) p
+    LATERAL (SELECT barcode <~> q.barcode AS distance FROM {table} ORDER BY distance LIMIT {k}) p
 """
 
 
@@ -42,51 +41,45 @@ class Graph:
     """An index of pgvector: how it is made, and what trades time for recall."""
 
     name: str
+    table: str
     made: str
     """Its definition, after ``USING``."""
     setting: str
     """Name of the setting."""
     settings: tuple[int, ...]
 
-    def build(self, connection: psycopg.Connection[Any]) -> float:
-        """Build it in place of others; return the seconds."""
-        connection.execute("DROP INDEX IF EXISTS by_barcode")
+    def load(self, connection: psycopg.Connection[Any], barcodes: Barcodes) -> float:
+        """Make its table, and fill it; return the seconds."""
+        table = self.table
+        connection.execute(f"CREATE TABLE {table} (id int, barcode bit(1024))".encode())
+        connection.execute(f"ALTER TABLE {table} ALTER barcode SET STORAGE PLAIN".encode())
         start = time.perf_counter()
-        connection.execute(f"CREATE INDEX by_barcode ON {TABLE} USING {self.made}".encode())
+        with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT BINARY)".encode()) as copy:
+            copy.write(_COPY_HEADER)
+            for first in range(0, len(barcodes), _TOGETHER):
+                copy.write(_records(first, barcodes[first : first + _TOGETHER]))
+            copy.write(_COPY_END)
+        seconds = time.perf_counter() - start
+        connection.execute(f"VACUUM ANALYZE {table}".encode())
+        return seconds
+
+    def build(self, connection: psycopg.Connection[Any]) -> float:
+        """Build it; return the seconds."""
+        start = time.perf_counter()
+        connection.execute(f"CREATE INDEX ON {self.table} USING {self.made}".encode())
         return time.perf_counter() - start
 
 
 def pgvector_indexes(n: int) -> tuple[Graph, ...]:
     """Return pgvector's two indexes, with the parameters that its manual advises for `n` rows."""
     lists = max(10, n // 1000) if n <= 1_000_000 else round(n**0.5)
+    made = f"ivfflat (barcode bit_hamming_ops) WITH (lists = {lists})"
     probes = tuple(it for it in (1, 2, 4, 8, 16, 32, 64, 128) if it <= lists)
+    efforts = 10, 20, 40, 80, 160, 320
     return (
-        Graph(
-            "pgvector IVFFlat",
-            f"ivfflat (barcode bit_hamming_ops) WITH (lists = {lists})",
-            "ivfflat.probes",
-            probes,
-        ),
-        Graph(
-            "pgvector HNSW", "hnsw (barcode bit_hamming_ops)", "hnsw.ef_search", (10, 20, 40, 80, 160, 320)
-        ),
+        Graph("pgvector IVFFlat", "in_lists", made, "ivfflat.probes", probes),
+        Graph("pgvector HNSW", "in_graph", "hnsw (barcode bit_hamming_ops)", "hnsw.ef_search", efforts),
     )
-
-
-def load(connection: psycopg.Connection[Any], barcodes: Barcodes) -> float:
-    """Make the table of the rivals, and fill it; return the seconds."""
-    connection.execute(f"DROP TABLE IF EXISTS {TABLE}".encode())
-    connection.execute(f"CREATE TABLE {TABLE} (id int, barcode bit(1024))".encode())
-    connection.execute(f"ALTER TABLE {TABLE} ALTER barcode SET STORAGE PLAIN".encode())
-    start = time.perf_counter()
-    with connection.cursor().copy(f"COPY {TABLE} FROM STDIN (FORMAT BINARY)".encode()) as copy:
-        copy.write(_COPY_HEADER)
-        for first in range(0, len(barcodes), _TOGETHER):
-            copy.write(_records(first, barcodes[first : first + _TOGETHER]))
-        copy.write(_COPY_END)
-    seconds = time.perf_counter() - start
-    connection.execute(f"VACUUM ANALYZE {TABLE}".encode())
-    return seconds
 
 
 def _records(first: int, barcodes: Barcodes) -> bytes:
@@ -99,29 +92,30 @@ def _records(first: int, barcodes: Barcodes) -> bytes:
 
 @dataclass
 class Rival:
-    """A client of the index of pgvector that is there."""
+    """A client of an index of pgvector."""
 
     connection: psycopg.Connection[Any]
-    setting: str
+    graph: Graph
     _set: int = field(default=0, repr=False)
 
     def search(self, queries: Barcodes, setting: int) -> list[NDArray[np.int64]]:
         """As in `Client`."""
         if setting != self._set:
-            self.connection.execute(f"SET {self.setting} = {setting}".encode())
+            self.connection.execute(f"SET {self.graph.setting} = {setting}".encode())
             self._set = setting
         texts = ["".join(map(str, row)) for row in np.unpackbits(queries, axis=1).tolist()]
-        found = np.array(self.connection.execute(_NEAREST, (texts,), prepare=True).fetchall(), np.int64)
+        statement = _NEAREST.format(table=self.graph.table, k=K).encode()
+        found = np.array(self.connection.execute(statement, (texts,), prepare=True).fetchall(), np.int64)
         return [found[found[:, 0] == number, 1] for number in range(1, len(queries) + 1)]
 
 
 @contextmanager
-def rival(dsn: str, setting: str) -> Iterator[Rival]:
+def rival(dsn: str, graph: Graph) -> Iterator[Rival]:
     """Yield a client of pgvector's index; the server scans nothing, and answers in one process."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off")
         connection.execute("SET max_parallel_workers_per_gather = 0")
-        yield Rival(connection, setting)
+        yield Rival(connection, graph)
 
 
 @dataclass(frozen=True, slots=True)
