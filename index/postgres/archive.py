@@ -248,14 +248,18 @@ class _Asking:
         if self.within < self._bits:
             where += f" AND {bits} <= %(within)s"
         packed = f'((({bits})::bigint << {BITS_SHIFT}) | (p.slide::bigint << {ROW_BITS}) | p."row")'
-        if _FEWER * self.k < patches and (patches > _FEW or not self.archive.is_spread):
+        results, grouped = f"array_agg({packed})", ""
+        if self.archive.is_spread:
+            grouped = "GROUP BY p.key"
+            if patches > _FEW:
+                results = f"(array_agg({packed} ORDER BY {packed}))[:%(k)s]"
+        elif _FEWER * self.k < patches:
             return f"""
                 SELECT array_agg(packed) AS found
                 FROM (
                     SELECT {packed} AS packed FROM {{patch}} p WHERE {where} ORDER BY packed LIMIT %(k)s
                 ) nearest"""
-        grouped = "GROUP BY p.key" if self.archive.is_spread else ""
-        return f"SELECT array_agg({packed}) AS found FROM {{patch}} p WHERE {where} {grouped}"
+        return f"SELECT {results} AS found FROM {{patch}} p WHERE {where} {grouped}"
 
     def _allowed(self) -> tuple[str, NDArray[np.int64]]:
         """Return a condition on the slides that may be found, and the slides that it names."""
