@@ -239,15 +239,20 @@ class _Asking:
         return self._bags(found)
 
     def _selected(self, where: str, patches: int) -> str:
-        """Return SQL for the results among the patches that meet a condition, of which there are so many.
+        """Return SQL for the results among the patches that meet a condition, of which there are `patches`.
 
         Where only a few of them are wanted, the server keeps the nearest. On other servers results are made
         where the patches are if they are grouped by keys; else each barcode would be sent from there.
+
+        Returns
+        -------
+        str
+            A statement that gives arrays of results.
         """
         bits = self.archive.distance
         if self.within < self._bits:
             where += f" AND {bits} <= %(within)s"
-        packed = f'((({bits})::bigint << {BITS_SHIFT}) | (p.slide::bigint << {ROW_BITS}) | p."row")'
+        packed = f"((({bits})::bigint << {BITS_SHIFT}) | p.patch)"
         results, grouped = f"array_agg({packed})", ""
         if self.archive.is_spread:
             grouped = "GROUP BY p.key"

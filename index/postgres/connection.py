@@ -169,6 +169,8 @@ def _in_words(address: Address | str, error: Any, errors: Any) -> SishError:
             f"{address}: got a role without the right to do this ({said}); want its owner, or a "
             "role that the owner granted it to"
         )
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return StoreError(f"{address}: got a read replica, or a read-only session; write to its primary")
     if isinstance(error, errors.DiskFull):
         return StoreError(
             f"{address}: the server's disk is full ({said}): nothing was changed; free some space, and repeat"

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sish.errors import StoreError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import composed, needed
 from sish.index.postgres.foreign import Part, Servers, parts_of
 from sish.index.postgres.records import END, HEADER, Records
-from sish.index.postgres.schema import FOREIGN, INDEXES, PARTITION, PATCHES, PLAIN
+from sish.index.postgres.schema import FOREIGN, INDEXES, PARTITION, PATCHES, PLAIN, ROW_BITS
 from sish.index.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from psycopg import Connection, Copy
 
 _TOGETHER = 1 << 14  # records that are written at a time
+_FARTHEST = 2**31 - 1  # level-0 pixels: places are 32 bits wide
 _LEAST, _MOST = "MINVALUE", "MAXVALUE"
 
 
@@ -129,9 +131,16 @@ class PatchTable:
         self, patches: Snapshot, some: slice, first_slide: int, nth: NDArray[np.integer]
     ) -> NDArray[Any]:
         records = self.records.empty(len(nth))
+        slide, row, l0_xy = patches.slide[some] + first_slide, patches.row[some], patches.l0_xy[some]
+        if np.abs(l0_xy.astype(np.int64)).max(initial=0) > _FARTHEST:
+            raise StoreError(
+                f"{self.address}: got patches {np.abs(l0_xy).max()} pixels from the corner of their slide; "
+                f"want at most {_FARTHEST}"
+            )
         records["key"], records["nth"] = patches.keys[some, 0], nth
-        records["x"], records["y"] = patches.l0_xy[some, 0], patches.l0_xy[some, 1]
-        records["slide"], records["row"] = patches.slide[some] + first_slide, patches.row[some]
+        records["x"], records["y"] = l0_xy[:, 0], l0_xy[:, 1]
+        records["slide"], records["row"] = slide, row
+        records["patch"] = (slide.astype(np.int64) << ROW_BITS) | row
         records["barcode"] = patches.barcodes[some]
         if patches.vectors is not None:
             records["vector"] = patches.vectors[some]
@@ -172,7 +181,7 @@ class PatchTable:
             key, join = "k.key::bigint", 'JOIN pg_temp.rekeyed k ON k.slide = p.slide AND k."row" = p."row"'
         vector = ", p.vector" if self.records.vector_bytes is not None else ""
         statement = f"""
-            SELECT {key} AS key, p.x, p.y,
+            SELECT {key} AS key, (s.own << {ROW_BITS}) | p."row" AS patch, p.x, p.y,
                    (row_number() OVER (PARTITION BY {key} ORDER BY s.own, p."row") - 1)::int AS nth,
                    s.own::int AS slide, p."row", p.barcode{vector}
             FROM {{patch}} p {join}

@@ -15,7 +15,7 @@ HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 """The begin of a binary COPY: its signature, no flags, no extension."""
 END = b"\xff\xff"
 """Its end, in place of another record's number of fields."""
-NUMBERS = {"key": 8, "x": 8, "y": 8, "nth": 4, "slide": 4, "row": 4}
+NUMBERS = {"key": 8, "patch": 8, "x": 4, "y": 4, "nth": 4, "slide": 4, "row": 4}
 """Bytes of each column that is a whole number, in the order of the table."""
 _READ_TOGETHER = 1 << 24  # bytes
 

@@ -80,8 +80,9 @@ INSERT INTO {archive} (format, generation, header, measured, patches, slides, co
 _PATCH = """
 CREATE TABLE {patch} (
     key bigint NOT NULL,
-    x bigint NOT NULL,
-    y bigint NOT NULL,
+    patch bigint NOT NULL,
+    x int NOT NULL,
+    y int NOT NULL,
     nth int NOT NULL,
     slide int NOT NULL,
     "row" int NOT NULL,

@@ -13,6 +13,7 @@ from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import Database, composed
 from sish.index.postgres.foreign import Servers
 from sish.index.postgres.patch_table import PatchTable
+from sish.index.postgres.schema import ROW_BITS
 from sish.index.postgres.state import RemoteState, read_state, tree_in
 from sish.index.postgres.writing import digests_of
 from sish.index.store.slide_table import SlideTable
@@ -114,6 +115,8 @@ def _wrong_slides(
             own["row"].astype(np.int32),
             vectors=np.ascontiguousarray(own["vector"]) if "vector" in columns else None,
         )
+        if (own["patch"] != (number << ROW_BITS) + np.arange(len(own))).any():
+            yield f"slide {row.slide_id!r} has patches whose numbers are not of its slide and row"
         if next(iter(digests_of(kept))) != digests[number]:
             yield f"slide {row.slide_id!r} has barcodes, places or vectors that are not those written"
         if len(state.counts):
