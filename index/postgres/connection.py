@@ -151,6 +151,11 @@ def _in_words(address: Address | str, error: Any, errors: Any) -> SishError:
     said = " ".join(re.split("\n(?:LINE|CONTEXT:) ", str(error))[0].split()) or type(error).__name__
     if "remote SQL command" in (error.diag.context or ""):
         address = f"{address}: another server, which holds some of its patches"
+        if isinstance(error, errors.UndefinedTable):
+            return StoreError(
+                f"{address}, has them no more ({said}): they were deleted, or a copy of this database (a "
+                "promoted replica) made the keys anew; use that one"
+            )
     if "user mapping not found" in said:
         return StoreError(
             f"{address}: got a role that other servers with some of the patches do not know ({said}); want "
