@@ -84,7 +84,7 @@ class SlideRow:
     """Searches with a slide of 50 patches, through `Index.search`."""
 
     patches: int
-    place: str
+    engine: str
     server_ms: float
     """Median processor time of the server."""
     process_ms: float
@@ -192,10 +192,12 @@ def measured(ready: Sequence[Connected], workload: Workload) -> list[Row]:
     return rows
 
 
-def searches(index: Index, want: Index, asked: Sequence[str], server: Server) -> SlideRow:
+def searches(engine: Engine, want: Index, asked: Sequence[str], server: Server) -> SlideRow:
     """Return the times of searches with indexed slides, and whether the answers are those of an index."""
     spent, process, clock, same = [], [], [], True
     others = processes_of(server)
+    with engine.connect() as client:
+        index: Index = client.index
     index.search(asked[0])
     mine = processes_of(server) - others
     for name in asked:
@@ -206,8 +208,7 @@ def searches(index: Index, want: Index, asked: Sequence[str], server: Server) ->
         spent.append(cpu_seconds(mine) - before)
         same = same and _plain(hits) == _plain(want.search(name))
     server_ms, process_ms, clock_ms = (float(np.median(it)) * 1e3 for it in (spent, process, clock))
-    place = "a folder" if index is want else "PostgreSQL"
-    return SlideRow(index.info().patches, place, server_ms, process_ms, clock_ms, same)
+    return SlideRow(index.info().patches, engine.name, server_ms, process_ms, clock_ms, same)
 
 
 def _plain(hits: HitList[Any, Any]) -> list[tuple[str, float]]:
@@ -312,7 +313,7 @@ def measure(server: Server, workload: Workload, folder: Path, seconds: float) ->
         rows = measured(ready, workload)
     rng = np.random.default_rng(0)
     asked = [f"slide-{number:07d}" for number in rng.choice(n // PATCHES, 20, replace=False)]
-    slides = [searches(it, index, asked, server) for it in (index, Index.open(address_of(server, n)))]
+    slides = [searches(engine, index, asked, server) for engine in (in_folder, with_it)]
     together = [clients(it.engine, _setting_at(it), workload, seconds) for it in ready[2:]]
     return {"patches": rows, "slides": slides, "clients": together}
 
@@ -338,7 +339,7 @@ def _table(results: dict[str, list[Any]]) -> str:
     lines = []
     for row in results["slides"]:
         lines.append(
-            f"{row.patches:,} patches, a query slide in {row.place}: server {row.server_ms:.1f} ms, process "
+            f"{row.patches:,} patches, a query slide, {row.engine}: server {row.server_ms:.1f} ms, process "
             f"{row.process_ms:.1f} ms, clock {row.clock_ms:.1f} ms{'' if row.same else '; OTHER ANSWERS'}"
         )
     for row in results["clients"]:

@@ -53,7 +53,7 @@ def test_every_row_is_measured(tmp_path, capsys):
     assert all(row["server_us"] > 0 and row["bytes_per_patch"] > 100 for row in results["patches"])
     best = {row["engine"]: row["recall_at_10"] for row in results["patches"]}
     assert best["sish, stock"] == best["sish, pgvector's <~>"] == best["sish, folder"] > 0.99
-    assert [row["place"] for row in results["slides"]] == ["a folder", "PostgreSQL"]
-    assert all(row["same"] for row in results["slides"])
+    server = {row["engine"]: row["server_ms"] for row in results["slides"] if row["same"]}
+    assert server["sish, folder"] == 0 < server["sish, pgvector's <~>"]
     assert len(results["clients"]) == 3 and all(row["slides_per_s"] > 0 for row in results["clients"])
     assert "generated barcodes" in capsys.readouterr().out
