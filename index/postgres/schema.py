@@ -7,7 +7,8 @@ archive    one row: format, id, generation, header, what was measured, the tree,
            has, how many slides were ever added, the generation in which a slide's row changed last, and the
            name of the table of patches
 slide      a row for each slide that was ever added, numbered from 0 on; removed ones have ``removed``
-patch_N    a row for each patch, partitioned by ranges of keys; N grows whenever the keys are made anew
+patch_N    a row for each patch, partitioned by ranges of keys, some perhaps on other servers (`foreign`); N
+           grows whenever the keys are made anew
 ========== =================================================================================================
 
 Slides and patches are only ever added behind the others, as slides of higher numbers, and as later patches
