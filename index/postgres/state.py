@@ -228,4 +228,4 @@ def _distance(connection: Connection[Any], servers: Set[str | None]) -> str:
     if found is None or not servers <= servers_with(connection, "vector"):
         return "bit_count(p.barcode # q.barcode)"
     schema = '"' + found[0].replace('"', '""') + '"'
-    return f"(p.barcode OPERATOR({schema}.<~>) q.barcode)::int"
+    return f"(p.barcode OPERATOR({schema}.<~>) q.barcode)"
