@@ -16,7 +16,8 @@ one to five. Recall counts the results, of the first ten, that are no farther th
 `server us` is the processor time of the server's processes for a query patch (for the folder: of this
 process); `client us` is the time on the clock. Ours is measured without pgvector's operator of distances
 (`stock`) and with it; its load makes its indexes, too. `slides` measures whole searches through
-`sish.Index.search`, and `clients` how eight processes fare together.
+`sish.Index.search`, `clients` how eight processes fare together, and `opening` what a new process needs to
+open an archive.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -108,6 +110,37 @@ class ClientRow:
     median_ms: float
     p95_ms: float
     """Time of one on the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRow:
+    """A new process that opens the archive, and asks once."""
+
+    patches: int
+    engine: str
+    slides: int
+    open_s: float
+    """Processor time of the process to open it, imports left out."""
+    search_s: float
+    """Processor time of a first search by id."""
+    megabytes: float
+    """Memory that both took."""
+
+
+_OPEN = """
+import sys, time
+import sish.slide_index
+
+def memory():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+
+before, start = memory(), time.process_time()
+index = sish.Index.open(sys.argv[1])
+opened = time.process_time()
+index.search(sys.argv[2])
+print(len(index), opened - start, time.process_time() - opened, memory() - before)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +286,15 @@ def _client(
     answers.put(times)
 
 
+def opening(engine: Engine, place: str, slide_id: str, patches: int) -> OpenRow:
+    """Open an archive in a process of its own, and search once."""
+    done = subprocess.run(
+        [sys.executable, "-c", _OPEN, place, slide_id], capture_output=True, text=True, check=True
+    )
+    slides, open_s, search_s, megabytes = map(float, done.stdout.split())
+    return OpenRow(patches, engine.name, int(slides), open_s, search_s, megabytes)
+
+
 # ---- what is compared
 
 
@@ -315,7 +357,12 @@ def measure(server: Server, workload: Workload, folder: Path, seconds: float) ->
     asked = [f"slide-{number:07d}" for number in rng.choice(n // PATCHES, 20, replace=False)]
     slides = [searches(engine, index, asked, server) for engine in (in_folder, with_it)]
     together = [clients(it.engine, _setting_at(it), workload, seconds) for it in ready[2:]]
-    return {"patches": rows, "slides": slides, "clients": together}
+    places = (str(index.path), address_of(server, n))
+    opened = [
+        opening(engine, place, asked[0], n)
+        for engine, place in zip((in_folder, with_it), places, strict=True)
+    ]
+    return {"patches": rows, "slides": slides, "clients": together, "opening": opened}
 
 
 def _setting_at(one: Connected, recall: float = 0.95) -> int:
@@ -346,6 +393,11 @@ def _table(results: dict[str, list[Any]]) -> str:
         lines.append(
             f"{row.patches:,} patches, {row.clients} clients of {row.engine} ({row.setting}): "
             f"{row.slides_per_s:.1f} slides a second, median {row.median_ms:.0f} ms, p95 {row.p95_ms:.0f} ms"
+        )
+    for row in results["opening"]:
+        lines.append(
+            f"{row.patches:,} patches of {row.slides:,} slides, {row.engine}: opened in {row.open_s:.2f} s, "
+            f"first search {row.search_s:.2f} s, {row.megabytes:.0f} MB"
         )
     return "\n".join(lines)
 
