@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sish.errors import ParameterError, SlideExistsError, StoreError, UnknownSlideError
+from sish.errors import ParameterError, StoreError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import composed
 from sish.index.postgres.foreign import Servers
@@ -19,7 +19,7 @@ from sish.index.postgres.patch_table import PatchTable, bounds_of, nth_of
 from sish.index.postgres.records import Records
 from sish.index.postgres.schema import GRANTS, ROW_BITS, SLIDE_BITS, SLIDE_COLUMNS
 from sish.index.postgres.state import RemoteState, slide_values, tree_in
-from sish.index.store.admission import check_widths
+from sish.index.store.admission import check_ids, check_rows, check_widths
 from sish.index.store.manifest import JSON, encode_json, is_deep
 from sish.index.store.packed import pack
 from sish.index.store.slide_row import SlideRow
@@ -141,18 +141,8 @@ class Writing:
             If a row is not of that slide.
         """
         names = ", ".join(f"{name} = %s" for name in SLIDE_COLUMNS)
+        check_rows(self._address, rows, self.state.row)
         for slide_id, row in rows.items():
-            old = self.state.row(slide_id)
-            if old is None:
-                raise UnknownSlideError(
-                    f"slide {slide_id} is not in {self._address}: add it first", slide_id=slide_id
-                )
-            if (row.slide_id, row.n_patches) != (slide_id, old.n_patches):
-                raise ParameterError(
-                    f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, wanted "
-                    f"the same id and {old.n_patches}: append it with replace=True",
-                    slide_id=slide_id,
-                )
             self._run(f"UPDATE {{slide}} SET {names} WHERE slide_id = %s AND NOT removed",
                       *slide_values(row), slide_id)  # fmt: skip
         self._rows_changed = True
@@ -299,14 +289,7 @@ class Writing:
     def _check_ids(self, new: Sequence[Snapshot], *, replace: bool) -> None:
         """Remove the slides that are replaced; SlideExistsError if an id is taken."""
         ids = [row.slide_id for part in new for row in part.slides]
-        taken = [slide_id for slide_id in ids if self.state.has(slide_id)]
-        if len(set(ids)) < len(ids) or (taken and not replace):
-            twice = taken or [slide_id for slide_id in ids if ids.count(slide_id) > 1]
-            raise SlideExistsError(
-                f"slide {twice[0]} is in {self._address} already, or twice among the new ones: "
-                "ask to replace it",
-                slide_id=twice[0],
-            )
+        check_ids(self._address, ids, (lambda _: False) if replace else self.state.has)
         if self._slides + len(ids) > 1 << SLIDE_BITS or any(
             row.n_patches > 1 << ROW_BITS for part in new for row in part.slides
         ):
@@ -314,8 +297,8 @@ class Writing:
                 f"{self._address}: got more than {1 << SLIDE_BITS} slides, or {1 << ROW_BITS} patches of "
                 "one; want another archive for them"
             )
-        if taken:
-            self.remove(taken)
+        if replace:
+            self.remove(ids)
 
     def _removed(self) -> NDArray[np.bool_]:
         parts = [segment.removed_mask for segment in self.state.segments]

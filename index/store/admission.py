@@ -1,11 +1,18 @@
 """Check what comes into a store: a vacant folder, slides of the index's widths, ids that are free."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sish.errors import IndexExistsError, IndexFormatError, ParameterError, SlideExistsError
+from sish.errors import (
+    IndexExistsError,
+    IndexFormatError,
+    ParameterError,
+    SlideExistsError,
+    UnknownSlideError,
+)
 from sish.index.store.disk import NEW
 from sish.index.store.manifest import MANIFEST, SEGMENTS, Manifest
+from sish.index.store.slide_row import SlideRow
 from sish.index.store.snapshot import Snapshot
 
 LOCK = "lock"
@@ -57,12 +64,26 @@ def check_widths(new: Sequence[Snapshot], manifest: Manifest) -> None:
             )
 
 
-def check_ids(path: Path, ids: Sequence[str], is_taken: Callable[[str], bool]) -> None:
+def check_ids(place: object, ids: Sequence[str], is_taken: Callable[[str], bool]) -> None:
     """Refuse a slide that is in the index already, and two slides of one id."""
     seen: set[str] = set()
     for slide_id in ids:
         if slide_id in seen or is_taken(slide_id):
             raise SlideExistsError(
-                f"slide {slide_id} is in {path} already: ask to replace it", slide_id=slide_id
+                f"slide {slide_id} is in {place} already: ask to replace it", slide_id=slide_id
             )
         seen.add(slide_id)
+
+
+def check_rows(place: object, rows: Mapping[str, SlideRow], row_of: Callable[[str], SlideRow | None]) -> None:
+    """Refuse new rows of slides that an index does not hold, or of other slides than their ids name."""
+    for slide_id, row in rows.items():
+        old = row_of(slide_id)
+        if old is None:
+            raise UnknownSlideError(f"slide {slide_id} is not in {place}: add it first", slide_id=slide_id)
+        if (row.slide_id, row.n_patches) != (slide_id, old.n_patches):
+            raise ParameterError(
+                f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, "
+                f"wanted the same id and {old.n_patches}: append it with replace=True",
+                slide_id=slide_id,
+            )

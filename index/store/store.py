@@ -28,9 +28,8 @@ from sish.errors import (
     ParameterError,
     ParameterTypeError,
     StoreError,
-    UnknownSlideError,
 )
-from sish.index.store.admission import LOCK, check_ids, check_vacant, check_widths
+from sish.index.store.admission import LOCK, check_ids, check_rows, check_vacant, check_widths
 from sish.index.store.disk import make_folder, replace_file, storage_errors, sync
 from sish.index.store.leftovers import count_bytes, delete_unnamed, find_leftovers, sweep
 from sish.index.store.lock import WriterLock
@@ -411,18 +410,7 @@ class Store:
             If a row is not of that slide.
         """
         with self._writing() as state:
-            for slide_id, row in rows.items():
-                old = state.row(slide_id)
-                if old is None:
-                    raise UnknownSlideError(
-                        f"slide {slide_id} is not in {self.path}: add it first", slide_id=slide_id
-                    )
-                if (row.slide_id, row.n_patches) != (slide_id, old.n_patches):
-                    raise ParameterError(
-                        f"the new row of {slide_id} has id {row.slide_id} and {row.n_patches} patches, "
-                        f"wanted the same id and {old.n_patches}: append it with replace=True",
-                        slide_id=slide_id,
-                    )
+            check_rows(self.path, rows, state.row)
             segments = [segment.relabelled(rows) for segment in state.segments]
             if any(segment.unsaved for segment in segments):
                 self._commit(state, segments)

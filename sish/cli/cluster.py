@@ -15,6 +15,7 @@ from sish.cli.options import (
     add_json,
     add_rerank,
     add_scale,
+    add_sources,
     add_timeout,
     given,
     show,
@@ -37,15 +38,7 @@ _SCRIPTS, _TABLES = (".sh",), (".csv",)
 
 
 def _plan_options(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "slides", type=str, nargs="*", help="slides, folders of slides, or a CSV with a column path"
-    )
-    parser.add_argument(
-        "--features", type=str, nargs="+", metavar="DIR", help="features of TRIDENT or CLAM (.h5) for slides"
-    )
-    parser.add_argument(
-        "--feature-encoder", type=str | None, help="what made them, where files and folders do not tell"
-    )
+    add_sources(parser)
     add_index(parser, "the archive's folder, into which the shards will be merged; made if it is not there")
     parser.add_argument("--shards", type=int, required=True, metavar="N", help="number of shards")
     parser.add_argument("--labels", type=str | None, help="labels of all slides, as of sish index add")

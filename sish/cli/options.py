@@ -46,6 +46,19 @@ def add_commands(subcommands: Any, commands: Mapping[str, Command]) -> None:
         subcommands.add_subcommand(name, parser, help=command.help)
 
 
+def add_sources(parser: ArgumentParser) -> None:
+    """Let a parser know what is added: slides, or ``--features`` with ``--feature-encoder``."""
+    parser.add_argument(
+        "slides", type=str, nargs="*", help="slides, folders of slides, or a CSV with a column path"
+    )
+    parser.add_argument(
+        "--features", type=str, nargs="+", metavar="DIR", help="features of TRIDENT or CLAM (.h5) for slides"
+    )
+    parser.add_argument(
+        "--feature-encoder", type=str | None, help="what made them, where files and folders do not tell"
+    )
+
+
 def add_index(parser: ArgumentParser, help: str = "the index's folder, or its address in PostgreSQL") -> None:
     """Let a parser know ``--index``."""
     parser.add_argument("--index", type=str, required=True, help=help)
