@@ -94,7 +94,9 @@ def verify(path: str | os.PathLike[str] | Address) -> list[str]:
 
 def archive_of(state: State, tree: TextureTree) -> Archive | RemoteArchive:
     """Return the patches of a state, to be searched through the tree that made their keys."""
-    return state.archive(tree) if isinstance(state, RemoteState) else Archive.of(tree, state.segments)
+    if isinstance(state, RemoteState) and state.segments:
+        return state.archive(tree)
+    return Archive.of(tree, state.segments)
 
 
 def learn_keys_of(store: AnyStore, *, facts: Facts, seed: int) -> TextureTree:

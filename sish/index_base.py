@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
     Search = SearchParams | Mapping[str, Any]
 
+_TRIES = 10
+"""Reads of an archive that gets new keys again and again, before that is an error."""
+
 _I = TypeVar("_I", bound="IndexBase")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -50,10 +54,10 @@ def asked_again(method: Callable[Concatenate[_I, _P], _T]) -> Callable[Concatena
 
     @wraps(method)
     def called(index: _I, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            return method(index, *args, **kwargs)
-        except ArchiveRenewedError:
-            return method(index, *args, **kwargs)
+        for _ in range(_TRIES - 1):
+            with suppress(ArchiveRenewedError):
+                return method(index, *args, **kwargs)
+        return method(index, *args, **kwargs)
 
     return called
 

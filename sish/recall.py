@@ -85,9 +85,14 @@ class Recall:
         )
 
 
-def measure_recall(store: AnyStore, tree: TextureTree) -> None:
-    """Measure the recall of an archive that is open for writing, at its own budget, and keep it."""
-    store.keep_measured(Recall.on(store.state, tree, _budget_of(store)).fact())
+def measure_recall(store: AnyStore) -> None:
+    """Measure the recall of an archive that is open for writing and has a tree, and keep it."""
+    store.measure(_fact_of)
+
+
+def _fact_of(state: State) -> dict[str, JSON]:
+    """Return the fact to keep of a state: its recall at its own budget."""
+    return Recall.on(state, TextureTree.from_arrays(state.tree or {}), _budget_of(state)).fact()
 
 
 def told_of(state: State) -> str:
@@ -154,9 +159,9 @@ def tune(store: AnyStore, tree: TextureTree | None, wanted: float) -> Recall:
     return found
 
 
-def _budget_of(store: AnyStore) -> int:
+def _budget_of(state: State) -> int:
     """Return the budget of an archive's header."""
-    search = store.header.get("search")
+    search = state.header.get("search")
     budget = search.get("budget", BUDGET) if isinstance(search, Mapping) else BUDGET
     return budget if isinstance(budget, int) else BUDGET
 

@@ -277,9 +277,7 @@ class TextureKeys:
     def __init__(self, store: AnyStore, *, seed: int) -> None:
         """Take a store that is open for writing."""
         self._store, self._seed = store, seed
-        self._tree = stored_tree(store)
-        self._patches = store.state.n_patches
-        self._due = self._first_due()
+        self._follow()
 
     def is_due(self, waiting: int) -> bool:
         """Return whether the tree must be looked at once this number of waiting patches is stored too."""
@@ -297,22 +295,36 @@ class TextureKeys:
         Of no patches, it does what a killed writer left undone. So the tree does not depend on such a chance.
         """
         self._patches += patches
+        if self._store.state.tree_file is not self._file:
+            self._follow()
         if self.is_due(0):
             if not self._still_fits():
-                self._tree = learn_keys_of(self._store, facts=self._facts_on, seed=self._seed)
-            self._due = self._first_due()
+                learn_keys_of(self._store, facts=self._facts_on, seed=self._seed)
+            self._follow()
         self._measure_recall()
+
+    def _follow(self) -> None:
+        """Take the tree of the store, which another writer of an archive in PostgreSQL may have learnt."""
+        state = self._store.state
+        self._file, self._tree = state.tree_file, stored_tree(state)
+        self._patches = state.n_patches
+        self._due = self._first_due()
 
     def _still_fits(self) -> bool:
         """Return whether the tree still fits, and keep that it was looked at; False if there is none."""
-        before = TreeFit.kept_with(self._store.state.measured)
-        if self._tree is None or before is None:
-            return False
-        now = TreeFit.on(self._store.state, self._tree)
-        if not before.still_holds(now):
-            return False
-        self._store.keep_measured(before.checked_at(now).fact())
-        return True
+        holds = False
+
+        def fact(state: State) -> dict[str, JSON]:
+            nonlocal holds
+            before, tree = TreeFit.kept_with(state.measured), tree_of(state)
+            if tree is None or before is None:
+                return {}
+            now = TreeFit.on(state, tree)
+            holds = before.still_holds(now)
+            return before.checked_at(now).fact() if holds else {}
+
+        self._store.measure(fact)
+        return holds
 
     def _facts_on(self, tree: TextureTree, keys: NDArray[np.integer]) -> dict[str, JSON]:
         """Return what is kept with a new tree and its keys; the recall of the old one is forgotten."""
@@ -328,7 +340,7 @@ class TextureKeys:
         measured = self._store.state.measured
         fit, found = TreeFit.kept_with(measured), Recall.kept_with(measured)
         if self._tree is not None and fit and (found is None or found.patches < fit.checked):
-            measure_recall(self._store, self._tree)
+            measure_recall(self._store)
 
     def _first_due(self) -> int:
         """Return the number of patches beyond which the stored tree must be looked at."""

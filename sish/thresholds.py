@@ -170,7 +170,7 @@ def keep_threshold(store: AnyStore, changed: Iterable[SlideRow]) -> None:
 
 def measure_threshold(store: AnyStore) -> None:
     """Measure the threshold of an archive that is open for writing, and keep it with the archive."""
-    store.keep_measured(threshold_fact(store.state))
+    store.measure(threshold_fact)
 
 
 def use_measured(store: AnyStore) -> None:

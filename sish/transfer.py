@@ -117,7 +117,7 @@ def push(
             facts = {name: fact for name, fact in state.measured.items() if name != SHARD}
             writing.tell(facts=facts)
         writing.grant(readers)
-    if report.patches and not fresh:
+    if not fresh:
         _grow(store, report)
     return report
 

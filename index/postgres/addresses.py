@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from sish.errors import ParameterError
 
@@ -43,7 +43,9 @@ class Address:
         """Return an address; ParameterError if the text is none."""
         try:
             parts = urlsplit(text)
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            pairs = parse_qsl(
+                _own_plus(parts.query), keep_blank_values=True, strict_parsing=bool(parts.query)
+            )
         except ValueError as error:
             raise ParameterError(f"got {_shown(text)!r}, which is no URI ({error}); want {_WANTED}") from None
         if parts.scheme not in SCHEMES:
@@ -58,7 +60,7 @@ class Address:
     def __str__(self) -> str:
         """Return it as it was given, without passwords."""
         parts = urlsplit(_shown(self.conninfo))
-        pairs = [pair for pair in parse_qsl(parts.query) if pair[0] not in _SECRETS]
+        pairs = [pair for pair in parse_qsl(_own_plus(parts.query)) if pair[0] not in _SECRETS]
         if self.schema != _SCHEMA:
             pairs.append(("archive", self.schema))
         return _with_query(urlunsplit(parts), pairs)
@@ -93,10 +95,15 @@ def place_of(given: str | os.PathLike[str] | Address) -> Place:
     return Address.parse(os.fspath(given)) if is_address(given) else Path(given)
 
 
+def _own_plus(query: str) -> str:
+    """Return a query whose + stay what they are, as they do for libpq."""
+    return query.replace("+", "%2B")
+
+
 def _with_query(uri: str, pairs: list[tuple[str, str]]) -> str:
     """Return a URI with these parameters in place of its own."""
     parts = urlsplit(uri)
-    query = urlencode(pairs)
+    query = urlencode(pairs, quote_via=quote)  # libpq would keep the + of a space
     head = f"{parts.scheme}://{parts.netloc}{parts.path}"  # urlunsplit drops the // of an empty host
     return f"{head}?{query}" if query else head
 

@@ -19,6 +19,7 @@ _T = TypeVar("_T")
 _OPTIONS = "-c jit=off -c plan_cache_mode=force_custom_plan -c enable_partitionwise_aggregate=on"
 """Compiling a plan takes longer than most searches, a general plan does not know how many keys come, and
 results are put together where the patches are."""
+_PATCHES = re.compile(r"\.patch_\d")  # a table of patches, in an error of the server
 _TIMEOUT_S = 10  # to connect, unless the address says otherwise
 
 
@@ -163,7 +164,7 @@ def _in_words(address: Address | str, error: Any, errors: Any) -> SishError:
         )
     if said.startswith("could not connect to server"):
         return StoreError(f"{address}: one of the servers that hold its patches does not answer ({said})")
-    if "patch_" in said and (isinstance(error, errors.UndefinedTable) or "with OID" in said):
+    if _PATCHES.search(said) and isinstance(error, errors.UndefinedTable):
         return ArchiveRenewedError(f"{address}: its keys were made anew while it was read: ask again")
     if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
         return IndexNotFoundError(

@@ -80,14 +80,16 @@ class Reader:
             f"SELECT {names} FROM {{patch}} p WHERE p.slide = ANY(%s)", columns, slides.tolist()
         )
 
-    def all(self, columns: tuple[str, ...], order: str) -> NDArray[Any]:
-        """Return some columns of all patches of slides that were not removed, in an order."""
+    def in_key_order(self, removed: NDArray[np.integer]) -> NDArray[Any]:
+        """Return all columns of all patches but those of removed slides, in key order."""
+        columns = self.records.columns
         names = ", ".join(f'p."{name}"' for name in columns)
         return self.copied(
-            f"SELECT {names} FROM {{patch}} p JOIN {{slide}} s ON s.number = p.slide "
-            f"WHERE p.slide < %s AND NOT s.removed ORDER BY {order}",
+            f"SELECT {names} FROM {{patch}} p WHERE p.slide < %s AND p.slide <> ALL(%s::int[]) "
+            'ORDER BY p.key, p.slide, p."row"',
             columns,
             self.slides,
+            removed.tolist(),
         )
 
     def arrays(self, statement: str, values: Mapping[str, Any]) -> list[tuple[int, NDArray[np.int64]]]:
@@ -237,7 +239,7 @@ def remote_patches(slides: SlideTable, reader: Reader) -> Snapshot:
 def snapshot_of(slides: SlideTable, removed: NDArray[np.bool_], reader: Reader) -> Snapshot:
     """Return all patches of slides that were not removed, in memory and in key order."""
     kept = reader.records.vector_bytes
-    found = reader.all(reader.records.columns, 'p.key, p.slide, p."row"')
+    found = reader.in_key_order(np.flatnonzero(removed))
     live = np.flatnonzero(~removed)
     number = np.cumsum(~removed) - 1
     return Snapshot(

@@ -80,7 +80,7 @@ class RemoteState(State):
 
     def snapshot(self) -> Snapshot:
         """Return all live patches in key order, in memory."""
-        return self._snapshot
+        return self._snapshot if self.segments else super().snapshot()
 
     @cached_property
     def _snapshot(self) -> Snapshot:

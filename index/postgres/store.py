@@ -220,6 +220,11 @@ class RemoteStore:
         with self.changing() as writing:
             writing.tell(facts=facts)
 
+    def measure(self, facts: Callable[[RemoteState], Mapping[str, JSON]]) -> None:
+        """As `Store.measure`; the state is the committed one, and other writers wait until it is measured."""
+        with self.changing() as writing:
+            writing.tell(facts=facts(writing.state))
+
     def replace_header(self, header: Mapping[str, JSON], facts: Mapping[str, JSON]) -> None:
         """Replace the header and keep facts, as `Store.replace_header`."""
         with self.changing() as writing:
@@ -267,18 +272,9 @@ class RemoteStore:
             with connection.transaction():
                 lock = composed(self.path, "SELECT generation FROM {archive} FOR UPDATE")
                 connection.execute(lock)
-                writing = Writing(
-                    self.path,
-                    connection,
-                    read_state(self.path, connection, _within(connection), self._state),
-                    servers,
-                )
+                self._state = read_state(self.path, connection, self._database.read, self._state)
+                writing = Writing(self.path, connection, self._state, servers)
                 yield writing
                 writing.commit()
-                state = read_state(self.path, connection, self._database.read, writing.state)
+                state = read_state(self.path, connection, self._database.read, self._state)
             self._state = state
-
-
-def _within(connection: Connection[Any]) -> Callable[[Callable[[Connection[Any]], Any]], Any]:
-    """Return a function that reads on a connection that is at hand."""
-    return lambda ask: ask(connection)

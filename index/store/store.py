@@ -485,6 +485,11 @@ class Store:
         """
         self._replace_facts(None, facts)
 
+    def measure(self, facts: Callable[[State], Mapping[str, JSON]]) -> None:
+        """Keep the facts that a function returns of the state, if any (`keep_measured`)."""
+        if found := facts(self.state):
+            self.keep_measured(found)
+
     def replace_header(self, header: Mapping[str, JSON], facts: Mapping[str, JSON]) -> None:
         """Replace the header and keep facts (`keep_measured`), in one commit that writes the manifest alone.
 
