@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sish.errors import ParameterError
@@ -68,6 +69,17 @@ def create_store(place: str | os.PathLike[str] | Address, header: Mapping[str, J
     """
     found = place_of(place)
     return RemoteStore.create(found, header) if isinstance(found, Address) else Store.create(found, header)
+
+
+def folder_of(place: str | os.PathLike[str] | Address) -> Path:
+    """Return the path of a folder; ParameterError for an address in PostgreSQL."""
+    found = place_of(place)
+    if isinstance(found, Address):
+        raise ParameterError(
+            f"got {found}; want a folder: sish index pull makes one of an archive in PostgreSQL, and sish "
+            "index push an archive of a folder"
+        )
+    return found
 
 
 def verify(path: str | os.PathLike[str] | Address) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sish.archives import folder_of
 from sish.errors import IndexNotFoundError, ParameterError
 from sish.index.store import Store
 from sish.printing import counted
@@ -53,7 +54,7 @@ class ShardStatus:
             If it cannot be read.
         """
         try:
-            with Store.open(path) as store:
+            with Store.open(folder_of(path)) as store:
                 record, done = ShardRecord.kept_with(store.state.measured), len(store)
         except IndexNotFoundError:
             return cls(str(path), None, 0)

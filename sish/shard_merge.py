@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from sish.archives import folder_of
 from sish.encode import SlideCodes
 from sish.errors import IndexNotFoundError, ParameterError, SlideExistsError
 from sish.header import IndexHeader
@@ -87,13 +88,14 @@ def merge(
     StoreError
         If a shard cannot be read or is damaged, or the index cannot be written.
     """
-    parts = [_opened(Path(shard)) for shard in shards]
+    folder = folder_of(path)
+    parts = [_opened(folder_of(shard)) for shard in shards]
     _check_whole(parts)
     _check_alike(parts)
     places = _places(parts)
     order = sorted(places)
     header = parts[0].state.header
-    with _store_at(Path(path), header, parts) as store:
+    with _store_at(folder, header, parts) as store:
         there = _check_begun(store, header, places, order)
         with progress("merging", len(order) - there, show=show_progress) as bar:
             writer = SlideWriter(store, IndexHeader.from_json(header).recipe)

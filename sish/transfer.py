@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sish.archives import folder_of
 from sish.errors import (
     EncoderMismatchError,
     IndexExistsError,
@@ -141,7 +142,7 @@ def pull(address: Address, state: State, folder: str | os.PathLike[str]) -> None
     StoreError
         If there is something else, or the folder cannot be written.
     """
-    header = dict(state.header)
+    header, folder = dict(state.header), folder_of(folder)
     try:
         store = Store.create(folder, header)
     except IndexExistsError:

@@ -5,22 +5,22 @@ import pytest
 from test_dense_archives import around, random_bits
 from test_recall import added
 
-from sish import searchers
+from sish import archives
 from sish.index.store import Store
-from sish.searchers import stored_tree
+from sish.searchers import TextureKeys, stored_tree
 from sish.tree_fit import TreeFit
 
 
 @pytest.fixture
 def learnt(monkeypatch):
     """The numbers of patches at which trees were learnt."""
-    counts, learn = [], searchers.learn_keys
+    counts, learn = [], archives.learn_keys
 
     def counting(store, **options):
         counts.append(sum(row.n_patches for row in store.slides))
         return learn(store, **options)
 
-    monkeypatch.setattr(searchers, "learn_keys", counting)
+    monkeypatch.setattr(archives, "learn_keys", counting)
     return counts
 
 
@@ -37,7 +37,7 @@ def test_what_is_measured_is_distance_to_the_leaf_and_patches_in_it(tmp_path):
     barcodes = around(random_bits(60, 0), 900, 1)
     with Store.create(tmp_path / "a.sish", {}) as store:
         added(store, barcodes)
-        tree = searchers.learn_keys(store, seed=0)
+        tree = archives.learn_keys(store, seed=0)
         fit = TreeFit.on(store.state, tree)
     keys = tree.keys(barcodes)
     bits = np.bitwise_count(barcodes ^ tree.leaves.reshape(-1, 32)[keys]).sum(1)
@@ -78,7 +78,7 @@ def test_a_tree_that_was_never_measured_is_learnt_at_eighty_patches_a_leaf(tmp_p
         added(store, around(random_bits(300, 0), 5000, 1))
         store.keep_measured({"tree": None})
         leaves = stored_tree(store).n_keys
-        keys = searchers.TextureKeys(store, seed=0)
+        keys = TextureKeys(store, seed=0)
         assert not keys.is_due(80 * leaves - 5000) and keys.is_due(80 * leaves - 4999)
 
 

@@ -103,10 +103,12 @@ def _plan(arguments: Namespace) -> int:
 
 def _plan_of(arguments: Namespace) -> ClusterPlan:
     """Return the plan, with absolute paths."""
+    from sish.archives import folder_of
     from sish.cluster_plan import ClusterPlan
 
+    index = absolute(folder_of(arguments.index))
     sources = tuple(str(absolute(name)) for name in arguments.slides or arguments.features)
-    options = {"like": str(absolute(arguments.index))} | {
+    options = {"like": str(index)} | {
         name.replace("_", "-"): str(value)
         for name, value in given(arguments, "mpp", "override_mpp", "feature_encoder").items()
         if value is not None
@@ -118,9 +120,7 @@ def _plan_of(arguments: Namespace) -> ClusterPlan:
     device = "cuda" if arguments.gpus and arguments.device == "cpu" else arguments.device
     if device != "cpu":
         options["device"] = device
-    return ClusterPlan(
-        sources, absolute(arguments.index), arguments.shards, options, are_features=bool(arguments.features)
-    )
+    return ClusterPlan(sources, index, arguments.shards, options, are_features=bool(arguments.features))
 
 
 def _resources(arguments: Namespace) -> Resources:
