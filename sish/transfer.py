@@ -23,7 +23,7 @@ from sish.errors import (
     SlideExistsError,
 )
 from sish.header import IndexHeader
-from sish.index.postgres.addresses import Address, place_of
+from sish.index.postgres.addresses import Address
 from sish.index.postgres.store import RemoteStore
 from sish.index.postgres.writing import digests_of
 from sish.index.store import Snapshot, State, Store
@@ -100,9 +100,7 @@ def push(
     StoreError
         If the archive cannot be reached or written.
     """
-    address = place_of(to)
-    if not isinstance(address, Address):
-        raise ParameterError(f"got {str(to)!r}; want postgresql://USER@HOST:PORT/DATABASE?archive=NAME")
+    address = to if isinstance(to, Address) else Address.parse(str(to))
     least = 1 + len(servers)
     partitions = least if partitions is None else partitions
     if partitions < least:

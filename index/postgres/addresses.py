@@ -46,10 +46,14 @@ class Address:
             pairs = parse_qsl(
                 _own_plus(parts.query), keep_blank_values=True, strict_parsing=bool(parts.query)
             )
-        except ValueError as error:
-            raise ParameterError(f"got {_shown(text)!r}, which is no URI ({error}); want {_WANTED}") from None
+        except ValueError:  # it may quote a part of a password
+            raise ParameterError(f"got {_shown(text)!r}, which is no URI; want {WANTED}") from None
         if parts.scheme not in SCHEMES:
-            raise ParameterError(f"got {_shown(text)!r}; want {_WANTED}")
+            raise ParameterError(f"got {_shown(text)!r}; want {WANTED}")
+        if parts.fragment or "@" in parts.path:
+            raise ParameterError(
+                f"got {_shown(text)!r}; want {WANTED}, and / ? # @ of a password as %2F %3F %23 %40"
+            )
         schema = dict(pairs).get("archive", _SCHEMA)
         if not _NAME.fullmatch(schema) or schema.startswith("pg_"):
             raise ParameterError(
@@ -75,7 +79,8 @@ class Address:
         return f"{unquote(urlsplit(self.conninfo).path).strip('/') or 'postgres'}.{self.schema}"
 
 
-_WANTED = "postgresql://USER@HOST:PORT/DATABASE?archive=NAME"
+WANTED = "postgresql://USER@HOST:PORT/DATABASE?archive=NAME"
+"""How an address is written."""
 
 Place = Path | Address
 """Where an archive is: a folder, or an address in PostgreSQL."""
@@ -108,6 +113,7 @@ def _with_query(uri: str, pairs: list[tuple[str, str]]) -> str:
     return f"{head}?{query}" if query else head
 
 
-def _shown(uri: str) -> str:
-    """Return a URI without the password of its user, whatever else it is."""
-    return re.sub(r"(?<=//)([^/@:]*):[^/]*@", r"\1@", uri)
+def _shown(text: str) -> str:
+    """Return a text without passwords, whatever else it is."""
+    without = re.sub(r"(?<=//)([^/@:]*):.*@", r"\1@", text)  # also where a password has / ? # @ in it
+    return re.sub(rf"\b({'|'.join(_SECRETS)})=[^&]*&?", "", without)

@@ -8,8 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sish.errors import ArchiveRenewedError, IndexNotFoundError, MissingPackageError, SishError, StoreError
-from sish.index.postgres.addresses import Address
+from sish.errors import (
+    ArchiveRenewedError,
+    IndexNotFoundError,
+    MissingPackageError,
+    ParameterError,
+    SishError,
+    StoreError,
+)
+from sish.index.postgres.addresses import WANTED, Address
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
@@ -20,6 +27,7 @@ _OPTIONS = "-c jit=off -c plan_cache_mode=force_custom_plan -c enable_partitionw
 """Compiling a plan takes longer than most searches, a general plan does not know how many keys come, and
 results are put together where the patches are."""
 _PATCHES = re.compile(r"\.patch_\d")  # a table of patches, in an error of the server
+_LOST = "08", "57P"  # SQLSTATE of connections that the server or the network ended
 _TIMEOUT_S = 10  # to connect, unless the address says otherwise
 
 
@@ -101,12 +109,24 @@ class Database:
 
     def _connect(self) -> Connection[Any]:
         psycopg = needed()
-        own = psycopg.conninfo.conninfo_to_dict(self.address.conninfo)
+        try:
+            own = psycopg.conninfo.conninfo_to_dict(self.address.conninfo)
+        except psycopg.ProgrammingError:  # its message may quote a part of a password
+            raise ParameterError(
+                f"got {str(self.address)!r}, which libpq cannot read; want {WANTED}, other characters than "
+                "letters and digits as %XX, and options of libpq"
+            ) from None
         defaults = {"connect_timeout": _TIMEOUT_S, "application_name": "sish"}
         options = f"{_OPTIONS} {own.pop('options', '')}".strip()
-        connection: Connection[Any] = psycopg.connect(
-            **{**defaults, **own}, options=options, autocommit=True, prepare_threshold=None
-        )
+        try:
+            connection: Connection[Any] = psycopg.connect(
+                **{**defaults, **own}, options=options, autocommit=True, prepare_threshold=None
+            )
+        except psycopg.OperationalError as error:
+            raise StoreError(
+                f"{self.address}: cannot connect ({_on_one_line(error)}); check host, port, database, user "
+                "and password"
+            ) from error
         return connection
 
 
@@ -149,7 +169,7 @@ def told(address: Address | str) -> Iterator[None]:
 
 def _in_words(address: Address | str, error: Any, errors: Any) -> SishError:
     """Return the error to raise for one of psycopg."""
-    said = " ".join(re.split("\n(?:LINE|CONTEXT:) ", str(error))[0].split()) or type(error).__name__
+    said = _on_one_line(error)
     if "remote SQL command" in (error.diag.context or ""):
         address = f"{address}: another server, which holds some of its patches"
         if isinstance(error, errors.UndefinedTable):
@@ -181,15 +201,16 @@ def _in_words(address: Address | str, error: Any, errors: Any) -> SishError:
         return StoreError(
             f"{address}: the server's disk is full ({said}): nothing was changed; free some space, and repeat"
         )
-    if error.sqlstate is None or error.sqlstate[:2] in ("08", "57"):
-        if getattr(error, "pgconn", None) is None or "failed" in said[:60]:
-            return StoreError(
-                f"{address}: cannot connect ({said}); check host, port, database, user and password"
-            )
+    if isinstance(error, errors.OperationalError) and (error.sqlstate or "08").startswith(_LOST):
         return ConnectionLostError(
             f"{address}: the server ended the connection ({said}): what was not committed is gone; repeat it"
         )
     return StoreError(f"{address}: PostgreSQL says {error.sqlstate}: {said}")
+
+
+def _on_one_line(error: Any) -> str:
+    """Return what an error of psycopg says, without the statement that it is about."""
+    return " ".join(re.split("\n(?:LINE|CONTEXT:) ", str(error))[0].split()) or type(error).__name__
 
 
 def rows(cursor: Cursor[Any]) -> list[tuple[Any, ...]]:

@@ -223,9 +223,11 @@ def _distance(connection: Connection[Any], servers: Set[str | None]) -> str:
     """Return SQL for the distance of two barcodes: pgvector's where all servers have it, else bit_count."""
     found = connection.execute(
         "SELECT n.nspname FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace "
-        "WHERE o.oprname = '<~>' AND o.oprleft = 'bit'::regtype"
+        "WHERE o.oprname = '<~>' AND o.oprleft = 'bit'::regtype AND has_schema_privilege(n.oid, 'USAGE')"
     ).fetchone()
     if found is None or not servers <= servers_with(connection, "vector"):
         return "bit_count(p.barcode # q.barcode)"
-    schema = '"' + found[0].replace('"', '""') + '"'
-    return f"(p.barcode OPERATOR({schema}.<~>) q.barcode)"
+    schema = found[0].replace('"', '""')
+    for sign in "{}%":  # the text becomes a part of others, to which names and values are given
+        schema = schema.replace(sign, 2 * sign)
+    return f'(p.barcode OPERATOR("{schema}".<~>) q.barcode)'

@@ -79,7 +79,7 @@ class RemoteStore:
                     for statement in CREATE:
                         connection.execute(composed(address, statement))
                     connection.execute(composed(address, FIRST), [FORMAT, text])
-            except needed().errors.DuplicateTable:
+            except (needed().errors.DuplicateTable, needed().errors.UniqueViolation):  # by another, just now
                 raise IndexExistsError(
                     f"there is an archive at {address} already: open it, or give another archive=NAME"
                 ) from None

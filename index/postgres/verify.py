@@ -55,12 +55,14 @@ def verify_archive(address: Address) -> list[str]:
 
 def _problems(state: RemoteState, connection: Connection[Any]) -> Iterator[str]:
     """Yield what is wrong with a state."""
-    if not state.segments:
-        return
-    reader, table = state.reader, state.segments[0].patches.slides
+    reader = state.reader
+    table = state.segments[0].patches.slides if state.segments else SlideTable.of([])
     if len(table) != reader.slides:
         yield f"{reader.slides} slides were added, and the table of slides has {len(table)}"
+    if not state.segments or len(table) != reader.slides:
         return
+    if state.tree_file is None and len(state.counts) > 1:
+        yield "its keys are those of a tree, and it has none"
     if problem := next(table.problems(), None):
         yield f"the table of slides: {problem}"
         return
@@ -121,7 +123,8 @@ def _wrong_slides(
             yield f"slide {row.slide_id!r} has barcodes, places or vectors that are not those written"
         if len(state.counts):
             keys = own["key"].astype(np.int64)
-            counts += np.bincount(keys[keys < len(counts)], minlength=len(counts))
+            known = keys[(keys >= 0) & (keys < len(counts))]
+            counts += np.bincount(known, minlength=len(counts))
 
 
 def _out_of_order(state: RemoteState, connection: Connection[Any]) -> int:
