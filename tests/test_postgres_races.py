@@ -143,3 +143,19 @@ def test_options_of_an_address_reach_the_server_as_they_are(few, database):
     address = Address.parse(f"{database.dsn}?{options}&archive=lung")
     assert address.conninfo.endswith("options=-c%20work_mem%3D7MB&application_name=a%2Bb%20c")
     assert str(address).endswith("&archive=lung")
+
+
+@pytest.mark.parametrize("user", ["postgres", "a member"])
+def test_what_others_write_is_the_owners(few, database, user):
+    few.push(database.dsn, readers=["reader"])
+    if user == "a member":
+        database.run('CREATE ROLE "a member" LOGIN IN ROLE owner')
+    try:
+        other = sish.Index.open(database.dsn_of(user.replace(" ", "%20")))
+        other.remove(["s003"])
+        other.compact()
+        for role in ("owner", "reader"):
+            assert sish.Index.open(database.dsn_of(role)).search("s000")
+        sish.Index.open(database.dsn).compact()
+    finally:
+        database.run('DROP ROLE IF EXISTS "a member"')

@@ -255,6 +255,19 @@ class RemoteStore:
             writing.renew(tree, facts=facts)
         return tree
 
+    def _become_owner(self, connection: Connection[Any]) -> None:
+        """Act as the archive's owner until the transaction ends, where the role may.
+
+        Else a table that a superuser or a member of the owner makes would be closed to the owner and readers.
+        """
+        owner = connection.execute(
+            "SELECT tableowner FROM pg_tables WHERE schemaname = %s AND tablename = 'archive' "
+            "AND tableowner <> current_user AND pg_has_role(tableowner, 'MEMBER')",
+            [self.path.schema],
+        ).fetchone()
+        if owner is not None:
+            connection.execute(composed(self.path, "SET LOCAL ROLE {role}", role=owner[0]))
+
     @contextmanager
     def changing(self) -> Iterator[Writing]:
         """Begin a transaction that holds the archive; commit it when the context ends, unless by an error.
@@ -272,6 +285,7 @@ class RemoteStore:
             with connection.transaction():
                 lock = composed(self.path, "SELECT generation FROM {archive} FOR UPDATE")
                 connection.execute(lock)
+                self._become_owner(connection)
                 self._state = read_state(self.path, connection, self._database.read, self._state)
                 writing = Writing(self.path, connection, self._state, servers)
                 yield writing
