@@ -1,5 +1,7 @@
 """An archive in PostgreSQL between two steps of one client, when another one changes it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ import sish
 from sish import transfer
 from sish.errors import ArchiveRenewedError
 from sish.index.postgres.addresses import Address
+from sish.index.postgres.connection import Database
 from sish.index.postgres.state import RemoteState
 from sish.searchers import TextureKeys
 from sish.thresholds import measure_threshold
@@ -159,3 +162,15 @@ def test_what_others_write_is_the_owners(few, database, user):
         sish.Index.open(database.dsn).compact()
     finally:
         database.run('DROP ROLE IF EXISTS "a member"')
+
+
+def test_a_slide_that_moved_to_a_name_that_postgresql_cannot_keep(remote):
+    row = replace(remote._store.state.row("s003"), path="/slides/\udcff.svs")
+    with pytest.raises(sish.StoreError, match="rename the file"):
+        remote._store.relabel({"s003": row})
+
+
+def test_a_connection_that_was_cut_unseen_is_given_up_after_half_a_minute(database):
+    with Database(Address.parse(f"{database.dsn}?keepalives_idle=7")).connection() as connection:
+        given = connection.info.get_parameters()
+    assert (given["tcp_user_timeout"], given["keepalives_idle"]) == ("30000", "7")

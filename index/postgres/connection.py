@@ -28,7 +28,14 @@ _OPTIONS = "-c jit=off -c plan_cache_mode=force_custom_plan -c enable_partitionw
 results are put together where the patches are."""
 _PATCHES = re.compile(r"\.patch_\d")  # a table of patches, in an error of the server
 _LOST = "08", "57P"  # SQLSTATE of connections that the server or the network ended
-_TIMEOUT_S = 10  # to connect, unless the address says otherwise
+_DEFAULTS = {
+    "connect_timeout": 10,
+    "application_name": "sish",
+    "keepalives_idle": 60,  # seconds
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
+"""Unless the address says otherwise. A firewall may cut an idle connection and tell nobody: without the last
+two, the next search on it would wait for a quarter of an hour."""
 
 
 class Database:
@@ -116,11 +123,10 @@ class Database:
                 f"got {str(self.address)!r}, which libpq cannot read; want {WANTED}, other characters than "
                 "letters and digits as %XX, and options of libpq"
             ) from None
-        defaults = {"connect_timeout": _TIMEOUT_S, "application_name": "sish"}
         options = f"{_OPTIONS} {own.pop('options', '')}".strip()
         try:
             connection: Connection[Any] = psycopg.connect(
-                **{**defaults, **own}, options=options, autocommit=True, prepare_threshold=None
+                **{**_DEFAULTS, **own}, options=options, autocommit=True, prepare_threshold=None
             )
         except psycopg.OperationalError as error:
             raise StoreError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +143,7 @@ class Writing:
         check_rows(self._address, rows, self.state.row)
         for slide_id, row in rows.items():
             self._run(f"UPDATE {{slide}} SET {names} WHERE slide_id = %s AND NOT removed",
-                      *slide_values(row), slide_id)  # fmt: skip
+                      *_plain(row), slide_id)  # fmt: skip
         self._rows_changed = True
 
     def tell(
@@ -388,7 +387,7 @@ def _plain(row: SlideRow) -> list[Any]:
     """Return the values of a slide's row; StoreError if PostgreSQL cannot keep a text of it."""
     values = slide_values(row)
     texts = [value for value in values if isinstance(value, str)]
-    for text in chain(texts):
+    for text in texts:
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
             raise StoreError(
                 f"slide {row.slide_id!r}: got {text[:80]!r}, which PostgreSQL cannot keep; want text without "
