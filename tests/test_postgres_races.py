@@ -174,3 +174,19 @@ def test_a_connection_that_was_cut_unseen_is_given_up_after_half_a_minute(databa
     with Database(Address.parse(f"{database.dsn}?keepalives_idle=7")).connection() as connection:
         given = connection.info.get_parameters()
     assert (given["tcp_user_timeout"], given["keepalives_idle"]) == ("30000", "7")
+
+
+def test_a_second_calibration_is_refused_once_slides_are_there(database, tmp_path):
+    """Two adds into a new archive each measure the encoder; codes of the later one would be of another kind."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 32)).astype(np.float32)
+    index = sish.Index.from_vectors(
+        tmp_path / "a.sish", vectors, np.repeat(["a", "b"], 30), show_progress=False
+    )
+    index.push(f"{database.dsn}?archive=measured")
+    there = sish.Index.open(f"{database.dsn}?archive=measured")
+    other = {**there._store.header, "fingerprint": "another"}
+    (part,) = (segment.live() for segment in index._store.state.segments)
+    with pytest.raises(sish.EncoderMismatchError, match="add again"):
+        there._store.append_many([part], replace=True, header=other)
+    assert len(there) == 2 and there.fingerprint == index.fingerprint

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sish.errors import IndexExistsError, ParameterTypeError
+from sish.errors import EncoderMismatchError, IndexExistsError, ParameterTypeError
 from sish.index.postgres.addresses import Address
 from sish.index.postgres.connection import Database, composed, needed
 from sish.index.postgres.foreign import Servers, places_of
@@ -141,9 +141,8 @@ class RemoteStore:
             return read_state(self.path, connection, self._database.read, self._state)
 
         found = self._database.read(now)
-        with self._lock:
-            if found is not None:
-                self._state = found
+        if found is not None:  # whoever changes the archive holds the lock, and readers go on meanwhile
+            self._state = found
         return found is not None
 
     def info(self) -> StoreInfo:
@@ -196,10 +195,22 @@ class RemoteStore:
             If an id is taken and `replace` is off, or two of the slides have one id.
         ParameterError
             If shapes do not fit the archive, or the header is not JSON.
+        EncoderMismatchError
+            If the header is of another encoder or calibration, and slides are there.
         """
         with self.changing() as writing:
+            if header is not None and len(writing.state.slides):
+                self._check_measured(header, writing.state.header)
             writing.append(new, replace=replace, partitions=partitions)
             writing.tell(header=header)
+
+    def _check_measured(self, header: Mapping[str, JSON], there: Mapping[str, JSON]) -> None:
+        """Refuse (EncoderMismatchError) codes of another calibration than the slides that came first."""
+        if header.get("fingerprint") != there.get("fingerprint"):
+            raise EncoderMismatchError(
+                f"{self.path}: another process has measured the encoder and added slides meanwhile; add "
+                "again, and these slides get its calibration"
+            )
 
     def remove(self, slide_ids: Collection[str]) -> int:
         """Remove slides; return how many there were. Their patches stay until `compact`."""
