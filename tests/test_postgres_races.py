@@ -177,7 +177,7 @@ def test_a_connection_that_was_cut_unseen_is_given_up_after_half_a_minute(databa
 
 
 def test_a_second_calibration_is_refused_once_slides_are_there(database, tmp_path):
-    """Two adds into a new archive each measure the encoder; codes of the later one would be of another kind."""
+    """Two adds to a new archive each measure the encoder; codes of the later one would be of another kind."""
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(60, 32)).astype(np.float32)
     index = sish.Index.from_vectors(
