@@ -115,8 +115,8 @@ def test_what_is_told_of_an_archive_is_the_folders(index, database):
     assert "s003" in remote and "s999" not in remote and len(remote) == len(index)
 
 
-@pytest.mark.parametrize("partitions", [2, 7])
-def test_partitions_do_not_show(large, database, partitions):
+def test_partitions_do_not_show(large, database):
+    partitions = 5
     remote = pushed(large, database, partitions=partitions)
     (found,) = database.run("SELECT count(*) FROM pg_inherits WHERE inhparent = 'sish.patch_0'::regclass")
     assert found == (partitions,)
@@ -128,6 +128,7 @@ def test_partitions_do_not_show(large, database, partitions):
     assert sish.verify(str(remote.path)) == []
 
 
+@pytest.mark.slow
 def test_after_each_kind_of_change(index, database, tmp_path):
     """The folder and the archive go the same way; so do copies of the archive."""
     own = sish.Index.open(index.path)
@@ -167,6 +168,7 @@ def test_after_each_kind_of_change(index, database, tmp_path):
     assert_same_answers(sish.Index.open(copy), remote, ["s003", "s004"], asked)
 
 
+@pytest.mark.slow
 def test_an_archive_that_grows_learns_the_tree_of_one_add(small, large, database, tmp_path):
     """Pushed in parts it ends with the tree, keys and threshold of a folder that was added to."""
     remote = pushed(small, database)
@@ -183,6 +185,7 @@ def test_an_archive_that_grows_learns_the_tree_of_one_add(small, large, database
     assert sish.verify(str(remote.path)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "slides"), [("int8", 80), ("float16", 20)])
 def test_vectors_rank_again(database, tmp_path, kind, slides):
     rng = np.random.default_rng(0)
@@ -215,6 +218,7 @@ def test_vectors_rank_again(database, tmp_path, kind, slides):
     assert_same_answers(folder, remote, ["new"], each(search={"budget": 100}))
 
 
+@pytest.mark.slow
 def test_a_file_a_region_and_an_id(built_index, database):
     folder = sish.Index.open(built_index)
     remote = pushed(folder, database)

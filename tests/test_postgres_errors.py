@@ -229,6 +229,7 @@ def test_pgvector_or_none(database, index):
     assert before == len(before) * [index.search("s003", k=9, ranking="similarity")]
 
 
+@pytest.mark.slow
 def test_without_psycopg_the_extra_is_named(index):
     code = (
         "import sys; sys.modules['psycopg'] = None\nfrom sish.cli import main\nsys.exit(main(sys.argv[1:]))"
@@ -323,6 +324,7 @@ def test_a_patch_that_is_gone_is_told_by_a_search(database, index):
         remote.search("s003")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(database, index, tmp_path, capsys):
     place, own = address(database), str(tmp_path / "own")
 

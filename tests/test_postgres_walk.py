@@ -55,7 +55,7 @@ CASES = {
 }
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(**CASES)
 @example(seed=0, n=900, branching=(2, 3, 4), budget=30, hidden_share=0.6)
 def test_the_walk_is_that_of_the_kernel(seed, n, branching, budget, hidden_share):
@@ -70,7 +70,7 @@ def test_the_walk_is_that_of_the_kernel(seed, n, branching, budget, hidden_share
     assert sorted(patch for patch in along if not hidden[patch]) == sorted(compared)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(**CASES)
 def test_stretches_make_up_the_walk(seed, n, branching, budget, hidden_share):
     """Whatever it is cut into; each patch comes once, nearer cells first."""
@@ -101,7 +101,7 @@ def test_stretches_make_up_the_walk(seed, n, branching, budget, hidden_share):
         assert walk.end(goal, 3) == min(3, end)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(**{name: case for name, case in CASES.items() if name != "hidden_share"})
 def test_cells_are_in_the_order_of_their_distances(seed, n, branching, budget):
     (cells, _), *_, walk_of = walked(seed, n, branching, 0.0)
@@ -120,7 +120,7 @@ def test_cells_are_in_the_order_of_their_distances(seed, n, branching, budget):
         assert len(set(keys)) == len(keys)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(**CASES)
 def test_tables_and_exclusions_do_not_show_in_the_kernel(seed, n, branching, budget, hidden_share):
     """The order within the last cell is that of keys; and a walk ends at its limit of rows."""
