@@ -32,3 +32,10 @@ def test_a_pull(tmp_path, monkeypatch):
     with pytest.raises(sish.ParameterError, match="want a folder"):
         pull(None, state, ADDRESS)
     assert [path.name for path in tmp_path.iterdir()] == ["a.sish"]
+
+
+@pytest.mark.parametrize("scheme", ["postgresq", "mysql", "http"])
+def test_a_uri_of_another_scheme_is_no_folder_and_its_password_is_not_told(scheme):
+    with pytest.raises(sish.ParameterError) as caught:
+        sish.Index.open(f"{scheme}://ann:secret@db/slides")
+    assert "want postgresql://" in str(caught.value) and "secret" not in str(caught.value)

@@ -18,6 +18,7 @@ from sish.errors import ParameterError
 SCHEMES = ("postgresql", "postgres")
 _SCHEMA = "sish"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRETS = ("password", "sslpassword")
 
 
@@ -87,10 +88,8 @@ Place = Path | Address
 
 
 def is_address(given: object) -> bool:
-    """Return whether something is an address, or the text of one."""
-    return isinstance(given, Address) or (
-        isinstance(given, str) and given.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-    )
+    """Return whether something is an address, or a text that is meant as one: any URI is no folder."""
+    return isinstance(given, Address) or (isinstance(given, str) and bool(_URI.match(given)))
 
 
 def place_of(given: str | os.PathLike[str] | Address) -> Place:
