@@ -232,8 +232,18 @@ merge=$(sbatch --parsable "${{common[@]}}" {merge} \\
     --dependency="afterany:$encode" --export="ALL,SISH_ENCODE=$encode" <<'{end}'
 #!/usr/bin/env bash
 set -euo pipefail
-# SLURM starts this job too early where it puts a task back into its queue, after a node failed
-while [ -n "$(squeue --noheader --jobs="$SISH_ENCODE" 2> /dev/null || true)" ]; do sleep 15; done
+# SLURM starts this job too early where it puts a task back into its queue, after a node failed:
+# wait until it has said twice that no task is left; a controller that does not answer says nothing
+none=0
+while command -v squeue > /dev/null; do
+    tasks=$(squeue --noheader --jobs="$SISH_ENCODE" 2>&1) || true
+    case "$tasks" in
+        "" | *"Invalid job id"*) none=$((none + 1)) ;;
+        *) none=0 ;;
+    esac
+    if [ "$none" -eq 2 ]; then break; fi
+    sleep 5
+done
 {merge_command}
 {end}
 )

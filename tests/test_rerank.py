@@ -197,14 +197,18 @@ def test_only_the_nearest_are_ranked_again():
     hamming = np.sort(rng.integers(1, 64, 400)).astype(np.int32)
     bags = Bags(np.array([0, 0, 400]), np.arange(400), hamming)
     rows = rule.encode(stored)
-    again = rule.bags(bags, rows[:2], [rows[:150], rows[150:]], n_bits=64, threshold=64)
+
+    def vectors_of(patches):
+        return patches, [rows[:150], rows[150:]]
+
+    again = rule.bags(bags, rows[:2], vectors_of, n_bits=64, threshold=64)
     assert sorted(again.patch.tolist()) == list(range(400)) and (np.diff(again.hamming) >= 0).all()
     far = {int(patch): int(bits) for patch, bits in zip(again.patch, again.hamming, strict=True)}
     assert all(far[patch] == hamming[patch] for patch in range(RERANKED, 400))
     unit = stored / np.linalg.norm(stored, axis=1)[:, None]
     angle = np.arccos(np.clip(unit @ unit[1], -1, 1)) * 64 / np.pi
     assert all(abs(far[patch] - angle[patch]) < 1 for patch in range(RERANKED))
-    cut = rule.bags(bags, rows[:2], [rows[:150], rows[150:]], n_bits=64, threshold=30)
+    cut = rule.bags(bags, rows[:2], vectors_of, n_bits=64, threshold=30)
     near = [(patch, bits) for patch, bits in zip(again.patch, again.hamming, strict=True) if bits <= 30]
     assert list(zip(cut.patch, cut.hamming, strict=True)) == near and cut.offset.tolist() == [0, 0, len(near)]
 
