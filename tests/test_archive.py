@@ -146,7 +146,7 @@ def test_a_filter_that_leaves_few_patches_compares_with_these_alone(stored, monk
     exclude = np.array([row.slide_id not in kept for row in archive.slides])
     others = [name for name in live if name not in kept]
     found = archive.search(queries, k=7, budget=1000, exclude=exclude, threshold=threshold)
-    monkeypatch.setattr("sish.index.texture.archive._FEW", 0)  # as a walk over everything finds them
+    monkeypatch.setattr("sish.index.texture.archive.FEW", 0)  # as a walk over everything finds them
     walked = archive.search(queries, k=7, budget=EVERYTHING, exclude=exclude, threshold=threshold)
     for name in ("offset", "patch", "hamming"):
         assert np.array_equal(getattr(found, name), getattr(walked, name)), name

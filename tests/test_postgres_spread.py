@@ -134,7 +134,7 @@ def test_the_other_server_compares_its_patches_itself(large, two_databases, monk
         return arrays(reader, statement, values)
 
     monkeypatch.setattr(Reader, "arrays", kept)
-    monkeypatch.setattr(archive, "_FEW", few)
+    monkeypatch.setattr(archive, "FEW", few)
     assert_same_answers(large, remote, ["s003"], [{"search": {"budget": budget}}])
     query, values = asked[0]
     with Database(remote.path).connection() as connection:

@@ -23,6 +23,7 @@ from sish.index.postgres.schema import BITS_SHIFT, ROW_BITS
 from sish.index.postgres.walk import Stretch, Walk
 from sish.index.store.slide_list import SlideList
 from sish.index.store.slide_table import SlideTable
+from sish.index.texture.archive import FEW
 from sish.index.texture.cells import Cells
 from sish.index.texture.kernel import (
     CEILING_OF_FAR,
@@ -34,8 +35,6 @@ from sish.index.texture.kernel import (
 )
 from sish.index.texture.tree import TextureTree
 
-_FEW = 1 << 16
-"""Where a filter leaves at most this many patches, they alone are compared with."""
 _FEWER = 8
 """The server sorts results where less than one in so many is wanted."""
 _PATCH = (1 << BITS_SHIFT) - 1
@@ -83,7 +82,7 @@ class RemoteArchive:
         hidden = self.removed if exclude is None else self.removed | exclude
         mask = hidden if hidden.any() else None
         asking = _Asking(self, rows, mask, 8 * rows.shape[1] if threshold is None else threshold, k)
-        if mask is not None and int(self.slides.n_patches[~mask].sum()) <= min(budget, _FEW):
+        if mask is not None and int(self.slides.n_patches[~mask].sum()) <= min(budget, FEW):
             return asking.slides(np.flatnonzero(~mask))
         if budget >= len(self):
             return asking.everything()
@@ -117,12 +116,14 @@ class RemoteArchive:
     def hidden_places(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the places in key order of all patches of some slides, ascending."""
         name = np.packbits(mask).tobytes()
-        if name not in self.hidden:
+        places = self.hidden.get(name)
+        if places is None:  # another thread may forget them meanwhile
             found = self.reader.of_slides(np.flatnonzero(mask), ("key", "nth"))
+            places = np.sort(self.cells.totals[found["key"].astype(np.int64)] + found["nth"])
             if len(self.hidden) >= _MASKS:
                 self.hidden.clear()
-            self.hidden[name] = np.sort(self.cells.totals[found["key"].astype(np.int64)] + found["nth"])
-        return self.hidden[name]
+            self.hidden[name] = places
+        return places
 
 
 _MASKS = 16
@@ -256,7 +257,7 @@ class _Asking:
         results, grouped = f"array_agg({packed})", ""
         if self.archive.is_spread:
             grouped = "GROUP BY p.key"
-            if patches > _FEW:
+            if patches > FEW:
                 results = f"(array_agg({packed} ORDER BY {packed}))[:%(k)s]"
         elif _FEWER * self.k < patches:
             return f"""

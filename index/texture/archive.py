@@ -30,7 +30,7 @@ from sish.index.texture.tree import TextureTree, sample_size
 Facts = Callable[[TextureTree, NDArray[np.integer]], Mapping[str, JSON]]
 """Returns facts on a tree that was learnt, and on the keys (P,) that it made, in order."""
 
-_FEW = 1 << 16
+FEW = 1 << 16
 """Where a filter leaves at most this many patches, they alone are compared with: 8 MB of barcodes."""
 
 
@@ -85,7 +85,7 @@ class Archive:
             )
         hidden = self.removed if exclude is None else self.removed | exclude
         mask = hidden if hidden.any() else None
-        if mask is not None and (allowed := int(self.slides.n_patches[~mask].sum())) <= min(budget, _FEW):
+        if mask is not None and (allowed := int(self.slides.n_patches[~mask].sum())) <= min(budget, FEW):
             few = self._only(~mask)  # a walk would pass over all others
             return few.search(query_barcodes, k=k, budget=max(1, allowed), threshold=threshold)
         return self.cells.search(query_barcodes, k=k, budget=budget, exclude=mask, threshold=threshold)
