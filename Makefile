@@ -10,7 +10,7 @@ SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast coverage test-timm test-spatial lint types bench train weights notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs bench train weights notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -31,6 +31,10 @@ lint: $(VENV)/installed-test
 
 types: $(VENV)/installed-test
 	$(BIN)/mypy sish benchmarks
+
+# The site, with its links: docs/_build/html/index.html. Nothing is fetched.
+docs: $(VENV)/installed-test
+	$(BIN)/sphinx-build -b html -c docs --nitpicky --fail-on-warning --keep-going --quiet . docs/_build/html
 
 # Published test vectors: make bench VECTORS=folder
 bench: $(VENV)/installed-test
@@ -77,7 +81,7 @@ $(VENV)/spatial: constraints-spatial.txt | $(VENV)/installed-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) demo docs/_build build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

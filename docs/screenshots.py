@@ -1,4 +1,4 @@
-"""Make the pictures of docs/serve.md anew, from the archive of ``make demo``.
+"""Make the pictures of docs/how-to/serve.md anew, from the archive of ``make demo``.
 
 ``python docs/screenshots.py demo/archive.sish`` needs the extras ``serve`` and ``test``, and Chromium.
 """

@@ -56,14 +56,14 @@ def made(slides, tmp_path_factory):
 
 
 def test_the_example_of_the_page_runs(slides, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "encoders.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "encoders.md").read_text()
     section = page.partition("## Any model as an encoder")[2].partition("\n## ")[0]
     model, use = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len([line for line in model.partition("class Mine")[2].splitlines() if line.strip()]) <= 10
     (tmp_path / "slides").symlink_to(slides[0].parent)
     monkeypatch.chdir(tmp_path)
     names = {"query": slides[0]}
-    exec(compile(model + use, "docs/encoders.md", "exec"), names)
+    exec(compile(model + use, "docs/how-to/encoders.md", "exec"), names)
     assert names["results"][0].slide_id == slides[0].stem and names["results"][0].score == 1
     assert names["index"].recipe.patch_px == 128
 

@@ -638,9 +638,9 @@ def test_the_examples_of_the_page_run(leica_index, query, tmp_path, monkeypatch,
     x, y, width, height = read_bounds(query)
     draw(tmp_path, ("mine", x, y, width, height), shift=(x, y)).rename("box.geojson")
     names = {"index": leica_index, "results": leica_index.search(query, k=2)}
-    page = (DOCS / "qupath.md").read_text()
+    page = (DOCS / "how-to" / "qupath.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(compile(block.replace("slides/query.svs", query), "docs/qupath.md", "exec"), names)
+        exec(compile(block.replace("slides/query.svs", query), "docs/how-to/qupath.md", "exec"), names)
     said = capsys.readouterr().out
     assert said.startswith("2 files; 0 slides left out\nmine ['adipose-01'")
     told = {name for path in names["written"].paths for it in valid_features(path) for name in told_of(it)}

@@ -1,4 +1,4 @@
-"""The ten commands of docs/machines.md as they stand there, on a real SLURM and a real PostgreSQL."""
+"""The ten commands of docs/how-to/machines.md as they stand there, on a real SLURM and a real PostgreSQL."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ from clusters import slurm
 import sish
 from sish.demo.synthetic import write_slides
 
-PAGE = (Path(__file__).parents[1] / "docs" / "machines.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "machines.md").read_text(encoding="utf-8")
 (BLOCK,) = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 INSTALL, *COMMANDS, SERVE = BLOCK.splitlines()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def test_the_examples_print_what_the_page_says():
-    page = Path(__file__).parents[1] / "docs" / "pieces.md"
+    page = Path(__file__).parents[1] / "docs" / "reference" / "pieces.md"
     text = page.read_text().replace("```", "")  # the end of a block is not part of what it prints
     examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
     assert len(examples.examples) > 30

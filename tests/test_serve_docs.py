@@ -1,4 +1,4 @@
-"""The client of docs/serve.md as it stands there, and the command line of ``sish serve``."""
+"""The client of docs/how-to/serve.md as it stands there, and the command line of ``sish serve``."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from served import served
 import sish
 from sish.cli import main
 
-PAGE = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
 
 
 def test_the_client_of_the_page(built_index, capsys):
@@ -23,7 +23,7 @@ def test_the_client_of_the_page(built_index, capsys):
     index = sish.Index.open(built_index)
     with served(index) as service:
         names = {"address": service.url}
-        exec(compile(code, "docs/serve.md", "exec"), names)
+        exec(compile(code, "docs/how-to/serve.md", "exec"), names)
     first = min(row.slide_id for row in index.slides)
     wanted = index.search(first, region=(0, 0, 1200, 1200), k=3)
     assert [hit["slide_id"] for hit in names["found"]["results"]] == [hit.slide_id for hit in wanted]

@@ -1,4 +1,4 @@
-"""The examples of docs/spatialdata.md as they stand there, on slides that wsidata wrote."""
+"""The examples of docs/how-to/spatialdata.md as they stand there, on slides that wsidata wrote."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ pytest.importorskip("wsidata", reason="LazySlide's library is not installed (mak
 
 from spatial_files import write_slide  # noqa: E402
 
-PAGE = (Path(__file__).parents[1] / "docs" / "spatialdata.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "spatialdata.md").read_text(encoding="utf-8")
 
 
 def test_the_examples(tmp_path, monkeypatch):
@@ -21,7 +21,7 @@ def test_the_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
-        exec(compile(block, "docs/spatialdata.md", "exec"), names)
+        exec(compile(block, "docs/how-to/spatialdata.md", "exec"), names)
     table = spatialdata.read_zarr("new/case.zarr").tables["sish_tiles"]
     assert len(table) == 64 and set(table.obs["matched_label"].dropna()) <= {"a", "b"}
     assert {row.slide_id for row in names["other"].slides} == {"a-1", "b-1"}

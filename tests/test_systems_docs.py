@@ -1,4 +1,4 @@
-"""The examples of docs/systems.md as they stand there, on small made-up data."""
+"""The examples of docs/explanation/systems.md as they stand there, on small made-up data."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from system_contract import write_pictures
 from sish.cli import main
 from sish.demo.synthetic import write_slides
 
-PAGE = (Path(__file__).parents[1] / "docs" / "systems.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "explanation" / "systems.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -51,7 +51,7 @@ def test_the_python_examples(here, capsys):
     write_fields(here)
     assert blocks("python")
     for block in blocks("python"):
-        exec(compile(block, "docs/systems.md", "exec"), {})
+        exec(compile(block, "docs/explanation/systems.md", "exec"), {})
     assert "('rose" in capsys.readouterr().out  # the first in the folder, b002, is one of them
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/tables.md as they stand there."""
+"""The examples of docs/how-to/tables.md as they stand there."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import pytest
 import sish
 from sish.cli import main
 
-PAGE = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "tables.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -39,7 +39,7 @@ def test_the_python_examples(here, capsys):
     pytest.importorskip("pandas")
     names = {}
     for block in blocks("python"):
-        exec(compile(block, "docs/tables.md", "exec"), names)
+        exec(compile(block, "docs/how-to/tables.md", "exec"), names)
     assert "slide_id" in capsys.readouterr().out
     for table, columns in (
         ("hits", "rank"),

@@ -3,7 +3,8 @@
 Kalra, Tizhoosh, Choi et al., Yottixel, Med Image Anal 2020. A slide is kept as a mosaic of patches, and a
 patch as a barcode of 1,023 bits. The distance of a query slide to another slide is the median, over the
 query's barcodes, of the smallest Hamming distance to any barcode of the other. There is no tree: every
-barcode is compared with every other. The authors state patents on their engine: see docs/systems.md.
+barcode is compared with every other. The authors state patents on their engine
+(docs/explanation/systems.md).
 """
 
 from __future__ import annotations
