@@ -1,7 +1,7 @@
 """The site of the documentation: `make docs` builds it into docs/_build/html.
 
-Sphinx reads the top of the clone. So a relative link is the same in the site and in a viewer of the repository,
-and README, CHANGELOG and the notebooks are shown as they are, without copies.
+Sphinx reads the top of the clone. So a relative link is the same in the site and in a viewer of the
+repository, and README, CHANGELOG and the notebooks are shown as they are, without copies.
 """
 
 import sish

@@ -1,4 +1,4 @@
-"""The names that `sish.vqvae` offers: documented, imported when used, and shown in docs/explanation/model.md."""
+"""The names of `sish.vqvae`: documented, imported when used, and shown in docs/explanation/model.md."""
 
 import re
 from pathlib import Path
