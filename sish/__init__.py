@@ -10,11 +10,17 @@
 The parts alone are in :mod:`sish.slides`, :mod:`sish.index`, :mod:`sish.vqvae` and :mod:`sish.systems`. Each
 name is imported when it is first used, so ``import sish`` needs neither torch nor numba.
 
+It logs to the loggers below ``sish``, such as ``sish.ingest``. A program that wants the log adds a handler.
+
 >>> import sish
 >>> issubclass(sish.MissingMppError, sish.SishError)
 True
 """
 
+import logging
+
 import lazy_loader
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants a log adds a handler
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

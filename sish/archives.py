@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +18,12 @@ from sish.index.store.manifest import JSON
 from sish.index.store.verify import verify as verify_folder
 from sish.index.texture.archive import Archive, Facts, learn_keys
 from sish.index.texture.tree import TextureTree
+from sish.printing import counted
 
 if TYPE_CHECKING:
     from sish.index.postgres.archive import RemoteArchive
+
+_LOG = logging.getLogger(__name__)
 
 AnyStore = Store | RemoteStore
 """A store, wherever it is."""
@@ -113,6 +117,10 @@ def archive_of(state: State, tree: TextureTree) -> Archive | RemoteArchive:
 
 def learn_keys_of(store: AnyStore, *, facts: Facts, seed: int) -> TextureTree:
     """Learn a tree of all patches of a store, and give them its keys (`learn_keys`), wherever it is."""
+    _LOG.info("learning a tree of %s", counted(store.state.n_patches, "patch", "es"))
     if isinstance(store, RemoteStore):
-        return store.learn_keys(seed=seed, facts=facts)
-    return learn_keys(store, seed=seed, facts=facts)
+        tree = store.learn_keys(seed=seed, facts=facts)
+    else:
+        tree = learn_keys(store, seed=seed, facts=facts)
+    _LOG.info("learnt the tree, and gave all patches its keys")
+    return tree

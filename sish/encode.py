@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from sish.slides.tissue import TissueMask, all_tissue, find_tissue
 
 if TYPE_CHECKING:
     from sish.index.vector_coder import VectorKind
+
+_LOG = logging.getLogger(__name__)
 
 _STEP_PX = 32
 _KEY_BLOCK = 8  # codes that the paper's key pools, on a side
@@ -133,6 +136,7 @@ class SlideEncoder:
             model = load(recipe.weights, network_weights=recipe.network_weights, device=self.device)
         else:
             model = measured(self._given)
+        _LOG.info("loaded encoder %s on %s", recipe.weights, self.device)
         if self._expected not in (None, self._fingerprint_of(model)):
             raise EncoderMismatchError(
                 f"the index was made with encoder {self._expected}, and {recipe.weights} weights give "

@@ -6,10 +6,10 @@ and searches one (:mod:`sish.slide_index`).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     Search = SearchParams | Mapping[str, Any]
 
+_LOG = logging.getLogger(__name__)
+
 _TRIES = 10
 """Reads of an archive that gets new keys again and again, before that is an error."""
 
@@ -55,8 +57,10 @@ def asked_again(method: Callable[Concatenate[_I, _P], _T]) -> Callable[Concatena
     @wraps(method)
     def called(index: _I, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         for _ in range(_TRIES - 1):
-            with suppress(ArchiveRenewedError):
+            try:
                 return method(index, *args, **kwargs)
+            except ArchiveRenewedError as error:
+                _LOG.info("asking again: %s", error)
         return method(index, *args, **kwargs)
 
     return called

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from sish.filters import Where, filters_of
 from sish.index.params import SearchParams
 from sish.index_base import asked_again
 from sish.index_spatial import IndexSpatial
+from sish.printing import counted
 from sish.progress import OnProgress, silent, summed
 from sish.queries import Question
 from sish.recall import noted
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from sish.queries import Queryable
 
     Search = SearchParams | Mapping[str, Any]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class IndexSearch(IndexSpatial):
@@ -156,6 +161,8 @@ class IndexSearch(IndexSpatial):
             search=changed.of(state),
             examples=examples,
         )
+        patches = counted(asked.n_patches, "patch", "es")
+        _LOG.info("query %s: %s, %s", asked.slide_id, patches, counted(len(results), "hit"))
         return noted(question.noted(refinement.noted(results)), state, changed.of(state))
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:

@@ -5,6 +5,7 @@ Slides are committed every two seconds, so an interrupted run can be resumed.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,8 @@ from sish.slides.reader_threads import (
 )
 from sish.slides.scale import GIVEN, OVERRIDE, check_given, is_unused
 from sish.slides.slide import Slide, open_slide
+
+_LOG = logging.getLogger(__name__)
 
 OnError = Literal["skip", "raise"]
 """What to do with a slide that fails: go on and report it, or stop."""
@@ -145,14 +148,16 @@ class Ingest:
         self._sample = Sample()
         self._writer = SlideWriter(store, encoder.recipe, replace=replace)
         self._jobs: list[Job] = []  # encoded and not committed yet
-        self._log = None if shard is None else ShardLog(store, shard)
+        self._shard_log = None if shard is None else ShardLog(store, shard)
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
         jobs = sorted(self._plan(slides), key=lambda job: job.slide_id)  # as merged shards have them
+        already = len(self._report.already)
+        _LOG.info("%s: %s to add, %d already there", self._store.path, counted(len(jobs), "slide"), already)
         report = self.work(jobs, show_progress=show_progress)
-        if self._log is not None:
-            self._log.finish()
+        if self._shard_log is not None:
+            self._shard_log.finish()
         report.seconds = time.perf_counter() - self._start
         return report
 
@@ -172,11 +177,11 @@ class Ingest:
 
     def _check_measured(self) -> None:
         """Refuse to measure a shard's encoder on its own slides: no other shard would fit it."""
-        if self._log is not None and self.encoder.needs_calibration:
+        if self._shard_log is not None and self.encoder.needs_calibration:
             raise ParameterError(
-                f"got shard {self._log.shard} for {self._store.path}, whose encoder was not measured; all "
-                "shards must share one measurement: make one index by sish index create --measure SLIDES, "
-                "and each shard with --like that index (like=)"
+                f"got shard {self._shard_log.shard} for {self._store.path}, whose encoder was not measured; "
+                "all shards must share one measurement: make one index by sish index create --measure "
+                "SLIDES, and each shard with --like that index (like=)"
             )
 
     def measure(self, jobs: list[Job], *, show_progress: bool = True) -> None:
@@ -217,7 +222,7 @@ class Ingest:
                 continue
             row = self._labels.find(path, slide_id_of(path)) if self._labels else None
             slide_id = seen[path] = row.slide_id if row and row.slide_id else self._id_of(path, stored)
-            if self._log is not None and not self._log.shard.holds(slide_id):
+            if self._shard_log is not None and not self._shard_log.shard.holds(slide_id):
                 continue
             there = stored.row(slide_id)
             standing = None if there is None else self._standing(path, there)
@@ -229,8 +234,8 @@ class Ingest:
                     moved[slide_id] = replace(there, path=str(path))
         self._store.relabel(moved)
         self._check_labels(seen, stored)
-        if self._log is not None:
-            self._log.begin(seen.values())
+        if self._shard_log is not None:
+            self._shard_log.begin(seen.values())
 
     def _standing(self, path: Path, there: SlideRow) -> Standing:
         """Return the relation of a file to the indexed slide of its id; report a file that is refused."""
@@ -292,6 +297,7 @@ class Ingest:
         return each_ahead(jobs, self._prepare_timed, ahead, self._abandon)
 
     def _prepare_timed(self, job: Job) -> Encode:
+        _LOG.info("slide %s begins: %s", job.slide_id, job.path)
         with job.limit:
             return self._prepare(job)
 
@@ -364,6 +370,8 @@ class Ingest:
         else:
             self._done[job.slide_id] = job.path
             self._jobs.append(job)
+            seconds, patches = job.limit.spent, counted(len(codes), "patch", "es")
+            _LOG.info("slide %s ends: %s in %.1f s", job.slide_id, patches, seconds)
             self._writer.take(row, codes, job.stored)
             if self._writer.is_due:
                 self._commit()
@@ -376,15 +384,16 @@ class Ingest:
             if row.mpp_source != OVERRIDE and is_unused(self._given_for(job)[0], row.mpp):
                 self._report.own_scale.append(job.slide_id)
             self._report.enter(row, before)
-        if self._log is not None:
-            self._log.tick()
+        if self._shard_log is not None:
+            self._shard_log.tick()
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
+        _LOG.warning("skipped: %s", error)
         if self._on_error == "raise":
             with errors_about(path):
                 raise error
-        if self._log is not None and error.slide_id is not None:
-            self._log.fail(error.slide_id, path, str(error))
+        if self._shard_log is not None and error.slide_id is not None:
+            self._shard_log.fail(error.slide_id, path, str(error))
         self._report.failed.append(Skipped(str(path), str(error)))
 
 

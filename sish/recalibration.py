@@ -8,6 +8,7 @@ in one commit. Until then nobody sees them. A run that was interrupted goes on w
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +21,12 @@ from sish.header import IndexHeader
 from sish.identity import Standing, compare
 from sish.index.store import SlideRow, State, Store
 from sish.ingest import Ingest, Job
+from sish.printing import counted
 from sish.rerank import Rerank
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, checked_timeout
 from sish.thresholds import measure_threshold
+
+_LOG = logging.getLogger(__name__)
 
 FOLDER = ".recalibration"
 """The folder within an index that holds what is encoded again."""
@@ -210,6 +214,7 @@ def _encoded_again(
         for row in store.slides
         if row.slide_id not in again
     ]
+    _LOG.info("%s to encode again, %d were before", counted(len(jobs), "slide"), len(again))
     ingest.measure(jobs, show_progress=show_progress)
     found = ingest.encoder.calibration
     if found is None:

@@ -12,6 +12,7 @@ small for a tree, in which a query is compared with all patches.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -27,6 +28,8 @@ from sish.index.store.manifest import JSON
 from sish.index.texture.tree import TextureTree
 from sish.results import Results
 from sish.thresholds import sample_of
+
+_LOG = logging.getLogger(__name__)
 
 FACT = "recall"
 """The name of the measurement among the facts that the store keeps."""
@@ -88,6 +91,8 @@ class Recall:
 def measure_recall(store: AnyStore) -> None:
     """Measure the recall of an archive that is open for writing and has a tree, and keep it."""
     store.measure(_fact_of)
+    found = Recall.kept_with(store.state.measured)
+    _LOG.info("measured the recall: %s", "not kept" if found is None else found.told())
 
 
 def _fact_of(state: State) -> dict[str, JSON]:

@@ -11,6 +11,7 @@ What was seen is kept until the slides are added, so no mosaic is chosen and no 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from sish.encode import Seen, SlideEncoder
 from sish.errors import ParameterError, SlideError
+from sish.printing import counted
 from sish.progress import progress
 from sish.slides.files import find_slides
 from sish.slides.formats.levels import Pixels
@@ -31,6 +33,8 @@ from sish.slides.mosaic import Mosaic, read_patch
 from sish.slides.reader_threads import SLIDE_TIMEOUT_S, TimeLimit, each_ahead, end_soon, start
 from sish.slides.scale import check_given
 from sish.slides.slide import Slide, open_slide
+
+_LOG = logging.getLogger(__name__)
 
 PATCHES = 2000
 """Number of patches with which a sample ends."""
@@ -125,6 +129,7 @@ def take_sample(
                     mosaic, rows, pixels = limits[path].result(future)
                 keys, features = encoder.keys_and_features(pixels)
             except SlideError as error:
+                _LOG.warning("not measured: %s", error)
                 sample.failed[path] = error
                 reader.abandon(path)
                 continue
@@ -134,6 +139,8 @@ def take_sample(
             patches += len(rows)
             if patches >= PATCHES:
                 break
+    slides = counted(len(sample.slides), "slide")
+    _LOG.info("measured the encoder on %s of %s", counted(patches, "patch", "es"), slides)
     return sample
 
 

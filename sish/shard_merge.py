@@ -8,6 +8,7 @@ on where it stopped, and ends with the same index.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from sish.header import IndexHeader
 from sish.index.store import SlideRow, State, Store
 from sish.index.store.manifest import JSON
 from sish.index.store.segment import Segment
+from sish.printing import counted
 from sish.progress import progress
 from sish.results import Skipped
 from sish.shards import ShardRecord
 from sish.slide_writer import SlideWriter
+
+_LOG = logging.getLogger(__name__)
 
 _NAMED = 5  # shards that an error names
 
@@ -95,6 +99,7 @@ def merge(
     places = _places(parts)
     order = sorted(places)
     header = parts[0].state.header
+    _LOG.info("merging %s of %s", counted(len(order), "slide"), counted(len(parts), "shard"))
     with _store_at(folder, header, parts) as store:
         there = _check_begun(store, header, places, order)
         with progress("merging", len(order) - there, show=show_progress) as bar:

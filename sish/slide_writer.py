@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from sish.archives import AnyStore
 from sish.encode import SlideCodes
 from sish.header import IndexHeader
 from sish.index.store import SlideRow, Snapshot, slide_snapshot
+from sish.printing import counted
 from sish.recipe import Recipe
 from sish.searchers import TextureKeys
 from sish.thresholds import keep_threshold, measure_threshold
+
+_LOG = logging.getLogger(__name__)
 
 _COMMIT_S = 2.0
 """Seconds of work between commits, about; a crash may cost them and the slide at hand."""
@@ -67,6 +71,7 @@ class SlideWriter:
             header=None if self.header is None else self.header.to_json(),
         )
         self.header = None
+        _LOG.info("committed %s of %s", counted(patches, "patch", "es"), counted(len(waiting), "slide"))
         rows = [(row, before) for row, _, before in waiting]
         if self._texture is not None:
             self._texture.grow(patches)

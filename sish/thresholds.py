@@ -14,6 +14,7 @@ N / 1,024 n commits, and reads the hashes of N patches then: the cost of adding 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -25,6 +26,8 @@ from sish.archives import AnyStore
 from sish.index.params import SearchParams
 from sish.index.store import SlideRow, State
 from sish.index.store.manifest import JSON
+
+_LOG = logging.getLogger(__name__)
 
 FACT = "threshold"
 """The name of the measurement among the facts that the store keeps."""
@@ -171,6 +174,8 @@ def keep_threshold(store: AnyStore, changed: Iterable[SlideRow]) -> None:
 def measure_threshold(store: AnyStore) -> None:
     """Measure the threshold of an archive that is open for writing, and keep it with the archive."""
     store.measure(threshold_fact)
+    found = Measured.kept_with(store.state.measured)
+    _LOG.info("measured the threshold: %s", "too few patches" if found is None else f"{found.bits} bits")
 
 
 def use_measured(store: AnyStore) -> None:

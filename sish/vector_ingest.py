@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,8 @@ from sish.results import AddReport, Skipped
 from sish.slide_writer import SlideWriter
 from sish.slides.scale import GIVEN
 from sish.vectors import VectorSlide
+
+_LOG = logging.getLogger(__name__)
 
 UNNAMED = "vectors"
 """The encoder's name of an index that was made without one."""
@@ -174,6 +177,7 @@ def _taken(slide: VectorSlide) -> SlideError:
 
 def _fail(error: SlideError, report: AddReport, on_error: OnError) -> None:
     """Report the error of a slide, or raise it."""
+    _LOG.warning("skipped: %s", error)
     if on_error == "raise":
         raise error
     report.failed.append(Skipped(error.slide_id or str(error.path or ""), str(error)))

@@ -172,11 +172,11 @@ def test_slides_train_in_mixed_precision_with_pictures_in_tensorboard(tmp_path, 
     assert load_encoder("mine.safetensors").config.name == "tiny"
 
 
-def test_training_stops_when_nothing_improves(images, tmp_path, caplog):
+def test_training_stops_when_nothing_improves(images, tmp_path, capsys):
     assert main([*options(images, tmp_path, 40), "--stop.patience=2", "--stop.min_delta=9"]) == 0
     # an epoch has two steps: the first validation sets the mark, two do not better it, and the last is kept
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
-    assert "stopped at step 6: valid/mse was best 2 validations ago" in caplog.text
+    assert "stopped at step 6: valid/mse was best 2 validations ago" in capsys.readouterr().err
 
 
 def test_a_missing_logger_is_one_line(images, tmp_path, monkeypatch, capsys):

@@ -1,14 +1,12 @@
 """Stopping a training run that no longer improves."""
 
-import logging
-
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 
 from sish.errors import ParameterError
+from sish.printing import print_error
 
 _NEVER = 2**62  # validations
-_LOG = logging.getLogger(__name__)
 
 
 class StopEarly(EarlyStopping):
@@ -37,12 +35,9 @@ class StopEarly(EarlyStopping):
         super().__init__(monitor, min_delta, patience or _NEVER, mode="min", **how)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log why training stopped before its last step."""
+        """Tell why training stopped before its last step."""
         if self.wait_count >= self.patience and trainer.is_global_zero:
-            _LOG.warning(
-                "stopped at step %d: %s was best %d validations ago, at %.4g",
-                trainer.global_step,
-                self.monitor,
-                self.wait_count,
-                float(self.best_score),
+            print_error(
+                f"stopped at step {trainer.global_step}: {self.monitor} was best {self.wait_count} "
+                f"validations ago, at {float(self.best_score):.4g}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from sish.index.postgres.addresses import WANTED, Address
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
     from psycopg.sql import Composed
+
+_LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _OPTIONS = "-c jit=off -c plan_cache_mode=force_custom_plan -c enable_partitionwise_aggregate=on"
@@ -98,7 +101,8 @@ class Database:
         try:
             with self.connection() as connection:
                 return ask(connection)
-        except ConnectionLostError:
+        except ConnectionLostError as error:
+            _LOG.warning("asking again: %s", error)
             self.close()
             with self.connection() as connection:
                 return ask(connection)

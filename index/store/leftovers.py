@@ -1,5 +1,6 @@
 """Find, count and delete the files that a writer made and the manifest does not name."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -8,6 +9,8 @@ from pathlib import Path
 from sish.index.store.disk import NEW, sync
 from sish.index.store.manifest import EXTRA_NAME, MANIFEST, SEGMENT_NAME, SEGMENTS, Manifest
 from sish.index.store.segment import OWN_NAME, VERSIONED_TABLE
+
+_LOG = logging.getLogger(__name__)
 
 
 def find_leftovers(folder: Path, manifest: Manifest) -> list[Path]:
@@ -64,6 +67,7 @@ def sweep(folder: Path, manifest: Manifest) -> None:
         sync(folder)
     except OSError:
         return
+    _LOG.info("%s: deleting what an interrupted writer left: %d files or folders", folder, len(found))
     for path in found:
         _delete(path)
 

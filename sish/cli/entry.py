@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from jsonargparse import set_parsing_settings
 
 from sish.cli import database, demo, evaluate, export, heatmap, index, preview, search, serve
+from sish.cli.logs import add_log, logging_to, print_and_log_error, taken_from, told
 from sish.cli.options import add_commands
 from sish.errors import SishError
 from sish.parsing import ArgumentParser
@@ -23,7 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     make_printable()
     with warnings_on_one_line():
-        return _guarded(words)
+        try:
+            choice, words = taken_from(words)
+            with logging_to(choice), told(words) as codes:
+                codes.append(_guarded(words))
+                return codes[0]
+        except SishError as error:  # about the log itself
+            print_error(f"sish: error: {error}")
+            return 1
 
 
 def _guarded(words: list[str]) -> int:
@@ -33,16 +41,16 @@ def _guarded(words: list[str]) -> int:
         sys.stdout.flush()
         return code
     except SishError as error:
-        print_error(f"sish: error: {error}")
+        print_and_log_error(f"sish: error: {error}")
         return 1
     except KeyboardInterrupt:
-        print_error("sish: interrupted; nothing that was stored is lost")
+        print_and_log_error("sish: interrupted; nothing that was stored is lost")
         return 130
     except BrokenPipeError:  # the reader of our output left, as in `sish index list | head`
         sys.stderr.close()
         return 1
     except OSError as error:
-        print_error(f"sish: error: {error.filename or 'output'}: {error.strerror}; see to its folder")
+        print_and_log_error(f"sish: error: {error.filename or 'output'}: {error.strerror}; see to its folder")
         return 1
 
 
@@ -62,6 +70,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="sish", description="Find whole-slide images that look alike.", version=__version__
     )
+    add_log(parser)
     commands = parser.add_subcommands(required=True)
     of_index = ArgumentParser(description="Make and keep an index of an archive.")
     commands.add_subcommand("index", of_index, help="make and keep an index of an archive")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from sish.cli.logs import add_log
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError
 from sish.index.params import SearchParams
@@ -43,6 +44,7 @@ def add_commands(subcommands: Any, commands: Mapping[str, Command]) -> None:
     for name, command in commands.items():
         parser = ArgumentParser(description=command.description)
         command.add_options(parser)
+        add_log(parser)
         subcommands.add_subcommand(name, parser, help=command.help)
 
 

@@ -147,13 +147,13 @@ class TimeLimit:
 
     def __exit__(self, *_error: object) -> None:
         """Stop counting."""
-        self._spent, self._since = self._so_far(), None
+        self._spent, self._since = self.spent, None
 
     def result(self, future: Future[_T]) -> _T:
         """Return what is being done for the slide; SlideReadError once it has taken too long."""
         if not self._seconds:
             return future.result()
-        left = self._seconds - self._so_far()
+        left = self._seconds - self.spent
         if left > 0:
             with suppress(TimeoutError):
                 return future.result(timeout=left)
@@ -164,8 +164,9 @@ class TimeLimit:
             "(slide_timeout=, --slide-timeout)"
         )
 
-    def _so_far(self) -> float:
-        """Return the seconds that were spent."""
+    @property
+    def spent(self) -> float:
+        """The seconds that were spent so far."""
         return self._spent + (0.0 if self._since is None else time.monotonic() - self._since)
 
 
