@@ -99,6 +99,12 @@ def distance(left: Words, i: int, right: Words, j: int) -> int:
     return int(bits)
 
 
+def cache_folder() -> Path | None:
+    """Return the folder where compiled functions of this package are kept; None where none can be written."""
+    path = distance._cache.cache_path  # type: ignore[attr-defined]  # numba has no public name for it
+    return None if path is None else Path(path)
+
+
 def as_words(barcodes: NDArray[np.uint8]) -> Words:
     """Return barcodes uint8 (N, B) as words: a read-only view, uint64 (N, B / 8) where possible.
 

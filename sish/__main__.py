@@ -17,8 +17,16 @@ def main() -> int:
     usual = signal.getsignal(signal.SIGINT)
     if usual is signal.default_int_handler:  # not where the shell has it ignored
         signal.signal(signal.SIGINT, _end)
-    from sish.cli import main as run
+    if sys.argv[1:2] == ["doctor"]:  # it also runs where packages of the other commands are broken
+        from sish.doctor.command import main as examine
 
+        signal.signal(signal.SIGINT, usual)
+        return examine(sys.argv[2:])
+    try:
+        from sish.cli import main as run
+    except ImportError as error:
+        sys.stderr.write(f"sish: error: {' '.join(str(error).split())}: sish doctor tells what is broken\n")
+        return 1
     signal.signal(signal.SIGINT, usual)
     return run()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import set_parsing_settings
 
-from sish.cli import database, demo, evaluate, export, heatmap, index, preview, search, serve
+from sish.cli import database, demo, doctor, evaluate, export, heatmap, index, preview, search, serve
 from sish.cli.logs import add_log, logging_to, print_and_log_error, taken_from, told
 from sish.cli.options import add_commands
 from sish.errors import SishError
@@ -114,6 +114,7 @@ _COMMANDS = {
     "export": export.COMMAND,
     "serve": serve.COMMAND,
     "demo": demo.COMMAND,
+    "doctor": doctor.COMMAND,
 }
 _PARSED_ELSEWHERE: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "train": ("train an encoder (Lightning command line)", _train),

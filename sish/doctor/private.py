@@ -1,0 +1,74 @@
+"""Take out of a text what a public issue must not tell: people, machines, folders, addresses and secrets.
+
+>>> private = Private({"/home/jane": "~", "jane": "USER", "lab7": "HOST"})
+>>> private.hide("/home/jane/My Slides/lib.so: is broken, says jane on lab7; janet does not")
+'.../lib.so: is broken, says USER on HOST; janet does not'
+>>> private.hide('no answer of postgresql://x:secret@db.hospital.org/archive at "10.0.0.5", port 5432')
+'no answer of postgresql://... at "ADDRESS", port 5432'
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+_URL = re.compile(r"\b(\w[\w+.-]*://)[^\s'\"]+")
+_MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)*")
+_IP = re.compile(r"(?<=[\"'(])(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]+)(?=[\"')])")
+_FOLDERS = re.compile(r"(?<![\w.)/])~?/([^/\s][^/\n:;,'\"|]*/)+")
+"""The folders of an absolute path; their names may have spaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """Words that must not be told, and the words that stand for them."""
+
+    words: Mapping[str, str]
+    """Folders, names of people and machines, and secrets; longer ones are replaced first."""
+
+    @classmethod
+    def here(cls, index: str | None = None) -> Private:
+        """Return what is private about this user, this machine and an index."""
+        words = {tempfile.gettempdir(): "TEMP", sys.prefix: "PYTHON", str(Path.cwd()): "HERE"}
+        words |= dict.fromkeys({str(Path.home()), os.path.realpath(Path.home())}, "~")
+        with suppress(OSError, KeyError):  # a container may run as a user without a name
+            words[getpass.getuser()] = "USER"
+        host = socket.gethostname()
+        words |= {host: "HOST", host.partition(".")[0]: "HOST", Path.home().name: "USER"}
+        if index is not None:
+            words |= _of_index(index)
+        return cls({word: cover for word, cover in words.items() if word.strip("/ ") not in _PUBLIC})
+
+    def hide(self, text: str) -> str:
+        """Return a text without what is private."""
+        for word in sorted(self.words, key=len, reverse=True):
+            if word.startswith("/"):
+                text = text.replace(word, self.words[word])
+        text = _URL.sub(r"\1...", text)
+        for word in sorted(self.words, key=len, reverse=True):
+            text = re.sub(rf"(?<![\w]){re.escape(word)}(?![\w])", self.words[word], text)
+        text = _MAIL.sub("MAIL", text)
+        return _FOLDERS.sub(".../", _IP.sub("ADDRESS", text))
+
+
+_PUBLIC = frozenset({"", "localhost", "root", "python", "sish"})
+"""Words that tell nothing about anyone."""
+
+
+def _of_index(index: str) -> dict[str, str]:
+    """Return what is private about an index: its folder, or all parts of its address."""
+    if "://" not in index:
+        names = {index, str(Path(index).absolute()), os.path.realpath(index)}
+        return dict.fromkeys(names, "INDEX")
+    parts = urlsplit(index)
+    found = (parts.username, parts.password, parts.hostname, parts.path.strip("/"))
+    return {unquote(part): "PRIVATE" for part in found if part}
