@@ -28,7 +28,7 @@ from sish.recipe import Recipe
 from sish.rerank import Rerank
 from sish.slides.mosaic import Mosaic, Patches, is_one_patch, only_patch, select_mosaic, tile
 from sish.slides.reader_threads import TimeLimit
-from sish.slides.reading import default_workers, read_patches
+from sish.slides.reading import checked_workers, read_patches
 from sish.slides.region import Box, Region
 from sish.slides.slide import Slide
 from sish.slides.tissue import TissueMask, all_tissue, find_tissue
@@ -104,7 +104,8 @@ class SlideEncoder:
     device : str
         Where the encoder runs, as torch names it.
     workers : int, optional
-        Number of threads that read pixels. Default: one for each core, at most 8. Codes do not depend on it.
+        Number of threads that read pixels, and of those that run the encoder ``tissue``. Codes do not depend
+        on it. Default: one for each core, at most 8; ``OMP_NUM_THREADS`` of the encoder, if that is set.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class SlideEncoder:
         self.calibration = calibration
         self.rerank = rerank
         self.device = device
-        self.workers = default_workers() if workers is None else workers
+        self.workers, self._threads = checked_workers(workers), workers
         self._expected = expected_fingerprint
 
     @cached_property
@@ -133,7 +134,12 @@ class SlideEncoder:
         """The encoder of patches, loaded at first use; EncoderMismatchError if it is not the expected one."""
         recipe = self.recipe
         if self._given is None:
-            model = load(recipe.weights, network_weights=recipe.network_weights, device=self.device)
+            model = load(
+                recipe.weights,
+                network_weights=recipe.network_weights,
+                device=self.device,
+                threads=self._threads,
+            )
         else:
             model = measured(self._given)
         _LOG.info("loaded encoder %s on %s", recipe.weights, self.device)

@@ -393,7 +393,9 @@ NOT_GIVEN = (
 )
 
 
-def load(name: str, *, network_weights: str = "", device: str = "cpu") -> MeasuredEncoder:
+def load(
+    name: str, *, network_weights: str = "", device: str = "cpu", threads: int | None = None
+) -> MeasuredEncoder:
     """Return the encoder of a name; see the module for the names.
 
     Parameters
@@ -405,6 +407,8 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> Measur
         ``paper``. Empty: from the model hub.
     device : str
         Where it runs, as torch names it.
+    threads : int, optional
+        Threads of the encoder ``tissue``. The others have torch's own.
 
     Returns
     -------
@@ -426,7 +430,7 @@ def load(name: str, *, network_weights: str = "", device: str = "cpu") -> Measur
     if name == TISSUE:
         from sish.tissue import TissueEncoder
 
-        return TissueEncoder(device)
+        return TissueEncoder(device, threads)
     _check_device(device)
     file = Path(network_weights) if network_weights else None
     if name.startswith(TIMM):

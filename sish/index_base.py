@@ -76,6 +76,7 @@ class IndexBase:
         weights: str | os.PathLike[str] | None = None,
         encoder: str | PatchEncoder | None = None,
         device: str = "cpu",
+        workers: int | None = None,
         search: Search | None = None,
         verify: bool = False,
     ) -> None:
@@ -90,6 +91,7 @@ class IndexBase:
             calibration=header.calibration,
             rerank=header.rerank,
             device=device,
+            workers=workers,
         )
         self._given = given
         self._header, self._read = header, store.state.manifest.header

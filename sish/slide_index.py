@@ -71,6 +71,7 @@ class Index(IndexInsight):
         like: str | os.PathLike[str] | Address | Index | None = None,
         rerank: VectorKind | None = None,
         device: str = "cpu",
+        workers: int | None = None,
     ) -> Index:
         """Make an empty index.
 
@@ -105,6 +106,9 @@ class Index(IndexInsight):
             angle between them (:mod:`sish.rerank`). Default: keep barcodes alone, 128 bytes a patch.
         device : str
             Where the encoder runs, as torch names it.
+        workers : int, optional
+            Threads that read a slide, and that run the encoder ``tissue``; torch has its own number. Codes do
+            not depend on it. Default: one for each core that the process may use, at most 8.
 
         Returns
         -------
@@ -125,15 +129,15 @@ class Index(IndexInsight):
                 raise ParameterError(
                     "got like= beside recipe=, measure= or rerank=; an index like another has its own"
                 )
-            return cls._like(path, like, encoder=encoder, search=search, device=device)
-        coder = SlideEncoder(recipe, encoder=encoder, device=device)
+            return cls._like(path, like, encoder=encoder, search=search, device=device, workers=workers)
+        coder = SlideEncoder(recipe, encoder=encoder, device=device, workers=workers)
         if coder.lacks_encoder:
             raise ParameterError(f"got weights={coder.recipe.weights!r} without the object; give encoder=")
         coder = coder.keeping_vectors(rerank)
         if measure is not None and coder.needs_calibration:
             coder = measured_encoder(coder, measure, mpp=mpp, override_mpp=override_mpp)
         with create_store(path, header_of(coder, search)) as store:
-            return cls(store, encoder=encoder, device=device)
+            return cls(store, encoder=encoder, device=device, workers=workers)
 
     @classmethod
     def _like(
@@ -144,13 +148,14 @@ class Index(IndexInsight):
         encoder: str | PatchEncoder | None,
         search: Search | None,
         device: str,
+        workers: int | None,
     ) -> Index:
         """Make an empty index with the recipe, the calibration and the search parameters of another."""
         if isinstance(like, Index) and encoder is None:
             other = like
         else:
             place = like.path if isinstance(like, Index) else like
-            other = cls.open(place, encoder=encoder, device=device)
+            other = cls.open(place, encoder=encoder, device=device, workers=workers)
         if encoder is not None:
             other.encoder.load()  # refused if it is not that of the index
         if other.encoder.needs_calibration:
@@ -161,7 +166,7 @@ class Index(IndexInsight):
         settings = Settings(other._header.search, other._header.measures_threshold).with_changes(search)
         header = replace(other._header, search=settings.params, measures_threshold=settings.measures)
         with create_store(path, header.to_json()) as store:
-            return cls(store, encoder=other._given, device=device)
+            return cls(store, encoder=other._given, device=device, workers=workers)
 
     @classmethod
     def open(
@@ -171,6 +176,7 @@ class Index(IndexInsight):
         weights: str | os.PathLike[str] | None = None,
         encoder: str | PatchEncoder | None = None,
         device: str = "cpu",
+        workers: int | None = None,
         search: Search | None = None,
         verify: bool = False,
     ) -> Index:
@@ -187,6 +193,8 @@ class Index(IndexInsight):
             an indexed slide works, and a search by pixels is refused.
         device : str
             Where the encoder runs, as torch names it.
+        workers : int, optional
+            As of :meth:`create`.
         search : SearchParams or mapping, optional
             Parameters for all searches of this object. ``{"budget": 1000}`` changes one, SearchParams sets
             all. The index on the disk keeps its own.
@@ -208,7 +216,13 @@ class Index(IndexInsight):
             If there is no such search parameter, or its value is out of range.
         """
         return cls(
-            open_store(path), weights=weights, encoder=encoder, device=device, search=search, verify=verify
+            open_store(path),
+            weights=weights,
+            encoder=encoder,
+            device=device,
+            workers=workers,
+            search=search,
+            verify=verify,
         )
 
     @classmethod
@@ -224,11 +238,12 @@ class Index(IndexInsight):
         like: str | os.PathLike[str] | Index | None = None,
         rerank: VectorKind | None = None,
         device: str = "cpu",
+        workers: int | None = None,
     ) -> Index:
         """Open the index (:meth:`open`), or make one with its encoder's own recipe (:meth:`create`)."""
         given = one_encoder(weights, encoder)
         index = open_or_make(
-            lambda: cls.open(path, encoder=given, device=device),
+            lambda: cls.open(path, encoder=given, device=device, workers=workers),
             lambda: cls.create(
                 path,
                 encoder=TISSUE if given is None and like is None else given,
@@ -238,6 +253,7 @@ class Index(IndexInsight):
                 override_mpp=override_mpp,
                 rerank=rerank,
                 device=device,
+                workers=workers,
             ),
         )
         check_keeps(index, rerank)

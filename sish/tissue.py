@@ -57,6 +57,9 @@ class TissueEncoder:
     ----------
     device : str
         ``cpu``, or ``cuda`` with the package onnxruntime-gpu.
+    threads : int, optional
+        Patches at the same time; features do not depend on it. Default: as of
+        :class:`sish.vqvae.tissue_network.TissueNetwork`.
 
     Raises
     ------
@@ -78,9 +81,9 @@ class TissueEncoder:
     n_features = sum(part.features for part in PARTS)
     parts = PARTS
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
         """See the class."""
-        self._network = TissueNetwork(device)
+        self._network = TissueNetwork(device, threads)
         stored = shipped(_STATISTICS)
         numbers = load(stored)
         self._mean, self._spread, self.hamming_threshold = (

@@ -103,7 +103,7 @@ def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, A
         _check_alike(arguments)
     index = Index.open_or_create(
         arguments.index,
-        **given(arguments, "weights", "mpp", "override_mpp", "like", "device", "rerank"),
+        **given(arguments, "weights", "mpp", "override_mpp", "like", "device", "workers", "rerank"),
     )
     tell_licence(index)
     return index, index.add(arguments.slides, **options)

@@ -120,6 +120,8 @@ def _plan_of(arguments: Namespace) -> ClusterPlan:
     device = "cuda" if arguments.gpus and arguments.device == "cpu" else arguments.device
     if device != "cpu":
         options["device"] = device
+    if arguments.workers is not None:
+        options["workers"] = str(arguments.workers)
     return ClusterPlan(sources, index, arguments.shards, options, are_features=bool(arguments.features))
 
 
@@ -151,7 +153,9 @@ def _archive(arguments: Namespace, plan: ClusterPlan) -> Index:
     weights = arguments.weights
     if weights is not None and Path(weights).exists():
         weights = str(absolute(weights))  # tasks run in another folder
-    index = Index.open_or_create(plan.index, weights=weights, **given(arguments, "device", "rerank"))
+    index = Index.open_or_create(
+        plan.index, weights=weights, **given(arguments, "device", "workers", "rerank")
+    )
     calibrate(
         index,
         plan.sources,

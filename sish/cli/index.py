@@ -80,7 +80,7 @@ def _create(arguments: Namespace) -> int:
         arguments.index,
         search=given_search(arguments),
         **own,
-        **given(arguments, "measure", "mpp", "override_mpp", "device", "rerank"),
+        **given(arguments, "measure", "mpp", "override_mpp", "device", "workers", "rerank"),
     )
     print_line(f"made {index.path} with encoder {index.fingerprint}")
     tell_licence(index)

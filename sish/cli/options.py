@@ -72,8 +72,15 @@ def add_json(parser: ArgumentParser, help: str = "print JSON") -> None:
 
 
 def add_device(parser: ArgumentParser) -> None:
-    """Let a parser know ``--device``."""
+    """Let a parser know ``--device`` and ``--workers``."""
     parser.add_argument("--device", type=str, default="cpu", help="where the encoder runs: cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--workers",
+        type=int | None,
+        metavar="N",
+        help="threads that read slides, and that run the encoder tissue (default: one for each core, at most "
+        "8); barcodes do not depend on it",
+    )
 
 
 def add_rerank(parser: ArgumentParser) -> None:
@@ -97,7 +104,7 @@ def add_timeout(parser: ArgumentParser) -> None:
 
 
 def add_encoder(parser: ArgumentParser) -> None:
-    """Let a parser know ``--weights`` and ``--device``."""
+    """Let a parser know ``--weights``, ``--device`` and ``--workers``."""
     parser.add_argument(
         "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
     )
@@ -160,7 +167,8 @@ def open_index(arguments: Namespace) -> Index:
     Parameters
     ----------
     arguments : Namespace
-        Its options: ``index``, and ``weights``, ``device``, ``search`` and ``verify`` if it has them.
+        Its options: ``index``, and ``weights``, ``device``, ``workers``, ``search`` and ``verify`` if it has
+        them.
 
     Returns
     -------
@@ -179,6 +187,7 @@ def open_index(arguments: Namespace) -> Index:
             arguments.index,
             weights=arguments.get("weights"),
             device=arguments.get("device") or "cpu",
+            workers=arguments.get("workers"),
             search=given_search(arguments),
             verify=bool(arguments.get("verify")),
         )

@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,15 @@ AHEAD_BYTES = 64 << 20
 
 _MOST_WORKERS = 8  # more threads wait for Python's lock and for the disk
 _MOST_PATCHES = 32  # of a batch: a few are enough to keep the threads busy
+
+
+def checked_workers(workers: int | None) -> int:
+    """Return a number of threads; None is `default_workers`, and anything below 1 a ParameterError."""
+    if workers is None:
+        return default_workers()
+    if isinstance(workers, bool) or not isinstance(workers, Integral) or workers < 1:
+        raise ParameterError(f"got workers={workers!r}; want the number of threads, 1 or more")
+    return int(workers)
 
 
 def default_workers() -> int:
