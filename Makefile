@@ -10,7 +10,7 @@ SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs bench train weights notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs bench release-check train weights notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -35,6 +35,10 @@ types: $(VENV)/installed-test
 # The site, with its links: docs/_build/html/index.html. Nothing is fetched.
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -b html -c docs --nitpicky --fail-on-warning --keep-going --quiet . docs/_build/html
+
+# Is this commit ready? make release-check RELEASE=0.1.0 also asks for the date and the tag
+release-check: $(VENV)/installed-test
+	$(BIN)/python .ci/release_check.py --release "$(RELEASE)"
 
 # Published test vectors: make bench VECTORS=folder
 bench: $(VENV)/installed-test
