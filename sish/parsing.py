@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -20,11 +21,33 @@ _UNKNOWN = "unrecognized arguments: "
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
-    """jsonargparse's parser, with help and errors for people who do not read Python."""
+    """jsonargparse's parser, with help and errors for people who do not read Python.
 
-    def __init__(self, *given: Any, **options: Any) -> None:
-        """Accept only whole names of options, so that a typing error is not taken for a short form."""
+    Parameters
+    ----------
+    *given, **options
+        As of jsonargparse. Only whole names of options are accepted by default, so that a typing error is not
+        taken for a short form.
+    settings : mapping of str to object
+        Values, by names such as ``index``, that the options of these names have where the command line does
+        not give them.
+    """
+
+    def __init__(self, *given: Any, settings: Mapping[str, Any] | None = None, **options: Any) -> None:
+        """See the class."""
+        self._settings = settings or {}
         super().__init__(*given, **{"allow_abbrev": False, **options})
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """Add an argument; an option that has a setting has it as its default."""
+        settings = getattr(
+            self, "_settings", {}
+        )  # jsonargparse makes groups with this method, which have none
+        option = str(names[-1])
+        if option.startswith("-") and option.lstrip("-") in settings:
+            options |= {"default": settings[option.lstrip("-")], "required": False}
+        action: argparse.Action = super().add_argument(*names, **options)
+        return action
 
     def format_help(self, *given: Any) -> str:
         """Return the help, with types by their names."""

@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 import sish
+from sish.configuration import FILE_VARIABLE, KINDS, variable_of
 from sish.demo.synthetic import write_slides
 from sish.systems.item import Item
 
 pytest.register_assert_rewrite("system_contract")
+
+# The settings of whoever runs the tests are none of theirs.
+for _name in [name for name in os.environ if name in map(variable_of, KINDS)]:
+    del os.environ[_name]
+os.environ[FILE_VARIABLE] = os.devnull
 
 # Tests that a shell starts in the background ignore SIGINT, and so would the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,13 +6,14 @@ Exit codes: 0 done; 1 an error, or some slides of an add failed; 2 a wrong comma
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jsonargparse import set_parsing_settings
 
-from sish.cli import database, demo, doctor, evaluate, export, heatmap, index, preview, search, serve
+from sish.cli import config, database, demo, doctor, evaluate, export, heatmap, index, preview, search, serve
 from sish.cli.logs import add_log, logging_to, print_and_log_error, taken_from, told
 from sish.cli.options import add_commands
+from sish.configuration import Value, read_settings
 from sish.errors import SishError
 from sish.parsing import ArgumentParser
 from sish.printing import make_printable, print_error, warnings_on_one_line
@@ -26,18 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings_on_one_line():
         try:
             choice, words = taken_from(words)
-            with logging_to(choice), told(words) as codes:
-                codes.append(_guarded(words))
+            settings = {name: setting.value for name, setting in read_settings().items()}
+            with logging_to(choice.or_else(settings)), told(words) as codes:
+                codes.append(_guarded(words, settings))
                 return codes[0]
-        except SishError as error:  # about the log itself
+        except SishError as error:  # about the settings, or the log itself
             print_error(f"sish: error: {error}")
             return 1
 
 
-def _guarded(words: list[str]) -> int:
+def _guarded(words: list[str], settings: Mapping[str, Value]) -> int:
     """Run a command; tell whatever goes wrong on one line."""
     try:
-        code = _run(words)
+        code = _run(words, settings)
         sys.stdout.flush()
         return code
     except SishError as error:
@@ -54,10 +56,10 @@ def _guarded(words: list[str]) -> int:
         return 1
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], settings: Mapping[str, Value]) -> int:
     if words and words[0] in _PARSED_ELSEWHERE:
         return _PARSED_ELSEWHERE[words[0]][1](words)
-    arguments = _parser().parse_args(words)
+    arguments = _parser(settings).parse_args(words)
     name = arguments.subcommand
     if name == "index":
         name, arguments = arguments.index.subcommand, arguments.index
@@ -65,7 +67,7 @@ def _run(words: list[str]) -> int:
     return _COMMANDS[name].run(arguments[name])
 
 
-def _parser() -> ArgumentParser:
+def _parser(settings: Mapping[str, Value]) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # a field's help is its docstring
     parser = ArgumentParser(
         prog="sish", description="Find whole-slide images that look alike.", version=__version__
@@ -74,8 +76,10 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True)
     of_index = ArgumentParser(description="Make and keep an index of an archive.")
     commands.add_subcommand("index", of_index, help="make and keep an index of an archive")
-    add_commands(of_index.add_subcommands(required=True), _OF_INDEX)  # jsonargparse wants parents first
-    add_commands(commands, _COMMANDS)
+    add_commands(
+        of_index.add_subcommands(required=True), _OF_INDEX, settings
+    )  # jsonargparse wants parents first
+    add_commands(commands, _COMMANDS, settings)
     for name, (text, _) in _PARSED_ELSEWHERE.items():
         commands.add_subcommand(name, ArgumentParser(add_help=False), help=text)
     return parser
@@ -114,6 +118,7 @@ _COMMANDS = {
     "export": export.COMMAND,
     "serve": serve.COMMAND,
     "demo": demo.COMMAND,
+    "config": config.COMMAND,
     "doctor": doctor.COMMAND,
 }
 _PARSED_ELSEWHERE: dict[str, tuple[str, Callable[[list[str]], int]]] = {

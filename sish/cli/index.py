@@ -177,7 +177,9 @@ def _info(arguments: Namespace) -> int:
 
 
 def _verify_options(parser: ArgumentParser) -> None:
-    parser.add_argument("place", type=str, nargs="?", metavar="INDEX", help="the same as --index")
+    parser.add_argument(
+        "place", type=str, nargs="?", metavar="INDEX", help="the same as --index, and comes first"
+    )
     parser.add_argument("--index", type=str | None, help="the index's folder, or its address in PostgreSQL")
     add_json(parser)
 
@@ -185,9 +187,9 @@ def _verify_options(parser: ArgumentParser) -> None:
 def _verify(arguments: Namespace) -> int:
     from sish.archives import verify
 
-    if (arguments.place is None) == (arguments.index is None):
-        raise ParameterError("got an index twice, or none; want --index with its folder or address")
-    arguments.index = arguments.index or arguments.place
+    arguments.index = arguments.place or arguments.index
+    if arguments.index is None:
+        raise ParameterError("got no index; want --index with its folder or address")
     if not is_index(arguments.index):
         open_index(arguments)  # says on stderr that there is no index, and which one may be meant
     problems = verify(arguments.index)  # it also looks at what is too damaged to be opened

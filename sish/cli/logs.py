@@ -13,11 +13,11 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from sish.errors import OutputError, ParameterError
 from sish.outputs import check_output
@@ -48,6 +48,10 @@ class LogChoice:
     """0: nothing on standard error; 1: what happens; 2: also details."""
     file: str | None = None
     """The file to append to."""
+
+    def or_else(self, settings: Mapping[str, Any]) -> LogChoice:
+        """Return the choice; the settings ``verbose`` and ``log-file`` hold where the line says nothing."""
+        return LogChoice(self.verbosity or settings.get("verbose", 0), self.file or settings.get("log-file"))
 
 
 def add_log(parser: ArgumentParser) -> None:

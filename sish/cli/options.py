@@ -39,10 +39,12 @@ class Command:
     """Does it and returns the exit code."""
 
 
-def add_commands(subcommands: Any, commands: Mapping[str, Command]) -> None:
-    """Let the subcommands of a parser know these, by name."""
+def add_commands(
+    subcommands: Any, commands: Mapping[str, Command], settings: Mapping[str, Any] | None = None
+) -> None:
+    """Let the subcommands of a parser know these, by name; their options have these settings as defaults."""
     for name, command in commands.items():
-        parser = ArgumentParser(description=command.description)
+        parser = ArgumentParser(description=command.description, settings=settings)
         command.add_options(parser)
         add_log(parser)
         subcommands.add_subcommand(name, parser, help=command.help)
