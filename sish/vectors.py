@@ -97,7 +97,8 @@ def as_vectors(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]
     if given.dtype.kind not in "fiu":
         raise ParameterTypeError(f"got {name} of {given.dtype}; want float (N, F)")
     if given.ndim != 2 or not given.shape[1]:
-        raise ParameterError(f"got {name} of shape {given.shape}; want (N, F), a row for each patch")
+        one = "; of one vector give vector[None]" if given.ndim == 1 else ""
+        raise ParameterError(f"got {name} of shape {given.shape}; want (N, F), a row for each patch{one}")
     with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused below
         found = np.ascontiguousarray(given, np.float32)
     if not np.isfinite(found).all():

@@ -1,12 +1,11 @@
 """An encoder given as an object: five members, the same answers as by name, and typed refusals."""
 
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pages import Page
 
 import sish
 from sish.barcoder import Barcoder
@@ -56,14 +55,12 @@ def made(slides, tmp_path_factory):
 
 
 def test_the_example_of_the_page_runs(slides, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "how-to" / "encoders.md").read_text()
-    section = page.partition("## Any model as an encoder")[2].partition("\n## ")[0]
-    model, use = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    page = Page("docs/how-to/encoders.md").below("## Any model as an encoder")
+    model, _ = page.blocks("python")
     assert len([line for line in model.partition("class Mine")[2].splitlines() if line.strip()]) <= 10
     (tmp_path / "slides").symlink_to(slides[0].parent)
     monkeypatch.chdir(tmp_path)
-    names = {"query": slides[0]}
-    exec(compile(model + use, "docs/how-to/encoders.md", "exec"), names)
+    names = page.run({"query": slides[0]})
     assert names["results"][0].slide_id == slides[0].stem and names["results"][0].score == 1
     assert names["index"].recipe.patch_px == 128
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from clusters import slurm
+from pages import Page
 
 import sish
 from sish.demo.synthetic import write_slides
 
-PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "machines.md").read_text(encoding="utf-8")
-(BLOCK,) = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = Page("docs/how-to/machines.md")
+(BLOCK,) = PAGE.blocks("bash")
 INSTALL, *COMMANDS, SERVE = BLOCK.splitlines()
 
 

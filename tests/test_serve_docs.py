@@ -6,24 +6,23 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import pytest
+from pages import Page
 from served import served
 
 import sish
 from sish.cli import main
 
-PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+PAGE = Page("docs/how-to/serve.md")
 
 
 def test_the_client_of_the_page(built_index, capsys):
-    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (code,) = PAGE.blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 22
     index = sish.Index.open(built_index)
     with served(index) as service:
-        names = {"address": service.url}
-        exec(compile(code, "docs/how-to/serve.md", "exec"), names)
+        names = PAGE.run({"address": service.url})
     first = min(row.slide_id for row in index.slides)
     wanted = index.search(first, region=(0, 0, 1200, 1200), k=3)
     assert [hit["slide_id"] for hit in names["found"]["results"]] == [hit.slide_id for hit in wanted]

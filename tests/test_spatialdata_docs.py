@@ -1,7 +1,6 @@
 """The examples of docs/how-to/spatialdata.md as they stand there, on slides that wsidata wrote."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -9,9 +8,10 @@ pytest.importorskip("anndata", reason="needs the extra spatial (make test-spatia
 spatialdata = pytest.importorskip("spatialdata", reason="needs the extra spatial (make test-spatial)")
 pytest.importorskip("wsidata", reason="LazySlide's library is not installed (make test-spatial)")
 
+from pages import Page  # noqa: E402
 from spatial_files import write_slide  # noqa: E402
 
-PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "spatialdata.md").read_text(encoding="utf-8")
+PAGE = Page("docs/how-to/spatialdata.md")
 
 
 def test_the_examples(tmp_path, monkeypatch):
@@ -19,14 +19,12 @@ def test_the_examples(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(exist_ok=True)
         write_slide(tmp_path / folder, name, kind=int(name.startswith("b")))
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
-        exec(compile(block, "docs/how-to/spatialdata.md", "exec"), names)
+    names = PAGE.run()
     table = spatialdata.read_zarr("new/case.zarr").tables["sish_tiles"]
     assert len(table) == 64 and set(table.obs["matched_label"].dropna()) <= {"a", "b"}
     assert {row.slide_id for row in names["other"].slides} == {"a-1", "b-1"}
     assert names["other"].slides[0].label == "a" and names["other"].patches("a-1").patch_l0_px == 128
-    told = re.search(r"^\| `obs` \|(.*)$", PAGE, re.MULTILINE)[1]
+    told = re.search(r"^\| `obs` \|(.*)$", PAGE.text, re.MULTILINE)[1]
     wanted = set(re.findall(r"`(\w+)`", told)) - {"row"}
     assert wanted == set(table.obs.columns)
     assert "row" in names["answer"].to_anndata().obs

@@ -1,34 +1,22 @@
 """The examples of docs/explanation/systems.md as they stand there, on small made-up data."""
 
-import re
-import shlex
 import shutil
-from pathlib import Path
 
 import pytest
 from learnable import write_lesions, write_xrays
+from pages import Page
 from plain_encoder import PlainEncoder
 from system_contract import write_pictures
 
 from sish.cli import main
 from sish.demo.synthetic import write_slides
 
-PAGE = (Path(__file__).parents[1] / "docs" / "explanation" / "systems.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    """The page's blocks of one language (empty: of none), as they stand."""
-    fences = re.split(
-        r"^```(.*)\n", PAGE, flags=re.MULTILINE
-    )  # text, language, block, "", text, language, ...
-    return [block for told, block in zip(fences[1::4], fences[2::4], strict=True) if told == language]
+PAGE = Page("docs/explanation/systems.md")
 
 
 def commands(*names):
     """The command lines of the page that begin with these words, in order."""
-    lines = "".join(blocks("")).replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines if line.startswith("sish ")]
-    return [line[1:] for line in words if line[1] in names]
+    return [words for words in PAGE.commands() if words[0] in names]
 
 
 @pytest.fixture
@@ -49,9 +37,7 @@ def write_fields(folder):
 
 def test_the_python_examples(here, capsys):
     write_fields(here)
-    assert blocks("python")
-    for block in blocks("python"):
-        exec(compile(block, "docs/explanation/systems.md", "exec"), {})
+    PAGE.run()
     assert "('rose" in capsys.readouterr().out  # the first in the folder, b002, is one of them
 
 

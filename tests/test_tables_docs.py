@@ -3,20 +3,14 @@
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
+from pages import Page
 
 import sish
 from sish.cli import main
 
-PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "tables.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    """The page's blocks of one language (empty: of none), as they stand."""
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return [block for told, block in fences if told == language]
+PAGE = Page("docs/how-to/tables.md")
 
 
 @pytest.fixture
@@ -37,9 +31,7 @@ def here(tmp_path, monkeypatch, own_index):
 
 def test_the_python_examples(here, capsys):
     pytest.importorskip("pandas")
-    names = {}
-    for block in blocks("python"):
-        exec(compile(block, "docs/how-to/tables.md", "exec"), names)
+    names = PAGE.run()
     assert "slide_id" in capsys.readouterr().out
     for table, columns in (
         ("hits", "rank"),
@@ -52,13 +44,13 @@ def test_the_python_examples(here, capsys):
 
 def test_the_command_lines(here, capsys):
     pytest.importorskip("pyarrow")
-    lines = [line.partition(" > ")[0] for line in "".join(blocks("")).splitlines()]
+    lines = [line.partition(" > ")[0] for line in "".join(PAGE.blocks("")).splitlines()]
     assert len(lines) == 4
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
     assert sish.Index.open("archive.sish").slides[0].slide_id in (here / "hits.csv").read_text()
     duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
-    (query,) = blocks("sql")
+    (query,) = PAGE.blocks("sql")
     found = dict(duckdb.sql(query).fetchall())
     assert found == {row.slide_id: row.n_patches for row in sish.Index.open("archive.sish").slides}
 
@@ -67,6 +59,6 @@ def test_the_page_names_the_columns_of_the_file():
     pyarrow = pytest.importorskip("pyarrow")
     from sish.parquet import _schema
 
-    part = PAGE[PAGE.index("## Parquet") :]
+    part = PAGE.text[PAGE.text.index("## Parquet") :]
     told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]+)\|", part, re.MULTILINE)))
     assert [name for name in told if name != "vector"] == _schema(pyarrow, [], None, {}).names

@@ -1,11 +1,8 @@
-"""The names of `sish.vqvae`: documented, imported when used, and shown in docs/explanation/model.md."""
-
-import re
-from pathlib import Path
-from typing import Any
+"""The names that `sish.vqvae` offers: documented, imported when used, and shown on their page."""
 
 import numpy as np
 import pytest
+from pages import Page
 from test_import import loaded_after
 
 import sish.vqvae
@@ -23,10 +20,7 @@ def test_a_name_is_there_and_listed(name: str):
 
 
 def test_the_examples_of_the_page():
-    page = (Path(__file__).parents[1] / "docs" / "explanation" / "model.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {"patches": np.zeros((2, 256, 256, 3), np.uint8)}
-    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
-        exec(compile(block, "docs/explanation/model.md", "exec"), names)
+    names = Page("docs/explanation/model.md").run({"patches": np.zeros((2, 256, 256, 3), np.uint8)})
     encoded, out = names["encoded"], names["out"]
     assert (encoded.codes.shape, encoded.features.shape) == ((2, 32, 32), (2, 1024))
     assert (names["images"].shape, out.quantized.codes.shape) == ((4, 3, 64, 64), (4, 8, 8))
