@@ -342,29 +342,49 @@ def _cell(row: Row | None) -> str:
     return f"{row.cpu_ms_median or row.wall_ms_median:.3g} ms"
 
 
+_PANELS = {
+    "searches": {
+        "search_id": "by the id of a slide",
+        "search_exclude_patient": "without the query's patient",
+        "search_where_common": "with a filter that keeps half of the slides",
+        "search_where_rare": "with a filter that keeps two slides",
+        "search_similarity": "ranked by similarity",
+    },
+    "other calls": {
+        "open_first_answer": "the first answer of a new process",
+        "reader_after_commit": "a reader's next search after a commit",
+        "add_one": "adding one encoded slide",
+        "remove_one": "removing one slide",
+        "relabel_one": "giving one slide another label",
+        "contains": "slide_id in index",
+    },
+}
+"""The panels of the plot: their calls, and what these are called there."""
+
+
 def plot(rows: Sequence[Row], file: Path) -> None:
     """Draw the times of the texture keys against the size of the archive."""
     import io
 
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.set_prop_cycle(color=list(colormaps["tab20"](range(20))))  # fourteen lines, each of its own colour
-    for what in dict.fromkeys(row.what for row in rows if row.keys == "texture" and not row.bytes):
-        mine = sorted(
-            (row.slides, row.cpu_ms_median or row.wall_ms_median)
-            for row in rows
-            if row.keys == "texture" and row.what == what
-        )
-        axes.plot(*zip(*mine, strict=True), marker="o", label=what)
-    axes.set(
-        xscale="log", yscale="log", xlabel="slides in the archive", ylabel="processor time of a call, ms"
-    )
-    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    medians = {(row.what, row.slides): row.cpu_ms_median for row in rows if row.keys == "texture"}
+    slides = sorted({row.slides for row in rows})
+    for axes, (title, calls) in zip(figure.subplots(1, 2), _PANELS.items(), strict=True):
+        for what, words in calls.items():
+            axes.plot(slides, [medians[what, count] for count in slides], marker="o", label=words)
+        axes.set(xscale="log", yscale="log", title=title, xlabel="slides in the archive")
+        axes.grid(alpha=0.3)
+    searches, _ = figure.axes
+    searches.set(ylabel="processor time of a call, ms")
+    first = medians["search_id", slides[0]]
+    growing = [first * count / slides[0] for count in slides]
+    searches.plot(slides, growing, "--", color="grey", label="if it grew as the archive does")
+    for axes in figure.axes:
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=110)
     write_output(file, buffer.getvalue(), replaces=(".png",))
 
 
