@@ -6,8 +6,6 @@ runs on any machine that sees the folders, while the tasks work.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -232,23 +230,3 @@ def _told(seconds: float | None) -> str:
 
 def _span(seconds: float) -> str:
     return str(timedelta(seconds=round(max(0.0, seconds))))
-
-
-def failures_csv(failed: Iterable[tuple[str, str, str]]) -> bytes:
-    """Return slides that failed as a CSV with the columns slide_id, path and reason.
-
-    Parameters
-    ----------
-    failed : iterable of (str, str, str)
-        Slide id, file and reason.
-
-    Returns
-    -------
-    bytes
-        The table, which ``sish index add`` takes as a list of slides.
-    """
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("slide_id", "path", "reason"))
-    table.writerows(failed)
-    return text.getvalue().encode("utf-8", "surrogateescape")

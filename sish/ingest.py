@@ -394,7 +394,8 @@ class Ingest:
                 raise error
         if self._shard_log is not None and error.slide_id is not None:
             self._shard_log.fail(error.slide_id, path, str(error))
-        self._report.failed.append(Skipped(str(path), str(error)))
+        slide_id = None if isinstance(error, LabelsError) else error.slide_id or slide_id_of(path)
+        self._report.failed.append(Skipped(str(path), str(error), slide_id))
 
 
 def remembered(

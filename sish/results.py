@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sish.failures import Failure, write_failures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -376,6 +379,13 @@ class Skipped:
     """Its file, or its name in the labels file."""
     reason: str
     """What was wrong and what to do, on one line."""
+    slide_id: str | None = None
+    """Its id; None of a row of the labels file."""
+
+
+def failures_of(skipped: Iterable[Skipped]) -> list[Failure]:
+    """Return the slides among what was skipped: id, file and reason."""
+    return [(it.slide_id, it.path, it.reason) for it in skipped if it.slide_id is not None]
 
 
 @dataclass(slots=True)
@@ -409,6 +419,30 @@ class AddReport:
             f"no tissue was found in {named}: sish preview SLIDE -o PICTURE.png shows why, and names options "
             "to try; give those that help there to sish index create"
         )
+
+    def write_failures(self, path: str | os.PathLike[str]) -> int:
+        """Write the slides that failed as a CSV with the columns ``slide_id``, ``path`` and ``reason``.
+
+        The add of this file as a list of slides tries them again. Rows of the labels file are left out.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; it may replace a ``.csv``.
+
+        Returns
+        -------
+        int
+            The number of slides.
+
+        Raises
+        ------
+        ParameterError
+            If it would replace a file of another kind, or lies inside an index.
+        OutputError
+            If it cannot be written.
+        """
+        return write_failures(path, failures_of(self.failed))
 
     def enter(self, row: SlideRow, before: SlideRow | None) -> None:
         """Enter a slide that was committed; `before` is its earlier row, if it was there already."""

@@ -112,8 +112,9 @@ def merge(
                 bar.step(slide_id)
             writer.commit()
         writer.settle()
-    failed = [line for part in parts for line in part.record.failed if line[0] not in places]
-    return MergeReport(len(order) - there, there, tuple(Skipped(file, reason) for _, file, reason in failed))
+    failed = (line for part in parts for line in part.record.failed if line[0] not in places)
+    skipped = tuple(Skipped(file, reason, slide_id) for slide_id, file, reason in failed)
+    return MergeReport(len(order) - there, there, skipped)
 
 
 def _opened(path: Path) -> _Part:

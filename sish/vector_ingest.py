@@ -180,7 +180,7 @@ def _fail(error: SlideError, report: AddReport, on_error: OnError) -> None:
     _LOG.warning("skipped: %s", error)
     if on_error == "raise":
         raise error
-    report.failed.append(Skipped(error.slide_id or str(error.path or ""), str(error)))
+    report.failed.append(Skipped(error.slide_id or str(error.path or ""), str(error), error.slide_id))
 
 
 def _row_of(slide: VectorSlide, before: SlideRow | None, codes: SlideCodes) -> SlideRow:

@@ -11,22 +11,26 @@ from jsonargparse import Namespace
 from sish.cli.options import (
     Command,
     add_encoder,
+    add_failures,
     add_index,
     add_json,
     add_rerank,
     add_scale,
     add_sources,
     add_timeout,
+    check_failures_option,
     given,
     held,
     is_index,
     show,
     tell_licence,
     unused_line,
+    write_failures_option,
 )
 from sish.errors import ParameterError, SlideOpenError
 from sish.parsing import ArgumentParser
 from sish.printing import print_error
+from sish.results import failures_of
 from sish.shards import Shard
 from sish.slides.reader_threads import checked_timeout
 from sish.slides.scale import check_given
@@ -70,6 +74,7 @@ def _add_options(parser: ArgumentParser) -> None:
         "task of a SLURM array",
     )
     add_rerank(parser)
+    add_failures(parser)
     add_json(parser, "print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -83,6 +88,8 @@ def _add(arguments: Namespace) -> int:
     checked_timeout(arguments.slide_timeout)
     if bool(arguments.slides) == bool(arguments.features):
         raise ParameterError("got slides and features, or neither; want slides, or --features with a folder")
+    sources = arguments.slides or arguments.features
+    check_failures_option(arguments, filter(None, [*sources, arguments.labels]))
     shard = None if arguments.shard is None else Shard.parse(arguments.shard)
     options = {
         "shard": shard,
@@ -91,6 +98,7 @@ def _add(arguments: Namespace) -> int:
     }
     index, report = (_add_features if arguments.features else _add_slides)(arguments, options)
     _tell_added(arguments, report)
+    write_failures_option(arguments, failures_of(report.failed))
     show(arguments, asdict(report), [f"{report.summary()}; {held(index)}"])
     return 1 if report.failed else 0
 

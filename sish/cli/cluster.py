@@ -11,15 +11,18 @@ from jsonargparse import Namespace
 from sish.cli.options import (
     Command,
     add_encoder,
+    add_failures,
     add_index,
     add_json,
     add_rerank,
     add_scale,
     add_sources,
     add_timeout,
+    check_failures_option,
     given,
     show,
     tell_licence,
+    write_failures_option,
 )
 from sish.errors import ParameterError
 from sish.outputs import check_output, write_output
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from sish.cluster_plan import ClusterPlan, Resources
     from sish.slide_index import Index
 
-_SCRIPTS, _TABLES = (".sh",), (".csv",)
+_SCRIPTS = (".sh",)
 
 # ---- plan
 
@@ -181,22 +184,17 @@ PLAN = Command(
 
 def _status_options(parser: ArgumentParser) -> None:
     parser.add_argument("shards", type=str, nargs="+", metavar="SHARD", help="folders of the shards")
-    parser.add_argument(
-        "--failures", type=str | None, metavar="FILE.csv", help="write the slides that failed there"
-    )
+    add_failures(parser)
     add_json(parser)
 
 
 def _status(arguments: Namespace) -> int:
-    from sish.cluster_status import ClusterStatus, failures_csv
+    from sish.cluster_status import ClusterStatus
 
-    if arguments.failures is not None:
-        check_output(arguments.failures, replaces=_TABLES)
+    check_failures_option(arguments)
     status = ClusterStatus.read(arguments.shards)
     show(arguments, status.to_dict(), status.lines())
-    if arguments.failures is not None:
-        write_output(arguments.failures, failures_csv(status.failed), replaces=_TABLES)
-        print_error(f"sish: wrote {counted(len(status.failed), 'slide')} that failed to {arguments.failures}")
+    write_failures_option(arguments, status.failed)
     return 0
 
 

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from sish.cli.logs import add_log
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError
+from sish.failures import Failure, check_failures, write_failures
 from sish.index.params import SearchParams
 from sish.index.postgres.addresses import is_address
 from sish.nearest import nearest_to
@@ -111,6 +112,29 @@ def add_encoder(parser: ArgumentParser) -> None:
         "--weights", type=str | None, help="the encoder: a path (where it is now), or timm:NAME"
     )
     add_device(parser)
+
+
+def add_failures(parser: ArgumentParser) -> None:
+    """Let a parser know ``--failures``."""
+    parser.add_argument(
+        "--failures",
+        type=str | None,
+        metavar="FILE.csv",
+        help="write the slides that failed there, as a list that sish index add takes",
+    )
+
+
+def check_failures_option(arguments: Namespace, inputs: Iterable[str] = ()) -> None:
+    """Refuse the file of ``--failures`` (ParameterError) before the work is done, or if it is an input."""
+    if arguments.failures is not None:
+        check_failures(arguments.failures, inputs)
+
+
+def write_failures_option(arguments: Namespace, failed: Iterable[Failure]) -> None:
+    """Write what failed, if ``--failures`` was given."""
+    if arguments.failures is not None:
+        number = write_failures(arguments.failures, failed)
+        print_error(f"sish: wrote {counted(number, 'slide')} that failed to {arguments.failures}")
 
 
 def add_scale(parser: ArgumentParser, of: str) -> None:

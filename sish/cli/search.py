@@ -14,21 +14,26 @@ from sish.cli.hits_csv import PRINTED, add_csv, check_csv, write_csv
 from sish.cli.options import (
     Command,
     add_device,
+    add_failures,
     add_index,
     add_json,
     add_origin,
     add_scale,
     add_search,
     add_verify,
+    check_failures_option,
     given,
     open_index,
     show,
+    write_failures_option,
 )
 from sish.errors import QueryError, SlideError
+from sish.failures import Failure
 from sish.filters import where_of
 from sish.parsing import ArgumentParser
 from sish.printing import counted, print_error
 from sish.results import SCORE, Results
+from sish.slides.files import slide_id_of
 
 if TYPE_CHECKING:
     from sish.slide_index import Index
@@ -77,6 +82,7 @@ def _add_options(parser: ArgumentParser) -> None:
     add_device(parser)
     add_json(parser, "print JSON; a list of objects for several queries")
     add_csv(parser)
+    add_failures(parser)
     parser.add_argument("--report", type=str | None, help="write a self-contained HTML page")
     parser.add_argument(
         "--geojson",
@@ -107,8 +113,10 @@ def _run(arguments: Namespace) -> int:
         check_csv(arguments, chain(queries, (row.path for row in index.slides)))
     if arguments.geojson is not None:
         check_folder(arguments.geojson)
+    check_failures_option(arguments, queries)
     asked = _asked(arguments, index)
-    answers = _answers(arguments, index, asked)
+    answers, failed = _answers(arguments, index, asked)
+    write_failures_option(arguments, failed.values())
     if report is not None and answers:  # a page of nothing replaces no earlier one
         write_report(answers, report, index=index)
     is_shown = _show_in_qupath(arguments, index, answers)
@@ -149,15 +157,15 @@ def _asked(arguments: Namespace, index: Index) -> list[tuple[str, Region | Annot
 
 def _answers(
     arguments: Namespace, index: Index, asked: Sequence[tuple[str, Region | Annotation | None]]
-) -> list[Results]:
-    """Search for each query; of several, one that cannot be read is told and left out."""
+) -> tuple[list[Results], dict[str, Failure]]:
+    """Search for each query; of several, one that cannot be read is told, left out and returned as failed."""
     options: dict[str, Any] = {
         **given(
             arguments, "k", "mpp", "override_mpp", "ranking", "exclude_patient", "patient", "like", "unlike"
         ),
         "where": where_of(arguments.where),
     }
-    answers = []
+    answers, failed = list[Results](), dict[str, Failure]()
     for query, region in asked:
         try:
             answers.append(index.search(query, region=region, **options))
@@ -165,11 +173,12 @@ def _answers(
             if len(asked) == 1:
                 raise
             print_error(f"sish: skipped: {error}")
+            failed[query] = slide_id_of(query), query, str(error)
         except QueryError as error:
             if len(asked) == 1 or not isinstance(region, Annotation):
                 raise
             print_error(f"sish: skipped: {region.name}: {error}")
-    return answers
+    return answers, failed
 
 
 def _show_in_qupath(arguments: Namespace, index: Index, answers: Sequence[Results]) -> bool:
