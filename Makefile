@@ -10,7 +10,7 @@ SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs bench release-check train weights notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs bench bench-compare bench-record release-check train weights notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -51,6 +51,14 @@ notebooks: $(VENV)/installed-test
 # The same, and keeps what the cells show, e.g. after new weights
 notebooks-write: $(VENV)/installed-test
 	$(BIN)/python notebooks/execute.py --write
+
+# A few calls that users make, compared with the last record of benchmarks/history.jsonl
+bench-compare: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.history
+
+# The same, and keeps the figures: before a release, on a quiet machine
+bench-record: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.history --record
 
 # The shipped weights again: make train PCAM=folder, which holds train/ and valid/ (see vqvae/weights/MODEL_CARD.md)
 train: $(VENV)/installed
