@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from without_torch import skip_what_needs_torch
 
 import sish
 from sish.configuration import FILE_VARIABLE, KINDS, variable_of
 from sish.demo.synthetic import write_slides
 from sish.systems.item import Item
 
+skip_what_needs_torch()
 pytest.register_assert_rewrite("system_contract")
 
 # The settings of whoever runs the tests are none of theirs.
