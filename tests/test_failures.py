@@ -18,7 +18,7 @@ def rows_of(path):
 
 @pytest.fixture
 def mixed(synthetic_slides, tmp_path):
-    """A good slide, two broken ones (one with a comma and a quote in its name), and a file that is missing."""
+    """A folder of a good slide and two broken ones, one of them with a comma and quotes in its name."""
     folder = tmp_path / "slides"
     folder.mkdir()
     shutil.copy(synthetic_slides / "adipose-01.tif", folder)
@@ -79,8 +79,9 @@ def test_queries_that_failed(mixed, built_index, tmp_path, capsys):
 
 def test_vectors_that_failed_have_an_id(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
-    index = sish.Index.from_vectors(
-        tmp_path / "a.sish", vectors, np.repeat(["a", "b"], 20), show_progress=False
-    )
+    ids = np.repeat(["a", "b"], 20)
+    index = sish.Index.from_vectors(tmp_path / "a.sish", vectors, ids, show_progress=False)
     report = index.add_vectors(vectors + 1, np.repeat(["a", "c"], 20), show_progress=False)
     assert [it.slide_id for it in report.failed] == ["a"] and report.added == ["c"]
+    report.write_failures(tmp_path / "failures.csv")
+    assert [(row["slide_id"], row["path"]) for row in rows_of(tmp_path / "failures.csv")] == [("a", "")]
