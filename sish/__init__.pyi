@@ -30,6 +30,7 @@ from .explanation import Explanation as Explanation
 from .heatmap import Heatmap as Heatmap
 from .index.params import SearchParams as SearchParams
 from .archives import verify as verify
+from .plans import AddPlan as AddPlan, PlannedSlide as PlannedSlide
 from .qupath import write_geojson as write_geojson
 from .recipe import Recipe as Recipe
 from .refinement import Concept as Concept

@@ -33,7 +33,6 @@ class FeatureIngest(Ingest):
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add files as `Ingest.run` does; EncoderMismatchError if all are of another kind."""
-        self._odd: list[FeatureMismatchError] = []
         report = super().run(slides, show_progress=show_progress)
         if self._odd and not (report.added or report.replaced or report.already or report.no_tissue):
             raise self._odd[0]
@@ -50,11 +49,23 @@ class FeatureIngest(Ingest):
     def _list(self, given: str | os.PathLike[str]) -> list[Path]:
         return find_feature_files(given, on_error=partial(self._fail, Path(given)))
 
-    def _prepare(self, job: Job) -> Encode:
-        job = replace(job, file_digest=file_digest(job.path))
+    def _listed(self, slides: Iterable[str | os.PathLike[str]]) -> list[Job]:
+        self._odd: list[FeatureMismatchError] = []
+        return super()._listed(slides)
+
+    def _look_at(self, job: Job) -> float | None:
+        return self._read(job).mpp
+
+    def _read(self, job: Job) -> FeatureFile:
+        """Read a file; FeatureMismatchError for another kind than the index is of."""
         mpp, override_mpp = self._given_for(job)
         file = read_features(job.path, encoder=self.feature_encoder, mpp=mpp, override_mpp=override_mpp)
         check_fits(file, self.encoder.recipe)
+        return file
+
+    def _prepare(self, job: Job) -> Encode:
+        job = replace(job, file_digest=file_digest(job.path))
+        file = self._read(job)
         return partial(self._finish, job, file, feature_codes(file, self.encoder))
 
     def _finish(self, job: Job, file: FeatureFile, codes: SlideCodes) -> tuple[SlideRow, SlideCodes]:

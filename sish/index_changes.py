@@ -9,16 +9,16 @@ from dataclasses import replace
 from numpy.typing import ArrayLike
 
 from sish.archives import AnyStore
-from sish.errors import ParameterError, StoreError, UnknownSlideError
+from sish.errors import ParameterError, StoreError
 from sish.feature_ingest import FeatureIngest
 from sish.header import IndexHeader
 from sish.index.postgres.addresses import Address
 from sish.index.repair import RepairReport, repair
 from sish.index.store import FORMAT_VERSION, SlideRow, Store
-from sish.index_base import IndexBase, asked_again
+from sish.index_base import asked_again
+from sish.index_plans import IndexPlans, listed, relabelled
 from sish.ingest import Ingest, OnError
 from sish.labels import read_labels
-from sish.nearest import nearest_to
 from sish.queries import check_takes_pixels
 from sish.recalibration import Recalibrated, forget_begun, note_on, recalibrate
 from sish.recall import Recall, tune
@@ -29,10 +29,10 @@ from sish.slides.reader_threads import SLIDE_TIMEOUT_S
 from sish.thresholds import keep_threshold, measure_threshold, use_measured
 from sish.transfer import PushReport, pull, push
 from sish.vector_ingest import add_vector_slides, check_mosaic, check_width
-from sish.vectors import Scales, SlideIds, Told, VectorSlide, as_id_list, slides_of
+from sish.vectors import Scales, SlideIds, Told, VectorSlide, slides_of
 
 
-class IndexChanges(IndexBase):
+class IndexChanges(IndexPlans):
     """The methods of an index that write to it. Each takes the writer's lock; readers go on."""
 
     def add(
@@ -98,7 +98,7 @@ class IndexChanges(IndexBase):
             If there is no such shard, the index is of another one, or its encoder must be measured first.
         """
         check_takes_pixels(self.encoder, self.path)
-        given = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+        given = listed(slides)
         rows = None if labels is None else read_labels(labels)
         with self._store.writer() as store:
             ingest = Ingest(
@@ -157,7 +157,7 @@ class IndexChanges(IndexBase):
             If all files are of another encoder, length or patch size than the index. A single file of another
             kind is reported as failed, as a broken file is.
         """
-        given = [files] if isinstance(files, str | os.PathLike) else list(files)
+        given = listed(files)
         rows = None if labels is None else read_labels(labels)
         with self._store.writer() as store:
             ingest = FeatureIngest(
@@ -298,17 +298,7 @@ class IndexChanges(IndexBase):
         UnknownSlideError
             If an id is not in the index; nothing is removed then.
         """
-        ids = as_id_list(slide_ids)
-        state = self._store.current()
-        missing = sorted(slide_id for slide_id in set(ids) if not state.has(slide_id))
-        if missing:
-            names = ", ".join(map(repr, missing[:5]))
-            near = nearest_to(missing[0], (name for name, _ in state.ids_and_paths()))
-            raise UnknownSlideError(
-                f"{self.path} holds no slide {names}{near}: sish index list shows its slide ids",
-                path=str(self.path),
-                slide_id=missing[0],
-            )
+        ids = self._there(slide_ids)
         with self._store.writer() as store:
             doomed = [row for row in map(store.state.row, ids) if row is not None]
             count = store.remove(ids)
@@ -333,17 +323,11 @@ class IndexChanges(IndexBase):
         """
         rows = read_labels(labels)
         with self._store.writer() as store:
-            state = store.state
-            told = {name: it for name, path in state.ids_and_paths() if (it := rows.find(path, name))}
-            old = {name: row for name in told if (row := state.row(name)) is not None}
-            new = {name: told[name].applied_to(row) for name, row in old.items()}
-            changed = {name: row for name, row in new.items() if row != old[name]}
-            store.relabel(changed)
-            self._keep_threshold(
-                store, [row for name, row in changed.items() if row.patient != old[name].patient]
-            )
-            unknown = rows.unmatched((path, name) for name, path in state.ids_and_paths())
-        return RelabelReport(tuple(changed), tuple(unknown), rows.notes)
+            changed, report = relabelled(store.state, rows)
+            others = [new for old, new in changed if new.patient != old.patient]
+            store.relabel({new.slide_id: new for _, new in changed})
+            self._keep_threshold(store, others)
+        return report
 
     def compact(self, *, recalibrate: bool = False) -> None:
         """Rewrite everything as one segment, without what was removed.

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from sish.identity import Standing, compare, file_digest
 from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State
 from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
+from sish.plans import AddPlan, PlannedSlide
 from sish.printing import counted
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
@@ -152,7 +154,8 @@ class Ingest:
 
     def run(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddReport:
         """Add slides: files, or folders that are searched for slides."""
-        jobs = sorted(self._plan(slides), key=lambda job: job.slide_id)  # as merged shards have them
+        jobs = self._listed(slides)
+        self._begin()
         already = len(self._report.already)
         _LOG.info("%s: %s to add, %d already there", self._store.path, counted(len(jobs), "slide"), already)
         report = self.work(jobs, show_progress=show_progress)
@@ -160,6 +163,29 @@ class Ingest:
             self._shard_log.finish()
         report.seconds = time.perf_counter() - self._start
         return report
+
+    def plan(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddPlan:
+        """Return what `run` would do. Files are opened, and nothing is written."""
+        jobs, new, again = self._listed(slides), list[PlannedSlide](), list[PlannedSlide]()
+        ahead = min(self.encoder.workers, _MOST_AHEAD)
+        looking = each_ahead(jobs, self._look_at, ahead, lambda _job: None)
+        with closing(looking), progress("looking", len(jobs), show=show_progress) as bar:
+            for job, looked in looking:
+                try:
+                    with errors_about(job.path, job.slide_id), job.limit:
+                        self._check_new(job)
+                        mpp = job.limit.result(looked)
+                except SlideError as error:
+                    self._fail(job.path, error)
+                else:
+                    self._done[job.slide_id] = job.path
+                    to = new if job.stored is None else again
+                    to.append(PlannedSlide(job.slide_id, str(job.path), mpp))
+                bar.step(job.slide_id)
+        report = self._report
+        return AddPlan(
+            tuple(new), tuple(again), tuple(report.already), tuple(report.failed), tuple(report.notes)
+        )
 
     def work(self, jobs: list[Job], *, show_progress: bool = True) -> AddReport:
         """Add the slides of these jobs."""
@@ -203,7 +229,7 @@ class Ingest:
 
     def calibrate(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> None:
         """Measure the encoder's features as `run` would, and add no slide (ParameterError if it cannot)."""
-        jobs = list(self._plan(slides))
+        jobs = self._listed(slides)
         self.measure(jobs, show_progress=show_progress)
         if self._writer.header is None:
             raise ParameterError(
@@ -212,11 +238,23 @@ class Ingest:
             )
         self._store.replace_header(self._writer.header.to_json(), {})
 
-    def _plan(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
+    def _listed(self, slides: Iterable[str | os.PathLike[str]]) -> list[Job]:
+        """Return the slides to add, by id, as merged shards have them; nothing is written."""
+        self._seen: dict[Path, str] = {}
+        self._moved: dict[str, SlideRow] = {}
+        jobs = sorted(self._to_add(slides), key=lambda job: job.slide_id)
+        self._check_labels(self._seen, self._store.state)
+        return jobs
+
+    def _begin(self) -> None:
+        """Keep where slides are now that were moved, and what a shard will hold."""
+        self._store.relabel(self._moved)
+        if self._shard_log is not None:
+            self._shard_log.begin(self._seen.values())
+
+    def _to_add(self, slides: Iterable[str | os.PathLike[str]]) -> Iterator[Job]:
         """Yield the slides to add. Slides that are in the index already are reported and left out."""
-        stored = self._store.state
-        seen: dict[Path, str] = {}
-        moved: dict[str, SlideRow] = {}
+        stored, seen = self._store.state, self._seen
         for path in self._find(slides):
             if path in seen:
                 continue
@@ -231,11 +269,7 @@ class Ingest:
             elif standing is Standing.SAME:
                 self._report.already.append(slide_id)
                 if not Path(there.path).exists():
-                    moved[slide_id] = replace(there, path=str(path))
-        self._store.relabel(moved)
-        self._check_labels(seen, stored)
-        if self._shard_log is not None:
-            self._shard_log.begin(seen.values())
+                    self._moved[slide_id] = replace(there, path=str(path))
 
     def _standing(self, path: Path, there: SlideRow) -> Standing:
         """Return the relation of a file to the indexed slide of its id; report a file that is refused."""
@@ -325,6 +359,14 @@ class Ingest:
         finally:
             self._open.pop(job.path, None)
         return partial(self._encode, job, prepared)
+
+    def _look_at(self, job: Job) -> float | None:
+        """Open a slide, and return its scale in um per pixel; SlideError if an add would refuse its file."""
+        slide = self._open_slide(job)
+        try:
+            return slide.mpp
+        finally:
+            end_soon(slide.close)
 
     def _open_slide(self, job: Job) -> Slide:
         mpp, override_mpp = self._given_for(job)

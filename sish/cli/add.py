@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from sish.cli.options import (
     Command,
+    add_dry_run,
     add_encoder,
     add_failures,
     add_index,
@@ -27,7 +31,7 @@ from sish.cli.options import (
     unused_line,
     write_failures_option,
 )
-from sish.errors import ParameterError, SlideOpenError
+from sish.errors import IndexNotFoundError, ParameterError, SlideOpenError
 from sish.parsing import ArgumentParser
 from sish.printing import print_error
 from sish.results import failures_of
@@ -75,6 +79,7 @@ def _add_options(parser: ArgumentParser) -> None:
     )
     add_rerank(parser)
     add_failures(parser)
+    add_dry_run(parser)
     add_json(parser, "print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -93,28 +98,69 @@ def _add(arguments: Namespace) -> int:
     shard = None if arguments.shard is None else Shard.parse(arguments.shard)
     options = {
         "shard": shard,
-        **given(arguments, "labels", "mpp", "override_mpp", "replace", "on_error", "slide_timeout"),
+        **given(arguments, "labels", "mpp", "override_mpp", "replace", "slide_timeout"),
         "show_progress": not arguments.quiet,
     }
-    index, report = (_add_features if arguments.features else _add_slides)(arguments, options)
+    if arguments.dry_run:
+        return _tell_plan(arguments, options)
+    options |= given(arguments, "on_error")
+    if arguments.features:
+        index = _index_of_features(arguments, arguments.index)
+        report = index.add_features(arguments.features, **given(arguments, "feature_encoder"), **options)
+    else:
+        index = _index_of_slides(arguments, arguments.index)
+        report = index.add(arguments.slides, **options)
     _tell_added(arguments, report)
     write_failures_option(arguments, failures_of(report.failed))
     show(arguments, asdict(report), [f"{report.summary()}; {held(index)}"])
     return 1 if report.failed else 0
 
 
-def _add_slides(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
+def _tell_plan(arguments: Namespace, options: dict[str, Any]) -> int:
+    """Tell what an add would do; an index that is not there yet is made elsewhere, and deleted."""
+    with _place_to_plan_in(arguments.index) as place:
+        if arguments.features:
+            index = _index_of_features(arguments, place)
+            encoder = given(arguments, "feature_encoder")
+            plan = index.plan_add_features(arguments.features, **encoder, **options)
+        else:
+            plan = _index_of_slides(arguments, place).plan_add(arguments.slides, **options)
+    for note in plan.notes:
+        print_error(f"sish: note: {note}")
+    for skipped in plan.failed:
+        print_error(f"sish: would be skipped: {skipped.reason}")
+    write_failures_option(arguments, failures_of(plan.failed))
+    show(arguments, asdict(plan), plan.lines())
+    return 1 if plan.failed else 0
+
+
+@contextmanager
+def _place_to_plan_in(index: str) -> Iterator[str]:
+    """Yield the place of an index if it is there, else one that is deleted afterwards."""
+    from sish.archives import open_store
+
+    try:
+        open_store(index)
+    except IndexNotFoundError:
+        with TemporaryDirectory(prefix="sish-plan-") as folder:
+            yield str(Path(folder, "new.sish"))
+    else:
+        yield index
+
+
+def _index_of_slides(arguments: Namespace, place: str) -> Index:
+    """Open the index, or make it."""
     from sish.slide_index import Index
 
-    if not is_index(arguments.index):
+    if not is_index(place):
         _check_slides(arguments.slides)
         _check_alike(arguments)
     index = Index.open_or_create(
-        arguments.index,
+        place,
         **given(arguments, "weights", "mpp", "override_mpp", "like", "device", "workers", "rerank"),
     )
     tell_licence(index)
-    return index, index.add(arguments.slides, **options)
+    return index
 
 
 def _check_slides(names: Sequence[str]) -> None:
@@ -142,27 +188,25 @@ def _check_alike(arguments: Namespace) -> None:
         )
 
 
-def _add_features(arguments: Namespace, options: dict[str, Any]) -> tuple[Index, AddReport]:
+def _index_of_features(arguments: Namespace, place: str) -> Index:
+    """Open the index of features, or make it."""
     from sish.index_base import check_alike, check_keeps
     from sish.slide_index import Index, open_or_make
 
-    encoder = given(arguments, "feature_encoder")
-
     def make() -> Index:
         if arguments.like is not None:
-            return Index.create(arguments.index, like=arguments.like, rerank=arguments.rerank)
+            return Index.create(place, like=arguments.like, rerank=arguments.rerank)
         return Index.create_for_features(
-            arguments.index,
+            place,
             arguments.features,
-            **encoder,
-            **given(arguments, "mpp", "override_mpp"),
+            **given(arguments, "feature_encoder", "mpp", "override_mpp"),
             rerank=arguments.rerank or "auto",
         )
 
-    index = open_or_make(lambda: Index.open(arguments.index), make)
+    index = open_or_make(lambda: Index.open(place), make)
     check_keeps(index, arguments.rerank)
     check_alike(index, arguments.like)
-    return index, index.add_features(arguments.features, **encoder, **options)
+    return index
 
 
 def _tell_added(arguments: Namespace, report: AddReport) -> None:

@@ -14,6 +14,7 @@ from sish.cli.merge import MERGE
 from sish.cli.options import (
     Command,
     add_device,
+    add_dry_run,
     add_encoder,
     add_index,
     add_json,
@@ -93,10 +94,17 @@ def _create(arguments: Namespace) -> int:
 def _remove_options(parser: ArgumentParser) -> None:
     parser.add_argument("slide_ids", type=str, nargs="+", help="ids as sish index list shows them")
     add_index(parser)
+    add_dry_run(parser)
 
 
 def _remove(arguments: Namespace) -> int:
     index = open_index(arguments)
+    if arguments.dry_run:
+        rows = index.plan_remove(arguments.slide_ids)
+        for row in rows:
+            print_line(f"would remove: {row.slide_id}: {counted(row.n_patches, 'patch', 'es')}")
+        print_line(f"{len(rows)} to remove; nothing was written; {held(index)}")
+        return 0
     print_line(f"removed {index.remove(arguments.slide_ids)}; {held(index)}")
     return 0
 
@@ -104,11 +112,12 @@ def _remove(arguments: Namespace) -> int:
 def _label_options(parser: ArgumentParser) -> None:
     parser.add_argument("labels", type=str, help="CSV with path or slide_id, and any of label, patient, site")
     add_index(parser)
+    add_dry_run(parser)
 
 
 def _label(arguments: Namespace) -> int:
     index = open_index(arguments)
-    report = index.relabel(arguments.labels)
+    report = (index.plan_relabel if arguments.dry_run else index.relabel)(arguments.labels)
     for note in report.notes:
         print_error(f"sish: note: {note}")
     known = [row.slide_id for row in index.slides]
@@ -117,7 +126,12 @@ def _label(arguments: Namespace) -> int:
         print_error(
             f"sish: skipped: {arguments.labels} names {name}, and the index holds no such slide{near}"
         )
-    print_line(f"relabelled {counted(len(report.changed), 'slide')}")
+    if arguments.dry_run:
+        for slide_id in report.changed:
+            print_line(f"would change: {slide_id}")
+        print_line(f"{counted(len(report.changed), 'slide')} to relabel; nothing was written")
+    else:
+        print_line(f"relabelled {counted(len(report.changed), 'slide')}")
     return 1 if report.unknown else 0
 
 

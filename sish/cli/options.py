@@ -114,6 +114,13 @@ def add_encoder(parser: ArgumentParser) -> None:
     add_device(parser)
 
 
+def add_dry_run(parser: ArgumentParser) -> None:
+    """Let a parser know ``--dry-run``."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tell what would be done, and write nothing into the index"
+    )
+
+
 def add_failures(parser: ArgumentParser) -> None:
     """Let a parser know ``--failures``."""
     parser.add_argument(
