@@ -28,14 +28,17 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 README_LINES = 150
 
+EXPECTED = ("LICENSE", "NOTICE", "CITATION.cff", "SECURITY.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md")
+"""Files at the top of the clone that a stranger looks for."""
+
 HEADING = re.compile(r"^## (?P<version>\S+) \((?P<date>[^)]*)\)$", re.MULTILINE)
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MACHINE_PATHS = r"(^|[^.[:alnum:]_*~-])(/home/|/Users/|/root/|/work/|/tmp/w/)"
 """Paths that only one machine has, for ``git grep``."""
 SHARED = r"\.\./shared"
-SHARED_IN = ("Makefile", "benchmarks/", "tests/conftest.py", ".ci/")
+SHARED_IN = ("Makefile", "benchmarks/", "tests/conftest.py", "tests/test_release_check.py", ".ci/")
 """Files that may name the folder of test data beside the clone, as a default of an option."""
-INVENTED = ("tests/", "sish/doctor/private.py", ".ci/")
+INVENTED = ("tests/test_doctor.py", "tests/test_release_check.py", "sish/doctor/private.py", ".ci/")
 """Files with paths that are made up, as examples."""
 
 
@@ -73,6 +76,11 @@ class Project:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise Red(f"{' '.join(words)}: {lines[-1] if lines else done.returncode}", advice)
         return done.stdout
+
+    def test(self, *files: str, advice: str) -> str:
+        """Run files of tests; Red if one fails."""
+        words = (sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *files)
+        return self.run(*words, advice=advice).splitlines()[-1]
 
     def make(self, target: str, advice: str) -> str:
         """Make a target of the Makefile; Red where it is not there."""
@@ -139,6 +147,13 @@ def check_readme(project: Project) -> str:
     if lines > README_LINES:
         raise Red(f"README.md has {lines} lines", f"move what is over {README_LINES} into docs/")
     return f"{lines} lines"
+
+
+def check_files(project: Project) -> str:
+    """Check that the files are there that a stranger looks for."""
+    for name in EXPECTED:
+        project.read(name)
+    return ", ".join(EXPECTED)
 
 
 def check_paths(project: Project) -> str:
@@ -214,17 +229,18 @@ def check_build(project: Project) -> str:
 
 def check_golden(project: Project) -> str:
     """Check that stored indexes of all format versions open and answer as they did."""
-    tests = ("tests/test_store_golden.py", "tests/test_golden_indexes.py")
-    words = (sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *tests)
-    told = project.run(*words, advice="make the release read what earlier ones wrote")
-    return told.splitlines()[-1]
+    advice = "make the release read what earlier ones wrote"
+    return project.test("tests/test_store_golden.py", "tests/test_golden_indexes.py", advice=advice)
 
 
 def check_forms(project: Project) -> str:
     """Check that the forms of issues and the hooks are valid."""
-    words = (sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "tests/test_habits.py")
-    project.run(*words, advice="mend .github/ or .pre-commit-config.yaml")
-    return ".github, .pre-commit-config.yaml"
+    return project.test("tests/test_habits.py", advice="mend .github/ or .pre-commit-config.yaml")
+
+
+def check_licences(project: Project) -> str:
+    """Check that the file of licences names everything of others that is shipped."""
+    return project.test("tests/test_licences.py", advice="name it in THIRD_PARTY_LICENSES.txt")
 
 
 def check_doctor(project: Project) -> str:
@@ -239,15 +255,20 @@ CHECKS: dict[str, Callable[[Project], str]] = {
     "date": check_dates,
     "tag": check_tag,
     "README": check_readme,
+    "files": check_files,
     "folders": check_paths,
     "pins": check_pins,
     "lint": lambda project: project.make("lint", "make lint"),
     "types": lambda project: project.make("types", "make types"),
     "golden indexes": check_golden,
     "forms and hooks": check_forms,
-    "wheel and archive": check_build,
+    "licences": check_licences,
     "documentation": lambda project: project.make("docs", "make docs tells what is wrong"),
     "doctor": check_doctor,
+    "wheel and archive": check_build,
+    "wheel alone": lambda project: project.make("test-wheel", "make test-wheel tells what the wheel lacks"),
+    "lowest versions": lambda project: project.make("test-lowest", "raise the bound in setup.cfg"),
+    "bill of materials": lambda project: project.make("sbom", "make sbom tells what is wrong"),
 }
 """The checks by name, quick ones first."""
 
