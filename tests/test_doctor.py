@@ -142,6 +142,16 @@ def test_what_fails_is_named(monkeypatch, damage, check, told):
     assert told in found.found and found.advice
 
 
+def test_a_gpu_that_fails_is_a_drawback_and_no_damage(monkeypatch):
+    damage = (
+        "import torch; torch.cuda.device_count = lambda: 1; torch.cuda.get_device_name = lambda device: 'GPU'"
+    )
+    monkeypatch.setattr(children, "_CODE", f"{damage}\n{children._CODE}")
+    found = only("torch devices")
+    assert found.state == "note" and "--device cpu" in found.advice
+    assert found.found.startswith("cpu, cuda:0 (GPU) fails: ")
+
+
 @pytest.mark.slow
 def test_a_search_with_other_answers_fails_the_self_test(monkeypatch):
     damage = "from sish.demo import synthetic as s; plan = s.plan; s.plan = lambda n, *a: plan(n + 3, *a)"

@@ -18,7 +18,7 @@ COMMANDS = [
     [], ["index"], *(["index", name] for name in INDEX_COMMANDS),
     ["search"], ["evaluate"], ["preview"], ["export"], ["demo"], ["systems", "search"], ["smily", "build"],
     ["smily", "search"], ["train"], ["train", "fit"], ["train", "contrast"], ["train", "export"],
-    ["train-codes", "fit"], ["train-masks", "export"],
+    ["train-codes", "fit"], ["train-masks", "export"], ["doctor"],
 ]  # fmt: skip
 
 
