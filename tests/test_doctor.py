@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -281,13 +282,18 @@ def test_a_report_tells_nothing_about_a_user_or_a_machine(tmp_path, monkeypatch)
         f"/home/jane/My Slides/liba.so: broken in {tmp_path}/x on lab7",
         f"{Path.cwd()}/a.py, {sys.prefix}/lib/b.so and /opt/Jane Doe/lib/c.so fail",
         f'cannot connect to {index}: at "10.1.2.3" (fe80::1) s3cret cases db.hospital.org lab7.hospital.org',
+        f"{tempfile.gettempdir()}/doe case/x/kept.nbi",
+        f"{Path.cwd()}/doe/list.csv",
         "jane@hospital.org wrote | <b>",
     ]
     report = Examination(tuple(Check("a", "broken", text) for text in found)).report(Private.here(index))
     for word in ("jane", "Jane", "lab7", "hospital", "s3cret", "cases", "10.1.2.3", "fe80", "My Slides",
                  "/tmp", str(Path.cwd()), sys.prefix, "<b>", "doe"):  # fmt: skip
         assert word not in report, word
-    assert all(name in report for name in ("liba.so", "b.so", "c.so", "a.py"))
+    assert all(
+        name in report
+        for name in ("liba.so", "b.so", "c.so", "a.py", "TEMP/.../kept.nbi", "HERE/.../list.csv")
+    )
     assert all(line.count("|") - line.count("\\|") == 4 for line in report.splitlines()[2:])
 
 

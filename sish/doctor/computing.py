@@ -48,7 +48,7 @@ def check_kernels() -> Iterator[Check]:
     else:
         kept = len(list(Path(folder).parent.rglob("*.nbi")))
         given = "NUMBA_CACHE_DIR" if os.environ.get("NUMBA_CACHE_DIR") else "the cache of numba"
-        yield Check("kernels", OK, f"{kept} compiled ones are kept in {given}, {folder}")
+        yield Check("kernels", OK, f"kept in {given}, {folder} ({kept} so far)")
 
 
 def check_torch() -> Iterator[Check]:

@@ -2,7 +2,7 @@
 
 >>> private = Private({"/home/jane": "~", "jane": "USER", "lab7": "HOST"})
 >>> private.hide("/home/jane/My Slides/lib.so: is broken, says jane on lab7; janet does not")
-'.../lib.so: is broken, says USER on HOST; janet does not'
+'~/.../lib.so: is broken, says USER on HOST; janet does not'
 >>> private.hide('no answer of postgresql://x:secret@db.hospital.org/archive at "10.0.0.5", port 5432')
 'no answer of postgresql://... at "ADDRESS", port 5432'
 """
@@ -24,8 +24,11 @@ from urllib.parse import unquote, urlsplit
 _URL = re.compile(r"\b(\w[\w+.-]*://)[^\s'\"]+")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)*")
 _IP = re.compile(r"(?<=[\"'(])(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]+)(?=[\"')])")
-_FOLDERS = re.compile(r"(?<![\w.)/])~?/([^/\s][^/\n:;,'\"|]*/)+")
-"""The folders of an absolute path; their names may have spaces."""
+_TOPS = ("~", "TEMP", "PYTHON", "HERE", "INDEX")
+"""Words that stand for folders."""
+
+_FOLDERS = re.compile(rf"(?<![\w.)/])({'|'.join(_TOPS)})?/([^/\s][^/\n:;,'\"|]*/)+")
+"""All folders of a path but the last name; folders may have spaces in their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Private:
         for word in sorted(self.words, key=len, reverse=True):
             text = re.sub(rf"(?<![\w]){re.escape(word)}(?![\w])", self.words[word], text)
         text = _MAIL.sub("MAIL", text)
-        return _FOLDERS.sub(".../", _IP.sub("ADDRESS", text))
+        return _FOLDERS.sub(lambda found: f"{found[1] or ''}/.../".lstrip("/"), _IP.sub("ADDRESS", text))
 
 
 _PUBLIC = frozenset({"", "localhost", "root", "python", "sish"})
