@@ -27,7 +27,7 @@ _IP = re.compile(r"(?<=[\"'(])(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]+
 _TOPS = ("~", "TEMP", "PYTHON", "HERE", "INDEX")
 """Words that stand for folders."""
 
-_FOLDERS = re.compile(rf"(?<![\w.)/])({'|'.join(_TOPS)})?/([^/\s][^/\n:;,'\"|]*/)+")
+_FOLDERS = re.compile(rf"(?<![\w.)/])({'|'.join(_TOPS)})?/([^/\s]([^/\n:;,'\"|]*[^/\s:;,'\"|])?/)+")
 """All folders of a path but the last name; folders may have spaces in their names."""
 
 
