@@ -15,7 +15,7 @@ language = "en-GB"
 extensions = ["myst_nb"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "notebooks/*.ipynb", "vqvae/weights/*.md"]
-exclude_patterns = ["docs/_build"]
+exclude_patterns = ["docs/_build", "docs/package.md"]  # the page of the wheel
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
