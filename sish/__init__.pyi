@@ -43,7 +43,7 @@ from .results import (
     RelabelReport as RelabelReport,
     Results as Results,
 )
-from .shard_merge import MergeReport as MergeReport, merge as merge
+from .shard_merge import MergeReport as MergeReport, merge as merge, plan_merge as plan_merge
 from .slide_index import Index as Index
 from .slides.region import Box as Box
 from .slide_map import SlideMap as SlideMap

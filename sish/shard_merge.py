@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -93,14 +94,11 @@ def merge(
         If a shard cannot be read or is damaged, or the index cannot be written.
     """
     folder = folder_of(path)
-    parts = [_opened(folder_of(shard)) for shard in shards]
-    _check_whole(parts)
-    _check_alike(parts)
-    places = _places(parts)
+    parts, places = _gathered(folder, shards)
     order = sorted(places)
     header = parts[0].state.header
     _LOG.info("merging %s of %s", counted(len(order), "slide"), counted(len(parts), "shard"))
-    with _store_at(folder, header, parts) as store:
+    with _store_at(folder, header) as store:
         there = _check_begun(store, header, places, order)
         with progress("merging", len(order) - there, show=show_progress) as bar:
             writer = SlideWriter(store, IndexHeader.from_json(header).recipe)
@@ -112,9 +110,56 @@ def merge(
                 bar.step(slide_id)
             writer.commit()
         writer.settle()
+    return MergeReport(len(order) - there, there, _failed(parts, places))
+
+
+def plan_merge(path: str | os.PathLike[str], shards: Iterable[str | os.PathLike[str]]) -> MergeReport:
+    """Return the report that :func:`merge` would give: every byte of the shards is read, nothing is written.
+
+    Parameters
+    ----------
+    path : path-like
+        As of :func:`merge`.
+    shards : iterable of path-like
+        As of :func:`merge`.
+
+    Returns
+    -------
+    MergeReport
+        What would be done.
+
+    Raises
+    ------
+    ParameterError
+        As of :func:`merge`.
+    SlideExistsError
+        As of :func:`merge`.
+    StoreError
+        If a shard or the index cannot be read, or is damaged.
+    """
+    folder = folder_of(path)
+    parts, places = _gathered(folder, shards)
+    order, there = sorted(places), 0
+    with suppress(IndexNotFoundError), Store.open(folder) as store:
+        there = _check_begun(store, parts[0].state.header, places, order)
+    return MergeReport(len(order) - there, there, _failed(parts, places))
+
+
+def _gathered(folder: Path, shards: Iterable[str | os.PathLike[str]]) -> tuple[list[_Part], _Places]:
+    """Return the shards, checked, and where each slide is."""
+    parts = [_opened(folder_of(shard)) for shard in shards]
+    _check_whole(parts)
+    _check_alike(parts)
+    for part in parts:
+        if folder.exists() and folder.samefile(part.path):
+            raise ParameterError(f"got {folder} as a shard and as the index to make; give another folder")
+    return parts, _places(parts)
+
+
+def _failed(parts: Sequence[_Part], places: _Places) -> tuple[Skipped, ...]:
+    """Return the slides that failed in their shard, and are in no other."""
     failed = (line for part in parts for line in part.record.failed if line[0] not in places)
-    skipped = tuple(Skipped(file, reason, slide_id) for slide_id, file, reason in failed)
-    return MergeReport(len(order) - there, there, skipped)
+    return tuple(Skipped(file, reason, slide_id) for slide_id, file, reason in failed)
 
 
 def _opened(path: Path) -> _Part:
@@ -199,11 +244,8 @@ def _places(parts: Sequence[_Part]) -> _Places:
     return places
 
 
-def _store_at(path: Path, header: Mapping[str, JSON], parts: Sequence[_Part]) -> Store:
+def _store_at(path: Path, header: Mapping[str, JSON]) -> Store:
     """Open the index that a merge began, or make it."""
-    for part in parts:
-        if path.exists() and path.samefile(part.path):
-            raise ParameterError(f"got {path} as a shard and as the index to make; give another folder")
     try:
         return Store.open(path, write=True)
     except IndexNotFoundError:

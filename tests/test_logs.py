@@ -103,6 +103,20 @@ def test_the_name_of_a_slide_cannot_forge_a_record(tmp_path, capsys):
     assert "\x1b" not in err and not re.search("^2026-01-01", err, re.MULTILINE)
 
 
+def test_a_fault_is_in_the_log_and_its_text_cannot_forge_a_record(built_index, tmp_path, monkeypatch):
+    def fail(_):
+        raise RuntimeError("a fault\n2026-01-01T00:00:00+0000 INFO sish: forged")
+
+    monkeypatch.setattr(sish.Index, "slides", property(fail))
+    log = tmp_path / "a.log"
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["index", "list", "--index", str(built_index), "--log-file", str(log)])
+    text = log.read_text()
+    assert "    RuntimeError: a fault" in text and "in fail" in text
+    assert not re.search("^2026-01-01", text, re.MULTILINE)
+    assert "exit code 1" in text.splitlines()[-1]
+
+
 def test_a_log_replaces_and_spoils_no_other_file(built_index, tmp_path, capsys):
     slide = tmp_path / "a.svs"
     slide.write_bytes(b"pixels")

@@ -119,6 +119,24 @@ def test_a_process_that_is_killed_and_started_again(archive, tmp_path):
     assert_same(archive / "one", tmp_path / "m")
 
 
+def test_a_planned_merge_tells_what_a_merge_does(archive, tmp_path, capsys):
+    out, shards = tmp_path / "m", shards_of(archive)
+    words = ["index", "merge", *map(str, (out, *shards))]
+    assert main([*words, "--dry-run"]) == 0 and not out.exists()
+    assert capsys.readouterr().out == f"{len(IDS)} to merge, 0 already there; nothing was written\n"
+    plan = sish.plan_merge(out, shards)
+    assert not out.exists() and plan == sish.merge(out, shards, show_progress=False)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert sish.plan_merge(out, shards) == sish.merge(out, shards, show_progress=False)
+    assert {path: path.read_bytes() for path in before} == before
+    for odd in (shards[1:], [shards[0], *shards]):
+        with pytest.raises(sish.ParameterError) as planned:
+            sish.plan_merge(tmp_path / "n", odd)
+        with pytest.raises(sish.ParameterError) as merged:
+            sish.merge(tmp_path / "n", odd, show_progress=False)
+        assert str(planned.value) == str(merged.value)
+
+
 def test_a_second_merge_does_nothing(archive, tmp_path):
     sish.merge(tmp_path / "m", shards_of(archive), show_progress=False)
     generation = sish.Index.open(tmp_path / "m").generation
