@@ -29,9 +29,12 @@ class PlainEncoder:
     def encode(self, images):
         features = np.empty((len(images), 64), np.float32)
         for row, image in zip(features, images.astype(np.int16), strict=True):
-            colours = [np.histogram(image[..., channel], 16, (0, 256))[0] for channel in range(3)]
+            colours = [
+                np.bincount(channel.ravel() // 16, minlength=16) for channel in np.moveaxis(image, 2, 0)
+            ]
             steps = np.abs(np.diff(image.sum(axis=2), axis=1))
-            row[:] = np.concatenate([*colours, np.histogram(steps, 16, (0, 200))[0]]) / image[..., 0].size
+            steps = np.minimum(steps[steps <= 200] * 2 // 25, 15)  # 16 bins; np.histogram is ten times slower
+            row[:] = np.concatenate([*colours, np.bincount(steps, minlength=16)]) / image[..., 0].size
         grid = images[:, ::8, ::8, 0] // 32
         return Plain(features, grid)
 

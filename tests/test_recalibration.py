@@ -49,7 +49,7 @@ def draw_slides(folder: Path, names: range, side: int = 64) -> list[Path]:
     for name in names:
         rng = np.random.default_rng(name)
         pixels = rng.integers(60, 200, (side, side, 3)) * rng.uniform([0.8, 0.4, 0.8], [1, 0.65, 1])
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{name:03}.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{name:03}.png", compress_level=1)
     return [folder / f"{name:03}.png" for name in names]
 
 
