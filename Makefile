@@ -34,7 +34,7 @@ types: $(VENV)/installed-test
 
 # The site, with its links: docs/_build/html/index.html. Nothing is fetched.
 docs: $(VENV)/installed-test
-	$(BIN)/sphinx-build -b html -c docs --nitpicky --fail-on-warning --keep-going --quiet . docs/_build/html
+	$(BIN)/sphinx-build --builder html --conf-dir docs --fresh-env --nitpicky --fail-on-warning --keep-going --quiet . docs/_build/html
 
 # Is this commit ready? make release-check RELEASE=0.1.0 also asks for the date and the tag
 release-check: $(VENV)/installed-test

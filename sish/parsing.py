@@ -13,6 +13,7 @@ from sish.nearest import nearest_to
 from sish.printing import printable
 
 _CLASS = re.compile(r"<class\s+'(?:[\w.]*\.)?(\w+)'>")
+_ROLE = re.compile(r"(?::\w+:)?(`+)~?([^`]+)\1")
 _LITERAL = re.compile(r"typing\.Literal\[(.*?)\]")
 _CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$", re.DOTALL)
 _VALUE = re.compile(r"Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)$", re.DOTALL)
@@ -50,8 +51,8 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         return action
 
     def format_help(self, *given: Any) -> str:
-        """Return the help, with types by their names."""
-        return _CLASS.sub(r"\1", super().format_help(*given))
+        """Return the help, with types by their names and without the markup of docstrings."""
+        return _ROLE.sub(r"\2", _CLASS.sub(r"\1", super().format_help(*given)))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print on one line what was wrong and which name is nearest, and exit with 2."""

@@ -303,7 +303,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Results(HitList[Query, Hit]):
-    """The answer of an index: a :class:`HitList` of slides.
+    """The answer of an index: a :class:`~sish.results.HitList` of slides.
 
     In ``to_dict``, a matched patch is the square of ``patch_l0_px`` level-0 pixels at ``xy`` (top left
     corner) of the file at ``path``, and at ``query_xy`` of the query's file. ``mpp`` is the scale of these
