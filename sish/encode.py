@@ -252,6 +252,7 @@ class SlideEncoder:
         mosaic = select_mosaic(
             slide, patches, n_clusters=recipe.n_clusters, fraction=recipe.fraction, seed=recipe.seed
         )
+        _LOG.debug("%s: %d tiles of tissue, %d of them in the mosaic", slide.name, len(patches), len(mosaic))
         return PreparedSlide(slide, tissue, mosaic)
 
     def tiles(self, slide: Slide) -> Mosaic | Patches:

@@ -151,6 +151,7 @@ class IndexSearch(IndexSpatial):
         if exclude_patient and not asked.patient:
             raise QueryError("got exclude_patient=True with vectors of an unknown patient; give patient=")
         moved, examples = refinement.applied(codes, state, encoder, tell)
+        _LOG.debug("searching generation %d with %s", state.generation, changed.of(state))
         results = self._view_of(state).search(
             asked,
             moved,

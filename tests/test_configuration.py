@@ -158,6 +158,14 @@ def test_config_shows_each_setting_and_its_source(tmp_path, monkeypatch, capsys)
     assert "secret" not in out and "SISH_WORKERS" in out
 
 
+def test_config_tells_a_variable_that_is_misspelt(monkeypatch, capsys):
+    monkeypatch.setenv("SISH_DEVCE", "cuda")
+    monkeypatch.setenv("SISH_TEST_EVERYTHING", "1")  # of others
+    monkeypatch.setenv("SISH_DATA", "data")
+    assert main(["config"]) == 0
+    assert capsys.readouterr().err == "sish: note: SISH_DEVCE is no setting; nearest: SISH_DEVICE\n"
+
+
 def test_a_place_given_to_verify_comes_before_the_setting(built_index, monkeypatch, capsys):
     monkeypatch.setenv("SISH_INDEX", "none.sish")
     assert main(["index", "verify", str(built_index)]) == 0

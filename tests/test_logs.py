@@ -142,6 +142,17 @@ def test_a_full_disk_ends_the_log_and_not_the_command(built_index, capsys):
     assert err.count("\n") == 1 and "the log /dev/full ends here" in err and "No space left" in err
 
 
+def test_details_are_told_with_two_letters_only(built_index, capsys, monkeypatch):
+    monkeypatch.setenv("SISH_INDEX", str(built_index))
+    monkeypatch.setenv("SISH_K", "3")
+    for words, has_details in ((["-v"], False), (["-vv"], True), (["-v", "-v"], True)):
+        assert main(["search", "adipose-01", *words]) == 0
+        err = capsys.readouterr().err
+        assert ("DEBUG sish.index_search: searching generation" in err) == has_details
+        assert ("the setting k is from SISH_K" in err) == has_details
+        assert "INFO sish.index_search: query adipose-01" in err
+
+
 def test_a_killed_add_has_logged_what_it_did(synthetic_slides, tmp_path):
     log, index = tmp_path / "add.log", tmp_path / "a.sish"
     words = ["index", "add", synthetic_slides, "--index", index, "--quiet", "--log-file", log]

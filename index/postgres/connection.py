@@ -127,6 +127,7 @@ class Database:
                 f"got {str(self.address)!r}, which libpq cannot read; want {WANTED}, other characters than "
                 "letters and digits as %XX, and options of libpq"
             ) from None
+        _LOG.debug("connecting to %s", self.address)
         options = f"{_OPTIONS} {own.pop('options', '')}".strip()
         try:
             connection: Connection[Any] = psycopg.connect(

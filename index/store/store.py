@@ -11,6 +11,7 @@ index or the new one. After the commit the files that the new manifest does not 
 keep theirs mapped, so a snapshot stays valid while a writer goes on.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -50,6 +51,8 @@ from sish.index.store.snapshot import Snapshot, merge, merge_into, slide_snapsho
 from sish.index.store.state import State, load_state, open_extras
 from sish.index.store.tree_file import write_tree
 from sish.index.store.verify import damaged_files, verify
+
+_LOG = logging.getLogger(__name__)
 
 MERGE_RATIO = 2
 """A segment joins an append if it weighs at most this many times what is merged so far.
@@ -652,6 +655,7 @@ class Store:
         tree = open_extras(self.path, manifest, state.tree_file)
         replace_file(self.path / MANIFEST, manifest.to_bytes())
         self._state = State(self.path, manifest, tuple(segments), tree)
+        _LOG.debug("%s: commit %d, %d segments", self.path, generation, len(segments))
         delete_unnamed(self.path, old, manifest)
 
     def _sound(self, segment: Segment) -> Segment:

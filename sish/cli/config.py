@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from jsonargparse import Namespace
 
 from sish.cli.options import Command, add_json, show
 from sish.configuration import FILE_VARIABLE, KINDS, configuration_file, read_settings, variable_of
 from sish.index.postgres.addresses import place_of
+from sish.nearest import nearest
 from sish.parsing import ArgumentParser
-from sish.printing import aligned
+from sish.printing import aligned, print_error
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -25,6 +28,10 @@ def _run(arguments: Namespace) -> int:
             value = str(place_of(value))  # without a password
         source = None if found is None else found.source
         rows.append({"setting": name, "value": value, "source": source, "variable": variable_of(name)})
+    for variable in sorted(name for name in os.environ if name.startswith("SISH_")):
+        asked = variable.removeprefix("SISH_").replace("_", "-").lower()
+        if variable != FILE_VARIABLE and asked not in KINDS and (near := nearest(asked, KINDS)):
+            print_error(f"sish: note: {variable} is no setting; nearest: {variable_of(near[0])}")
     state = "" if file.exists() else " (there is none)"
     shown = [{name: "-" if cell is None else str(cell) for name, cell in row.items()} for row in rows]
     show(

@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings_on_one_line():
         try:
             choice, words = taken_from(words)
-            settings = {name: setting.value for name, setting in read_settings().items()}
-            with logging_to(choice.or_else(settings)), told(words) as codes:
+            found = read_settings()
+            settings = {name: setting.value for name, setting in found.items()}
+            with logging_to(choice.or_else(settings)), told(words, found) as codes:
                 codes.append(_guarded(words, settings))
                 return codes[0]
         except SishError as error:  # about the settings, or the log itself

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from sish.configuration import Setting
 from sish.errors import OutputError, ParameterError
 from sish.outputs import check_output
 from sish.parsing import ArgumentParser
@@ -141,11 +142,13 @@ def logging_to(choice: LogChoice) -> Iterator[None]:
 
 
 @contextmanager
-def told(words: Sequence[str]) -> Iterator[list[int]]:
+def told(words: Sequence[str], settings: Mapping[str, Setting]) -> Iterator[list[int]]:
     """Log that a command begins and how it ends; whoever runs it puts its exit code into the list."""
     start, codes = time.perf_counter(), list[int]()
     name = " ".join(words[: 2 if words[:1] == ["index"] else 1])  # later words may hold a password
     _LOG.info("sish %s %s begins, process %d", __version__, name, os.getpid())
+    for setting, found in settings.items():
+        _LOG.debug("the setting %s is from %s", setting, found.source)  # its value may hold a password
     try:
         yield codes
     except SystemExit as stop:  # a wrong command line
