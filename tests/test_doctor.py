@@ -68,7 +68,12 @@ def test_the_sentence_of_each_extra_that_a_user_may_want():
 
 
 def test_requirements_are_read_with_their_versions_and_extras(monkeypatch):
-    lines = ["numpy>=2.0", "jsonargparse[signatures]>=4.40", 'psycopg[binary]>=3.2; extra == "postgres"']
+    lines = [
+        "tomli>=2; python_version < '3'",
+        "numpy>=2.0",
+        "jsonargparse[signatures]>=4.40",
+        'psycopg[binary]>=3.2; extra == "postgres"',
+    ]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
     assert [(each.name, each.versions, each.extra) for each in requirements()] == [
         ("numpy", ">=2.0", None),

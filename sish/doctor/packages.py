@@ -37,7 +37,7 @@ _REQUIREMENT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Requirement:
+class Wanted:
     """One line of what sish requires."""
 
     name: str
@@ -48,17 +48,30 @@ class Requirement:
     """The extra that it belongs to; None where sish always needs it."""
 
 
-def requirements() -> tuple[Requirement, ...]:
+def requirements() -> tuple[Wanted, ...]:
     """Return what the metadata of this installation require; nothing where sish is not installed."""
     try:
         lines = metadata.requires("sish") or []
     except metadata.PackageNotFoundError:
         return ()
     return tuple(
-        Requirement(found["name"], found["versions"].strip(" ()"), found["extra"])
-        for found in map(_REQUIREMENT.match, lines)
-        if found
+        Wanted(found["name"], found["versions"].strip(" ()"), found["extra"])
+        for line in lines
+        if (found := _REQUIREMENT.match(line)) and _applies(line, found["extra"])
     )
+
+
+def _applies(line: str, extra: str | None) -> bool:
+    """Return whether a requirement is one of this Python and system; it is, where nothing can tell."""
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement
+    except ImportError:
+        return True
+    try:
+        marker = Requirement(line).marker
+    except InvalidRequirement:
+        return True
+    return marker is None or marker.evaluate({"extra": extra or ""})
 
 
 def required() -> tuple[str, ...]:
@@ -109,7 +122,7 @@ def check_extra(extra: str) -> Iterator[Check]:
         yield Check(f"extra {extra}", OK, f"{ENABLES[extra]}: {versions}")
 
 
-def _problem(wanted: Requirement) -> tuple[str, str]:
+def _problem(wanted: Wanted) -> tuple[str, str]:
     """Return what is wrong with a package, or "", and its version."""
     try:
         version = metadata.version(wanted.name)
