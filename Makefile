@@ -28,6 +28,7 @@ coverage: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
 
 types: $(VENV)/installed-test
 	$(BIN)/mypy sish benchmarks
