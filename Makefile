@@ -10,7 +10,7 @@ SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs bench bench-compare bench-record release-check train weights notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs docs-links bench bench-compare bench-record release-check train weights notebooks notebooks-write clean
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -40,6 +40,10 @@ docs: $(VENV)/installed-test
 # Is this commit ready? make release-check RELEASE=0.1.0 also asks for the date and the tag
 release-check: $(VENV)/installed-test
 	$(BIN)/python .ci/release_check.py --release "$(RELEASE)"
+
+# Whether the pages of others that ours link to are still there: needs the internet
+docs-links: $(VENV)/installed-test
+	$(BIN)/sphinx-build --builder linkcheck --conf-dir docs --quiet . docs/_build/links
 
 # Published test vectors: make bench VECTORS=folder
 bench: $(VENV)/installed-test
