@@ -1,4 +1,5 @@
 from .annotations import Annotation as Annotation, read_annotations as read_annotations
+from .configuration import Setting as Setting, read_settings as read_settings
 from .errors import (
     AnnotationsError as AnnotationsError,
     EncoderMismatchError as EncoderMismatchError,
