@@ -35,6 +35,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # `make notebooks` runs every cell; the site shows what is stored in the files
 
+default_role = "literal"  # `name` in a docstring is code
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autosummary_generate = False
