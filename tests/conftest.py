@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from without_torch import skip_what_needs_torch
 
@@ -15,6 +16,9 @@ from sish.demo.synthetic import write_slides
 from sish.systems.item import Item
 
 skip_what_needs_torch()
+# The first call of a kernel compiles it, which takes longer than hypothesis lets an example take.
+hypothesis.settings.register_profile("sish", deadline=None)
+hypothesis.settings.load_profile("sish")
 pytest.register_assert_rewrite("system_contract")
 
 # The settings of whoever runs the tests are none of theirs.

@@ -35,6 +35,7 @@ runpy.run_module("sish", run_name="__main__", alter_sys=True)
     ],
 )
 def test_an_interrupt_while_a_module_is_imported(module, words):
+    pytest.importorskip(module)
     code = CODE.format(module=module, words=words)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130 and done.stdout == ""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL import __version__ as PILLOW
 from pyramids import write_strips
 
 from sish.errors import SlideOpenError
@@ -103,6 +104,8 @@ def test_colours_in_jpeg_are_those_of_the_stream(tmp_path, flat, name, photometr
 @pytest.mark.parametrize("tile", [256, None])
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_ycbcr_without_jpeg(tmp_path, flat, compression, tile):
+    if compression is None and tile is None and int(PILLOW.partition(".")[0]) < 13:
+        pytest.skip("Pillow before 13 refuses these files")
     ycbcr = np.asarray(Image.fromarray(flat).convert("YCbCr"))
     tifffile.imwrite(
         tmp_path / "a.tif", ycbcr, photometric="ycbcr", compression=compression, metadata=None,
