@@ -30,6 +30,7 @@ The library itself reads no settings. A program that wants them asks for them:
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -74,7 +75,7 @@ class _Kind:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
 def _is_whole(value: object) -> bool:
@@ -86,7 +87,7 @@ def _at_least(least: int) -> Callable[[object], bool]:
 
 
 def _is_seconds(value: object) -> bool:
-    return (_is_whole(value) or isinstance(value, float)) and value >= 0  # type: ignore[operator]
+    return (_is_whole(value) or isinstance(value, float)) and 0 <= value < math.inf  # type: ignore[operator]
 
 
 KINDS: Mapping[str, _Kind] = {
@@ -185,15 +186,17 @@ def _from_file(path: Path, *, is_named: bool) -> dict[str, Setting]:
     """Return the settings of a file; of one that nobody named it may be missing."""
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE)
+            data = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError as error:
         if not is_named:
             return {}
         raise _unreadable(path, "there is no such file") from error
     except OSError as error:
         raise _unreadable(path, error.strerror or type(error).__name__) from error
+    if len(data) > _LARGEST_FILE:
+        raise _unreadable(path, "it is larger than 1 MiB")
     try:
-        table = tomllib.loads(data.decode())
+        table = tomllib.loads(data.decode("utf-8-sig"))  # some editors write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ParameterError(
             f"{path}: got no valid TOML ({error}); want lines such as workers = 4"

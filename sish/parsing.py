@@ -17,8 +17,22 @@ _ROLE = re.compile(r"(?::\w+:)?(`+)~?([^`]+)\1")
 _LITERAL = re.compile(r"typing\.Literal\[(.*?)\]")
 _CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$", re.DOTALL)
 _VALUE = re.compile(r"Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)$", re.DOTALL)
+_NUMBER = re.compile(
+    r'Parser key "(.*?)": (?:Expected an? (int|float)\b|.* Subtypes: \[(int|float), NoneType\])'
+    ".* value: (.*)$"
+)
+_NUMBERS = {"int": "a whole number", "float": "a number"}
 _REQUIRED = "the following arguments are required: "
 _UNKNOWN = "unrecognized arguments: "
+
+
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Writes help; a default that a setting gave is not shown, as it may hold a password."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = super()._get_help_string(action)
+        is_set = getattr(action, "is_set", False)
+        return text.replace("%(default)s", "set, sish config shows it") if is_set else text
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
@@ -37,7 +51,7 @@ class ArgumentParser(jsonargparse.ArgumentParser):
     def __init__(self, *given: Any, settings: Mapping[str, Any] | None = None, **options: Any) -> None:
         """See the class."""
         self._settings = settings or {}
-        super().__init__(*given, **{"allow_abbrev": False, **options})
+        super().__init__(*given, **{"allow_abbrev": False, "formatter_class": _HelpFormatter, **options})
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         """Add an argument; an option that has a setting has it as its default."""
@@ -45,9 +59,11 @@ class ArgumentParser(jsonargparse.ArgumentParser):
             self, "_settings", {}
         )  # jsonargparse makes groups with this method, which have none
         option = str(names[-1])
-        if option.startswith("-") and option.lstrip("-") in settings:
+        is_set = option.startswith("-") and option.lstrip("-") in settings
+        if is_set:
             options |= {"default": settings[option.lstrip("-")], "required": False}
         action: argparse.Action = super().add_argument(*names, **options)
+        action.is_set = is_set  # type: ignore[attr-defined]
         return action
 
     def format_help(self, *given: Any) -> str:
@@ -64,6 +80,8 @@ class ArgumentParser(jsonargparse.ArgumentParser):
 def _plain(message: str, parser: argparse.ArgumentParser) -> str:
     """Return a message of argparse or jsonargparse in plain words, on one line."""
     text = _LITERAL.sub(r"one of \1", _CLASS.sub(r"\1", " ".join(message.split())))
+    if number := _NUMBER.match(text):
+        return f"got {_as_typed(number[1], parser)} {number[4]}; want {_NUMBERS[number[2] or number[3]]}"
     if not text.startswith(_REQUIRED):
         return text
     names = text.removeprefix(_REQUIRED).split(", ")

@@ -61,6 +61,8 @@ def test_the_environment_comes_before_the_file(name, tmp_path):
         ("k = ", r"got no valid TOML"),
         ("\ud800", r"got no valid TOML"),
         ("verbose = 3", r"want 0, 1 or 2"),
+        ('index = "a\\u0000b"', r"want a folder"),
+        ("slide-timeout = inf", r"want seconds"),
     ],
 )
 def test_a_wrong_file_is_one_line(text, told, tmp_path, monkeypatch, capsys):
@@ -79,6 +81,26 @@ def test_a_wrong_file_is_one_line(text, told, tmp_path, monkeypatch, capsys):
 def test_a_wrong_variable_is_refused_with_its_name(name):
     with pytest.raises(sish.ParameterError, match=f"^got {variable_of(name)}='many'; want "):
         read_settings({variable_of(name): "many", "SISH_CONFIG": os.devnull})
+
+
+def test_a_file_of_another_editor(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_bytes(b"\xef\xbb\xbfworkers = 2\r\nk = 3\r\n")
+    found = read_settings({"SISH_CONFIG": str(file)})
+    assert {name: it.value for name, it in found.items()} == {"workers": 2, "k": 3}
+
+
+def test_a_file_is_read_whole_or_not_at_all(tmp_path):
+    with pytest.raises(sish.ParameterError, match="larger than 1 MiB"):
+        read_settings(written(tmp_path, "workers = 2\n" + "#" * (1 << 20) + "\nk = 3"))
+
+
+def test_help_shows_no_password(monkeypatch, capsys):
+    monkeypatch.setenv("SISH_INDEX", "postgresql://ann:secret@db.example/slides")
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "secret" not in out and "in PostgreSQL (type: str, default: set, sish config shows it)" in out
 
 
 def test_which_file_is_read(tmp_path):

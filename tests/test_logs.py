@@ -117,6 +117,35 @@ def test_a_fault_is_in_the_log_and_its_text_cannot_forge_a_record(built_index, t
     assert "exit code 1" in text.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["none", "slide.svs", "a" * 300 + ".log"])
+def test_a_log_that_could_not_go_on_is_not_begun(name, tmp_path, capsys):
+    assert main(["config", "--log-file", str(tmp_path / name)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full: Linux only")
+def test_what_is_shown_cannot_stop_a_command(built_index):
+    words = [sys.executable, "-m", "sish", "-vv", "index", "list", "--index", built_index]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 8
+    reading, writing = os.pipe()
+    os.close(reading)  # as in `sish -v index list | head -0`
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1 and "begins, process" in done.stderr and "lost sys.stderr" not in done.stderr
+
+
+def test_no_word_beside_the_name_of_a_command_is_in_the_log(tmp_path, capsys):
+    log, secret = tmp_path / "a.log", "--index=postgresql://ann:secret@127.0.0.1:1/slides"
+    assert main(["index", "list", secret, "--log-file", str(log)]) == 1
+    for words in (["index", secret, "list"], ["secret"], [secret, "search"]):
+        with pytest.raises(SystemExit):
+            main([*words, "--log-file", str(log)])
+    text = log.read_text()
+    assert "secret" not in text and text.count("sish index list begins") == 1
+
+
 def test_a_log_replaces_and_spoils_no_other_file(built_index, tmp_path, capsys):
     slide = tmp_path / "a.svs"
     slide.write_bytes(b"pixels")

@@ -90,9 +90,9 @@ def test_networks_of_timm(monkeypatch):
 
 def test_what_is_lacking_on_a_command_line_is_called_as_it_is_typed(capsys):
     assert "required: --index" in failing(capsys, "search", "q")
-    assert failing(capsys, "search", "q", "--index", "i", "-k", "five").endswith(
-        "Expected a int. Got value: five"
-    )
+    for words, told in ((["-k", "five"], "a whole number"), (["--mpp", "five"], "a number")):
+        error = failing(capsys, "search", "q", "--index", "i", *words)
+        assert error.endswith(f"error: got {words[0]} five; want {told}")
 
 
 def test_an_add_without_a_slide_makes_no_index(tmp_path, capsys):

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             choice, words = taken_from(words)
             found = read_settings()
             settings = {name: setting.value for name, setting in found.items()}
-            with logging_to(choice.or_else(settings)), told(words, found) as codes:
+            with logging_to(choice.or_else(settings)), told(_name_of(words), found) as codes:
                 codes.append(_guarded(words, settings))
                 return codes[0]
         except SishError as error:  # about the settings, or the log itself
@@ -55,6 +55,14 @@ def _guarded(words: list[str], settings: Mapping[str, Value]) -> int:
     except OSError as error:
         print_and_log_error(f"sish: error: {error.filename or 'output'}: {error.strerror}; see to its folder")
         return 1
+
+
+def _name_of(words: Sequence[str]) -> str:
+    """Return the command that words begin with, such as ``sish index add``; others may hold a password."""
+    first, second = [*words, "", ""][:2]
+    if first == "index":
+        return f"sish index {second}" if second in _OF_INDEX else "sish index"
+    return f"sish {first}" if first in _COMMANDS or first in _PARSED_ELSEWHERE else "sish"
 
 
 def _run(words: list[str], settings: Mapping[str, Value]) -> int:

@@ -142,11 +142,10 @@ def logging_to(choice: LogChoice) -> Iterator[None]:
 
 
 @contextmanager
-def told(words: Sequence[str], settings: Mapping[str, Setting]) -> Iterator[list[int]]:
+def told(name: str, settings: Mapping[str, Setting]) -> Iterator[list[int]]:
     """Log that a command begins and how it ends; whoever runs it puts its exit code into the list."""
     start, codes = time.perf_counter(), list[int]()
-    name = " ".join(words[: 2 if words[:1] == ["index"] else 1])  # later words may hold a password
-    _LOG.info("sish %s %s begins, process %d", __version__, name, os.getpid())
+    _LOG.info("%s begins, process %d, version %s", name, os.getpid(), __version__)
     for setting, found in settings.items():
         _LOG.debug("the setting %s is from %s", setting, found.source)  # its value may hold a password
     try:
@@ -155,11 +154,11 @@ def told(words: Sequence[str], settings: Mapping[str, Setting]) -> Iterator[list
         codes.append(stop.code if isinstance(stop.code, int) else 1)
         raise
     except BaseException:
-        _LOG.exception("sish %s ended by an error that is a fault of sish", name)
+        _LOG.exception("%s ended by an error that is a fault of sish", name)
         raise
     finally:
         code = codes[0] if codes else 1
-        _LOG.info("sish %s ends with exit code %d after %.1f s", name, code, time.perf_counter() - start)
+        _LOG.info("%s ends with exit code %d after %.1f s", name, code, time.perf_counter() - start)
 
 
 def print_and_log_error(text: str) -> None:
@@ -172,8 +171,10 @@ def print_and_log_error(text: str) -> None:
 def _opened(name: str) -> Iterator[TextIO]:
     """Open a log to append to it, once it is sure that it is no other file."""
     path = Path(name)
-    check_output(path, replaces=_ENDINGS)
     try:
+        check_output(path, replaces=_ENDINGS)
+        if not path.exists() and path.suffix.lower() not in _ENDINGS:  # the next command would refuse it
+            raise ParameterError(f"got the log {name}; want a file that ends with {' or '.join(_ENDINGS)}")
         file = path.open("a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(
@@ -226,7 +227,10 @@ class _Shown(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, unless its text was printed."""
         if not getattr(record, "printed", False):
-            sys.stderr.write(f"{self.format(record)}\n")  # which rich replaces while it shows a bar
+            try:
+                sys.stderr.write(f"{self.format(record)}\n")  # which rich replaces while it shows a bar
+            except (OSError, ValueError):  # nobody reads it, or its disk is full: the command goes on
+                self.setLevel(logging.CRITICAL + 1)
 
 
 class _LogFile(logging.StreamHandler[TextIO]):
