@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/test_anndata_answers.py
 PYTHONS ?= 3.12 3.13
 BROAD := --numprocesses $(JOBS) --dist loadfile -p no:cacheprovider -m "not slow" \
-	$(addprefix tests/test_,$(addsuffix .py,arrows bag_kernels barcode cli dicom frames hdf5 interrupt keys \
+	$(addprefix tests/test_,$(addsuffix .py,bag_kernels barcode cli dicom frames hdf5 interrupt keys \
 	ordered_sets parquet pictures postgres_answers region report serve_guard serve_searches serve_slides store tiff vectors))
 TORCHLESS := env -u SISH_TEST_EVERYTHING -u PYTHONPATH OMP_NUM_THREADS=1
 UV = $(BIN)/uv pip install --quiet --only-binary :all: --no-binary sish --excludes tests/without_torch.txt
@@ -127,11 +127,13 @@ $(VENV)/wheel: $(VENV)/installed-test
 	cd dist && PYTHONPATH= ../$@/bin/python -m pip --quiet install --constraint ../constraints.txt "$$(echo *.whl)[serve]"
 
 # A broad part of the tests on other versions of Python, and with the oldest packages that setup.cfg allows. All without torch,
-# of which no CPU build is to be had for all of them: tests that need it are skipped. Versions that are not found are told.
+# of which no CPU build is to be had for all of them: tests that need it are skipped. Versions that are not found are told
+# (those of pyenv are found, enabled or not).
 test-pythons: $(addprefix test-python-,$(PYTHONS))
 
 test-python-%: $(VENV)/installed-test
-	@if ! $(BIN)/uv python find --quiet --no-python-downloads $* > /dev/null 2>&1; then echo "Python $* was not found: not tested"; \
+	@export PYENV_VERSION="$$(pyenv versions --bare 2> /dev/null | grep '^$*\.' | paste -sd:)"; \
+	if ! $(BIN)/uv python find --quiet --no-python-downloads $* > /dev/null 2>&1; then echo "Python $* was not found: not tested"; \
 	else set -e; $(BIN)/uv venv --quiet --clear --no-project --python $* $(VENV)/python-$*; \
 	$(UV) --python $(VENV)/python-$*/bin/python --constraint constraints.txt --editable '.[test,interop]'; \
 	$(TORCHLESS) $(VENV)/python-$*/bin/python -m pytest $(BROAD); fi
