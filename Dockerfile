@@ -14,9 +14,10 @@ LABEL org.opencontainers.image.title="sish" \
 # 1000 is the first user of most machines, so that files in a mounted folder belong to that user
 RUN useradd --create-home --uid 1000 sish && install --directory --owner sish /index /slides /weights
 COPY constraints.txt /tmp/
-# torch comes first: what follows finds it there, and takes no CUDA
+# torch comes first: what follows finds it there, and takes no CUDA. 2.13.0+cpu is newer than 2.13.0 to pip; the rest of what
+# torch needs is not on that index in the versions of constraints.txt
 RUN pip install --no-cache-dir --constraint /tmp/constraints.txt \
-        --index-url https://download.pytorch.org/whl/cpu torch
+        --extra-index-url https://download.pytorch.org/whl/cpu torch
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip install --no-cache-dir --constraint /tmp/constraints.txt "$(echo /wheel/*.whl)[interop,postgres,serve,tables]"
 

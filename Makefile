@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 SPATIAL_TESTS := tests/test_spatialdata.py tests/test_spatialdata_docs.py tests/test_anndata_answers.py
 PYTHONS ?= 3.12 3.13
 BROAD := --numprocesses $(JOBS) --dist loadfile -p no:cacheprovider -m "not slow" \
-	$(addprefix tests/test_,$(addsuffix .py,bag_kernels barcode cli dicom frames hdf5 interrupt keys \
-	ordered_sets parquet pictures postgres_answers region report serve_guard serve_searches serve_slides store tiff vectors))
+	$(addprefix tests/test_,$(addsuffix .py,bag_kernels barcode cli frames hdf5 interrupt keys \
+	ordered_sets parquet pictures postgres_answers serve_guard serve_slides store tiff vectors))
 TORCHLESS := env -u SISH_TEST_EVERYTHING -u PYTHONPATH OMP_NUM_THREADS=1
 UV = $(BIN)/uv pip install --quiet --only-binary :all: --no-binary sish --excludes tests/without_torch.txt
 # constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
