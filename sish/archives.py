@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sish.errors import ParameterError
+from sish.errors import IndexNotFoundError, ParameterError
 from sish.index.postgres.addresses import Address, place_of
 from sish.index.postgres.state import RemoteState
 from sish.index.postgres.store import RemoteStore
 from sish.index.postgres.verify import verify_archive
 from sish.index.store import State, Store
+from sish.index.store.admission import check_vacant
 from sish.index.store.manifest import JSON
 from sish.index.store.verify import verify as verify_folder
 from sish.index.texture.archive import Archive, Facts, learn_keys
@@ -73,6 +74,34 @@ def create_store(place: str | os.PathLike[str] | Address, header: Mapping[str, J
     """
     found = place_of(place)
     return RemoteStore.create(found, header) if isinstance(found, Address) else Store.create(found, header)
+
+
+def is_there(place: str | os.PathLike[str] | Address) -> bool:
+    """Return whether there is a store, without making one; a place that is taken is refused.
+
+    Parameters
+    ----------
+    place : path-like or Address
+        As of `open_store`.
+
+    Returns
+    -------
+    bool
+        False if `create_store` could make one there.
+
+    Raises
+    ------
+    StoreError
+        If there is something else, or it cannot be read.
+    """
+    try:
+        open_store(place)
+    except IndexNotFoundError:
+        found = place_of(place)
+        if isinstance(found, Path) and found.exists():
+            check_vacant(found)
+        return False
+    return True
 
 
 def folder_of(place: str | os.PathLike[str] | Address) -> Path:

@@ -167,6 +167,7 @@ class Ingest:
     def plan(self, slides: Iterable[str | os.PathLike[str]], *, show_progress: bool = True) -> AddPlan:
         """Return what `run` would do. Files are opened, and nothing is written."""
         jobs, new, again = self._listed(slides), list[PlannedSlide](), list[PlannedSlide]()
+        self._check_encoder(jobs)
         ahead = min(self.encoder.workers, _MOST_AHEAD)
         looking = each_ahead(jobs, self._look_at, ahead, lambda _job: None)
         with closing(looking), progress("looking", len(jobs), show=show_progress) as bar:
@@ -189,9 +190,8 @@ class Ingest:
 
     def work(self, jobs: list[Job], *, show_progress: bool = True) -> AddReport:
         """Add the slides of these jobs."""
+        self._check_encoder(jobs)
         if jobs:
-            self.encoder.load()  # so wrong weights are refused before any slide is opened
-            self._check_measured()
             self.measure(jobs, show_progress=show_progress)
         with progress("adding", len(jobs), show=show_progress) as bar:
             try:
@@ -201,8 +201,11 @@ class Ingest:
                 self._commit()  # encoded slides are kept, whatever stops the others
         return self._report
 
-    def _check_measured(self) -> None:
-        """Refuse to measure a shard's encoder on its own slides: no other shard would fit it."""
+    def _check_encoder(self, jobs: list[Job]) -> None:
+        """Refuse wrong weights before any slide is opened, and a shard whose encoder was not measured."""
+        if not jobs:
+            return
+        self.encoder.load()
         if self._shard_log is not None and self.encoder.needs_calibration:
             raise ParameterError(
                 f"got shard {self._shard_log.shard} for {self._store.path}, whose encoder was not measured; "

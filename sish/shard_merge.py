@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from sish.archives import folder_of
+from sish.archives import folder_of, is_there
 from sish.encode import SlideCodes
 from sish.errors import IndexNotFoundError, ParameterError, SlideExistsError
 from sish.header import IndexHeader
@@ -140,8 +139,9 @@ def plan_merge(path: str | os.PathLike[str], shards: Iterable[str | os.PathLike[
     folder = folder_of(path)
     parts, places = _gathered(folder, shards)
     order, there = sorted(places), 0
-    with suppress(IndexNotFoundError), Store.open(folder) as store:
-        there = _check_begun(store, parts[0].state.header, places, order)
+    if is_there(folder):
+        with Store.open(folder) as store:
+            there = _check_begun(store, parts[0].state.header, places, order)
     return MergeReport(len(order) - there, there, _failed(parts, places))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -45,6 +46,26 @@ def test_mended_slides_are_added_from_the_list(mixed, synthetic_slides, tmp_path
     assert main(["index", "add", str(failures), "--index", str(index), "--quiet"]) == 0
     assert capsys.readouterr().out.startswith("3 added")
     assert len(sish.Index.open(index)) == 4
+
+
+def test_any_name_is_found_again_or_told(synthetic_slides, tmp_path, capsys):
+    folder, index = tmp_path / "slides", tmp_path / "a.sish"
+    folder.mkdir()
+    names = ["=1+1, x.tif", "組織 é.tif", '"q".tif', "a\rb.tif", "c\nd.tif", os.fsdecode(b"e\xff.tif")]
+    for name in names:
+        (folder / name).write_bytes(b"no slide")
+    failures = tmp_path / "failures.csv"
+    words = ["index", "add", str(folder), "--index", str(index), "--failures", str(failures), "--quiet"]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    told = [line for line in err.splitlines() if "a table cannot hold the name" in line]
+    assert len(told) == 3 and all(part in "".join(told) for part in ("a\\rb", "c\\nd", "e\\udcff"))
+    rows = rows_of(failures)
+    assert len(rows) == len(names) and not any(row["slide_id"].startswith("=") for row in rows)  # no formula
+    for name in names:
+        shutil.copy(synthetic_slides / "fibrous-01.tif", folder / name)
+    assert main(["index", "add", str(failures), "--index", str(index), "--quiet"]) == 1
+    assert capsys.readouterr().out.startswith("3 added, 3 failed")
 
 
 def test_the_list_of_nothing_and_rows_of_labels(synthetic_slides, tmp_path):

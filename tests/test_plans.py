@@ -110,6 +110,20 @@ def test_a_dry_add_refuses_what_an_add_refuses(tmp_path, capsys):
         assert said[0] == said[1] and not (tmp_path / "a.sish").exists()
 
 
+def test_a_place_or_a_shard_that_an_add_refuses_cannot_be_planned(synthetic_slides, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    sish.Index.create(tmp_path / "unmeasured.sish")
+    slide = str(synthetic_slides / "adipose-01.tif")
+    for place, options in (("full", []), ("unmeasured.sish", ["--shard", "0/1"])):
+        words = ["index", "add", slide, "--index", str(tmp_path / place), "--quiet", *options]
+        said = []
+        for more in ([], ["--dry-run"]):
+            assert main([*words, *more]) == 1
+            said.append(capsys.readouterr())
+        assert said[0] == said[1] and said[0].err.startswith("sish: error: ")
+
+
 def test_remove_and_label_can_be_tried(own_index, tmp_path, capsys):
     path = Path(str(own_index.path))
     labels = tmp_path / "labels.csv"

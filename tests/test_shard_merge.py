@@ -135,6 +135,11 @@ def test_a_planned_merge_tells_what_a_merge_does(archive, tmp_path, capsys):
         with pytest.raises(sish.ParameterError) as merged:
             sish.merge(tmp_path / "n", odd, show_progress=False)
         assert str(planned.value) == str(merged.value)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for call in (sish.plan_merge, sish.merge):
+        with pytest.raises(sish.IndexFormatError, match="is not empty"):
+            call(tmp_path / "full", shards)
 
 
 def test_a_second_merge_does_nothing(archive, tmp_path):

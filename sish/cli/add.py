@@ -31,7 +31,7 @@ from sish.cli.options import (
     unused_line,
     write_failures_option,
 )
-from sish.errors import IndexNotFoundError, ParameterError, SlideOpenError
+from sish.errors import ParameterError, SlideOpenError
 from sish.parsing import ArgumentParser
 from sish.printing import print_error
 from sish.results import failures_of
@@ -137,15 +137,13 @@ def _tell_plan(arguments: Namespace, options: dict[str, Any]) -> int:
 @contextmanager
 def _place_to_plan_in(index: str) -> Iterator[str]:
     """Yield the place of an index if it is there, else one that is deleted afterwards."""
-    from sish.archives import open_store
+    from sish.archives import is_there
 
-    try:
-        open_store(index)
-    except IndexNotFoundError:
-        with TemporaryDirectory(prefix="sish-plan-") as folder:
-            yield str(Path(folder, "new.sish"))
-    else:
+    if is_there(index):
         yield index
+        return
+    with TemporaryDirectory(prefix="sish-plan-") as folder:
+        yield str(Path(folder, "new.sish"))
 
 
 def _index_of_slides(arguments: Namespace, place: str) -> Index:

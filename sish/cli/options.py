@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from sish.cli.logs import add_log
 from sish.encoders import TIMM
 from sish.errors import IndexNotFoundError
-from sish.failures import Failure, check_failures, write_failures
+from sish.failures import Failure, check_failures, fits_a_table, write_failures
 from sish.index.params import SearchParams
 from sish.index.postgres.addresses import is_address
 from sish.nearest import nearest_to
@@ -140,8 +140,14 @@ def check_failures_option(arguments: Namespace, inputs: Iterable[str] = ()) -> N
 def write_failures_option(arguments: Namespace, failed: Iterable[Failure]) -> None:
     """Write what failed, if ``--failures`` was given."""
     if arguments.failures is not None:
+        failed = list(failed)
         number = write_failures(arguments.failures, failed)
         print_error(f"sish: wrote {counted(number, 'slide')} that failed to {arguments.failures}")
+        for _, file, _ in failed:
+            if not fits_a_table(file):
+                print_error(
+                    f"sish: note: a table cannot hold the name {file}: rename it, or give it by itself"
+                )
 
 
 def add_scale(parser: ArgumentParser, of: str) -> None:
