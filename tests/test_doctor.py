@@ -302,6 +302,36 @@ def test_a_report_tells_nothing_about_a_user_or_a_machine(tmp_path, monkeypatch)
     assert all(line.count("|") - line.count("\\|") == 4 for line in report.splitlines()[2:])
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        "postgresql:///cases?host=db1.hospital.org,db2.hospital.org&user=jane&password=s3cret&archive=doe",
+        "postgresql://jane:s3cret@db1.hospital.org:5432,db2.hospital.org/cases?archive=doe",
+        "postgresql:///",  # the rest is in variables of libpq
+    ],
+)
+def test_a_report_tells_nothing_of_a_server(index):
+    hide = Private.here(index).hide
+    errors = (
+        'connection to server at "db1.hospital.org" (10.0.0.5), port 5432 failed: FATAL: password '
+        'authentication failed for user "jane"',
+        'could not translate host name "db2.hospital.org" to address',
+        'server at "fe80::1%eth0": database "cases" does not exist, and schema "doe" does not',
+    )
+    shown = "".join(map(hide, errors))
+    told = (
+        "" if index == "postgresql:///" else hide("s3cret doe in cases at db1.hospital.org, db2.hospital.org")
+    )
+    for word in ("jane", "hospital", "10.0", "fe80", "cases", "s3cret", "doe "):
+        assert word not in shown + told, word
+    assert "authentication failed" in shown
+
+
+def test_a_folder_at_the_end_of_a_path_is_hidden():
+    hidden = Private({}).hide("cannot write /mnt/jane/doe: see '/srv/doe' and /opt/x/liba.so.1, or (/opt/doe)")
+    assert hidden == "cannot write .../...: see '.../...' and .../liba.so.1, or (.../...)"
+
+
 def test_the_report_of_this_machine_tells_no_paths():
     found = examine(only=["python", "temporary folder", "kernels", "sish"])
     report = found.report()

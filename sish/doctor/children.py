@@ -121,4 +121,5 @@ def _broken_off(name: str, end: _End) -> Check:
         killed = f"Python was killed by {signal.Signals(-end.code).name}"
         words = f"{killed} ({first_line(end.last_words)})" if end.last_words else killed
         return Check(name, BROKEN, words, advice)
-    return Check(name, BROKEN, f"Python ended with {end.code}: {first_line(end.last_words)}", advice)
+    words = f": {first_line(end.last_words)}" if end.last_words else ""
+    return Check(name, BROKEN, f"Python ended with {end.code}{words}", advice)

@@ -37,9 +37,6 @@ VENDORS = "Aperio, DICOM, Hamamatsu, Leica, MIRAX, Philips, Sakura, Trestle, Ven
 APERIO = "Aperio Image Library v1\n256x256|MPP = 0.5"
 """Description by which OpenSlide knows a slide of Aperio."""
 
-APERIO = "Aperio Image Library v1\n256x256|MPP = 0.5"
-"""Description by which OpenSlide knows a slide of Aperio."""
-
 _SIDE_PX = 256
 _REINSTALL = "pip install --force-reinstall {}"
 

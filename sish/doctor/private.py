@@ -19,16 +19,22 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _URL = re.compile(r"\b(\w[\w+.-]*://)[^\s'\"]+")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)*")
-_IP = re.compile(r"(?<=[\"'(])(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]+)(?=[\"')])")
+_IP = re.compile(r"(?<=[\"'(])(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]+(%\w+)?)(?=[\"')])")
+_QUOTED = re.compile(r'\b(user|role|database|schema|host name|server at|service) "[^"]*"')
+"""What libpq and PostgreSQL call by name."""
+
 _TOPS = ("~", "TEMP", "PYTHON", "HERE", "INDEX")
 """Words that stand for folders."""
 
 _FOLDERS = re.compile(rf"(?<![\w.)/])({'|'.join(_TOPS)})?/([^/\s]([^/\n:;,'\"|]*[^/\s:;,'\"|])?/)+")
 """All folders of a path but the last name; folders may have spaces in their names."""
+
+_LAST = re.compile(r"(?<=\.\.\./)[^/\s:;,'\"|.]+(?![^\s:;,'\"|])")
+"""The last name of a path, if it has no ending: it may be a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,16 @@ class Private:
         text = _URL.sub(r"\1...", text)
         for word in sorted(self.words, key=len, reverse=True):
             text = re.sub(rf"(?<![\w]){re.escape(word)}(?![\w])", self.words[word], text)
-        text = _MAIL.sub("MAIL", text)
-        return _FOLDERS.sub(lambda found: f"{found[1] or ''}/.../".lstrip("/"), _IP.sub("ADDRESS", text))
+        text = _IP.sub("ADDRESS", _QUOTED.sub(r'\1 "PRIVATE"', _MAIL.sub("MAIL", text)))
+        return _LAST.sub("...", _FOLDERS.sub(lambda found: f"{found[1] or ''}/.../".lstrip("/"), text))
 
 
 _PUBLIC = frozenset({"", "localhost", "root", "python", "sish"})
 """Words that tell nothing about anyone."""
+
+
+_TOLD = ("user", "password", "sslpassword", "dbname", "service", "archive")
+"""Parameters of an address whose values are private."""
 
 
 def _of_index(index: str) -> dict[str, str]:
@@ -73,5 +83,9 @@ def _of_index(index: str) -> dict[str, str]:
         names = {index, str(Path(index).absolute()), os.path.realpath(index)}
         return dict.fromkeys(names, "INDEX")
     parts = urlsplit(index)
-    found = (parts.username, parts.password, parts.hostname, parts.path.strip("/"))
+    person, _, hosts = parts.netloc.rpartition("@")
+    asked = parse_qs(parts.query)
+    hosts = ",".join([hosts, *asked.get("host", ()), *asked.get("hostaddr", ())])
+    found = [*person.split(":", 1), *(re.sub(r":\d*$", "", host) for host in hosts.split(","))]
+    found += [parts.path.strip("/"), *(value for name in _TOLD for value in asked.get(name, ()))]
     return {unquote(part): "PRIVATE" for part in found if part}
