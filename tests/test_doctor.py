@@ -328,8 +328,8 @@ def test_a_report_tells_nothing_of_a_server(index):
 
 
 def test_a_folder_at_the_end_of_a_path_is_hidden():
-    hidden = Private({}).hide("cannot write /mnt/jane/doe: see '/srv/doe' and /opt/x/liba.so.1, or (/opt/doe)")
-    assert hidden == "cannot write .../...: see '.../...' and .../liba.so.1, or (.../...)"
+    hidden = Private({}).hide("cannot write /mnt/jane/doe: see '/srv/doe', '/opt/x/liba.so.1'")
+    assert hidden == "cannot write .../...: see '.../...', '.../liba.so.1'"
 
 
 def test_the_report_of_this_machine_tells_no_paths():
