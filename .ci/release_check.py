@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date as Date
 from importlib import metadata
 from pathlib import Path
 
@@ -78,9 +79,12 @@ class Project:
         return done.stdout
 
     def test(self, *files: str, advice: str) -> str:
-        """Run files of tests; Red if one fails."""
+        """Run files of tests; Red if one fails or is skipped."""
         words = (sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *files)
-        return self.run(*words, advice=advice).splitlines()[-1]
+        told = self.run(*words, advice=advice).splitlines()[-1]
+        if "passed" not in told or "skipped" in told:
+            raise Red(f"{' '.join(files)}: {told}", "run it where nothing is skipped")
+        return told
 
     def make(self, target: str, advice: str) -> str:
         """Make a target of the Makefile; Red where it is not there."""
@@ -124,6 +128,7 @@ def check_dates(project: Project) -> str:
     date = changes["date"] if changes else "no entry"
     cited = str(yaml.safe_load(project.read("CITATION.cff")).get("date-released", "no date"))
     if DATE.fullmatch(date) and cited == date:
+        Date.fromisoformat(date)
         return date
     text, advice = f"CHANGELOG.md says {date}, CITATION.cff {cited}", "give both the day of the release"
     if project.release is None and not DATE.fullmatch(date):
@@ -171,6 +176,8 @@ def _hits(project: Project, pattern: str, but_in: tuple[str, ...]) -> Iterator[s
     """Yield the places of a pattern in the committed files."""
     words = ["git", "grep", "-InE", pattern]
     done = subprocess.run(words, cwd=project.root, capture_output=True, text=True, check=False)
+    if done.returncode > 1:  # 1: nothing was found
+        raise Red(f"git grep: {done.stderr.strip()}", "clone it again")
     for line in done.stdout.splitlines():
         if not line.startswith(but_in):
             yield ":".join(line.split(":", 2)[:2])
@@ -180,7 +187,7 @@ def _hits(project: Project, pattern: str, but_in: tuple[str, ...]) -> Iterator[s
 
 
 def check_pins(project: Project) -> str:
-    """Check that constraints.txt pins everything that is installed here, and that it is what was tested."""
+    """Check that constraints.txt pins all that the project names, in the versions that are installed here."""
     pins: dict[str, str] = {
         canonicalize_name(name): version
         for name, version in re.findall(r"^([\w.-]+)==(\S+)$", project.read("constraints.txt"), re.MULTILINE)
@@ -294,7 +301,9 @@ def run_checks(project: Project, names: list[str]) -> int:
             state, text = "open", str(reason)
         except Red as reason:
             state, text = "red", ": ".join(reason.args)
-            reds += 1
+        except Exception as error:
+            state, text = "red", f"the check itself failed: {type(error).__name__}: {error}"
+        reds += state == "red"
         print(f"{state:5}  {name:{width}}  {text}", flush=True)
     print(f"{reds} of {len(names)} red")
     return int(reds > 0)

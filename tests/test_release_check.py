@@ -99,6 +99,25 @@ def test_what_is_wrong_is_red(checks, clone, capsys, name, text, red):
     assert states(checks, clone, None, capsys)[red] == "red"
 
 
+def test_a_check_that_cannot_be_made_is_red(checks, clone, capsys):
+    write(clone, "CITATION.cff", "- no mapping\n")
+    write(
+        clone, "tests/test_a.py", "import pytest\ndef test_a(): pytest.skip('not here')\ndef test_b(): pass\n"
+    )
+    found = states(checks, clone, None, capsys)
+    assert (found["one version"], found["date"]) == ("red", "red")
+    with pytest.raises(checks.Red, match="1 passed, 1 skipped"):
+        checks.Project(clone, None).test("tests/test_a.py", advice="")
+    with pytest.raises(checks.Red, match="git grep"):
+        list(checks._hits(checks.Project(clone, None), "(", ()))
+
+
+def test_a_day_that_is_none_is_red(checks, clone, capsys):
+    for name in ("CHANGELOG.md", "CITATION.cff"):
+        write(clone, name, (clone / name).read_text().replace(date.today().isoformat(), "2026-02-30"))
+    assert states(checks, clone, None, capsys)["date"] == "red"
+
+
 def test_paths_of_all_machines_are_no_fault(checks, clone, capsys):
     write(clone, "docs/a.md", "a/home/b, https://a.org/work/x, ~/work/a and /data/slides\n")
     git(clone, "add", ".")
