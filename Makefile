@@ -13,7 +13,9 @@ BROAD := --numprocesses $(JOBS) --dist loadfile -p no:cacheprovider -m "not slow
 	ordered_sets parquet pictures postgres_answers serve_guard serve_slides store tiff vectors))
 TORCHLESS := env -u SISH_TEST_EVERYTHING -u PYTHONPATH OMP_NUM_THREADS=1
 UV = $(BIN)/uv pip install --quiet --only-binary :all: --no-binary sish --excludes tests/without_torch.txt
-# constraints.txt pins what was tested, torch first: that version installs a CPU build where one is offered.
+# constraints.txt pins what was tested. torch comes first, and from here: a CPU build, where PyPI has CUDA with gigabytes.
+# make demo TORCH_INDEX=https://pypi.org/simple takes PyPI's.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-fast coverage test-timm test-spatial lint types docs docs-links bench bench-compare bench-record release-check train weights notebooks notebooks-write clean test-wheel test-pythons test-lowest sbom
@@ -151,7 +153,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: setup.cfg constraints.txt | $(VENV)/bin/python
-	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --extra-index-url $(TORCH_INDEX) torch
 	$(PIP) install --constraint constraints.txt --editable '.[serve]'
 	touch $@
 
