@@ -308,7 +308,7 @@ class Ingest:
         """Return the slides of a folder, or the file itself."""
         found = find_slides(given, on_error=partial(self._fail, Path(given)))
         if not found:
-            raise SlideOpenError(f"{given}: got a folder without slides or images in it; want at least one")
+            raise SlideOpenError(f"{given}: got a folder or list without slides in it; want at least one")
         return found
 
     def _check_labels(self, seen: dict[Path, str], stored: State) -> None:

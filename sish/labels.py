@@ -9,14 +9,16 @@ Commas separate them, or semicolons or tabs where the header shows it. ::
 
 An empty field is a missing value. In any column, so are the words that ``pandas.read_csv`` takes for missing
 (:data:`sish.slides.tables.MISSING`: ``nan``, ``NA``, ``None``, ...), written exactly so. A diagnosis cannot
-have such a name; write for example ``no finding``. `Labels.notes` says how many fields were taken as missing.
+have such a name; write for example ``no finding``. `Labels.notes` says how many fields were taken as missing,
+and names a column such as ``pateint`` that looks like a typing error.
 """
 
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
 _DOT = re.compile(r"\.")
 LISTED = 5
 """Number of lines that an error lists at most."""
+_ALIKE = 0.8  # of difflib: "pateint" and "Labels" are taken for typing errors, "stage" and "state" are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,21 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
     table = read_table(file, NAMING, KNOWN)
     if not table.rows:
         raise LabelsError(f"{file} has a header and no rows, wanted one row for each slide")
-    return Labels(file, [_row(file, row) for row in table.rows], table.notes)
+    rows = [_row(file, row) for row in table.rows]
+    return Labels(file, rows, (*table.notes, *_mistyped(file, table.rows)))
+
+
+def _mistyped(file: Path, rows: Iterable[TextRow]) -> Iterator[str]:
+    """Yield a note for each column whose name is nearly a known one that the table lacks."""
+    columns = dict.fromkeys(name for row in rows for name in row.said)
+    lacking = [name for name in KNOWN if name not in columns]
+    for column in columns:
+        near = get_close_matches(column[:SHOWN].lower(), lacking, n=1, cutoff=_ALIKE)
+        if column not in KNOWN and near:
+            yield (
+                f"{file}: the column {short(column)} is kept as metadata alone; "
+                f"if it is the {near[0]}, name it {near[0]!r}"
+            )
 
 
 def _row(file: Path, row: TextRow) -> LabelRow:

@@ -106,7 +106,9 @@ def told_of(state: State) -> str:
     if found is not None:
         return found.told()
     return (
-        "not measured: sish index tune measures it" if state.tree_file else "1: all patches are compared with"
+        "not measured: sish index tune measures it"
+        if state.tree_file
+        else "1: a query is compared with all patches"
     )
 
 

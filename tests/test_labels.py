@@ -56,6 +56,24 @@ def test_empty_fields_and_missing_columns_say_nothing(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ("path,pateint,stage,state", "patient"),
+        ("path,Labels,site", "label"),
+        ("path,patient_id,age", "patient"),
+        ("path,sites,site,stain", None),  # the table has the known one
+        ("path,stage,state,age,grade", None),
+    ],
+)
+def test_a_column_that_looks_like_a_typing_error_is_noted_and_kept(tmp_path, header, named):
+    columns = header.split(",")
+    labels = read_labels(write(tmp_path, f"{header}\n{','.join(['x', *columns[1:]])}\n"))
+    assert [note for note in labels.notes if f"name it {named!r}" in note] == list(labels.notes)
+    assert bool(labels.notes) == (named is not None)
+    assert columns[1] in labels.rows[0].metadata or columns[1] in ("patient", "site")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

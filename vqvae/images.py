@@ -65,7 +65,9 @@ def list_images(source: Path, prefix: str = "") -> list[Path]:
     found = sorted({name for name in names if name.startswith(prefix)})
     if not found:
         begin = f" whose path begins with {prefix!r}" if prefix else ""
-        raise SlideOpenError(f"no images{begin} in {source}; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
+        hint = ' (for a plain folder give --data.split.train "" --data.split.valid "")' if prefix else ""
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise SlideOpenError(f"no images{begin} in {source}{hint}; wanted {kinds}")
     return [(source if source.is_dir() else source.parent) / name for name in found]
 
 

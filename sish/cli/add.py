@@ -172,7 +172,7 @@ def _check_slides(names: Sequence[str]) -> None:
                 return
         except SlideOpenError as error:
             errors.append(error)
-    reason = errors[0] if errors else f"{names[0]}: got a folder without slides or images in it"
+    reason = errors[0] if errors else f"{names[0]}: got a folder or list without slides in it"
     raise SlideOpenError(f"{reason}; no index was made")
 
 

@@ -154,6 +154,8 @@ def _list(arguments: Namespace) -> int:
         patches = counted(row.n_patches, "patch", "es")
         cells = (row.slide_id, row.label or "-", row.patient, patches, row.status, row.path)
         print("\t".join(map(printable, cells)))
+    if not rows:
+        print_error(f"sish: {index.path} holds no slides; sish index add SLIDES adds some")
     return 0
 
 
@@ -331,7 +333,13 @@ COMMANDS = {
         _label_options,
         _label,
     ),
-    "list": Command("list its slides", "List the slides of an index.", _index_and_json, _list),
+    "list": Command(
+        "list its slides",
+        "List the slides of an index, a line each, with tabs between: id, label, patient (the id if none is "
+        "known), patches, status, path.",
+        _index_and_json,
+        _list,
+    ),
     "info": Command("counts and sizes", "Counts and sizes of an index.", _index_and_json, _info),
     "verify": Command(
         "check every byte", "Read every byte of an index and check it.", _verify_options, _verify

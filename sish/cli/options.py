@@ -66,7 +66,7 @@ def add_sources(parser: ArgumentParser) -> None:
 
 def add_index(parser: ArgumentParser, help: str = "the index's folder, or its address in PostgreSQL") -> None:
     """Let a parser know ``--index``."""
-    parser.add_argument("--index", type=str, required=True, help=help)
+    parser.add_argument("--index", type=str, required=True, help=f"{help}; SISH_INDEX may give it")
 
 
 def add_json(parser: ArgumentParser, help: str = "print JSON") -> None:

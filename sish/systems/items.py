@@ -77,7 +77,7 @@ def read_items(
         paths = [path for path in find_slides(each) if path.resolve() not in masks]
         if not paths:
             raise SlideOpenError(
-                f"{each}: got a folder without slides or images in it; want at least one", path=each
+                f"{each}: got a folder or list without slides in it; want at least one", path=each
             )
         for path in paths:
             row = None if rows is None else rows.find(path, slide_id_of(path))
