@@ -96,6 +96,9 @@ def test_queries_that_failed(mixed, built_index, tmp_path, capsys):
     assert main(["search", *queries, "--index", str(built_index), "--failures", str(failures)]) == 1
     assert [(row["slide_id"], row["path"]) for row in rows_of(failures)] == [("broken", queries[0])]
     assert "sish: wrote 1 slide that failed to" in capsys.readouterr().err
+    failures.write_text("slide_id,path,reason\n")  # of an earlier search
+    assert main(["search", queries[0], "--index", str(built_index), "--failures", str(failures)]) == 1
+    assert [row["path"] for row in rows_of(failures)] == queries[:1]
 
 
 def test_vectors_that_failed_have_an_id(tmp_path):

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import Page
 
 from sish.cli import main
+from sish.cli.entry import _PARSED_ELSEWHERE, _parser
 from sish.cli.index import COMMANDS as INDEX_COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,19 @@ def test_help_of_commands(words, capsys):
         main([*words, "--help"])
     out = capsys.readouterr().out
     assert stop.value.code == 0 and out.startswith("usage: sish") and reads_well(out)
+
+
+def test_the_pages_show_commands_that_are_there():
+    shown = 0
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md"))):
+        page = Page(str(path.relative_to(ROOT)))
+        for words in page.commands():
+            plain = [word for word in words if not word.startswith("$")]
+            ends = (place for place, word in enumerate(words) if word in (">", "|"))
+            if words[0] not in _PARSED_ELSEWHERE and plain == words:  # the shell makes other words of $(...)
+                _parser({"index": "a.sish"}).parse_args(words[: next(ends, None)])  # SystemExit if not
+                shown += 1
+    assert shown > 30
 
 
 @pytest.mark.slow

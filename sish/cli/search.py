@@ -170,10 +170,11 @@ def _answers(
         try:
             answers.append(index.search(query, region=region, **options))
         except SlideError as error:
+            failed[query] = slide_id_of(query), query, str(error)
             if len(asked) == 1:
+                write_failures_option(arguments, failed.values())
                 raise
             print_error(f"sish: skipped: {error}")
-            failed[query] = slide_id_of(query), query, str(error)
         except QueryError as error:
             if len(asked) == 1 or not isinstance(region, Annotation):
                 raise
