@@ -49,4 +49,4 @@ class Failures(logging.Handler):
 def client_of(service: Service) -> httpx.Client:
     """A client that shows the token."""
     head = {"Authorization": f"Bearer {service.token}"}
-    return httpx.Client(base_url=service.origin, headers=head, timeout=60)
+    return httpx.Client(base_url=service.origin, headers=head, timeout=300)  # the first search compiles
