@@ -153,7 +153,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: setup.cfg constraints.txt | $(VENV)/bin/python
-	$(PIP) install --constraint constraints.txt --extra-index-url $(TORCH_INDEX) torch
+	$(PIP) install --constraint constraints.txt --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch
 	$(PIP) install --constraint constraints.txt --editable '.[serve]'
 	touch $@
 
