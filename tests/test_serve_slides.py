@@ -246,7 +246,7 @@ def test_a_slide_that_vanishes_or_is_replaced_while_it_is_shown(own_index, synth
 
 
 def test_a_slow_slide_stops_no_other(built_index, monkeypatch):
-    monkeypatch.setattr(archive_module, "SLOW_S", 0.5)
+    monkeypatch.setattr(archive_module, "SLOW_S", 5)
     hanging = threading.Event()
     real = SlideFiles.open
 
