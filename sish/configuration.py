@@ -134,14 +134,15 @@ def configuration_file(environ: Mapping[str, str] | None = None) -> Path:
     Returns
     -------
     Path
-        The file that ``SISH_CONFIG`` names, else the user's own.
+        The file that ``SISH_CONFIG`` names, else the user's own; for a user without a home, an empty one.
     """
     environ = os.environ if environ is None else environ
     if named := environ.get(FILE_VARIABLE):
         return Path(named)
-    base = environ.get("XDG_CONFIG_HOME", "")
-    home = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~"), ".config")  # noqa: PTH111, PTH117
-    return home / "sish" / "config.toml"
+    for base in (environ.get("XDG_CONFIG_HOME", ""), os.path.expanduser("~/.config")):  # noqa: PTH111
+        if os.path.isabs(base):  # noqa: PTH117
+            return Path(base, "sish", "config.toml")
+    return Path(os.devnull)
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> dict[str, Setting]:

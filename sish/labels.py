@@ -10,7 +10,7 @@ Commas separate them, or semicolons or tabs where the header shows it. ::
 An empty field is a missing value. In any column, so are the words that ``pandas.read_csv`` takes for missing
 (:data:`sish.slides.tables.MISSING`: ``nan``, ``NA``, ``None``, ...), written exactly so. A diagnosis cannot
 have such a name; write for example ``no finding``. `Labels.notes` says how many fields were taken as missing,
-and names a column such as ``pateint`` that looks like a typing error.
+and names a column such as ``patients`` that looks like a typing error.
 """
 
 import math
@@ -34,7 +34,7 @@ KNOWN = (*NAMING, "label", "patient", "site", "mpp", "override_mpp")
 _DOT = re.compile(r"\.")
 LISTED = 5
 """Number of lines that an error lists at most."""
-_ALIKE = 0.8  # of difflib: "pateint" and "Labels" are taken for typing errors, "stage" and "state" are not
+_ALIKE = 0.8  # of difflib: "patients" and "Labels" are taken for typing errors, "stage" and "state" are not
 
 
 @dataclass(frozen=True, slots=True)

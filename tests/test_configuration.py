@@ -100,14 +100,17 @@ def test_help_shows_no_password(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["search", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "secret" not in out and "in PostgreSQL (type: str, default: set, sish config shows it)" in out
+    assert "secret" not in out and "(type: str, default: set, sish config shows it)" in out
 
 
-def test_which_file_is_read(tmp_path):
+def test_which_file_is_read(tmp_path, monkeypatch):
     home, base = str(tmp_path), tmp_path / "base"
     assert configuration_file({"XDG_CONFIG_HOME": str(base)}) == base / "sish" / "config.toml"
     own = Path("~/.config/sish/config.toml").expanduser()
     assert configuration_file({}) == configuration_file({"XDG_CONFIG_HOME": "relative"}) == own
+    monkeypatch.setenv("HOME", "relative")  # as "~" is where the system does not know the user
+    assert configuration_file({}) == Path(os.devnull) and read_settings({}) == {}
+    monkeypatch.undo()
     assert read_settings({"XDG_CONFIG_HOME": home}) == {}  # none is there
     with pytest.raises(sish.ParameterError, match="there is no such file"):
         read_settings({"SISH_CONFIG": f"{home}/none.toml"})

@@ -55,6 +55,30 @@ def test_this_installation_is_sound_and_every_check_runs():
     assert all(check.advice for check in found.checks if check.state in ("broken", "missing"))
 
 
+def test_output_that_cannot_be_written_is_one_line(tmp_path):
+    code = (
+        "import sys; from sish.doctor import command; command.check_names = lambda index: ['python'];"
+        "sys.exit(command.main(sys.argv[1:]))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)  # as in `sish doctor | head -0`
+    with Path("/dev/full" if Path("/dev/full").exists() else os.devnull).open("w") as full:
+        for out, words in ((writing, []), (writing, ["--report"]), (full, ["--json"])):
+            command = [sys.executable, "-c", code, *words]
+            done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+            assert done.stderr.count("\n") <= 1 and "Traceback" not in done.stderr
+            assert done.returncode == 1 or full.name == os.devnull
+    os.close(writing)
+
+
+def test_the_report_in_a_folder_that_is_gone(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert Private.here().hide("all is well") == "all is well"
+
+
 def test_a_check_that_does_not_exist_is_refused():
     with pytest.raises(ParameterError, match="no check 'weather'"):
         examine(only=["weather"])

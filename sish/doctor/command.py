@@ -59,7 +59,15 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="sish doctor", description=DESCRIPTION, allow_abbrev=False)
     add_options(parser)
     try:
-        return run(parser.parse_args(words))
+        code = run(parser.parse_args(words))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print_error("sish: interrupted")
         return 130
+    except BrokenPipeError:  # the reader of our output left, as in `sish doctor | head`
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        print_error(f"sish: error: the output cannot be written: {error.strerror}")
+        return 1

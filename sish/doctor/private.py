@@ -47,7 +47,9 @@ class Private:
     @classmethod
     def here(cls, index: str | None = None) -> Private:
         """Return what is private about this user, this machine and an index."""
-        words = {tempfile.gettempdir(): "TEMP", sys.prefix: "PYTHON", str(Path.cwd()): "HERE"}
+        words = {tempfile.gettempdir(): "TEMP", sys.prefix: "PYTHON"}
+        with suppress(OSError):  # it may have been deleted
+            words[str(Path.cwd())] = "HERE"
         words |= dict.fromkeys({str(Path.home()), os.path.realpath(Path.home())}, "~")
         with suppress(OSError, KeyError):  # a container may run as a user without a name
             words[getpass.getuser()] = "USER"
