@@ -373,6 +373,8 @@ def plot(rows: Sequence[Row], file: Path) -> None:
     slides = sorted({row.slides for row in rows})
     for axes, (title, calls) in zip(figure.subplots(1, 2), _PANELS.items(), strict=True):
         for what, words in calls.items():
+            if (what, slides[0]) not in medians:
+                continue
             axes.plot(slides, [medians[what, count] for count in slides], marker="o", label=words)
         axes.set(xscale="log", yscale="log", title=title, xlabel="slides in the archive")
         axes.grid(alpha=0.3)
