@@ -305,7 +305,12 @@ def _items(given: Told, what: str) -> list[tuple[str, str]]:
     if not isinstance(given, Mapping) and not (hasattr(given, "items") and hasattr(given, "index")):
         raise ParameterTypeError(
             f"got {what}s as {type(given).__name__}; want a mapping from slide ids, or a pandas Series that "
-            "has them as its index"
+            "has them as its index; of values by row make one: dict(zip(slide_ids, values))"
+        )
+    if hasattr(given, "columns"):
+        raise ParameterTypeError(
+            f"got {what}s as DataFrame; want a mapping from slide ids, or one column that has them as its "
+            f"index: frame.set_index('slide_id')[{what!r}]"
         )
     items = [(str(name), value) for name, value in given.items()]
     _check_once([name for name, _ in items], f"{what}s")

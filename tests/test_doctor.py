@@ -205,6 +205,9 @@ def test_kernels_that_cannot_be_kept_are_a_drawback_and_no_damage(monkeypatch, t
     check = only("kernels")
     assert (check.state, str(tmp_path / "kept") in check.found) == ("ok", True)
     (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "kept"))
+    check = only("kernels")
+    assert (check.state, "cannot be written" in check.found) == ("note", True)
     package = tmp_path / "copy" / "sish"
     shutil.copytree(ROOT / "sish", package, ignore=shutil.ignore_patterns("__pycache__", "*.onnx"))
     monkeypatch.setattr(sys, "path", [str(package.parent), *sys.path])

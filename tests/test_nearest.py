@@ -103,6 +103,11 @@ def test_an_add_without_a_slide_makes_no_index(tmp_path, capsys):
         err = failing(capsys, "index", "add", *words, "--index", tmp_path / "a.sish")
         assert "no index was made" in err
         assert not (tmp_path / "a.sish").exists()
+        assert "--features" not in err
+    (tmp_path / "empty" / "a.h5").touch()
+    assert "added by --features" in failing(
+        capsys, "index", "add", tmp_path / "empty", "--index", tmp_path / "a.sish"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`sish train-codes` and `sish train-masks`: fit, resume, validate, export, and what they refuse."""
 
 import csv
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +80,14 @@ def test_a_missing_logger_is_one_line(xrays, tmp_path, monkeypatch, capsys):
     assert main("codes", [*arguments, "--trainer.logger=TensorBoardLogger"]) == 1
     err = capsys.readouterr().err
     assert "[tensorboard]" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "train-codes", "train-masks"])
+def test_training_without_torch_is_one_line(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert sish_main([command, "--help"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"sish: error: sish {command} needs torch") and err.count("\n") == 1
 
 
 def test_a_second_run_from_scratch_leaves_the_first_alone(xrays, run, capsys):

@@ -18,9 +18,10 @@ def test_the_page_of_embeddings(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     names = EMBEDDINGS.run()
-    first, added, slides = capsys.readouterr().out.splitlines()[:3]
+    first, report, added, slides = capsys.readouterr().out.splitlines()[:4]
     assert (
         first.count("'a')") == 5
+        and report == "1 added"
         and added.startswith("31 ['new-slide', 'slide-00'")
         and slides.startswith("['slide-")
     )

@@ -173,7 +173,14 @@ def _check_slides(names: Sequence[str]) -> None:
         except SlideOpenError as error:
             errors.append(error)
     reason = errors[0] if errors else f"{names[0]}: got a folder or list without slides in it"
-    raise SlideOpenError(f"{reason}; no index was made")
+    hint = "; features (.h5) are added by --features" if any(_has_features(name) for name in names) else ""
+    raise SlideOpenError(f"{reason}{hint}; no index was made")
+
+
+def _has_features(name: str) -> bool:
+    """Return whether a name is a file of features, or a folder with such files."""
+    place = Path(name)
+    return place.suffix == ".h5" or any(place.glob("*.h5"))
 
 
 def _check_alike(arguments: Namespace) -> None:

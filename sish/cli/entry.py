@@ -14,7 +14,7 @@ from sish.cli import config, database, demo, doctor, evaluate, export, heatmap, 
 from sish.cli.logs import add_log, logging_to, print_and_log_error, taken_from, told
 from sish.cli.options import add_commands
 from sish.configuration import Value, read_settings
-from sish.errors import SishError
+from sish.errors import MissingPackageError, SishError
 from sish.parsing import ArgumentParser
 from sish.printing import make_printable, print_error, warnings_on_one_line
 from sish.version import __version__
@@ -94,13 +94,26 @@ def _parser(settings: Mapping[str, Value]) -> ArgumentParser:
     return parser
 
 
+def _need_torch(command: str) -> None:
+    """Refuse a command that trains where torch does not load (MissingPackageError)."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{command} needs torch ({error}): "
+            "pip install torch --index-url https://download.pytorch.org/whl/cpu, or a build for your GPU"
+        ) from error
+
+
 def _train(words: list[str]) -> int:
+    _need_torch("sish train")
     from sish.vqvae.cli import main as train
 
     return train(words[1:], prog="sish train")
 
 
 def _train_system(words: list[str]) -> int:
+    _need_torch(f"sish {words[0]}")
     from sish.cli.training import main as train
 
     return train(words[0].removeprefix("train-"), words[1:])

@@ -47,7 +47,15 @@ def check_kernels() -> Iterator[Check]:
         yield Check("kernels", NOTE, "cannot be kept, so each process compiles them again", advice)
     else:
         kept = len(list(Path(folder).parent.rglob("*.nbi")))
-        given = "NUMBA_CACHE_DIR" if os.environ.get("NUMBA_CACHE_DIR") else "the cache of numba"
+        wanted = os.environ.get("NUMBA_CACHE_DIR", "")
+        if wanted and not Path(folder).resolve().is_relative_to(Path(wanted).resolve()):
+            advice = "set NUMBA_CACHE_DIR to a folder that you can write to, or unset it"
+            found = (
+                f"NUMBA_CACHE_DIR={wanted} cannot be written, so they are kept in {folder} ({kept} so far)"
+            )
+            yield Check("kernels", NOTE, found, advice)
+            return
+        given = "NUMBA_CACHE_DIR" if wanted else "the cache of numba"
         yield Check("kernels", OK, f"kept in {given}, {folder} ({kept} so far)")
 
 
