@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sish.cli import main
-from sish.doctor import Check, Examination, children, examine
+from sish.doctor import Check, Examination, children, examine, packages
 from sish.doctor import checks as doctor_checks
 from sish.doctor.children import run_checks
 from sish.doctor.packages import ENABLES, requirements
@@ -370,3 +370,9 @@ def test_the_report_of_this_machine_tells_no_paths():
 def test_versions_are_no_addresses():
     text = "openslide-bin 4.0.1.2, numpy 2.0, 3/4 of 5, ratio 1/2, and/or"
     assert Private({}).hide(text) == text
+
+
+def test_a_missing_torch_is_told_with_a_cpu_build_and_what_works_without(monkeypatch):
+    monkeypatch.setattr(packages, "_problem", lambda wanted: ("is not installed", ""))
+    (check,) = packages.check_package("torch")
+    assert check.state == "broken" and "whl/cpu" in check.advice and "work without it" in check.advice

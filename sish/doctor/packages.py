@@ -31,6 +31,12 @@ _MODULES = {
 }
 """Modules whose names are not those of their packages."""
 
+_ON_TORCH = (
+    " --index-url https://download.pytorch.org/whl/cpu, or a build for your GPU; "
+    "searching, and adding slides with the encoder tissue, work without it"
+)
+"""What follows the advice to install torch: pip alone may take a build for CUDA."""
+
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)(\[[^]]*\])?(?P<versions>[^;]*)(;.*extra\s*==\s*['\"](?P<extra>\w+)['\"])?"
 )
@@ -102,7 +108,8 @@ def check_package(name: str) -> Iterator[Check]:
     wanted = next(each for each in requirements() if each.name == name and each.extra is None)
     problem, version = _problem(wanted)
     if problem:
-        yield Check(name, BROKEN, problem, f"pip install '{name}{wanted.versions}'")
+        advice = f"pip install '{name}{wanted.versions}'"
+        yield Check(name, BROKEN, problem, advice + (_ON_TORCH if name == "torch" else ""))
     else:
         yield Check(name, OK, version)
 
