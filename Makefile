@@ -113,10 +113,9 @@ $(VENV)/spatial: constraints-spatial.txt | $(VENV)/installed-test
 test-wheel: $(VENV)/wheel
 	SISH_WHEEL_ENVIRONMENT=$< $(BIN)/python -m pytest tests/test_wheel_alone.py
 
-# What a wheel brings with it: a CycloneDX list of every package of that environment, with versions and licences
+# What a wheel brings with it: a CycloneDX list of the packages of that environment and of files of others, with licences
 sbom: $(VENV)/wheel
-	$(BIN)/cyclonedx-py environment --validate --output-reproducible --output-format JSON --output-file dist/sish.cdx.json \
-		$(CURDIR)/$</bin/python
+	$(BIN)/python .ci/bill_of_materials.py $(CURDIR)/$</bin/python dist/sish.cdx.json
 
 # A new one each time, as there is no telling whether the wheel is still that of the source
 .PHONY: $(VENV)/wheel

@@ -68,16 +68,13 @@ class Project:
         return path.read_text(encoding="utf-8")
 
     def run(self, *words: str, advice: str) -> str:
-        """Run a command in the clone and return what it prints; Red with its last line if it fails.
-
-        Standard error then tells all that it printed.
-        """
+        """Run a command in the clone and return what it prints; Red with its last line if it fails."""
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
         done = subprocess.run(
             words, cwd=self.root, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            print(done.stdout + done.stderr, file=sys.stderr, flush=True)
+            print(done.stdout + done.stderr, file=sys.stderr, flush=True)  # all of it
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise Red(f"{' '.join(words)}: {lines[-1] if lines else done.returncode}", advice)
         return done.stdout

@@ -2,7 +2,9 @@
 
 import configparser
 import hashlib
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,16 @@ def test_the_metadata_names_the_licences_of_all_files():
     named = set(re.findall(r"^    (Apache-2.0|BSD-3-Clause)\b", TEXT, flags=re.MULTILINE))
     assert set(settings["metadata"]["license_expression"].split(" AND ")) == named
     assert "THIRD_PARTY_LICENSES.txt" in settings["metadata"]["license_files"].split()
+
+
+def test_the_bill_of_materials_lists_them_too():
+    spec = importlib.util.spec_from_file_location("bill", ROOT / ".ci" / "bill_of_materials.py")
+    bill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bill)
+    told = bill.bill(sys.executable)
+    main, packages = told["metadata"]["component"], {each["name"] for each in told["components"]}
+    assert main["name"] == "sish" and {"numpy", "openslide-python"} <= packages
+    found = {each["name"]: each["hashes"][0]["content"] for each in main["components"]}
+    assert found == NAMED
+    licences = {each["name"]: each.get("licenses") for each in main["components"]}
+    assert licences["sish/serve/page/vendor/openseadragon.min.js"] == [{"license": {"id": "BSD-3-Clause"}}]
