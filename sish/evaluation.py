@@ -78,6 +78,10 @@ class Evaluation:
     query_ms_p95: float
     """The same, 95th percentile."""
 
+    def __repr__(self) -> str:
+        """Return the figures that matter most, on one line."""
+        return f"<{type(self).__name__}: {len(self.answers)} queries, {self.metrics.one_line()}>"
+
     @property
     def by_label(self) -> list[dict[str, Any]]:
         """A row for each class: see :func:`sish.answers.group_rows`."""

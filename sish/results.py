@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sish.failures import Failure, write_failures
+from sish.printing import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,6 +209,8 @@ class HitList(Generic[Q, H]):
 
     >>> from sish.results import HitList
     >>> nothing = HitList(query=None, ranking="similarity", hits=(), note="the index is empty")
+    >>> nothing
+    <HitList: 0 hits, ranked by similarity: the index is empty>
     >>> len(nothing), list(nothing), nothing.headline
     (0, [], 'ranked by similarity: the index is empty')
     """
@@ -228,6 +231,10 @@ class HitList(Generic[Q, H]):
     def headline(self) -> str:
         """The ranking and the note, on one line."""
         return f"ranked by {self.ranking}" + (f": {self.note}" if self.note else "")
+
+    def __repr__(self) -> str:
+        """Return the number of hits and the headline: an answer that is shown as it is takes one line."""
+        return f"<{type(self).__name__}: {counted(len(self.hits), 'hit')}, {self.headline}>"
 
     def __iter__(self) -> Iterator[H]:
         """Iterate over the hits, best first."""
@@ -301,7 +308,7 @@ class Asked:
     """The examples that it was asked with beside the query."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Results(HitList[Query, Hit]):
     """The answer of an index: a :class:`~sish.results.HitList` of slides.
 

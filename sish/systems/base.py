@@ -104,7 +104,7 @@ class ItemHit:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ItemResults(HitList[Item, ItemHit]):
     """The answer of a system: a :class:`sish.results.HitList` of items, as `sish.Results` is of slides.
 
