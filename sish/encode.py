@@ -23,6 +23,7 @@ from sish.calibration import Calibration
 from sish.encoders import OBJECT, Encoding, MeasuredEncoder, PatchEncoder, load, measured
 from sish.errors import EncoderMismatchError, ParameterError
 from sish.index.keys import Pooling, order_codebook, paper_keys
+from sish.printing import printable
 from sish.progress import OnProgress, silent
 from sish.recipe import Recipe
 from sish.rerank import Rerank
@@ -252,7 +253,12 @@ class SlideEncoder:
         mosaic = select_mosaic(
             slide, patches, n_clusters=recipe.n_clusters, fraction=recipe.fraction, seed=recipe.seed
         )
-        _LOG.debug("%s: %d tiles of tissue, %d of them in the mosaic", slide.name, len(patches), len(mosaic))
+        _LOG.debug(
+            "%s: %d tiles of tissue, %d of them in the mosaic",
+            printable(slide.name),
+            len(patches),
+            len(mosaic),
+        )
         return PreparedSlide(slide, tissue, mosaic)
 
     def tiles(self, slide: Slide) -> Mosaic | Patches:

@@ -12,7 +12,7 @@ from sish.filters import Where, filters_of
 from sish.index.params import SearchParams
 from sish.index_base import asked_again
 from sish.index_spatial import IndexSpatial
-from sish.printing import counted
+from sish.printing import counted, printable
 from sish.progress import OnProgress, silent, summed
 from sish.queries import Question
 from sish.recall import noted
@@ -163,7 +163,7 @@ class IndexSearch(IndexSpatial):
             examples=examples,
         )
         patches = counted(asked.n_patches, "patch", "es")
-        _LOG.info("query %s: %s, %s", asked.slide_id, patches, counted(len(results), "hit"))
+        _LOG.info("query %s: %s, %s", printable(asked.slide_id), patches, counted(len(results), "hit"))
         return noted(question.noted(refinement.noted(results)), state, changed.of(state))
 
     def search_many(self, queries: Iterable[Queryable], **options: Any) -> Iterator[Results]:

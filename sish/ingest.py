@@ -25,7 +25,7 @@ from sish.index.store import INDEXED, NO_TISSUE, SlideRow, State
 from sish.labels import LabelRow, Labels
 from sish.nearest import nearest_to
 from sish.plans import AddPlan, PlannedSlide
-from sish.printing import counted
+from sish.printing import counted, printable
 from sish.progress import Progress, progress
 from sish.results import AddReport, Skipped
 from sish.sampling import Sample, SampledSlide, take_sample
@@ -157,7 +157,12 @@ class Ingest:
         jobs = self._listed(slides)
         self._begin()
         already = len(self._report.already)
-        _LOG.info("%s: %s to add, %d already there", self._store.path, counted(len(jobs), "slide"), already)
+        _LOG.info(
+            "%s: %s to add, %d already there",
+            printable(str(self._store.path)),
+            counted(len(jobs), "slide"),
+            already,
+        )
         report = self.work(jobs, show_progress=show_progress)
         if self._shard_log is not None:
             self._shard_log.finish()
@@ -334,7 +339,7 @@ class Ingest:
         return each_ahead(jobs, self._prepare_timed, ahead, self._abandon)
 
     def _prepare_timed(self, job: Job) -> Encode:
-        _LOG.info("slide %s begins: %s", job.slide_id, job.path)
+        _LOG.info("slide %s begins: %s", printable(job.slide_id), printable(str(job.path)))
         with job.limit:
             return self._prepare(job)
 
@@ -416,7 +421,7 @@ class Ingest:
             self._done[job.slide_id] = job.path
             self._jobs.append(job)
             seconds, patches = job.limit.spent, counted(len(codes), "patch", "es")
-            _LOG.info("slide %s ends: %s in %.1f s", job.slide_id, patches, seconds)
+            _LOG.info("slide %s ends: %s in %.1f s", printable(job.slide_id), patches, seconds)
             self._writer.take(row, codes, job.stored)
             if self._writer.is_due:
                 self._commit()
@@ -433,7 +438,7 @@ class Ingest:
             self._shard_log.tick()
 
     def _fail(self, path: Path, error: SlideError | LabelsError) -> None:
-        _LOG.warning("skipped: %s", error)
+        _LOG.warning("skipped: %s", printable(str(error)))
         if self._on_error == "raise":
             with errors_about(path):
                 raise error

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sish.encode import Seen, SlideEncoder
 from sish.errors import ParameterError, SlideError
-from sish.printing import counted
+from sish.printing import counted, printable
 from sish.progress import progress
 from sish.slides.files import find_slides
 from sish.slides.formats.levels import Pixels
@@ -129,7 +129,7 @@ def take_sample(
                     mosaic, rows, pixels = limits[path].result(future)
                 keys, features = encoder.keys_and_features(pixels)
             except SlideError as error:
-                _LOG.warning("not measured: %s", error)
+                _LOG.warning("not measured: %s", printable(str(error)))
                 sample.failed[path] = error
                 reader.abandon(path)
                 continue

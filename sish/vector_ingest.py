@@ -17,6 +17,7 @@ from sish.errors import EncoderMismatchError, ParameterError, QueryError, SlideE
 from sish.feature_files import choose
 from sish.index.store import SlideRow
 from sish.ingest import OnError, check_on_error
+from sish.printing import printable
 from sish.progress import progress
 from sish.recipe import Recipe
 from sish.results import AddReport, Skipped
@@ -177,7 +178,7 @@ def _taken(slide: VectorSlide) -> SlideError:
 
 def _fail(error: SlideError, report: AddReport, on_error: OnError) -> None:
     """Report the error of a slide, or raise it."""
-    _LOG.warning("skipped: %s", error)
+    _LOG.warning("skipped: %s", printable(str(error)))
     if on_error == "raise":
         raise error
     report.failed.append(Skipped(error.slide_id or str(error.path or ""), str(error), error.slide_id))

@@ -233,3 +233,21 @@ def test_other_words_stay_in_order(words):
     assert rest == [word for word in ours if word not in logs] + after
     verbosity = ours.count("-v") + 2 * ours.count("-vv")
     assert choice == LogChoice(verbosity, "x.log" if "--log-file=x.log" in ours else None)
+
+
+def test_every_record_can_be_written_by_any_handler(synthetic_slides, tmp_path, caplog):
+    folder = tmp_path / "a\udce9"  # a name of another encoding
+    folder.mkdir()
+    (folder / "broken\udce9.svs").write_bytes(b"no slide")
+    whole = next(synthetic_slides.glob("*.tif"))
+    (folder / "whole\udce9.tif").write_bytes(whole.read_bytes())
+    with caplog.at_level(logging.DEBUG, "sish"):
+        index = sish.Index.create(folder / "a.sish")
+        index.add(folder, show_progress=False)
+        index.search(index.slides[0].slide_id, k=1)
+        main(["search", str(folder / "none\udce9.svs"), "--index", str(index.path)])
+    records = [record.getMessage() for record in caplog.records if record.name.startswith("sish")]
+    assert any("skipped" in text for text in records) and any("query whole" in text for text in records)
+    for text in records:
+        text.encode("utf-8")
+        assert text.isprintable()

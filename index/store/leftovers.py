@@ -67,7 +67,7 @@ def sweep(folder: Path, manifest: Manifest) -> None:
         sync(folder)
     except OSError:
         return
-    _LOG.info("%s: deleting what an interrupted writer left: %d files or folders", folder, len(found))
+    _LOG.info("%r: deleting what an interrupted writer left: %d files or folders", str(folder), len(found))
     for path in found:
         _delete(path)
 

@@ -655,7 +655,7 @@ class Store:
         tree = open_extras(self.path, manifest, state.tree_file)
         replace_file(self.path / MANIFEST, manifest.to_bytes())
         self._state = State(self.path, manifest, tuple(segments), tree)
-        _LOG.debug("%s: commit %d, %d segments", self.path, generation, len(segments))
+        _LOG.debug("%r: commit %d, %d segments", str(self.path), generation, len(segments))
         delete_unnamed(self.path, old, manifest)
 
     def _sound(self, segment: Segment) -> Segment:

@@ -164,7 +164,7 @@ def told(name: str, settings: Mapping[str, Setting]) -> Iterator[list[int]]:
 def print_and_log_error(text: str) -> None:
     """Print an error on standard error, and let the log file have it."""
     print_error(text)
-    _LOG.error("%s", text, extra=_PRINTED)
+    _LOG.error("%s", printable(text), extra=_PRINTED)
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def _warnings_logged() -> Iterator[None]:
 
     def show(message: Warning | str, *place: object) -> None:
         usual(message, *place)  # type: ignore[arg-type]
-        _LOG.warning("%s", message, extra=_PRINTED)
+        _LOG.warning("%s", printable(str(message)), extra=_PRINTED)
 
     warnings.showwarning = show  # type: ignore[assignment]
     try:
